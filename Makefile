@@ -1,0 +1,81 @@
+# make demo              train a small model on a made-up corpus for some minutes, and let it sound
+# make demo DATA=folder  the same on your own recordings
+# make test              what has to pass: ruff, mypy, pytest
+# Everything goes into $(VENV) and demo/; `make clean` removes both and what was built.
+
+VENV ?= .venv
+# The python3 that the virtual environment is made from; empty: the first suitable one of PYTHONS.
+PYTHON ?=
+PYTHONS := python3.13 python3.12 python3.11 python3.10 python3 python
+SUITABLE := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+
+DATA ?=
+MINUTES ?= 2.5
+RESUME ?= False
+
+python := $(VENV)/bin/python
+pip := $(python) -m pip --disable-pip-version-check --quiet
+installed := $(VENV)/installed
+test-installed := $(VENV)/test-installed
+export DATA
+
+.PHONY: help demo test bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+$(python):
+	@for python in $(if $(PYTHON),"$(PYTHON)",$(PYTHONS)); do \
+	    if "$$python" -c "$(SUITABLE)" 2>/dev/null; then \
+	        echo "Making $(VENV) with $$("$$python" -V)."; \
+	        exec "$$python" -m venv "$(VENV)"; \
+	    fi; \
+	done; \
+	echo "Tierwave needs Python 3.10 to 3.13 with venv, and none of $(or $(PYTHON),$(PYTHONS)) is that:" \
+	    "install one (on Debian and Ubuntu also python3-venv), or name it with PYTHON=/path/to/python3." >&2; \
+	exit 2
+
+$(installed): setup.cfg pyproject.toml | $(python)
+	@echo "Installing into $(VENV). TensorFlow is large: the first time takes some minutes."
+	@$(pip) install --editable .
+	@touch $@
+
+$(test-installed): setup.cfg pyproject.toml | $(python)
+	@echo "Installing into $(VENV), with what the tests need. The first time takes some minutes."
+	@$(pip) install --editable '.[test]'
+	@touch $@ $(installed)
+
+# The id of the session follows the folder, so that each folder has its own. Paths may have spaces in them.
+demo: export TF_CPP_MIN_LOG_LEVEL = 2
+demo: $(installed)
+	@set -eu; \
+	if [ -n "$$DATA" ]; then \
+	    case "$$DATA" in "~/"*) DATA="$$HOME/$${DATA#??}" ;; esac; \
+	    id="demo-$$(printf %s "$$DATA" | cksum | cut -d ' ' -f 1)"; \
+	    set -- --data_dir "$$DATA" --sample_rate 16000; \
+	else \
+	    id=demo; \
+	    $(python) -m tierwave.demo demo/corpus; \
+	    set -- --data_dir demo/corpus; \
+	fi; \
+	$(python) train.py --id "$$id" "$$@" --config_file configs/demo.config.json --max_minutes $(MINUTES) \
+	    --logdir_root demo/logdir --output_dir demo/generated --resume $(RESUME); \
+	mkdir -p "demo/sounds/$$id"; \
+	$(python) generate.py --checkpoint_path "demo/logdir/$$id" --output_path "demo/sounds/$$id/sound.wav" \
+	    --num_seqs 4 --dur 4 --spectrogram; \
+	echo; \
+	echo "Four sounds, each with its picture, are in demo/sounds/$$id."; \
+	echo "Longer training sounds better: the same command with RESUME=True MINUTES=20 goes on from here."
+
+test: $(test-installed)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(python) -m pytest -m "not slow"
+
+bench: $(installed)
+	@if [ -e bench/run.py ]; then $(python) -m bench.run; else echo "There are no benchmarks in bench/ yet."; fi
+
+clean:
+	rm -rf "$(VENV)" build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

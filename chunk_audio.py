@@ -1,0 +1,100 @@
+"""Cut recordings into chunks for training: `python chunk_audio.py --input_file FOLDER --output_dir FOLDER`.
+
+Parses, calls `tierwave.chunking`, prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from tqdm import tqdm
+
+from tierwave.chunking import ChunkOptions, chunk_recordings, find_sources
+from tierwave.commandline import FlagParser, boolean, optional, run
+from tierwave.errors import RunError
+
+
+def make_parser() -> FlagParser:
+    parser = FlagParser(
+        prog="chunk_audio.py",
+        description="Cut recordings into chunks of equal length for training, and leave out the silent ones.",
+    )
+    defaults = ChunkOptions()
+    parser.add_argument(
+        "--input_file", nargs="+", action="extend", required=True, metavar="PATH",
+        help="a recording, or several, or folders searched recursively; any format libsndfile or ffmpeg reads",
+    )  # fmt: skip
+    parser.add_argument("--output_dir", required=True, metavar="FOLDER", help="created if missing")
+    parser.add_argument(
+        "--chunk_length", type=float, default=defaults.chunk_length, metavar="MS", help="milliseconds (%(default)s)"
+    )
+    parser.add_argument(
+        "--overlap", type=float, default=defaults.overlap, metavar="MS",
+        help="milliseconds between consecutive chunks, less than the chunk length (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sample_rate", type=optional(int), default=defaults.sample_rate, metavar="HZ",
+        help="resample to this rate (default: the recording's)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--silence_threshold", type=float, default=defaults.silence_threshold, metavar="DBFS",
+        help="a chunk at least half of whose length is one stretch below it is silent and left out (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N",
+        help="files processed side by side (default: all cores)",
+    )  # fmt: skip
+    for flag, default, meaning in (
+        ("--mono", defaults.mono, "mix down"),
+        ("--keep_tail", defaults.keep_tail, "write the last, shorter chunk too"),
+        ("--debug", False, "show the traceback of an error"),
+    ):
+        parser.add_argument(
+            flag, type=boolean, nargs="?", const=True, default=default, metavar="True|False",
+            help=f"{meaning} (%(default)s)",
+        )  # fmt: skip
+    return parser
+
+
+def chunk(flags: argparse.Namespace) -> None:
+    options = ChunkOptions(
+        flags.chunk_length, flags.overlap, flags.sample_rate, flags.mono, flags.silence_threshold, flags.keep_tail
+    )
+    sources = find_sources(flags.input_file, flags.output_dir)
+    size = sum(source.stat().st_size for source in sources)
+    reports = []
+    with tqdm(total=size, unit="B", unit_scale=True, desc="Chunking", file=sys.stderr) as bar:
+        for report in chunk_recordings(
+            sources, flags.output_dir, options, jobs=flags.jobs, on_progress=bar.update
+        ):
+            reports.append(report)
+            for name in report.silent:
+                bar.write(f"{name} is silent and left out", file=sys.stdout)
+            if report.left_over and not report.processed:
+                bar.write(f"{report.source} is shorter than a chunk; --keep_tail keeps it", file=sys.stdout)
+
+    print(
+        f"{sum(report.processed for report in reports)} chunks processed, "
+        f"{sum(len(report.silent) for report in reports)} silent, "
+        f"{sum(len(report.written) for report in reports)} written to {flags.output_dir}"
+    )
+    if replaced := sum(report.replaced for report in reports):
+        print(f"{replaced} of them took the place of files of the same names")
+    if tails := [report.left_over for report in reports if report.left_over]:
+        print(f"{len(tails)} incomplete last chunks ({sum(tails):.1f} s) were not written; --keep_tail keeps them")
+    problems = [report.problem for report in reports if report.problem]
+    for problem in problems:
+        print(problem)
+    if len(problems) == len(reports) and not any(report.processed for report in reports):
+        raise RunError(f"None of the {len(reports)} recordings could be used: see the reasons above")
+
+
+def main(argv: list[str] | None = None) -> int:
+    flags = make_parser().parse_args(argv)
+    return run(lambda: chunk(flags), debug=flags.debug)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""SampleRNN (Mehri et al. 2017, PRiSM 2020): raw audio, sample by sample, in tiers of falling frame size.
+
+What every family exports: `Config`, `stages`, `encoder`, `dataset`, `build`, `clipping`, `prefers_xla`, `generate`,
+`stream`. TensorFlow is imported only when a model is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from samplernn.config import Config, GlobalNormClip, ValueClip
+from tierwave.corpus import Corpus
+from tierwave.dataset import LaneWindows
+from tierwave.generation import Request
+from tierwave.quantize import Quantizer
+from tierwave.splits import Span
+
+if TYPE_CHECKING:
+    from samplernn.generate import SampleStream
+    from samplernn.model import SampleRNN
+
+__all__ = ["Config", "build", "clipping", "dataset", "encoder", "generate", "overlap", "prefers_xla", "stages", "stream"]
+
+
+def stages(config: Config) -> list[str]:
+    """The models to train, in order: one."""
+    return ["samplernn"]
+
+
+def encoder(config: Config) -> Quantizer:
+    """How a corpus is kept for this family: as codes."""
+    return Quantizer(config.q_type, config.q_levels)
+
+
+def overlap(config: Config) -> int:
+    """Samples of context that a window needs, and that must at least lie between training and held-out sound."""
+    return config.top_frame
+
+
+def dataset(
+    corpus: Corpus, spans: Sequence[Span], config: Config, stage: str, *, lanes: int, **options: Any
+) -> LaneWindows:
+    """Windows over `spans` of a corpus; options as of `LaneWindows` (seed, shuffled, whole_spans, multiple_of)."""
+    return LaneWindows(
+        corpus,
+        spans,
+        window=config.seq_len,
+        overlap=config.top_frame,
+        lanes=lanes,
+        silence=encoder(config).silence,
+        **options,
+    )
+
+
+def build(config: Config, stage: str = "samplernn", *, compute_dtype: str = "float32") -> SampleRNN:
+    """A new model of this config; weights from Keras' global seed."""
+    from samplernn.model import SampleRNN
+
+    return SampleRNN(config, compute_dtype=compute_dtype)
+
+
+def clipping(config: Config) -> dict[str, float | None]:
+    """The config's gradient_clip as `Learner` takes it."""
+    clip = config.gradient_clip
+    return {
+        "clip_norm": clip.global_norm if isinstance(clip, GlobalNormClip) else None,
+        "clip_value": clip.value if isinstance(clip, ValueClip) else None,
+    }
+
+
+def prefers_xla(config: Config, on_gpu: bool) -> bool:
+    """The measured choice of `--jit auto` (bench/README.md): XLA wins in small models, whose steps are many and short;
+    on a GPU cuDNN's recurrent kernels, which XLA lacks, are taken instead."""
+    return not on_gpu and config.dim <= 512
+
+
+def generate(
+    models: Sequence[SampleRNN], config: Config, request: Request, *, sample_rate: int
+) -> np.ndarray:
+    """Float32 `[sequences, samples]`, exactly round(seconds * sample_rate) samples each."""
+    return stream(models, config, request, sample_rate=sample_rate).render(request.samples(sample_rate))
+
+
+def stream(models: Sequence[SampleRNN], config: Config, request: Request, *, sample_rate: int) -> SampleStream:
+    """An object with `set(name=value)` and `render(n)`: the sound as it is made."""
+    from samplernn.generate import SampleStream
+
+    return SampleStream(models[0], sample_rate, request)

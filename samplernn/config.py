@@ -1,0 +1,84 @@
+"""The keys of a SampleRNN config, their defaults and what they exclude. Knows no TensorFlow."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from tierwave.config import StrictModel
+
+
+class GlobalNormClip(StrictModel):
+    """Scale all gradients so that their joint norm is at most this (PRiSM)."""
+
+    global_norm: PositiveFloat = 5.0
+
+
+class ValueClip(StrictModel):
+    """Clip every element of the gradient of the loss in bits to +-value (the original SampleRNN)."""
+
+    value: PositiveFloat = 1.0
+
+
+class Config(StrictModel):
+    """A SampleRNN. All keys are optional; the defaults are PRiSM's three-tier network.
+
+    frame_sizes: samples per frame, ascending, each a multiple of the one before; the last is the top tier. One entry
+    makes the original's two-tier network, none a plain sample-level RNN. `convention` bundles what PRiSM and the
+    paper's code do differently and nobody tunes: PRiSM projects the top tier's frames to `dim`, upsamples without bias
+    and uses Keras' initialisers; the paper's code feeds raw frames to the top RNN, upsamples with bias, and uses
+    He/LeCun initialisers, N(0, 1) embeddings and an LSTM forget bias of 3.
+    """
+
+    model: Literal["samplernn"] = "samplernn"
+    seq_len: PositiveInt = Field(1024, description="samples per training window; a multiple of the top frame size")
+    frame_sizes: list[PositiveInt] = Field([16, 64], description="samples per frame, ascending")
+    dim: PositiveInt = Field(1024, description="width of every tier")
+    rnn_type: Literal["gru", "lstm"] = "gru"
+    num_rnn_layers: PositiveInt = 4
+    q_type: Literal["mu-law", "linear", "a-law"] = "mu-law"
+    q_levels: Annotated[int, Field(ge=2, le=65536)] = 256
+    emb_size: Annotated[int, Field(ge=0)] = Field(256, description="width of the embedding; 0 = one-hot")
+    skip_conn: bool | Literal["prism"] = False
+    rnn_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    weight_norm: bool = False
+    learn_h0: bool = False
+    gru_reset: Literal["after", "before"] = "after"
+    convention: Literal["prism", "paper"] = "prism"
+    gradient_clip: GlobalNormClip | ValueClip | None = GlobalNormClip()
+    normalize: Literal["none", "corpus", "file"] = "none"
+    logit_cap: PositiveFloat | None = Field(None, description="logits become cap * tanh(logits / cap)")
+    training: dict[str, Any] = Field(default_factory=dict, description="any flag of train.py")
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Config:
+        for small, large in zip(self.frame_sizes, self.frame_sizes[1:], strict=False):
+            if large <= small or large % small:
+                raise ValueError(
+                    f"frame_sizes {self.frame_sizes} must ascend and divide one another, and {large} is not a larger "
+                    f"multiple of {small}; use for example [{small}, {small * max(2, round(large / small))}]"
+                )
+        if self.seq_len % self.top_frame:
+            nearest = max(1, round(self.seq_len / self.top_frame)) * self.top_frame
+            raise ValueError(
+                f"seq_len {self.seq_len} must be a multiple of the top frame size {self.top_frame}; use {nearest}"
+            )
+        if self.skip_conn and self.num_rnn_layers == 1:
+            raise ValueError(
+                "skip_conn joins several RNN layers, and num_rnn_layers is 1; set num_rnn_layers to 2 or more or "
+                "skip_conn to false"
+            )
+        if self.rnn_type == "lstm" and self.gru_reset == "before":
+            raise ValueError('gru_reset "before" has no meaning for rnn_type "lstm"; leave gru_reset out')
+        return self
+
+    @property
+    def top_frame(self) -> int:
+        """Samples per step of the slowest tier; also how many earlier samples a window needs (its overlap)."""
+        return self.frame_sizes[-1] if self.frame_sizes else 1
+
+    @property
+    def sample_frame(self) -> int:
+        """How many of the last samples the sample tier sees."""
+        return self.frame_sizes[0] if self.frame_sizes else 1

@@ -1,0 +1,384 @@
+"""The SampleRNN network: frame tiers over a sample-level perceptron, any number of tiers.
+
+One set of weights in two forms: `SampleRNN.logits` runs whole windows (training, likelihoods), the generator
+(`samplernn.generate`) runs the same tiers step by step. Both use `weights_in_effect`, in which the sample tier's first
+maps are folded into lookup tables.
+
+Layout of a window with frame sizes F = [4, 16], seq_len 32 (overlap = top frame = 16; codes `[batch, 16 + 32]`):
+
+    index            0         16        32        48
+    codes            |overlap  |targets            |
+    top tier, F=16   |frame 0  |frame 1  |                  conditions targets 16-31 and 32-47
+    low tier, F=4            ....|....|....|....|...         each frame ends right before the four targets it conditions
+    sample tier              windows of the 4 samples before each target
+
+So a target at position a depends on samples up to a-1 only. Knows nothing of files, training loops or generation.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from samplernn.config import Config
+from tierwave.distributions import categorical_nats
+from tierwave.quantize import Quantizer
+from tierwave.recurrent import (
+    Linear,
+    NormalisableLayer,
+    RecurrentStack,
+    StackState,
+    StackWeights,
+    fan_in_uniform,
+    linear,
+    matmul,
+    reset_lanes,
+)
+
+ModelState = tuple[StackState, ...]  # one stack state per recurrent tier, top tier first
+
+
+class FrameWeights(NamedTuple):
+    """Effective weights of a frame tier; upsample `[dim, ratio * dim]`, its bias `[ratio * dim]` or None."""
+
+    project: tuple[tf.Tensor, tf.Tensor | None] | None
+    stack: StackWeights
+    upsample: tf.Tensor
+    upsample_bias: tf.Tensor | None
+
+
+class SampleWeights(NamedTuple):
+    """Effective weights of the sample tier.
+
+    table `[frame, levels, dim]`: what each of the last `frame` samples adds, oldest first. Folded: `table` and the
+    lowest frame tier's upsampling already went through the first hidden map, so only its bias remains; not folded:
+    `hidden[0]` is still to be applied.
+    """
+
+    table: tf.Tensor
+    stack: StackWeights | None
+    hidden: tuple[tuple[tf.Tensor, tf.Tensor | None], ...]
+    logits: tuple[tf.Tensor, tf.Tensor | None]
+    folded_bias: tf.Tensor | None
+
+
+class ModelWeights(NamedTuple):
+    """All effective weights of a SampleRNN as plain tensors; top tier first."""
+
+    tiers: tuple[FrameWeights, ...]
+    sample: SampleWeights
+
+
+def _linear_initializer(config: Config, inputs: int) -> Any:
+    return fan_in_uniform(inputs, 2.0**0.5) if config.convention == "paper" else "glorot_uniform"
+
+
+class PaperRecurrentKernel(keras.initializers.Initializer):
+    """The original's recurrent kernels: LeCun uniform, but orthogonal for a GRU's candidate (lib/ops.py, 333-369)."""
+
+    def __call__(self, shape: tuple[int, int], dtype: Any = None) -> Any:
+        units, width = shape
+        lecun = keras.initializers.LecunUniform()
+        if width != 3 * units:
+            return lecun(shape, dtype)
+        candidate = keras.initializers.Orthogonal()((units, units), dtype)
+        return keras.ops.concatenate([lecun((units, 2 * units), dtype), candidate], axis=1)
+
+
+def _make_stack(config: Config, inputs: int, compute_dtype: str) -> RecurrentStack:
+    paper = config.convention == "paper"
+    return RecurrentStack(
+        inputs,
+        config.dim,
+        config.num_rnn_layers,
+        cell=config.rnn_type,
+        reset=config.gru_reset,
+        skip=config.skip_conn,
+        dropout=config.rnn_dropout,
+        weight_norm=config.weight_norm,
+        learn_initial_state=config.learn_h0,
+        forget_bias=3.0 if paper else 1.0,
+        kernel_initializer=keras.initializers.LecunUniform if paper else "glorot_uniform",
+        recurrent_initializer=PaperRecurrentKernel if paper else "orthogonal",
+        output_initializer="he_uniform",
+        compute_dtype=compute_dtype,
+        name="rnn",
+    )
+
+
+class FrameTier(NormalisableLayer):
+    """An RNN over frames of `frame_size` samples whose output conditions the `ratio` steps of the tier below."""
+
+    def __init__(self, config: Config, frame_size: int, ratio: int, *, top: bool, compute_dtype: str):
+        super().__init__(weight_norm=config.weight_norm, name=f"frame_tier_{frame_size}")
+        paper = config.convention == "paper"
+        self.frame_size, self.ratio, self.dim, self.product_dtype = frame_size, ratio, config.dim, compute_dtype
+        self.project = None
+        if not (paper and top):
+            self.project = Linear(
+                frame_size,
+                config.dim,
+                weight_norm=config.weight_norm,
+                initializer=_linear_initializer(config, frame_size),
+                name="project",
+            )
+        self.stack = _make_stack(config, config.dim if self.project else frame_size, compute_dtype)
+        # PRiSM's transposed convolution is `ratio` separate linear maps side by side, drawn with its own fans.
+        initializer = (
+            _linear_initializer(config, config.dim)
+            if paper
+            else keras.initializers.VarianceScaling(1.0 / ratio, mode="fan_in", distribution="truncated_normal")
+        )
+        self.upsample = self.add_kernel("upsample", (config.dim, ratio * config.dim), initializer)
+        self.upsample_bias = None
+        if paper:
+            self.upsample_bias = self.add_weight(
+                name="upsample_bias", shape=(ratio * config.dim,), initializer="zeros"
+            )
+        self.built = True
+
+    def weights_in_effect(self) -> FrameWeights:
+        """Effective weights as tensors."""
+        return FrameWeights(
+            None if self.project is None else self.project.weights_in_effect(),
+            self.stack.weights_in_effect(),
+            self.effective("upsample"),
+            None if self.upsample_bias is None else tf.convert_to_tensor(self.upsample_bias),
+        )
+
+    def combined(self, frames: tf.Tensor, condition: tf.Tensor | None, weights: FrameWeights) -> tf.Tensor:
+        """What the RNN sees: scaled frames `[..., frame_size]`, projected, plus the tier above `[..., dim]`."""
+        fed = frames if weights.project is None else linear(frames, weights.project, self.product_dtype)
+        return fed if condition is None else fed + condition
+
+    def spread(self, outputs: tf.Tensor, weights: FrameWeights) -> tf.Tensor:
+        """RNN outputs `[..., dim]` -> conditioning of the steps below `[..., ratio, width]`."""
+        spread = matmul(outputs, weights.upsample, self.product_dtype)
+        if weights.upsample_bias is not None:
+            spread = spread + weights.upsample_bias
+        lead = [-1 if size is None else size for size in outputs.shape[:-1]]
+        return tf.reshape(spread, [*lead, self.ratio, weights.upsample.shape[-1] // self.ratio])
+
+
+class SampleTier(NormalisableLayer):
+    """A perceptron that sees the last `frame_size` samples and the tiers above, and gives the next sample's logits.
+
+    Its first layer is a convolution over embeddings in the original. Here it is a lookup table, `table[position, level]
+    = embedding[level] @ kernel[position]`, exact and many times cheaper. With no frame tiers above, an RNN over single
+    samples takes their place.
+    """
+
+    def __init__(self, config: Config, compute_dtype: str):
+        super().__init__(weight_norm=config.weight_norm, name="sample_tier")
+        paper = config.convention == "paper"
+        self.frame_size, self.levels, self.dim = config.sample_frame, config.q_levels, config.dim
+        self.product_dtype = compute_dtype
+        self.embedding = None
+        width = config.q_levels
+        if config.emb_size:
+            width = config.emb_size
+            self.embedding = self.add_weight(
+                name="embedding",
+                shape=(config.q_levels, width),
+                initializer=keras.initializers.RandomNormal(stddev=1.0)
+                if paper
+                else keras.initializers.RandomUniform(-0.05, 0.05),
+            )
+        fan_in = self.frame_size * width
+        limit = (6.0 / fan_in if paper else 6.0 / (fan_in + self.frame_size * config.dim)) ** 0.5
+        self.window = self.add_kernel(
+            "window", (self.frame_size, width, config.dim), keras.initializers.RandomUniform(-limit, limit)
+        )
+        self.stack = None if config.frame_sizes else _make_stack(config, config.dim, compute_dtype)
+        self.hidden = [
+            Linear(
+                config.dim,
+                config.dim,
+                weight_norm=config.weight_norm,
+                initializer=_linear_initializer(config, config.dim),
+                name=f"hidden_{layer}",
+            )
+            for layer in range(2)
+        ]
+        self.to_logits = Linear(
+            config.dim,
+            config.q_levels,
+            weight_norm=config.weight_norm,
+            initializer=keras.initializers.LecunUniform() if paper else "glorot_uniform",
+            name="logits",
+        )
+        self.built = True
+
+    def weights_in_effect(self) -> SampleWeights:
+        """Effective weights as tensors, not folded."""
+        table = self.effective("window")
+        if self.embedding is not None:
+            table = tf.einsum("le,fed->fld", tf.convert_to_tensor(self.embedding), table)
+        return SampleWeights(
+            table,
+            None if self.stack is None else self.stack.weights_in_effect(),
+            tuple(layer.weights_in_effect() for layer in self.hidden),
+            self.to_logits.weights_in_effect(),
+            None,
+        )
+
+
+class Outcome(NamedTuple):
+    """What a window of lanes gives: per lane `[batch]` the summed nats, correct guesses and counted samples."""
+
+    nats: tf.Tensor
+    correct: tf.Tensor
+    elements: tf.Tensor
+    state: Any
+
+
+class SampleRNN(keras.Model):
+    """The network of `Config`. Codes in, logits out, state passed in and out.
+
+    compute_dtype: what matrix products are computed in (float32, bfloat16, float16); sums, states, logits and losses
+    stay float32.
+    """
+
+    def __init__(self, config: Config, *, compute_dtype: str = "float32"):
+        super().__init__(name="samplernn", dtype="float32")
+        self.config = config
+        self.quantizer = Quantizer(config.q_type, config.q_levels)
+        self.product_dtype = compute_dtype
+        descending = list(reversed(config.frame_sizes))
+        self.tiers = [
+            FrameTier(
+                config,
+                size,
+                size // descending[index + 1] if index + 1 < len(descending) else size,
+                top=index == 0,
+                compute_dtype=compute_dtype,
+            )
+            for index, size in enumerate(descending)
+        ]
+        self.sample_tier = SampleTier(config, compute_dtype)
+        self.built = True
+
+    def initial_state(self, batch: int | tf.Tensor) -> ModelState:
+        """The state before the first sample of a recording, for `batch` lanes."""
+        stacks = [tier.stack for tier in self.tiers] or [self.sample_tier.stack]
+        return tuple(stack.initial_state(batch) for stack in stacks)
+
+    def weights_in_effect(self, *, folded: bool) -> ModelWeights:
+        """All effective weights as plain tensors.
+
+        folded: pass the table and the lowest upsampling through the sample tier's first hidden map, which is exact
+        because nothing non-linear stands between; saves a dim x dim product per sample and costs frame * (levels + dim)
+        of them once.
+        """
+        tiers = tuple(tier.weights_in_effect() for tier in self.tiers)
+        sample = self.sample_tier.weights_in_effect()
+        if folded and tiers:
+            kernel, bias = sample.hidden[0]
+            lowest, ratio, dim = tiers[-1], self.tiers[-1].ratio, self.config.dim
+            dtype = self.product_dtype
+            upsample = tf.reshape(lowest.upsample, [dim, ratio, dim])
+            upsample_bias = lowest.upsample_bias
+            if upsample_bias is not None:
+                upsample_bias = tf.reshape(matmul(tf.reshape(upsample_bias, [ratio, dim]), kernel, dtype), [-1])
+            lowest = lowest._replace(
+                upsample=tf.reshape(matmul(upsample, kernel, dtype), [dim, ratio * dim]), upsample_bias=upsample_bias
+            )
+            tiers = (*tiers[:-1], lowest)
+            sample = sample._replace(
+                table=matmul(sample.table, kernel, dtype), hidden=sample.hidden[1:], folded_bias=bias
+            )
+        return ModelWeights(tiers, sample)
+
+    def scaled(self, codes: tf.Tensor) -> tf.Tensor:
+        """Codes as the frame tiers see them, in [-2, 2)."""
+        return (tf.cast(codes, tf.float32) / (self.config.q_levels / 2) - 1.0) * 2.0
+
+    def logits(
+        self,
+        codes: tf.Tensor,
+        state: ModelState,
+        weights: ModelWeights | None = None,
+        *,
+        dropout_seed: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, ModelState]:
+        """Teacher-forced logits of a window.
+
+        codes: int32 `[batch, overlap + time]`, the first `overlap` (= top frame) of them context. Returns logits
+        `[batch, time, levels]` of the codes after the overlap, and the state after the window.
+        """
+        weights = self.weights_in_effect(folded=False) if weights is None else weights
+        features, state = self.features(codes, state, weights, dropout_seed=dropout_seed)
+        return self.perceptron(features, weights.sample), state
+
+    def features(
+        self,
+        codes: tf.Tensor,
+        state: ModelState,
+        weights: ModelWeights,
+        *,
+        dropout_seed: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, ModelState]:
+        """All that comes before the perceptron: `[batch, time, dim]` for the codes after the overlap, and the state."""
+        overlap, frame = self.config.top_frame, self.config.sample_frame
+        time = codes.shape[1] - overlap
+        scaled = self.scaled(codes)
+        condition: tf.Tensor | None = None
+        states = []
+        for index, (tier, tier_weights) in enumerate(zip(self.tiers, weights.tiers, strict=True)):
+            size = tier.frame_size
+            frames = tf.reshape(scaled[:, overlap - size : overlap - size + time], [-1, time // size, size])
+            seed = None if dropout_seed is None else tf.random.experimental.stateless_fold_in(dropout_seed, index)
+            outputs, tier_state = tier.stack.sequence(
+                tier.combined(frames, condition, tier_weights), state[index], tier_weights.stack, dropout_seed=seed
+            )
+            spread = tier.spread(outputs, tier_weights)
+            condition = tf.reshape(spread, [-1, time // size * tier.ratio, spread.shape[-1]])
+            states.append(tier_state)
+        start = overlap - frame
+        features = tf.add_n(
+            [
+                tf.gather(weights.sample.table[tap], codes[:, start + tap : start + tap + time])
+                for tap in range(frame)
+            ]
+        )
+        if condition is not None:
+            return features + condition, tuple(states)
+        features, stack_state = self.sample_tier.stack.sequence(
+            features, state[0], weights.sample.stack, dropout_seed=dropout_seed
+        )
+        return features, (stack_state,)
+
+    def perceptron(self, seen: tf.Tensor, weights: SampleWeights) -> tf.Tensor:
+        """The sample tier behind its first layer: `seen [..., dim]` -> logits `[..., levels]`."""
+        if weights.folded_bias is not None:
+            seen = tf.nn.relu(seen + weights.folded_bias)
+        for layer in weights.hidden:
+            seen = tf.nn.relu(linear(seen, layer, self.product_dtype))
+        logits = linear(seen, weights.logits, self.product_dtype)
+        cap = self.config.logit_cap
+        return logits if cap is None else cap * tf.tanh(logits / cap)
+
+    def outcome(
+        self, batch: dict[str, tf.Tensor], state: ModelState, *, dropout_seed: tf.Tensor | None = None
+    ) -> Outcome:
+        """Likelihood of a batch of windows, each lane going on from its state.
+
+        batch: `inputs` int32 `[batch, overlap + time]`, `targets` int32 `[batch, time]`, `mask` float32 `[batch, time]`
+        (0 for padding), `reset` bool `[batch]` (true where a new recording starts). dropout_seed: given in training only. Loss in nats.
+        """
+        codes, mask = batch["inputs"], batch["mask"]
+        state = reset_lanes(state, self.initial_state(tf.shape(codes)[0]), batch["reset"])
+        lanes = codes.shape[0]
+        samples = (lanes or 0) * mask.shape[1]
+        # Folding costs frame * (levels + dim) rows of a dim x dim product and saves one row per sample.
+        fold = samples > self.config.sample_frame * (self.config.q_levels + self.config.dim)
+        logits, state = self.logits(codes, state, self.weights_in_effect(folded=fold), dropout_seed=dropout_seed)
+        targets = batch["targets"]
+        nats = categorical_nats(logits, targets) * mask
+        guesses = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        correct = tf.cast(tf.equal(guesses, targets), tf.float32) * mask
+        return Outcome(
+            tf.reduce_sum(nats, axis=1), tf.reduce_sum(correct, axis=1), tf.reduce_sum(mask, axis=1), state
+        )

@@ -1,0 +1,236 @@
+"""Flags made from a model, the sentences of refusal, and the exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field
+
+from tierwave.commandline import FlagParser, add_model_flags, boolean, optional, run, typed_values
+from tierwave.config import StrictModel, TrainingOptions, resolve_training
+from tierwave.errors import RunError, UsageError
+
+
+class Options(StrictModel):
+    steps: int = Field(10, description="how many, 100% of them")
+    speed: Annotated[float, Field(gt=0)] = 1.5
+    limit: int | None = None
+    loud: bool = False
+    mode: Literal["fast", "slow"] = "fast"
+    level: Literal[1, 2] | None = None
+    jit: bool | Literal["auto"] = "auto"
+    widths: list[int] = [1, 2]
+    ratios: tuple[float, ...] | None = None
+    place: int | str = 0
+    name: str | None = None
+    nested: TrainingOptions | None = None
+
+
+def parser() -> FlagParser:
+    flags = FlagParser(prog="train.py")
+    add_model_flags(flags, Options, skip=["nested"])
+    flags.add_argument("--raw", type=int)
+    flags.add_argument("--choice", choices=["red", "green"])
+    return flags
+
+
+def typed(*words: str) -> dict[str, Any]:
+    return typed_values(parser().parse_args(words), Options)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], flags: FlagParser, *words: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        flags.parse_args(words)
+    assert caught.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("train.py: ") and printed.err.count("\n") == 1
+    return printed.err
+
+
+# Values ------------------------------------------------------------------------------------------------------------
+
+
+@given(word=st.sampled_from(["true", "false"]), length=st.integers(1, 5), upper=st.lists(st.booleans(), min_size=5))
+def test_boolean_takes_any_prefix_in_any_case(word: str, length: int, upper: list[bool]) -> None:
+    prefix = word[:length]
+    written = "".join(letter.upper() if up else letter for letter, up in zip(prefix, upper, strict=False))
+    assert boolean(written) is (word == "true")
+
+
+@pytest.mark.parametrize("text", ["", "yes", "no", "1", "0", "truer", "rue", "None", " true"])
+def test_boolean_refuses_anything_else(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=f"{text!r}.*True nor False"):
+        boolean(text)
+
+
+def test_optional_takes_none_and_the_rest() -> None:
+    assert optional(int)("None") is None and optional(int)("3") == 3 and optional(str)("none") == "none"
+    with pytest.raises(ValueError):
+        optional(int)("three")
+
+
+# Flags from a model ------------------------------------------------------------------------------------------------
+
+
+def test_only_typed_flags_appear() -> None:
+    assert typed() == {}
+    assert typed("--steps", "3", "--raw", "4") == {"steps": 3}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--speed", "2"], {"speed": 2.0}),
+        (["--speed", "-1e-3"], {"speed": -0.001}),
+        (["--speed=-.5"], {"speed": -0.5}),
+        (["--limit", "None"], {"limit": None}),
+        (["--limit", "3"], {"limit": 3}),
+        (["--loud"], {"loud": True}),
+        (["--loud", "--steps", "3"], {"loud": True, "steps": 3}),
+        (["--loud", "F"], {"loud": False}),
+        (["--mode", "slow"], {"mode": "slow"}),
+        (["--level", "2"], {"level": 2}),
+        (["--level", "None"], {"level": None}),
+        (["--jit", "auto"], {"jit": "auto"}),
+        (["--jit", "false"], {"jit": False}),
+        (["--jit"], {"jit": True}),
+        (["--widths", "3", "4", "5"], {"widths": [3, 4, 5]}),
+        (["--ratios", "0.5", "1"], {"ratios": [0.5, 1.0]}),
+        (["--ratios", "None"], {"ratios": None}),
+        (["--place", "8000"], {"place": 8000}),
+        (["--place", "1.5s"], {"place": "1.5s"}),
+        (["--name", "a b"], {"name": "a b"}),
+        (["--name", "None"], {"name": None}),
+    ],
+)
+def test_words_become_values(words: list[str], expected: dict[str, Any]) -> None:
+    values = typed(*words)
+    assert values == expected
+    assert [type(value) for value in values.values()] == [type(value) for value in expected.values()]
+
+
+def test_help_has_description_default_and_choices() -> None:
+    text = " ".join(parser().format_help().split())
+    assert "--steps N how many, 100% of them (default: 10)" in text
+    assert "--mode fast|slow" in text and "(default: fast)" in text
+    assert "--limit N|None" in text and "(default: None)" in text
+    assert "--widths N [N ...]" in text and "(default: 1 2)" in text
+    assert "--loud [True|False]" in text and "--nested" not in text
+
+
+def test_a_field_that_no_flag_can_express_must_be_skipped() -> None:
+    with pytest.raises(TypeError, match="skip"):
+        add_model_flags(FlagParser(), Options)
+
+
+def test_every_training_option_has_a_flag_that_takes_its_default() -> None:
+    flags = FlagParser()
+    add_model_flags(flags, TrainingOptions)
+    words: list[str] = []
+    for name, value in TrainingOptions().model_dump().items():
+        words += [f"--{name}", *(str(entry) for entry in (value if isinstance(value, list) else [value]))]
+    values = typed_values(flags.parse_args(words), TrainingOptions)
+    assert values == TrainingOptions().model_dump()
+    values.pop("val_frac")
+    assert resolve_training(values, {}, "a") == TrainingOptions()
+
+
+# Refusals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--stepps", "3"], ["--stepps", "did you mean --steps?"]),
+        (["--zzzzzz=3"], ["--zzzzzz is not a flag", "--help"]),
+        (["--step", "3"], ["--step is not a flag", "did you mean --steps?"]),
+        (["--steps", "many"], ["--steps", "'many'", "write one such as 64"]),
+        (["--steps", "2.5"], ["--steps", "'2.5'", "whole number"]),
+        (["--steps"], ["--steps has no value", "write one"]),
+        (["--limit", "x"], ["--limit", "'x'", "or None"]),
+        (["--speed", "fast"], ["--speed", "'fast'", "write one such as 0.5"]),
+        (["--loud", "yes"], ["--loud", "'yes'", "True nor False"]),
+        (["--mode", "Slow"], ["--mode", "'Slow'", "fast, slow", "did you mean slow?"]),
+        (["--mode", "zzz"], ["--mode", "'zzz'", "choose one"]),
+        (["--level", "3"], ["--level", "'3'", "1, 2", "None"]),
+        (["--jit", "maybe"], ["--jit", "'maybe'", "auto, True, False"]),
+        (["--widths"], ["--widths has no value", "write one"]),
+        (["--widths", "1", "b"], ["--widths", "'b'", "whole number"]),
+        (["--raw", "x"], ["--raw", "'x'", "write a whole number"]),
+        (["--choice", "gren"], ["--choice", "'gren'", "red, green", "did you mean green?"]),
+        (["--steps", "3", "4"], ["'4'", "belongs to no flag", "quotes"]),
+        (["-q"], ["'-q'", "--help"]),
+    ],
+)
+def test_refusal_names_flag_value_and_remedy(
+    capsys: pytest.CaptureFixture[str], words: list[str], named: list[str]
+) -> None:
+    sentence = refusal(capsys, parser(), *words)
+    assert all(part in sentence for part in named), sentence
+
+
+def test_an_unknown_flag_is_named_before_a_missing_one(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = FlagParser(prog="train.py")
+    flags.add_argument("--data_dir", required=True)
+    flags.add_argument("--out", required=True)
+    assert "did you mean --data_dir?" in refusal(capsys, flags, "--data_dri", "x")
+    assert "--data_dir and --out are required; add them" in refusal(capsys, flags)
+    assert "--out is required; add it" in refusal(capsys, flags, "--data_dir", "x")
+
+
+def test_words_after_a_double_dash_are_no_flags() -> None:
+    flags = FlagParser()
+    flags.add_argument("files", nargs="*")
+    assert flags.parse_args(["--", "--odd name.wav", "--other"]).files == ["--odd name.wav", "--other"]
+
+
+# Exit codes --------------------------------------------------------------------------------------------------------
+
+
+def failing(error: BaseException) -> Callable[[], int]:
+    def body() -> int:
+        raise error
+
+    return body
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "named"),
+    [
+        (UsageError("--dim is 0; raise it"), 2, ["--dim is 0; raise it"]),
+        (RunError("no checkpoint in x;\ntrain first"), 1, ["no checkpoint in x; train first"]),
+        (OSError(errno.ENOSPC, "No space left on device", "a.wav"), 1, ["a.wav: No space", "free some space"]),
+        (PermissionError(errno.EACCES, "Permission denied", "run"), 1, ["run", "Permission denied", "another place"]),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "a"), 1, ["a: No such file", "check the path"]),
+        (OSError("the disk is odd"), 1, ["the disk is odd"]),
+        (KeyboardInterrupt(), 130, ["Ctrl-C"]),
+    ],
+)
+def test_exit_code_and_sentence(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+    named: list[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/somewhere/train.py", "--x"])
+    assert run(failing(error), debug=False) == code
+    printed = capsys.readouterr().err
+    assert printed.startswith("train.py: ") and printed.count("\n") == 1
+    assert all(part in printed for part in named), printed
+    assert run(failing(error), debug=True) == code
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_success_and_faults_of_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lambda: None, debug=False) == 0
+    assert run(lambda: 3, debug=False) == 3
+    with pytest.raises(ZeroDivisionError):
+        run(failing(ZeroDivisionError()), debug=False)
+    assert capsys.readouterr().err == ""

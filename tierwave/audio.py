@@ -1,0 +1,463 @@
+"""Recordings: find, probe, load, resample, chunk, write.
+
+The only module that touches soundfile, soxr and pydub. Knows nothing of models, datasets or command lines.
+
+Audio is float32 in [-1, 1], `[samples]` when mono, else `[samples, channels]`; a *frame* is one sample of every
+channel. A recording of any length is read in blocks, so memory stays bounded unless the whole is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+from natsort import natsorted, ns
+
+from tierwave.errors import RunError, UsageError
+
+Audio = npt.NDArray[np.float32]
+
+LIBSNDFILE_SUFFIXES = {
+    ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf",
+    ".w64", ".rf64", ".voc", ".sph", ".nist", ".iff", ".8svx", ".paf", ".xi",
+}
+FFMPEG_SUFFIXES = {
+    ".m4a", ".m4b", ".mp4", ".mov", ".3gp", ".aac", ".wma", ".asf", ".webm", ".mka", ".mkv", ".ac3", ".eac3", ".amr",
+    ".ape", ".wv", ".tta", ".mp2", ".mpc", ".spx", ".dsf",
+}
+AUDIO_SUFFIXES = LIBSNDFILE_SUFFIXES | FFMPEG_SUFFIXES
+
+INSTALL_FFMPEG = (
+    "install ffmpeg (`apt install ffmpeg`, `brew install ffmpeg`, `winget install ffmpeg`) or convert the file to wav"
+)
+
+SILENCE_WINDOW_SECONDS = 0.01
+
+# Sample formats of other containers in terms of what a wav can hold. What is missing here (mp3, Vorbis, mu-law, ADPCM
+# and other lossy codes) has no depth of its own and becomes PCM_16. 64-bit floats are float32 once they have been read.
+_WAV_SUBTYPES = {
+    "PCM_S8": "PCM_U8",
+    "PCM_U8": "PCM_U8",
+    "ALAC_20": "PCM_24",
+    "ALAC_24": "PCM_24",
+    "DWVW_24": "PCM_24",
+    "PCM_24": "PCM_24",
+    "ALAC_32": "PCM_32",
+    "PCM_32": "PCM_32",
+    "FLOAT": "FLOAT",
+    "DOUBLE": "FLOAT",
+}
+
+
+class AudioError(RunError):
+    """A recording that cannot be used. Says which file and why."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = Path(path)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"Cannot use {self.path}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a recording's header says.
+
+    `frames` is the number of samples per channel, `sample_rate` is in Hz. `subtype` is libsndfile's name of the sample
+    format (`PCM_16`, `FLOAT`, `VORBIS`, ...); of what only ffmpeg reads it is `PCM_24` for more than 16 bits, else
+    `PCM_16`.
+    """
+
+    path: Path
+    sample_rate: int
+    channels: int
+    frames: int
+    subtype: str
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.sample_rate
+
+
+# ---- find ------------------------------------------------------------------------------------------------------------
+
+
+def find_audio(paths: Sequence[Path | str]) -> list[Path]:
+    """Every recording among `paths`, each once, in natural order (`take 2` before `take 10`).
+
+    A file is taken as it is, whatever its name. A folder is searched recursively for the suffixes in `AUDIO_SUFFIXES`
+    in any case; hidden files and folders are passed over, links are followed. The list may be empty.
+
+    Raises:
+        UsageError: a path does not exist.
+    """
+    found: list[Path] = []
+    for path in [Path(paths)] if isinstance(paths, str | Path) else map(Path, paths):
+        if path.is_dir():
+            found += _search(path, set())
+        elif path.exists():
+            found.append(path)
+        else:
+            raise UsageError(f"There is no file or folder {path}: check the spelling, and quote a path with spaces")
+    # By plain text first: the file system must not decide on names that are equal in natural order (1.wav, 01.wav).
+    ordered: list[Path] = natsorted(sorted(found, key=str), alg=ns.PATH)
+    first: dict[Path, Path] = {}
+    for path in ordered:
+        first.setdefault(path.resolve(), path)
+    return list(first.values())
+
+
+def _search(folder: Path, visited: set[Path]) -> Iterator[Path]:
+    # Links between folders may form a circle.
+    if folder.resolve() in visited:
+        return
+    visited.add(folder.resolve())
+    for entry in folder.iterdir():
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _search(entry, visited)
+        elif entry.suffix.lower() in AUDIO_SUFFIXES and entry.is_file():
+            yield entry
+
+
+# ---- read ------------------------------------------------------------------------------------------------------------
+
+
+def probe(path: Path | str) -> AudioInfo:
+    """What the header of a recording says; what only ffmpeg reads is decoded once to count its frames.
+
+    Raises:
+        AudioError: the file cannot be opened, or needs ffmpeg and there is none.
+    """
+    path = Path(path)
+    with _opened(path) as (file, subtype):
+        return AudioInfo(path, file.samplerate, file.channels, file.frames, subtype)
+
+
+def read_blocks(
+    path: Path | str, sample_rate: int | None = None, *, mono: bool = True, block_seconds: float = 10.0
+) -> Iterator[Audio]:
+    """A recording, block by block: `[samples]`, or `[samples, channels]` with `mono=False`.
+
+    Mono is the mean of the channels. The blocks put together hold exactly
+    `round(frames * sample_rate / file_rate)` samples. A recording whose data ends before its header says is read as
+    far as it goes.
+
+    Args:
+        sample_rate: in Hz; None keeps the recording's.
+        block_seconds: length of the blocks that are decoded; the last one, and resampled ones, differ.
+
+    Raises:
+        AudioError: the file cannot be opened or decoded, is empty, or holds NaN or infinity.
+    """
+    path = Path(path)
+    with _opened(path) as (file, _):
+        yield from _blocks(path, file, sample_rate or file.samplerate, mono, block_seconds)
+
+
+def load(path: Path | str, sample_rate: int | None = None, *, mono: bool = True) -> tuple[Audio, int]:
+    """A whole recording and its sample rate in Hz: all of `read_blocks` put together.
+
+    Raises:
+        AudioError: as `read_blocks`.
+    """
+    path = Path(path)
+    with _opened(path) as (file, _):
+        sample_rate = sample_rate or file.samplerate
+        blocks = list(_blocks(path, file, sample_rate, mono, 10.0))
+        return _concatenate(blocks, 1 if mono else file.channels), sample_rate
+
+
+def _blocks(
+    path: Path, file: soundfile.SoundFile, sample_rate: int, mono: bool, block_seconds: float
+) -> Iterator[Audio]:
+    decoded = _decoded_blocks(path, file, mono, max(1, round(block_seconds * file.samplerate)))
+    return _resampled_blocks(decoded, file.samplerate, sample_rate)
+
+
+def _decoded_blocks(path: Path, file: soundfile.SoundFile, mono: bool, block_frames: int) -> Iterator[Audio]:
+    position = 0
+    while True:
+        try:
+            block = file.read(block_frames, dtype="float32", always_2d=True)
+        except soundfile.SoundFileError as error:
+            seconds = position / file.samplerate
+            raise AudioError(path, f"it cannot be decoded beyond {seconds:.2f} s ({_reason(error)})") from error
+        if not len(block):
+            break
+        finite = np.isfinite(block).all(axis=1)
+        if not finite.all():
+            seconds = (position + int(finite.argmin())) / file.samplerate
+            raise AudioError(path, f"it holds NaN or infinity at {seconds:.4f} s")
+        position += len(block)
+        yield block.mean(axis=1) if mono else block
+    if not position:
+        raise AudioError(path, "it holds no samples")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[soundfile.SoundFile, str]]:
+    """The open recording and its sample format; what libsndfile cannot read, ffmpeg decodes to a temporary file."""
+    try:
+        with open(path, "rb") as raw:
+            empty = not raw.read(1)
+    except OSError as error:
+        raise AudioError(path, f"it cannot be opened ({error.strerror})") from error
+    if empty:
+        raise AudioError(path, "the file is empty")
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(soundfile.SoundFile(path))
+            subtype = file.subtype
+        except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a suffix that means headerless data
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tierwave-"))
+            decoded, subtype = _decode_with_ffmpeg(path, Path(folder), _reason(error))
+            file = stack.enter_context(soundfile.SoundFile(decoded))
+        if file.samplerate < 1:
+            raise AudioError(path, f"its header gives a sample rate of {file.samplerate} Hz")
+        yield file, subtype
+
+
+def _decode_with_ffmpeg(path: Path, folder: Path, reason: str) -> tuple[Path, str]:
+    """The first sound track as a float wave file in `folder`, and its subtype in the terms of `AudioInfo`.
+
+    pydub says which ffmpeg to use, so that its settings hold. It does not decode: it would keep the whole recording
+    in memory, as integers.
+    """
+    try:
+        # Without ffmpeg, pydub warns when it is imported; the error below says it better.
+        warnings.filterwarnings("ignore", message="Couldn't find ff", module="pydub")
+        from pydub import AudioSegment
+    except ImportError as error:
+        remedy = "install pydub (from Python 3.13 on together with audioop-lts) and ffmpeg, or convert the file to wav"
+        missing = f"libsndfile does not read it ({reason}) and pydub cannot be imported ({error})"
+        raise AudioError(path, f"{missing}: {remedy}") from error
+    program = shutil.which(AudioSegment.converter)
+    if program is None:
+        missing = f"libsndfile does not read it ({reason}) and ffmpeg was not found"
+        if path.suffix.lower() in LIBSNDFILE_SUFFIXES:
+            raise AudioError(path, f"{missing}; if it is audio of a rarer kind, {INSTALL_FFMPEG}")
+        raise AudioError(path, f"{missing}: {INSTALL_FFMPEG}")
+    target = folder / "decoded.w64"
+    command = [program, "-hide_banner", "-nostdin", "-nostats"]
+    command += ["-protocol_whitelist", "file", "-i", str(path.resolve())]  # a playlist in disguise opens no network
+    command += ["-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "w64", "-y", str(target)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    if "matches no streams" in done.stderr:
+        raise AudioError(path, "it holds no sound track")
+    if done.returncode or not target.exists():
+        last_line = (done.stderr.strip().splitlines() or ["no message"])[-1].rstrip(".")
+        raise AudioError(path, f"neither libsndfile ({reason}) nor ffmpeg ({last_line}) can read it")
+    stream = re.search(r"Stream #.*Audio:.*", done.stderr)
+    deep = stream is not None and re.search(r"\bs32p?\b|\(24 bit\)", stream[0])
+    return target, "PCM_24" if deep else "PCM_16"
+
+
+def _reason(error: Exception) -> str:
+    """libsndfile's reason alone, without the path and the punctuation around it."""
+    text = getattr(error, "error_string", str(error))
+    return text.removeprefix("Error : ").rstrip(". ")
+
+
+# ---- resample --------------------------------------------------------------------------------------------------------
+
+
+def resample(audio: npt.ArrayLike, from_rate: int, to_rate: int) -> Audio:
+    """`[samples]` or `[samples, channels]` at `from_rate` Hz, band-limited, at `to_rate` Hz (soxr, quality HQ).
+
+    Exactly `round(samples * to_rate / from_rate)` samples come out.
+    """
+    array = np.asarray(audio, np.float32)
+    return _concatenate(list(_resampled_blocks([array], from_rate, to_rate)), array.shape[1] if array.ndim > 1 else 1)
+
+
+def _resampled_blocks(blocks: Iterable[Audio], from_rate: int, to_rate: int) -> Iterator[Audio]:
+    if to_rate < 1 or from_rate < 1:
+        raise UsageError(f"A sample rate must be at least 1 Hz, but {min(from_rate, to_rate)} was asked for")
+    if from_rate == to_rate:
+        yield from blocks
+        return
+    stream = None
+    frames_in = frames_out = 0
+    for block in blocks:
+        if stream is None:
+            channels = 1 if block.ndim == 1 else block.shape[1]
+            stream = soxr.ResampleStream(from_rate, to_rate, channels, dtype="float32", quality="HQ")
+        resampled = stream.resample_chunk(np.ascontiguousarray(block))
+        frames_in += len(block)
+        frames_out += len(resampled)
+        if len(resampled):
+            yield resampled
+    if stream is not None:
+        last = stream.resample_chunk(np.ascontiguousarray(block[:0]), last=True)
+        missing = max(0, round(frames_in * to_rate / from_rate) - frames_out)
+        # soxr rounds the length in its own way: a sample more or less.
+        last = last[:missing]
+        yield np.concatenate([last, np.zeros((missing - len(last), *last.shape[1:]), np.float32)])
+
+
+def _concatenate(blocks: list[Audio], channels: int) -> Audio:
+    if not blocks:
+        return np.zeros((0,) if channels == 1 else (0, channels), np.float32)
+    return np.concatenate(blocks)
+
+
+# ---- chunk -----------------------------------------------------------------------------------------------------------
+
+
+def chunk_spans(
+    frames: int, chunk_frames: int, overlap_frames: int = 0, keep_tail: bool = False
+) -> list[tuple[int, int]]:
+    """Where to cut a recording: (start, stop) of each chunk in frames.
+
+    Consecutive chunks share `overlap_frames`. Every chunk is complete; with `keep_tail` a shorter last one follows if
+    the complete ones leave something over.
+
+    Raises:
+        UsageError: a chunk of no length, or an overlap that is not less than the chunk.
+    """
+    if chunk_frames < 1:
+        raise UsageError(f"A chunk must be at least one sample long, but {chunk_frames} was asked for")
+    if not 0 <= overlap_frames < chunk_frames:
+        raise UsageError(
+            f"The overlap must be at least 0 and less than the chunk: {overlap_frames} of {chunk_frames} samples"
+        )
+    step = chunk_frames - overlap_frames
+    spans = [(start, start + chunk_frames) for start in range(0, frames - chunk_frames + 1, step)]
+    covered = spans[-1][1] if spans else 0
+    if keep_tail and covered < frames:
+        spans.append((len(spans) * step, frames))
+    return spans
+
+
+def is_silent(chunk: npt.ArrayLike, sample_rate: int, threshold_dbfs: float = -64.0) -> bool:
+    """Whether at least half of a chunk, `[samples]` or `[samples, channels]`, is one stretch below the threshold.
+
+    The level is the RMS over a window of 10 ms that slides by one sample (over all channels), in dB relative to a
+    constant full-scale signal: a full-scale sine lies at -3 dBFS. A stretch is what consecutive windows below the
+    threshold cover. A click therefore ends a stretch; in PRiSM, where pydub's `detect_silence` takes one RMS
+    over half the chunk, it may drown.
+    """
+    samples = np.asarray(chunk, np.float64)
+    if not len(samples):
+        return True
+    power = np.square(samples).reshape(len(samples), -1).mean(axis=1)
+    window = min(len(power), max(1, round(SILENCE_WINDOW_SECONDS * sample_rate)))
+    limit = window * 10.0 ** (threshold_dbfs / 10)
+    # One sample at the limit makes a window loud already: cutting there keeps the running sum, and its rounding, small.
+    running = np.concatenate([[0.0], np.cumsum(np.minimum(power, limit))])
+    loud = np.flatnonzero(running[window:] - running[:-window] >= limit * (1 - 1e-6))
+    windows = len(power) - window + 1
+    quiet_windows = int(np.diff(np.concatenate([[-1], loud, [windows]])).max()) - 1
+    return quiet_windows > 0 and 2 * (quiet_windows + window - 1) >= len(power)
+
+
+# ---- write -----------------------------------------------------------------------------------------------------------
+
+
+def wav_subtype(subtype: str) -> str:
+    """The wav sample format that keeps the depth of `AudioInfo.subtype`; PCM_16 for codes that have none."""
+    return _WAV_SUBTYPES.get(subtype, "PCM_16")
+
+
+class WavWriter:
+    """A wav file that is whole or not there: `with WavWriter(path, 16000) as wav: wav.write(block)`.
+
+    Blocks go to a hidden file beside the target, which takes the target's name on a clean exit and is removed
+    otherwise. Integer formats clip to [-1, 1]; float formats keep what lies beyond.
+
+    Raises:
+        UsageError: the target cannot be created, or wav knows no such `subtype`.
+        RunError: writing stopped half-way (a full disk), or a block holds NaN or infinity.
+    """
+
+    def __init__(self, path: Path | str, sample_rate: int, subtype: str = "PCM_16", channels: int = 1) -> None:
+        if not soundfile.check_format("WAV", subtype):
+            raise UsageError(f"A wav file cannot hold the sample format {subtype}: use PCM_16, PCM_24, PCM_32 or FLOAT")
+        self.path = Path(path)
+        self.sample_rate = sample_rate
+        self.subtype = subtype
+        self.channels = channels
+        # The name does not grow with the target's, which may be as long as the file system allows.
+        self._temporary = self.path.parent / f".{uuid.uuid4().hex}.wav.part"
+        self._file: soundfile.SoundFile | None = None
+
+    def __enter__(self) -> WavWriter:
+        if self.path.is_dir():
+            raise UsageError(f"Cannot write {self.path}: it is a folder; give the name of a file")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._temporary.touch(exist_ok=False)  # libsndfile calls every reason "System error", the system does not
+            self._file = soundfile.SoundFile(
+                self._temporary, "w", self.sample_rate, self.channels, self.subtype, format="WAV"
+            )
+        except (OSError, soundfile.SoundFileError) as error:
+            self._discard()
+            reason = error.strerror if isinstance(error, OSError) else _reason(error)
+            raise UsageError(f"Cannot write {self.path} ({reason}): choose a folder that can be written") from error
+        return self
+
+    def write(self, block: npt.ArrayLike) -> None:
+        """Append floats, `[samples]` or `[samples, channels]`."""
+        if self._file is None:
+            raise ValueError("WavWriter.write is for inside the with statement")
+        array = np.asarray(block)
+        if array.dtype.kind != "f":
+            raise TypeError(f"audio is written as floats in [-1, 1], not as {array.dtype}")
+        if not np.isfinite(array).all():
+            raise RunError(f"Cannot write {self.path}: the audio holds NaN or infinity")
+        if array.dtype != np.float64:
+            array = array.astype(np.float32, copy=False)
+        if self.subtype not in ("FLOAT", "DOUBLE"):
+            array = np.clip(array, -1.0, 1.0)
+        try:
+            self._file.write(array)
+        # soundfile asserts that everything was written.
+        except (OSError, soundfile.SoundFileError, AssertionError) as error:
+            raise RunError(f"Cannot write {self.path} to its end: is the disk full?") from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+            if kind is None:
+                os.replace(self._temporary, self.path)
+        except (OSError, soundfile.SoundFileError) as failure:
+            raise RunError(f"Cannot write {self.path} ({failure}): free the disk or choose another name") from failure
+        finally:
+            self._discard()
+
+    def _discard(self) -> None:
+        with suppress(OSError):  # it tidies up after an error that says more
+            self._temporary.unlink()
+
+
+def write_wav(path: Path | str, audio: npt.ArrayLike, sample_rate: int, subtype: str = "PCM_16") -> None:
+    """Write `[samples]` or `[samples, channels]` as a wav, whole or not at all.
+
+    Raises:
+        UsageError, RunError: as `WavWriter`.
+    """
+    array = np.asarray(audio)
+    with WavWriter(path, sample_rate, subtype, channels=array.shape[1] if array.ndim > 1 else 1) as wav:
+        wav.write(array)

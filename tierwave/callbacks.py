@@ -1,0 +1,302 @@
+"""What happens around the training steps: checkpoints, early stopping, learning rate, sounds, curves, lines.
+
+Every callback reads the `TrainingOptions` of its trainer; parsing them is `tierwave.config`'s business. Their order
+matters and `standard_callbacks` holds it: the learning rate first, what decides about stopping before what saves, what
+prints last. Knows no family: in-training generation is handed a function.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import tensorflow as tf
+
+from tierwave.config import TrainingOptions
+from tierwave.generation import Request, Stream, sequence_paths, write_sounds
+from tierwave.runs import CheckpointEntry, write_text
+from tierwave.training import LN2, Callback, Trainer, restore_checkpoint
+
+Print = Callable[[str], None]
+
+
+class LearningRateSchedule(Callback):
+    """From epoch `reduce_learning_rate_after` on (counted from 0), multiply the rate by exp(-0.1) each epoch."""
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        after = trainer.options.reduce_learning_rate_after
+        if after is not None and trainer.progress.epoch >= after:
+            trainer.learning_rate *= math.exp(-0.1)
+
+
+class Limits(Callback):
+    """Stop after `num_steps`, after `max_minutes` of this call, or below `loss_cutoff`."""
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self.deadline = time.monotonic() + 60.0 * (trainer.options.max_minutes or math.inf)
+        self._check_steps(trainer)
+
+    def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        options = trainer.options
+        self._check_steps(trainer)
+        if time.monotonic() >= self.deadline:
+            trainer.stop(f"max_minutes ({options.max_minutes:g}) is over")
+        if options.loss_cutoff is not None and results["loss"] < options.loss_cutoff:
+            trainer.stop(f"the loss fell below loss_cutoff ({options.loss_cutoff:g})")
+
+    def _check_steps(self, trainer: Trainer) -> None:
+        if trainer.options.num_steps is not None and trainer.progress.step >= trainer.options.num_steps:
+            trainer.stop(f"num_steps ({trainer.options.num_steps}) are done")
+
+
+class Monitor(Callback):
+    """Follows the monitored value: which epoch is best, and when to stop early.
+
+    improved: whether the epoch that just ended is the best so far.
+    """
+
+    def __init__(self) -> None:
+        self.best: float | None = None
+        self.wait = 0
+        self.improved = False
+        self.value: float | None = None
+
+    def state(self) -> dict[str, Any]:
+        return {"best": self.best, "wait": self.wait}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.best, self.wait = state.get("best"), state.get("wait", 0)
+
+    def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        monitor, patience = trainer.options.monitor, trainer.options.early_stopping_patience
+        self.value = results[monitor]
+        sign = -1.0 if monitor.endswith("accuracy") else 1.0
+        self.improved = self.best is None or sign * self.value < sign * self.best
+        if self.improved:
+            self.best, self.wait = self.value, 0
+            return
+        self.wait += 1
+        if patience is not None and self.wait >= max(patience, 1):
+            trainer.stop(f"{monitor} has not improved for {self.wait} epochs (best {self.best:.4f})")
+
+
+class CheckpointPolicy(Callback):
+    """Writes checkpoints as the options say, and one wherever training ends; at the end the best weights are back.
+
+    The best epoch is always kept, whatever `checkpoint_every` is, since early stopping returns to it.
+    """
+
+    def __init__(self, monitor: Monitor):
+        self.monitor = monitor
+        self.saved_step = -1
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self.saved_at = time.monotonic()
+        self.saved_step = trainer.progress.step
+
+    def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        options, step = trainer.options, trainer.progress.step
+        minutes = options.checkpoint_minutes
+        if options.checkpoint_steps is not None and step % options.checkpoint_steps == 0:
+            self._save(trainer, f"model.ckpt-step{step}")
+        elif minutes is not None and time.monotonic() - self.saved_at >= 60.0 * minutes:
+            self._save(trainer, f"resume.ckpt-{step}", kept=False)
+
+    def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        options, epoch = trainer.options, trainer.progress.epoch
+        due = options.checkpoint_policy == "Always" and epoch % options.checkpoint_every == 0
+        if due or self.monitor.improved:
+            self._save(trainer, f"model.ckpt-{epoch}", value=self.monitor.value, best=self.monitor.improved)
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        progress = trainer.progress
+        if progress.step != self.saved_step:
+            self._save(trainer, f"resume.ckpt-{progress.step}", kept=False)
+        best = trainer.run.best() if trainer.run.checkpoints else None
+        if best is not None and best.best and best.step != progress.step:
+            restore_checkpoint(trainer.run.folder / best.name, {"model": trainer.learner.model})
+
+    def _save(self, trainer: Trainer, name: str, **entry: Any) -> None:
+        trainer.save(name, **entry)
+        self.saved_at, self.saved_step = time.monotonic(), trainer.progress.step
+
+
+class Generation(Callback):
+    """Sounds after each new checkpoint, from the model in memory: `<output_dir>/<id>/<id>_e=<epoch>_t=<T>.wav`.
+
+    start(request) makes a stream from the model being trained.
+    """
+
+    def __init__(self, start: Callable[[Request], Stream], request: Request, folder: Path, name: str, say: Print):
+        self.start, self.request, self.folder, self.name, self.say = start, request, folder, name, say
+        self.made: list[Path] = []
+
+    def on_checkpoint(self, trainer: Trainer, entry: CheckpointEntry) -> None:
+        stream = self.start(self.request)
+        paths = sequence_paths(self.folder / f"{self.name}.wav", self.request, epoch=entry.epoch)
+        speed = write_sounds(stream, paths, self.request.seconds)
+        self.made = paths
+        self.say(f"Generated {', '.join(str(path) for path in paths)} ({speed:.2f}x real time)")
+
+
+class LossTable(Callback):
+    """`losses.csv` in the run folder: one row per step, and the epoch's values at its end."""
+
+    columns = ("step", "epoch", "loss", "accuracy", "bits", "gradient_norm", "seconds", "val_loss", "val_accuracy")
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        path = trainer.run.folder / "losses.csv"
+        rows = [",".join(self.columns)]
+        if path.exists():  # steps after the checkpoint that training goes on from are done again
+            with open(path, encoding="utf-8", newline="") as old:
+                rows += [",".join(row) for row in list(csv.reader(old))[1:] if int(row[0]) <= trainer.progress.step]
+        write_text(path, "\n".join(rows) + "\n")
+        self.file: TextIO = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed at the end of training)
+
+    def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        bits = results["loss"] / LN2
+        self._row(trainer, trainer.progress.epoch + 1, {**results, "bits": bits})
+
+    def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        self._row(trainer, trainer.progress.epoch, results)
+        self.file.flush()
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        self.file.close()
+
+    def _row(self, trainer: Trainer, epoch: int, values: dict[str, float]) -> None:
+        cells = [f"{values[name]:.6g}" if name in values else "" for name in self.columns[2:]]
+        self.file.write(",".join([str(trainer.progress.step), str(epoch), *cells]) + "\n")
+
+
+class TensorBoard(Callback):
+    """Curves in bits, sounds, spectrograms and the config, under `tensorboard/` in the run folder."""
+
+    steps_between = 50
+
+    def __init__(self, config_text: str, generation: Generation | None, sample_rate: int):
+        self.config_text, self.generation, self.sample_rate = config_text, generation, sample_rate
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self.writer = tf.summary.create_file_writer(str(trainer.run.folder / "tensorboard"))
+        with self.writer.as_default(step=trainer.progress.step):
+            tf.summary.text("config", f"```\n{self.config_text}\n```")
+
+    def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        if trainer.progress.step % self.steps_between == 0:
+            with self.writer.as_default(step=trainer.progress.step):
+                tf.summary.scalar("train/bits", results["loss"] / LN2)
+                tf.summary.scalar("train/accuracy", results["accuracy"])
+                tf.summary.scalar("train/gradient_norm", results["gradient_norm"])
+
+    def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        with self.writer.as_default(step=trainer.progress.step):
+            tf.summary.scalar("epoch/bits", results["bits"])
+            tf.summary.scalar("epoch/accuracy", results["accuracy"])
+            tf.summary.scalar("epoch/learning_rate", trainer.learning_rate)
+            if "val_bits" in results:
+                tf.summary.scalar("epoch/val_bits", results["val_bits"])
+                tf.summary.scalar("epoch/val_accuracy", results["val_accuracy"])
+        self.writer.flush()
+
+    def on_checkpoint(self, trainer: Trainer, entry: CheckpointEntry) -> None:
+        if self.generation is None:
+            return
+        from tierwave.audio import load
+        from tierwave.pictures import spectrogram_image
+
+        with self.writer.as_default(step=trainer.progress.step):
+            for index, path in enumerate(self.generation.made):
+                sound, rate = load(path)
+                tf.summary.audio(f"generated/{index}", sound[None, :, None], rate)
+                tf.summary.image(f"generated/{index}", spectrogram_image(sound, rate)[None])
+        self.writer.flush()
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        self.writer.close()
+
+
+class StatisticsLines(Callback):
+    """PRiSM's statistics line per step, and a summary per epoch with bits and the time left.
+
+    rewrite: one line per epoch that is written over; else a line per step. say_line(text, rewrite) prints.
+    """
+
+    def __init__(self, say_line: Callable[[str, bool], None], *, rewrite: bool):
+        self.say_line, self.rewrite = say_line, rewrite
+        self.pace = 0.0
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self.started, self.first_step = time.monotonic(), trainer.progress.step
+
+    def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        progress, options = trainer.progress, trainer.options
+        line = (
+            f"Epoch: {progress.epoch + 1}/{options.num_epochs}, Step: {progress.step_in_epoch}/{trainer.data.steps}, "
+            f"Loss: {results['loss']:.3f}, Accuracy: {100 * results['accuracy']:.3f}, "
+            f"({results['seconds']:.4f} sec/step)"
+        )
+        self.say_line(line, self.rewrite)
+
+    def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        progress, options = trainer.progress, trainer.options
+        parts = [
+            f"Epoch: {progress.epoch}/{options.num_epochs}, Total Steps: {progress.step}",
+            f"Loss: {results['loss']:.3f}, Accuracy: {100 * results['accuracy']:.3f}",
+        ]
+        if "val_loss" in results:
+            parts.append(f"Val Loss: {results['val_loss']:.3f}, Val Accuracy: {100 * results['val_accuracy']:.3f}")
+        bits = f"Bits: {results['bits']:.3f}"
+        parts.append(bits + (f", Val Bits: {results['val_bits']:.3f}" if "val_bits" in results else ""))
+        parts.append(f"({results['seconds']:.1f} sec, {clock(self._left(trainer))} left)")
+        self.say_line(", ".join(parts), False)
+
+    def _left(self, trainer: Trainer) -> float:
+        """Seconds until training ends by epochs, steps or minutes, whichever is first."""
+        progress, options = trainer.progress, trainer.options
+        elapsed = time.monotonic() - self.started
+        per_step = elapsed / max(1, progress.step - self.first_step)
+        total = options.num_epochs * trainer.data.steps
+        total = min(total, options.num_steps or total)
+        left = per_step * max(0, total - progress.step)
+        return left if options.max_minutes is None else min(left, max(0.0, 60.0 * options.max_minutes - elapsed))
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    whole = int(round(seconds))
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def standard_callbacks(
+    *,
+    config_text: str,
+    generation: Generation | None,
+    sample_rate: int,
+    say_line: Callable[[str, bool], None],
+    rewrite: bool,
+) -> list[Callback]:
+    """All callbacks of train.py, in their order."""
+    monitor = Monitor()
+    callbacks: list[Callback] = [LearningRateSchedule(), Limits(), monitor]
+    callbacks += [StatisticsLines(say_line, rewrite=rewrite), LossTable(), CheckpointPolicy(monitor)]
+    if generation is not None:
+        callbacks.append(generation)
+    callbacks.append(TensorBoard(config_text, generation, sample_rate))
+    return callbacks
+
+
+def generation_request(options: TrainingOptions, seed_audio: np.ndarray | None) -> Request:
+    """What in-training generation asks for."""
+    return Request(
+        sequences=options.max_generate_per_epoch,
+        seconds=options.output_file_dur,
+        temperature=options.temperature,
+        seed_audio=seed_audio,
+        random_seed=options.random_seed,
+    )

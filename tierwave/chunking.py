@@ -1,0 +1,309 @@
+"""Recordings into chunks of equal length, silence left out: what `chunk_audio.py` does.
+
+Knows nothing of models, and of sample formats no more than `tierwave.audio` tells. Prints nothing: what became of each
+recording is returned.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tierwave.audio import (
+    AUDIO_SUFFIXES,
+    Audio,
+    AudioError,
+    AudioInfo,
+    find_audio,
+    is_silent,
+    probe,
+    read_blocks,
+    wav_subtype,
+    write_wav,
+)
+from tierwave.errors import UsageError
+
+
+@dataclass(frozen=True)
+class ChunkOptions:
+    """How to cut. Lengths are in milliseconds, the rate in Hz (None: the recording's), the threshold in dBFS.
+
+    Raises:
+        UsageError: a value out of range.
+    """
+
+    chunk_length: float = 8000
+    overlap: float = 0
+    sample_rate: int | None = None
+    mono: bool = True
+    silence_threshold: float = -64
+    keep_tail: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.chunk_length < math.inf:
+            raise UsageError(f"chunk_length must be more than 0 milliseconds, not {self.chunk_length:g}")
+        if not 0 <= self.overlap < self.chunk_length:
+            raise UsageError(
+                f"overlap must be at least 0 and less than chunk_length ({self.chunk_length:g} milliseconds), "
+                f"not {self.overlap:g}"
+            )
+        if self.sample_rate is not None and self.sample_rate < 1:
+            raise UsageError(f"sample_rate must be at least 1 Hz, not {self.sample_rate}")
+        if math.isnan(self.silence_threshold):
+            raise UsageError("silence_threshold must be a number of dBFS such as -64, not nan")
+
+    def frames(self, sample_rate: int) -> tuple[int, int]:
+        """Chunk length and overlap in frames at `sample_rate` Hz."""
+        chunk_frames = max(1, round(self.chunk_length * sample_rate / 1000))
+        return chunk_frames, min(round(self.overlap * sample_rate / 1000), chunk_frames - 1)
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What became of one recording.
+
+    `processed` counts the chunks that were looked at, silent ones included. `left_over` is the length in seconds of
+    an incomplete last chunk that was not kept. `problem` says why the recording, or the rest of it, was of no use; the
+    chunks before that place are kept.
+    """
+
+    source: Path
+    processed: int
+    silent: tuple[str, ...]
+    written: tuple[str, ...]
+    replaced: int
+    left_over: float
+    problem: str | None
+
+
+# ---- which recordings, under which names -----------------------------------------------------------------------------
+
+
+def find_sources(inputs: Sequence[Path | str], output_dir: Path | str) -> list[Path]:
+    """The recordings among `inputs`, files and folders, but for the chunks of an earlier run in `output_dir`.
+
+    Raises:
+        UsageError: a path does not exist, `output_dir` is one of the folders to search, or there are no recordings.
+    """
+    output = Path(output_dir).resolve()
+    sources: list[Path] = []
+    for path in map(Path, inputs):
+        found = find_audio([path])
+        if path.is_dir():
+            if path.resolve() == output:
+                raise UsageError(f"output_dir {output_dir} is searched for recordings too: choose a folder of its own")
+            if output.is_relative_to(path.resolve()):
+                found = [file for file in found if not file.resolve().is_relative_to(output)]
+        sources += found
+    if not sources:
+        where, suffixes = ", ".join(map(str, inputs)), " ".join(sorted(AUDIO_SUFFIXES))
+        raise UsageError(f"There are no recordings in {where}: looked for files that end in one of {suffixes}")
+    return find_audio(sources)
+
+
+def output_stems(sources: Sequence[Path]) -> list[str]:
+    """A stem of its own for the chunks of each recording: the recording's, where no other has the same.
+
+    Recordings of one stem are told apart by as little as will do: the suffix (`a_wav`, `a_flac`) in one folder, the
+    names of the folders (`left_a`, `right_a`), both, and where that is in vain a number. Two names that differ only
+    in case or in Unicode form are the same, as they are on some file systems.
+    """
+    same: dict[str, list[Path]] = {}
+    for source in sources:
+        same.setdefault(_folded(source.stem), []).append(source)
+    taken = set(same)
+    chosen: dict[Path, str] = {}
+    for group in same.values():
+        names = [group[0].stem] if len(group) == 1 else _distinct_names(group, taken)
+        taken |= {_folded(name) for name in names}
+        chosen |= dict(zip(group, names, strict=True))
+    return [chosen[source] for source in sources]
+
+
+def _distinct_names(group: list[Path], taken: set[str]) -> list[str]:
+    folders = [source.resolve().parent.parts[1:] for source in group]  # without the root, which is no name
+    for depth in range(max(map(len, folders)) + 1):
+        for with_suffix in (False, True):
+            names = [
+                "_".join([*parts[len(parts) - min(depth, len(parts)) :], source.stem])
+                + ("_" + source.suffix.removeprefix(".") if with_suffix else "")
+                for source, parts in zip(group, folders, strict=True)
+            ]
+            distinct = {_folded(name) for name in names}
+            if len(distinct) == len(group) and not distinct & taken:
+                return names
+    names = []
+    number = 0
+    for source in group:
+        while _folded(f"{source.stem}_{number}") in taken:
+            number += 1
+        names.append(f"{source.stem}_{number}")
+        number += 1
+    return names
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+# ---- cutting ---------------------------------------------------------------------------------------------------------
+
+
+def cut(blocks: Iterable[Audio], chunk_frames: int, overlap_frames: int = 0) -> Iterator[Audio]:
+    """The chunks of `audio.chunk_spans`, the shorter last one included, of a recording that comes in blocks."""
+    pending: list[Audio] = []
+    held = 0
+    already_covered = 0
+    for block in blocks:
+        pending.append(block)
+        held += len(block)
+        if held < chunk_frames:
+            continue
+        joined = np.concatenate(pending)
+        start = 0
+        while len(joined) - start >= chunk_frames:
+            yield joined[start : start + chunk_frames]
+            start += chunk_frames - overlap_frames
+        already_covered = overlap_frames
+        pending = [joined[start:].copy()]  # a view would keep all of `joined` in memory
+        held = len(pending[0])
+    if held > already_covered:
+        yield np.concatenate(pending)
+
+
+def chunk_file(
+    source: Path, stem: str, output_dir: Path, options: ChunkOptions, on_progress: Callable[[int], None] | None = None
+) -> FileReport:
+    """Write `<stem>_chunk_<n>.wav` for each chunk of a recording that is not silent; n counts silent ones too.
+
+    Args:
+        on_progress: told, now and then, how many bytes of the file have been dealt with since it was last told.
+
+    Raises:
+        UsageError, RunError: a chunk cannot be written. A recording that cannot be read is told in the report.
+    """
+    silent: list[str] = []
+    written: list[str] = []
+    replaced = 0
+    left_over = 0.0
+    problem = None
+    progress = _Progress(source, on_progress or (lambda done: None))
+    try:
+        info = probe(source)
+        rate = options.sample_rate or info.sample_rate
+        expected_frames = round(info.frames * rate / info.sample_rate)
+        chunk_frames, overlap_frames = options.frames(rate)
+        progress.expect(expected_frames)
+        blocks = progress.watch(read_blocks(source, options.sample_rate, mono=options.mono))
+        for number, chunk in enumerate(cut(blocks, chunk_frames, overlap_frames)):
+            if len(chunk) < chunk_frames and not options.keep_tail:
+                left_over = (len(chunk) - (overlap_frames if number else 0)) / rate
+                break
+            name = f"{stem}_chunk_{number}.wav"
+            if is_silent(chunk, rate, options.silence_threshold):
+                silent.append(name)
+                continue
+            replaced += (output_dir / name).exists()
+            write_wav(output_dir / name, chunk, rate, wav_subtype(info.subtype))
+            written.append(name)
+        problem = _ends_early(info, rate, progress.frames)
+    except AudioError as error:
+        problem = str(error)
+    finally:
+        progress.finish()
+    return FileReport(source, len(silent) + len(written), tuple(silent), tuple(written), replaced, left_over, problem)
+
+
+def _ends_early(info: AudioInfo, rate: int, frames: int) -> str | None:
+    seconds = frames / rate
+    # Some mp3 headers only estimate the length.
+    if info.seconds - seconds <= 0.1:
+        return None
+    return str(AudioError(info.path, f"its data ends at {seconds:.2f} s, though its header says {info.seconds:.2f} s"))
+
+
+class _Progress:
+    """Tells how many bytes of a file have been dealt with, going by the frames that have been read of it."""
+
+    def __init__(self, source: Path, tell: Callable[[int], None]) -> None:
+        self.frames = 0
+        self._size = source.stat().st_size
+        self._expected_frames = 0
+        self._told = 0
+        self._tell = tell
+
+    def expect(self, frames: int) -> None:
+        self._expected_frames = frames
+
+    def watch(self, blocks: Iterable[Audio]) -> Iterator[Audio]:
+        for block in blocks:
+            yield block
+            self.frames += len(block)
+            self._tell_up_to(self._size * min(self.frames, self._expected_frames) // max(1, self._expected_frames))
+
+    def finish(self) -> None:
+        self._tell_up_to(self._size)
+
+    def _tell_up_to(self, position: int) -> None:
+        if position > self._told:
+            self._tell(position - self._told)
+            self._told = position
+
+
+def chunk_recordings(
+    sources: Sequence[Path],
+    output_dir: Path | str,
+    options: ChunkOptions,
+    *,
+    jobs: int = 1,
+    on_progress: Callable[[int], None] | None = None,
+) -> Iterator[FileReport]:
+    """Chunk every recording, `jobs` at a time, and report on each in the order given.
+
+    Args:
+        sources: as from `find_sources`, each once.
+        on_progress: as for `chunk_file`; it is called by one thread at a time.
+
+    Raises:
+        UsageError: chunks would take the place of a recording, or `output_dir` cannot be written.
+        RunError: writing failed.
+    """
+    if jobs < 1:
+        raise UsageError(f"jobs must be at least 1, not {jobs}")
+    output = Path(output_dir)
+    stems = output_stems(sources)
+    _refuse_to_overwrite(sources, output, stems)
+    lock = threading.Lock()
+
+    def tell(done: int) -> None:
+        if on_progress is not None:
+            with lock:
+                on_progress(done)
+
+    # Threads suffice: libsndfile and soxr work without the interpreter's lock.
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        futures = [
+            pool.submit(chunk_file, source, stem, output, options, tell)
+            for source, stem in zip(sources, stems, strict=True)
+        ]
+        for future in futures:
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _refuse_to_overwrite(sources: Sequence[Path], output_dir: Path, stems: Sequence[str]) -> None:
+    folded = set(map(_folded, stems))
+    for source in sources:
+        chunk_name = re.fullmatch(r"(.+)_chunk_\d+\.wav", _folded(source.name))
+        if chunk_name and chunk_name[1] in folded and source.resolve().parent == output_dir.resolve():
+            raise UsageError(f"The recording {source} could be overwritten by a chunk: choose another output_dir")

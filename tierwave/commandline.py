@@ -1,0 +1,294 @@
+"""What the command lines share: flags made from a config model, errors in one sentence, exit codes.
+
+The only module of the package that parses flags, prints errors and knows exit codes; it knows no command line in
+particular, nor TensorFlow or audio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import errno
+import itertools
+import os
+import re
+import sys
+import traceback
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
+
+from tierwave.config import StrictModel
+from tierwave.errors import RunError, UsageError
+
+# Values ----------------------------------------------------------------------------------------------------------
+
+
+def boolean(text: str) -> bool:
+    """True or False, from any prefix of either in any case."""
+    for word in ("true", "false"):
+        if text and word.startswith(text.lower()):
+            return word == "true"
+    raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False; write one of them")
+
+
+def optional(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A type for argparse that takes `None` besides whatever `read` takes."""
+
+    def read_or_none(text: str) -> Any:
+        if text == "None":
+            return None
+        try:
+            return read(text)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{error}, or None") from None
+
+    read_or_none.__name__ = getattr(read, "__name__", "value")  # argparse names it in its message
+    return read_or_none
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; write one such as 64") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number; write one such as 0.5") from None
+
+
+def _one_of(values: Sequence[Any]) -> Callable[[str], Any]:
+    by_name = {str(value): value for value in values}
+
+    def choose(text: str) -> Any:
+        if text not in by_name:
+            raise argparse.ArgumentTypeError(_not_a_choice(text, list(by_name)))
+        return by_name[text]
+
+    return choose
+
+
+def _not_a_choice(text: str, names: Sequence[str]) -> str:
+    near = [name for name in names if name.lower() == text.lower()] or difflib.get_close_matches(text, names, n=1)
+    remedy = f"did you mean {near[0]}?" if near else "choose one of them"
+    return f"{text!r} is none of {', '.join(names)}; {remedy}"
+
+
+# Flags from a config model ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """How the words after a flag become a value: `read` one word, of which there may be `several`."""
+
+    read: Callable[[str], Any]
+    metavar: str
+    accepts: tuple[str, ...] = ()  # in words, for the message of a union
+    several: bool = False
+    bare: bool = False  # the flag alone means True
+
+
+_PLAIN = {
+    bool: _Reader(boolean, "True|False", ("True", "False"), bare=True),
+    int: _Reader(_whole_number, "N", ("a whole number",)),
+    float: _Reader(_number, "X", ("a number",)),
+    str: _Reader(str, "TEXT", ("a text",)),
+}
+
+
+def _reader(annotation: Any) -> _Reader:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _reader(get_args(annotation)[0])
+    if annotation in _PLAIN:
+        return _PLAIN[annotation]
+    if origin is Literal:
+        names = tuple(str(value) for value in get_args(annotation))
+        return _Reader(_one_of(get_args(annotation)), "|".join(names), names)
+    if origin is list or (origin is tuple and get_args(annotation)[1:] == (Ellipsis,)):
+        entry = _reader(get_args(annotation)[0])
+        return replace(entry, several=True, bare=False)
+    if origin in (Union, types.UnionType):
+        return _union_reader(get_args(annotation))
+    raise TypeError(f"no flag can be made of the type {annotation}; name the field in skip")
+
+
+def _union_reader(members: Sequence[Any]) -> _Reader:
+    """One reader of several types. With a single type besides None its own message is the clearest."""
+    readers = [_reader(member) for member in sorted(members, key=_strictness) if member is not types.NoneType]
+    accepts = tuple(itertools.chain.from_iterable(reader.accepts for reader in readers))
+
+    def first_that_takes(text: str) -> Any:
+        for reader in readers:
+            try:
+                return reader.read(text)
+            except argparse.ArgumentTypeError:
+                continue
+        raise argparse.ArgumentTypeError(_not_a_choice(text, accepts))
+
+    read = readers[0].read if len(readers) == 1 else first_that_takes
+    return _Reader(
+        optional(read) if types.NoneType in members else read,
+        "|".join([*(reader.metavar for reader in readers), *["None"] * (types.NoneType in members)]),
+        accepts,
+        several=any(reader.several for reader in readers),
+        bare=any(reader.bare for reader in readers),
+    )
+
+
+def _strictness(annotation: Any) -> int:
+    """Where a member of a union comes in turn: one that takes fewer texts comes before one that takes more."""
+    while get_origin(annotation) in (Annotated, list, tuple):
+        annotation = get_args(annotation)[0]
+    return (bool, int, float, str).index(annotation) if annotation in (bool, int, float, str) else -1
+
+
+def add_model_flags(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup,
+    model_class: type[StrictModel],
+    *,
+    skip: Sequence[str] = (),
+) -> None:
+    """A flag `--field` for each field of `model_class` but those in `skip`.
+
+    Only flags that are typed appear in the namespace, so that a config can say the rest; `typed_values` picks them
+    out. The flags check types and choices; bounds and combinations are for `config.validate`.
+    Raises TypeError for a field of which no flag can be made, such as a nested model.
+    """
+    for name, field in model_class.model_fields.items():
+        if name in skip:
+            continue
+        reader = _reader(field.annotation)
+        told = [] if field.is_required() else [f"default: {_written(field.get_default(call_default_factory=True))}"]
+        settings: dict[str, Any] = {
+            "type": reader.read,
+            "metavar": reader.metavar,
+            "default": argparse.SUPPRESS,
+            "help": " ".join([field.description or name, *(f"({text})" for text in told)]).replace("%", "%%"),
+        }
+        if reader.several:
+            settings["nargs"] = "+"
+        elif reader.bare:
+            settings.update(nargs="?", const=True)
+        parser.add_argument(f"--{name}", **settings)
+
+
+def typed_values(namespace: argparse.Namespace, model_class: type[StrictModel]) -> dict[str, Any]:
+    """The fields of `model_class` that were typed, as plain values for `config.validate`."""
+    typed = {name: value for name, value in vars(namespace).items() if name in model_class.model_fields}
+    return {name: None if value == [None] else value for name, value in typed.items()}  # `--list_flag None`
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return " ".join(_written(entry) for entry in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# Parsing ---------------------------------------------------------------------------------------------------------
+
+
+class FlagParser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one sentence with flag, value and remedy, without the page of usage.
+
+    Flags are never abbreviated: `--seed` must not come to mean another flag when one is added.
+    """
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **{"allow_abbrev": False, **settings})
+        # argparse's own pattern takes -1e-3 for a flag.
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """As argparse's, but an unknown flag is named, with the nearest known one, before anything else is missed."""
+        words = sys.argv[1:] if args is None else list(args)
+        for word in itertools.takewhile(lambda word: word != "--", words):
+            flag = word.partition("=")[0]
+            if flag.startswith("--") and " " not in flag and flag not in self._option_string_actions:
+                self.error(f"{flag} is not a flag; {self._nearest(flag)}")
+        parsed, stray = self.parse_known_args(words, namespace)
+        if stray:
+            remedy = "--help lists the flags" if stray[0].startswith("-") else "put a value with spaces in quotes"
+            self.error(f"{stray[0]!r} belongs to no flag; {remedy}")
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        """Print the sentence and leave with 2."""
+        self.exit(2, f"{self.prog}: {_sentence(message)}\n")
+
+    def _nearest(self, flag: str) -> str:
+        near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+        return f"did you mean {near[0]}?" if near else "--help lists them"
+
+
+_KINDS = {"int": "whole number", "float": "number"}
+
+
+def _sentence(message: str) -> str:
+    """argparse's message with the remedy in it; what this module's own types have said is kept."""
+    if required := re.fullmatch(r"the following arguments are required: (.*)", message):
+        flags = required[1].split(", ")
+        are, them = ("is", "it") if len(flags) == 1 else ("are", "them")
+        return f"{' and '.join(flags)} {are} required; add {them}"
+    if not (named := re.fullmatch(r"argument (\S+): (.*)", message, re.DOTALL)):
+        return message
+    flag, fault = named[1], named[2]
+    if fault in ("expected one argument", "expected at least one argument"):
+        return f"{flag} has no value; write one after it"
+    if wrong := re.fullmatch(r"invalid (\w+) value: (.*)", fault, re.DOTALL):
+        kind = _KINDS.get(wrong[1], wrong[1])
+        return f"{flag}: {wrong[2]} is not a {kind}; write a {kind}"
+    if wrong := re.fullmatch(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", fault, re.DOTALL):
+        return f"{flag}: {_not_a_choice(wrong[1], [name.strip(chr(39)) for name in wrong[2].split(', ')])}"
+    return f"{flag}: {fault}"
+
+
+# Running ---------------------------------------------------------------------------------------------------------
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space, and run the same command again",
+    errno.EDQUOT: "free some space, and run the same command again",
+    errno.EACCES: "change its permissions, or choose another place",
+    errno.EPERM: "change its permissions, or choose another place",
+    errno.EROFS: "choose another place",
+    errno.ENOENT: "check the path",
+}
+
+
+def run(body: Callable[[], int | None], *, debug: bool) -> int:
+    """Run a command line's `body`; its exit code, or that of what went wrong, which is told on stderr in one sentence.
+
+    UsageError gives 2; RunError and OSError (a full disk, a missing permission) give 1; Ctrl-C gives 130. Any other
+    exception is a fault of the program and keeps its traceback; `debug` shows that of the others too.
+    """
+    try:
+        return body() or 0
+    except UsageError as error:
+        return _tell(str(error), 2, debug)
+    except RunError as error:
+        return _tell(str(error), 1, debug)
+    except OSError as error:
+        return _tell(_os_sentence(error), 1, debug)
+    except KeyboardInterrupt:
+        return _tell("stopped by Ctrl-C", 130, debug)
+
+
+def _os_sentence(error: OSError) -> str:
+    place = f" {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes)) else ""
+    fault = f"{place[1:]}: {error.strerror}" if place and error.strerror else (error.strerror or str(error))
+    remedy = _REMEDIES.get(error.errno) if error.errno is not None else None
+    return f"{fault}; {remedy}" if remedy else fault
+
+
+def _tell(sentence: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"{os.path.basename(sys.argv[0])}: {sentence}".replace("\n", " "), file=sys.stderr)
+    return code

@@ -1,0 +1,470 @@
+"""JSON documents in, validated and frozen configurations out.
+
+Every family describes its config as a `StrictModel`; what training itself needs is `TrainingOptions`, which train.py
+also turns into flags. This module knows nothing of TensorFlow, audio or argparse, and imports only pydantic, so that a
+wrong key is answered before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from tierwave.errors import UsageError
+
+KeyPath = tuple[str | int, ...]
+
+
+class StrictModel(BaseModel):
+    """A config that takes no unknown key and no value of another type.
+
+    A whole number fits where a number is asked for; a text does not, nor does true fit where a number is asked for.
+    Instances cannot be changed: `model_copy(update=...)` makes another one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
+
+
+Model = TypeVar("Model", bound=StrictModel)
+
+
+# Reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_document(path: str | Path) -> dict[str, Any]:
+    """The JSON object in the file `path`.
+
+    Raises UsageError where there is no such file, where it is not JSON (with line and column), where a key stands
+    twice in one object, and where the file holds anything but an object.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(_no_config_at(path))
+    try:
+        document = _parse_json(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}; correct it there"
+        ) from error
+    except ValueError as error:  # an encoding that is not UTF-8, a key that stands twice, NaN
+        raise UsageError(f"{path} is not a config: {error}") from error
+    if not isinstance(document, dict):
+        raise UsageError(f"{path} holds {_shown(document)}, but a config is an object: write {{...}}")
+    return document
+
+
+def _no_config_at(path: Path) -> str:
+    folder = path if path.is_dir() else path.parent
+    found = "is a folder, not a config" if path.is_dir() else "does not exist"
+    if not folder.is_dir():
+        return f"the config {path} does not exist, nor does the folder {folder}: give the path of a *.config.json"
+    beside = sorted(entry.name for entry in folder.glob("*.config.json"))
+    there = "there are " + ", ".join(beside) if beside else "there is no *.config.json"
+    return f"{path} {found}; in {folder.resolve()} {there}"
+
+
+def _parse_json(text: str) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) < len(pairs):
+            key, times = Counter(key for key, _ in pairs).most_common(1)[0]
+            raise ValueError(f"the key {_shown(key)} stands {times} times in one object; keep one of them")
+        return result
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not a JSON number; write a finite one")
+
+    return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+
+
+# Overriding ------------------------------------------------------------------------------------------------------
+
+_PYTHON_WORDS = {"None": None, "True": True, "False": False}  # as they are written elsewhere on the command line
+
+
+def apply_overrides(document: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of `document` in which every `KEY=VALUE` of `overrides` holds, the later ones winning.
+
+    KEY is dotted for nested objects, with a number for an entry of a list (`tiers.0.rate=125`); objects on the way
+    that are missing are made. VALUE is JSON, or None, True or False, or else the text itself.
+    Raises UsageError for anything that is not KEY=VALUE, and for a key that leads into something without keys.
+    """
+    result = copy.deepcopy(dict(document))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        steps = key.strip().split(".")
+        if not equals or not all(steps):
+            raise UsageError(f"--set {override} is not KEY=VALUE: write for example --set dim=512")
+        try:
+            value = _PYTHON_WORDS[text] if text in _PYTHON_WORDS else _parse_json(text)
+        except ValueError:
+            value = text
+        _set_at(result, steps, value, override)
+    return result
+
+
+def _set_at(container: Any, steps: list[str], value: Any, override: str) -> None:
+    for depth, step in enumerate(steps):
+        last = depth == len(steps) - 1
+        place: Any = step
+        if isinstance(container, list):
+            where = ".".join(steps[:depth])
+            if not (step.isascii() and step.isdigit() and int(step) < len(container)):
+                raise UsageError(
+                    f"--set {override}: {where} is a list of {len(container)}, and {step!r} is none of its entries; "
+                    f"count from 0, or set the whole list"
+                )
+            place = int(step)
+        elif not isinstance(container, dict):
+            where = ".".join(steps[:depth])
+            raise UsageError(f"--set {override}: {where} is {_shown(container)}, which has no keys; set {where} itself")
+        elif not last:
+            container.setdefault(step, {})
+        if last:
+            container[place] = value
+        else:
+            container = container[place]
+
+
+# Validating ------------------------------------------------------------------------------------------------------
+
+
+def validate(model_class: type[Model], document: Mapping[str, Any], source: str) -> Model:
+    """`document` as a `model_class`; `source` is where it comes from, such as the file's name.
+
+    Raises UsageError, one sentence that names source, key, value and what is accepted, for the first fault.
+    """
+    return _validate(model_class, document, lambda path: f"{source}: {_dotted(path)}" if path else f"{source}:")
+
+
+def _validate(model_class: type[Model], document: Mapping[str, Any], label: Callable[[KeyPath], str]) -> Model:
+    try:
+        # By way of JSON, because there a list fits a tuple and still no text fits a number.
+        return model_class.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        faults: dict[KeyPath, list[Mapping[str, Any]]] = {}
+        for fault in error.errors(include_url=False):
+            faults.setdefault(_key_path(fault, document), []).append(fault)
+        # A missing key is told last: a key that nobody knows is often the same one, mistyped.
+        path, same = min(faults.items(), key=lambda item: item[1][0]["type"] == "missing")
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise UsageError(f"{label(path)} {_complaint(model_class, path, same)}{more}".strip()) from error
+
+
+def _key_path(fault: Mapping[str, Any], document: Any) -> KeyPath:
+    """pydantic's location without the names of union members in it, which nobody has written."""
+    path: list[str | int] = []
+    location = fault["loc"]
+    for depth, step in enumerate(location):
+        try:
+            document = document[step]
+            path.append(step)
+        except (KeyError, IndexError, TypeError):
+            if fault["type"] == "missing" and depth == len(location) - 1:
+                path.append(step)
+    return tuple(path)
+
+
+_ACCEPTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "literal_error": "{expected}",
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "multiple_of": "a multiple of {multiple_of}",
+    "too_short": "a list of {min_length} or more",
+    "too_long": "a list of {max_length} or fewer",
+}
+
+
+def _complaint(model_class: type[BaseModel], path: KeyPath, faults: Sequence[Mapping[str, Any]]) -> str:
+    """What follows the name of the key: `is -1, but must be greater than 0`."""
+    first = faults[0]
+    value = _shown(first["input"])
+    if first["type"] == "extra_forbidden":
+        return f"(value {value}) is not a key here; {_nearest_key(model_class, path)}"
+    if first["type"] == "missing":
+        return f"is missing; {_describe(model_class, path)}"
+    if first["type"] in ("value_error", "assertion_error"):  # raised by a validator of ours, which says the remedy
+        return f"is {value}: {first['ctx']['error']}" if path else str(first["ctx"]["error"])
+    accepted = [_accepted(fault) for fault in faults]
+    if _takes_none(model_class, path):
+        accepted.append("null")
+    return f"is {value}, but must be {' or '.join(dict.fromkeys(accepted))}"
+
+
+def _accepted(fault: Mapping[str, Any]) -> str:
+    if fault["type"] not in _ACCEPTED:
+        return str(fault["msg"]).removeprefix("Input should be ")
+    bounds = {name: f"{bound:g}" if isinstance(bound, float) else bound for name, bound in fault.get("ctx", {}).items()}
+    return _ACCEPTED[fault["type"]].format_map(bounds)
+
+
+def _nearest_key(model_class: type[BaseModel], path: KeyPath) -> str:
+    key = str(path[-1])
+    known = [name for model in _models_in(_annotation_at(model_class, path[:-1])) for name in model.model_fields]
+    if key in known:  # of one kind of object, beside keys of another kind
+        return f"write only one of {', '.join(known)}"
+    if len(path) == 1 and "training" in known and key in TrainingOptions.model_fields:
+        return f"did you mean training.{key}?"
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}"
+
+
+def _describe(model_class: type[BaseModel], path: KeyPath) -> str:
+    for model in _models_in(_annotation_at(model_class, path[:-1])):
+        field = model.model_fields.get(str(path[-1]))
+        if field is not None and field.description:
+            return f"add it: {field.description}"
+    return "add it"
+
+
+def _annotation_at(annotation: Any, path: KeyPath) -> Any:
+    """The type that stands at `path` below the type `annotation`, as far as it can be told."""
+    for step in path:
+        fields = [model.model_fields[str(step)] for model in _models_in(annotation) if str(step) in model.model_fields]
+        if fields:
+            annotation = fields[0].annotation
+    return annotation
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
+def _takes_none(model_class: type[BaseModel], path: KeyPath) -> bool:
+    # An entry of a list that may be null as a whole is itself not null, so only a named field counts.
+    return bool(path) and isinstance(path[-1], str) and type(None) in get_args(_annotation_at(model_class, path))
+
+
+def _dotted(path: KeyPath) -> str:
+    return ".".join(str(step) for step in path)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+# Writing and comparing -------------------------------------------------------------------------------------------
+
+
+def dumps(model: BaseModel) -> str:
+    """`model` as indented JSON, keys in the order of their declaration; `validate` makes the same model of it."""
+    return json.dumps(model.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def difference(old: Any, new: Any, key: str = "") -> list[str]:
+    """Where two JSON values differ, one readable line for each place: `dim: 1024 -> 512`."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        lines = []
+        for name in dict.fromkeys([*old, *new]):
+            inner = f"{key}.{name}" if key else str(name)
+            if name not in new:
+                lines.append(f"{inner}: {_shown(old[name])} -> absent")
+            elif name not in old:
+                lines.append(f"{inner}: absent -> {_shown(new[name])}")
+            else:
+                lines += difference(old[name], new[name], inner)
+        return lines
+    if isinstance(old, list) and isinstance(new, list) and any(isinstance(entry, Mapping) for entry in [*old, *new]):
+        return difference(dict(enumerate(old)), dict(enumerate(new)), key)
+    if old == new and isinstance(old, bool) == isinstance(new, bool):
+        return []
+    return [f"{key}: {_shown(old)} -> {_shown(new)}"]
+
+
+# Training --------------------------------------------------------------------------------------------------------
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+_SECONDS = re.compile(r"(\d+(\.\d*)?|\.\d+)s")
+
+
+def _check_offset(value: int | str) -> int | str:
+    if (isinstance(value, str) and not _SECONDS.fullmatch(value)) or (isinstance(value, int) and value < 0):
+        raise ValueError("write samples from 0 up, such as 8000, or seconds with an s, such as 1.5s")
+    return value
+
+
+Offset = Annotated[int | str, AfterValidator(_check_offset)]
+
+
+def offset_in_samples(offset: int | str, sample_rate: int) -> int:
+    """The samples, at `sample_rate` Hz, of an offset in samples (8000) or in seconds ("1.5s")."""
+    return round(float(offset[:-1]) * sample_rate) if isinstance(offset, str) else offset
+
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class TrainingOptions(StrictModel):
+    """What train.py's flags, and the `training` object of a config, say of training itself.
+
+    The descriptions are the help of the flags. Where the recordings lie and where the run is kept is not part of it.
+    """
+
+    num_epochs: Positive = Field(100, description="epochs to train for")
+    num_steps: Positive | None = Field(None, description="stop after this many steps, if that is sooner")
+    max_minutes: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="stop after this much wall-clock time, with a checkpoint"
+    )
+    batch_size: Positive = Field(64, description="lanes, that is windows trained on side by side")
+    optimizer: Literal["adam", "sgd", "rmsprop"] = Field("adam", description="the optimiser")
+    learning_rate: float = Field(
+        0.001, gt=0, description="learning rate; on resume, where it is typed, it wins over the checkpoint's"
+    )
+    reduce_learning_rate_after: Positive | None = Field(
+        None, description="from this epoch on, multiply the learning rate by exp(-0.1) each epoch"
+    )
+    momentum: Fraction = Field(0.9, description="momentum of sgd and rmsprop")
+    monitor: Literal["loss", "accuracy", "val_loss", "val_accuracy"] = Field(
+        "val_loss", description="the value that says which checkpoint is best, and when to stop early"
+    )
+    checkpoint_every: Positive = Field(1, description="epochs between checkpoints")
+    checkpoint_steps: Positive | None = Field(None, description="also a checkpoint every so many steps")
+    checkpoint_minutes: Annotated[float, Field(gt=0)] | None = Field(
+        10, description="also a resumable checkpoint in mid-epoch, this often"
+    )
+    checkpoint_policy: Literal["Always", "Best"] = Field(
+        "Always", description="Best: a checkpoint only when the monitored value has improved"
+    )
+    max_checkpoints: Positive | None = Field(5, description="checkpoints to keep; None keeps all")
+    early_stopping_patience: Annotated[int, Field(ge=0)] | None = Field(
+        3, description="epochs without improvement after which to stop, with the best weights; None never stops early"
+    )
+    generate: bool = Field(True, description="generate audio after each new checkpoint")
+    max_generate_per_epoch: Annotated[int, Field(ge=0)] = Field(1, description="files to generate each time")
+    sample_rate: Annotated[int, Field(ge=100, le=768_000)] | None = Field(
+        None, description="Hz; the corpus is resampled to it, and it is the rate of generated audio; None: the corpus's"
+    )
+    output_file_dur: float = Field(3, gt=0, description="seconds of each generated file")
+    temperature: Annotated[list[Annotated[float, Field(ge=0)]], BeforeValidator(_as_list)] = Field(
+        [0.75],
+        min_length=1,
+        description="sampling temperature, one or more, for the files in turn; 0 takes the most likely value",
+    )
+    seed: str | None = Field(None, description="audio file to start generation from, any length, any rate")
+    seed_offset: Offset = Field(
+        0, description="where in the seed to start: samples, or seconds with an s, such as 1.5s"
+    )
+    val_frac: Fraction = Field(0.1, description="fraction of the recordings held out for validation")
+    test_frac: Fraction = Field(0.0, description="fraction of the recordings held out and left untouched")
+    num_val_batches: Positive | None = Field(
+        None, description="hold out this many batches of windows instead; not together with val_frac"
+    )
+    random_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="seed of everything random")
+    strategy: Literal["one", "mirrored", "multiworker"] = Field(
+        "one", description="one device, all GPUs of this machine, or several machines"
+    )
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        "float32", description="arithmetic of the model"
+    )
+    jit: bool | Literal["auto"] = Field(
+        "auto", description="compile the training step with XLA; auto: the measured choice for family and size"
+    )
+    tfr: Rate = Field(1.0, description="teacher forcing rate")
+    ss: Rate | None = Field(None, description="scheduled sampling: the teacher forcing rate at the end of training")
+    input_noise: float = Field(0, ge=0, description="noise added to the inputs, as RNNControl does")
+    loss_cutoff: float | None = Field(None, description="stop when the loss falls below this")
+
+    @model_validator(mode="after")
+    def _possible(self) -> TrainingOptions:
+        by_batches = self.num_val_batches is not None
+        if by_batches and "val_frac" in self.model_fields_set:
+            raise ValueError(
+                f"num_val_batches {self.num_val_batches} and val_frac {self.val_frac:g} both say what is held out; "
+                "leave one of them out"
+            )
+        if not by_batches and self.val_frac + self.test_frac >= 1:
+            raise ValueError(
+                f"val_frac {self.val_frac:g} and test_frac {self.test_frac:g} leave nothing to train on; "
+                "lower them until their sum is below 1"
+            )
+        if not by_batches and self.val_frac == 0 and self.monitor.startswith("val_"):
+            raise ValueError(
+                f"monitor {self.monitor} needs held-out recordings, but val_frac is 0; "
+                f"raise val_frac, or set monitor to {self.monitor.removeprefix('val_')}"
+            )
+        if self.seed is None and self.seed_offset not in (0, "0s"):
+            raise ValueError(f"seed_offset {self.seed_offset} has no seed to lie in; give seed, or leave it out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_the_unused_fraction(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Written out, the default val_frac would count as set, and the pair be refused when it is read again.
+        values = serialize(self)
+        if self.num_val_batches is not None:
+            values.pop("val_frac", None)
+        return values
+
+
+def split_training(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The config without its `training` object, and that object ({} where there is none).
+
+    Raises UsageError where `training` is not an object.
+    """
+    training = document.get("training", {})
+    if not isinstance(training, Mapping):
+        raise UsageError(f"training is {_shown(training)}, but must be an object of training flags, such as batch_size")
+    return {key: value for key, value in document.items() if key != "training"}, dict(training)
+
+
+_EXCLUSIVE = {"num_val_batches": "val_frac", "val_frac": "num_val_batches"}
+
+
+def resolve_training(typed: Mapping[str, Any], document: Mapping[str, Any], source: str) -> TrainingOptions:
+    """The training options: what was typed wins over `document["training"]`, that over the defaults.
+
+    `typed` holds only the flags that were typed (see `commandline.typed_values`); `document` is the whole config with
+    `--set` already applied, and `source` its name. Raises UsageError, which names the flag where one is at fault and
+    the key of the config otherwise.
+    """
+    _, training = split_training(document)
+    for name, value in typed.items():
+        if value is not None and name in _EXCLUSIVE:
+            training.pop(_EXCLUSIVE[name], None)
+
+    def label(path: KeyPath) -> str:
+        if path and path[0] in typed:
+            return f"--{path[0]}"
+        if path:
+            return f"{source}: training.{_dotted(path)}"
+        return f"{source}:" if training else ""
+
+    return _validate(TrainingOptions, {**training, **typed}, label)

@@ -1,0 +1,155 @@
+"""Lanes of windows: how spans of a corpus reach the training step.
+
+An epoch is laid out as `lanes` parallel readers. The spans, in an order drawn from (seed, epoch), are joined into one
+row of windows, and the row is cut into `lanes` equal pieces: every lane does the same work, even with five long files
+and 64 lanes, and nothing is dropped. A lane reads from window to window, its recurrent state carried along and reset
+where a span begins or the lane does; a span's last window is padded and masked.
+
+    lane 0   |R span 3 ...............|R span 0 ....
+    lane 1   |R span 0 (rest) ........|R span 2 ....      R: the state is reset here
+
+An epoch's layout is a function of (seed, epoch) and a batch one of (epoch, step), so training resumes anywhere.
+Knows codes and spans; knows no audio and no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tierwave.corpus import Corpus
+from tierwave.splits import Span
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+IDLE = -1
+
+
+class LaneWindows:
+    """Windows of `window` samples with `overlap` samples of context, over spans of a corpus.
+
+    lanes: at most this many; fewer where there are fewer windows. silence: the code that stands before a recording.
+    shuffled: a new order every epoch, else the order of the spans. whole_spans: a span is never cut between lanes
+    (likelihood of whole files); lanes then differ in work. multiple_of: the number of lanes is rounded up to a multiple
+    of this (the number of replicas).
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        spans: Sequence[Span],
+        *,
+        window: int,
+        overlap: int,
+        lanes: int,
+        silence: int,
+        seed: int = 0,
+        shuffled: bool = True,
+        whole_spans: bool = False,
+        multiple_of: int = 1,
+    ):
+        self.codes, self.window, self.overlap, self.silence = corpus.codes, window, overlap, silence
+        self.seed, self.shuffled, self.whole_spans = seed, shuffled, whole_spans
+        offsets = np.array([corpus.recordings[span.recording].offset for span in spans], np.int64)
+        self._first = offsets + np.array([span.start for span in spans], np.int64)
+        self._last = offsets + np.array([span.stop for span in spans], np.int64)
+        self._windows = -(-(self._last - self._first) // window)
+        self.samples = int(np.sum(self._last - self._first))
+        self.windows = int(np.sum(self._windows))
+        lanes = min(lanes, len(spans) if whole_spans else self.windows)
+        self.lanes = -(-lanes // multiple_of) * multiple_of
+        if whole_spans:
+            self._whole = self._deal_whole_spans()
+            self.steps = max(len(lane) for lane in self._whole)
+        else:
+            self.steps = -(-self.windows // self.lanes)
+
+    def layout(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(span, window within the span, reset), each `[steps, lanes]`; span is `IDLE` where a lane has no more work."""
+        span = np.full([self.steps, self.lanes], IDLE, np.int64)
+        place = np.zeros([self.steps, self.lanes], np.int64)
+        if self.whole_spans:
+            for lane, entries in enumerate(self._whole):
+                for step, (number, within) in enumerate(entries):
+                    span[step, lane], place[step, lane] = number, within
+            reset = place == 0
+            return span, place, reset
+        order = np.arange(len(self._windows))
+        if self.shuffled:
+            order = np.random.default_rng([self.seed, 3, epoch]).permutation(len(order))
+        counts = self._windows[order]
+        row_span = np.repeat(order, counts)
+        row_place = np.arange(self.windows) - np.repeat(np.cumsum(counts) - counts, counts)
+        bounds = np.arange(self.lanes + 1) * self.windows // self.lanes
+        at = bounds[:-1][None, :] + np.arange(self.steps)[:, None]
+        busy = at < bounds[1:][None, :]
+        at = np.minimum(at, self.windows - 1)
+        span[busy], place[busy] = row_span[at][busy], row_place[at][busy]
+        reset = place == 0
+        reset[0] = True
+        return span, place, reset
+
+    def batch(self, layout: tuple[np.ndarray, np.ndarray, np.ndarray], step: int) -> tuple[np.ndarray, ...]:
+        """Step `step` of a layout: inputs int32 `[lanes, overlap + window]`, mask float32 `[lanes, window]`, reset
+        bool `[lanes]`. Before a span and after its end stands silence."""
+        span, place, reset = (part[step] for part in layout)
+        first, last = self._first[span][:, None], self._last[span][:, None]
+        start = first + place[:, None] * self.window - self.overlap
+        at = start + np.arange(self.overlap + self.window)
+        inside = (at >= first) & (at < last) & (span != IDLE)[:, None]
+        inputs = np.where(inside, self.codes[np.where(inside, at, 0)], self.silence).astype(np.int32)
+        return inputs, inside[:, self.overlap :].astype(np.float32), reset
+
+    def epoch(self, epoch: int, first_step: int = 0) -> tf.data.Dataset:
+        """The batches of an epoch from `first_step` on: dicts of inputs, targets, mask and reset (see `batch`);
+        targets int32 `[lanes, window]` are the inputs after the overlap."""
+        import tensorflow as tf
+
+        layout = self.layout(epoch)
+        total, lanes = self.overlap + self.window, self.lanes
+
+        def assemble(step: tf.Tensor) -> dict[str, tf.Tensor]:
+            inputs, mask, reset = tf.numpy_function(
+                lambda step: self.batch(layout, step), [step], [tf.int32, tf.float32, tf.bool], stateful=False
+            )
+            inputs = tf.ensure_shape(inputs, [lanes, total])
+            return {
+                "inputs": inputs,
+                "targets": inputs[:, self.overlap :],
+                "mask": tf.ensure_shape(mask, [lanes, self.window]),
+                "reset": tf.ensure_shape(reset, [lanes]),
+            }
+
+        steps = tf.data.Dataset.range(first_step, self.steps)
+        return steps.map(assemble, num_parallel_calls=2, deterministic=True).prefetch(8)
+
+    def span_of(self, step: int, lane: int) -> int:
+        """Which span lane `lane` reads at `step` of an unshuffled layout (`IDLE` for none)."""
+        return int(self.layout(0)[0][step, lane])
+
+    def _deal_whole_spans(self) -> list[list[tuple[int, int]]]:
+        """Longest span first, each to the lane with the least work so far."""
+        lanes: list[list[tuple[int, int]]] = [[] for _ in range(self.lanes)]
+        for number in np.argsort(-self._windows, kind="stable"):
+            lane = min(lanes, key=len)
+            lane.extend((int(number), within) for within in range(int(self._windows[number])))
+        return lanes
+
+
+def lane_warnings(windows: LaneWindows, batch_size: int) -> list[str]:
+    """What about the lanes would spoil training, one sentence each."""
+    warnings = []
+    if windows.windows < batch_size:
+        warnings.append(
+            f"The corpus has {windows.windows} windows of {windows.window} samples, fewer than batch_size {batch_size}: "
+            f"{windows.lanes} lanes are used. Add recordings, or shorten seq_len."
+        )
+    elif windows.steps < 4:
+        warnings.append(
+            f"An epoch is only {windows.steps} steps, so the recurrent state is hardly ever carried on: "
+            f"a smaller --batch_size (now {batch_size}) gives every lane longer stretches."
+        )
+    return warnings

@@ -1,0 +1,145 @@
+"""What is asked of a generator, in the same words for every family.
+
+A family's `stream` and `generate` take a `Request`; `write_sounds` writes a stream to wav files while it is made.
+Knows neither the families nor any network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from tierwave.audio import WavWriter, resample
+from tierwave.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to generate.
+
+    sequences: how many sounds, side by side. seconds: of each, fractions allowed. temperature: one per sequence; a
+    longer list is cut, a shorter one repeats its last value; 0 takes the most likely value. top_k, top_p: draw only
+    from the k most likely values, or from the fewest that hold this much probability. seed_audio: float32 `[samples]`
+    at the model's rate, to be continued; None starts from silence. random_seed: the same seed gives the same sound.
+    """
+
+    sequences: int = 1
+    seconds: float = 3.0
+    temperature: Sequence[float] = (0.75,)
+    top_k: int | None = None
+    top_p: float | None = None
+    seed_audio: np.ndarray | None = field(default=None, repr=False)
+    random_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sequences < 1:
+            raise UsageError(f"num_seqs is {self.sequences}, and at least 1 sequence must be asked for")
+        if not (np.isfinite(self.seconds) and self.seconds > 0):
+            raise UsageError(f"dur is {self.seconds:g} seconds, and it must be more than 0")
+        if not self.temperature or any(not (np.isfinite(t) and t >= 0) for t in self.temperature):
+            raise UsageError(f"temperature is {list(self.temperature)}, and every value must be 0 or more")
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError(f"top_k is {self.top_k}, and it must be 1 or more (None switches it off)")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UsageError(f"top_p is {self.top_p:g}, and it must lie in (0, 1] (None switches it off)")
+
+    @property
+    def temperatures(self) -> list[float]:
+        """One temperature per sequence."""
+        given = [float(value) for value in self.temperature][: self.sequences]
+        return given + given[-1:] * (self.sequences - len(given))
+
+    def samples(self, sample_rate: int) -> int:
+        """Exactly how many samples each sequence gets at this rate, at least one."""
+        return max(1, round(self.seconds * sample_rate))
+
+
+class Stream(Protocol):
+    """Sound as it is made; every audio family's `stream` returns one."""
+
+    sample_rate: int
+
+    def render(self, samples: int) -> np.ndarray:
+        """The next samples, float32 `[sequences, samples]`; the same whatever sizes they are asked for in."""
+
+    def set(self, **values: float) -> None:
+        """Change what is steerable by name, from the next sample on."""
+
+
+def sequence_paths(output_path: str | Path, request: Request, epoch: int | None = None) -> list[Path]:
+    """Where the sounds go: PRiSM's names, `<stem>_e=<epoch>(<i>)_t=<temperature>.wav`; one sequence without an epoch
+    goes to `output_path` as it stands."""
+    path = Path(output_path)
+    if path.suffix.lower() != ".wav":
+        path = path.with_name(path.name + ".wav")
+    if request.sequences == 1 and epoch is None:
+        return [path]
+    marked = "" if epoch is None else f"_e={epoch}"
+    return [
+        path.with_name(f"{path.stem}{marked}" + (f"({index})" if request.sequences > 1 else "") + f"_t={value:g}.wav")
+        for index, value in enumerate(request.temperatures)
+    ]
+
+
+def write_sounds(
+    stream: Stream,
+    paths: Sequence[Path],
+    seconds: float,
+    *,
+    sample_rate: int | None = None,
+    before: np.ndarray | None = None,
+    progress: Callable[[float, float], None] | None = None,
+    block_seconds: float = 0.5,
+) -> float:
+    """Render `seconds` of every sequence into `paths` while they are made; returns sounds' seconds per second.
+
+    sample_rate: of the files; resampled as a whole if it is not the stream's. before: float32 `[samples]` written in
+    front of every sequence. progress(seconds done, speed against real time) is called after each block. A file appears
+    under its name only when it is whole.
+    """
+    rate = sample_rate or stream.sample_rate
+    total = max(1, round(seconds * stream.sample_rate))
+    block = max(1, round(block_seconds * stream.sample_rate))
+    started = time.perf_counter()
+    resampled = rate != stream.sample_rate
+    kept: list[np.ndarray] = []
+    with contextlib.ExitStack() as files:
+        writers = [files.enter_context(WavWriter(path, rate)) for path in paths]
+        if before is not None:
+            lead = resample(before, stream.sample_rate, rate) if resampled else before
+            for writer in writers:
+                writer.write(lead)
+        done = 0
+        while done < total:
+            sound = stream.render(min(block, total - done))
+            done += sound.shape[1]
+            if resampled:
+                kept.append(sound)
+            else:
+                for writer, channel in zip(writers, sound, strict=True):
+                    writer.write(channel)
+            if progress is not None:
+                elapsed = time.perf_counter() - started
+                progress(done / stream.sample_rate, done / stream.sample_rate / max(elapsed, 1e-9))
+        if resampled:
+            whole = np.concatenate(kept, axis=1)
+            length = max(1, round(seconds * rate))
+            for writer, channel in zip(writers, whole, strict=True):
+                fitted = resample(channel, stream.sample_rate, rate)[:length]
+                writer.write(np.pad(fitted, (0, length - len(fitted))))
+    return total / stream.sample_rate / max(time.perf_counter() - started, 1e-9)
+
+
+def usable_cores() -> int:
+    """Cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1

@@ -1,0 +1,595 @@
+"""Recurrent cells with explicit state, in two forms that share one set of weights.
+
+The sequence form (`Recurrent.sequence`, `RecurrentStack.sequence`) runs whole windows for training; the step form
+(`Recurrent.step`, `RecurrentStack.step`) runs one time step inside a compiled generation loop. State is a value: it
+goes in and comes out, nothing is remembered between calls. Both forms take *effective* weights (plain tensors, weight
+normalisation already applied), so that a generation loop reads every variable once.
+
+Knows nothing of audio, codes or families.
+
+Shapes: inputs `[batch, time, features]`; a layer's state is a tuple of `[batch, units]` tensors, `(h,)` for a GRU and
+`(h, c)` for an LSTM; a stack's state is a tuple of layer states.
+
+The sequence form hoists the input projection out of the time loop and has a gradient of its own: the loop backwards
+computes only what depends on time, and the gradient of the recurrent kernel is one matrix product over all steps at the
+end instead of an accumulation in every step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import keras
+import tensorflow as tf
+
+CellName = Literal["gru", "lstm"]
+GruReset = Literal["after", "before"]
+SkipConnections = bool | Literal["prism"]
+State = tuple[tf.Tensor, ...]
+StackState = tuple[State, ...]
+
+
+def matmul(inputs: tf.Tensor, kernel: tf.Tensor, compute_dtype: str = "float32") -> tf.Tensor:
+    """`inputs [..., a] @ kernel [a, b]`, multiplied in `compute_dtype`, returned as float32."""
+    if compute_dtype != "float32":
+        inputs, kernel = tf.cast(inputs, compute_dtype), tf.cast(kernel, compute_dtype)
+    # tensordot flattens the leading axes into one large product, where tf.matmul would repeat the kernel over them.
+    product = tf.matmul(inputs, kernel) if len(inputs.shape) == 2 else tf.tensordot(inputs, kernel, 1)
+    return tf.cast(product, tf.float32)
+
+
+def column_normalised(kernel: tf.Tensor, gain: tf.Tensor) -> tf.Tensor:
+    """Weight normalisation per output column: `gain * kernel / ||kernel||` (Salimans & Kingma 2016, eq. 2)."""
+    axes = list(range(len(kernel.shape) - 1))
+    return kernel * (gain * tf.math.rsqrt(tf.reduce_sum(tf.square(kernel), axis=axes)))
+
+
+class NormalisableLayer(keras.layers.Layer):
+    """A layer whose kernels may be weight-normalised: `add_kernel` makes one, `effective` gives it as a tensor."""
+
+    def __init__(self, *, weight_norm: bool = False, **options: Any):
+        super().__init__(dtype="float32", **options)
+        self.weight_norm = weight_norm
+
+    def add_kernel(self, name: str, shape: Sequence[int], initializer: Any) -> Any:
+        """A kernel variable; with weight normalisation a `<name>_gain` of its initial column norms goes with it."""
+        kernel = self.add_weight(name=name, shape=tuple(shape), initializer=initializer)
+        if self.weight_norm:
+            values = keras.ops.convert_to_numpy(kernel)
+            norms = ((values.astype("float64") ** 2).sum(axis=tuple(range(values.ndim - 1)))) ** 0.5
+            gain = self.add_weight(name=f"{name}_gain", shape=norms.shape, initializer="ones")
+            gain.assign(norms)
+            setattr(self, f"{name}_gain", gain)
+        return kernel
+
+    def effective(self, name: str) -> tf.Tensor:
+        """The kernel in effect, as a tensor."""
+        kernel = tf.convert_to_tensor(getattr(self, name))
+        if not self.weight_norm:
+            return kernel
+        return column_normalised(kernel, tf.convert_to_tensor(getattr(self, f"{name}_gain")))
+
+
+class Linear(NormalisableLayer):
+    """`x @ kernel + bias`; kernel `[inputs, outputs]`."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        use_bias: bool = True,
+        weight_norm: bool = False,
+        initializer: Any = "glorot_uniform",
+        **options: Any,
+    ):
+        super().__init__(weight_norm=weight_norm, **options)
+        self.kernel = self.add_kernel("kernel", (inputs, outputs), initializer)
+        self.bias = self.add_weight(name="bias", shape=(outputs,), initializer="zeros") if use_bias else None
+        self.built = True
+
+    def weights_in_effect(self) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """(kernel, bias or None) as tensors."""
+        return self.effective("kernel"), None if self.bias is None else tf.convert_to_tensor(self.bias)
+
+
+def linear(inputs: tf.Tensor, weights: tuple[tf.Tensor, tf.Tensor | None], compute_dtype: str = "float32") -> tf.Tensor:
+    """Apply the weights of a `Linear` to `inputs [..., features]`."""
+    kernel, bias = weights
+    product = matmul(inputs, kernel, compute_dtype)
+    return product if bias is None else product + bias
+
+
+class CellWeights(NamedTuple):
+    """Effective weights of one recurrent layer, gates in Keras' order: GRU z, r, h; LSTM i, f, c, o.
+
+    kernel `[inputs, gates * units]`, recurrent_kernel `[units, gates * units]`, bias `[gates * units]`;
+    recurrent_bias `[gates * units]` only for a GRU with reset after the product.
+    """
+
+    kernel: tf.Tensor
+    recurrent_kernel: tf.Tensor
+    bias: tf.Tensor
+    recurrent_bias: tf.Tensor | None
+
+
+# --- one step, given the projected input --------------------------------------------------------------------------
+
+
+def _gru_after_step(projected: tf.Tensor, h: tf.Tensor, recurrent: tf.Tensor, bias: tf.Tensor, dtype: str):
+    """Reset applied after the product (cuDNN's and PRiSM's convention). Returns h and what the gradient needs."""
+    inner = matmul(h, recurrent, dtype) + bias
+    input_z, input_r, input_c = tf.split(projected, 3, axis=-1)
+    inner_z, inner_r, inner_c = tf.split(inner, 3, axis=-1)
+    z, r = tf.sigmoid(input_z + inner_z), tf.sigmoid(input_r + inner_r)
+    candidate = tf.tanh(input_c + r * inner_c)
+    return z * (h - candidate) + candidate, (z, r, candidate, inner_c)
+
+
+def _gru_before_step(projected: tf.Tensor, h: tf.Tensor, recurrent: tf.Tensor, dtype: str):
+    """Reset applied before the product (Cho et al. 2014; the original SampleRNN)."""
+    units = h.shape[-1]
+    input_zr, input_c = tf.split(projected, [2 * units, units], axis=-1)
+    z, r = tf.split(tf.sigmoid(input_zr + matmul(h, recurrent[:, : 2 * units], dtype)), 2, axis=-1)
+    candidate = tf.tanh(input_c + matmul(r * h, recurrent[:, 2 * units :], dtype))
+    return z * (h - candidate) + candidate, (z, r, candidate)
+
+
+def _lstm_step(projected: tf.Tensor, h: tf.Tensor, c: tf.Tensor, recurrent: tf.Tensor, dtype: str):
+    gates = projected + matmul(h, recurrent, dtype)
+    i, f, g, o = tf.split(gates, 4, axis=-1)
+    i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
+    c_new = f * c + i * g
+    squashed = tf.tanh(c_new)
+    return o * squashed, c_new, (i, f, g, o, squashed)
+
+
+def _scan(
+    body: Callable[..., tuple[tuple[tf.Tensor, ...], tuple[tf.Tensor, ...]]],
+    carry: tuple[tf.Tensor, ...],
+    sequences: tuple[tf.Tensor, ...],
+    outputs: int,
+    *,
+    reverse: bool = False,
+) -> tuple[tuple[tf.Tensor, ...], tuple[tf.Tensor, ...]]:
+    """Run `body(carry, inputs) -> (carry, outputs)` over time-major `sequences [time, ...]`; outputs are stacked."""
+    time = sequences[0].shape[0] if sequences[0].shape[0] is not None else tf.shape(sequences[0])[0]
+    arrays = tuple(tf.TensorArray(tf.float32, size=time) for _ in range(outputs))
+
+    def loop(index, carry, arrays):
+        at = time - 1 - index if reverse else index
+        carry, written = body(carry, tuple(sequence[at] for sequence in sequences))
+        return index + 1, carry, tuple(array.write(at, value) for array, value in zip(arrays, written, strict=True))
+
+    _, carry, arrays = tf.while_loop(
+        lambda index, *_: index < time, loop, (tf.constant(0), carry, arrays), maximum_iterations=time
+    )
+    return carry, tuple(array.stack() for array in arrays)
+
+
+def _shifted(first: tf.Tensor, sequence: tf.Tensor) -> tf.Tensor:
+    """The state before each step: `first` then all of `sequence [time, batch, units]` but its last."""
+    return tf.concat([first[None], sequence[:-1]], axis=0)
+
+
+def _outer(left: tf.Tensor, right: tf.Tensor, dtype: str) -> tf.Tensor:
+    """Sum over time and batch of left^T right: `[time, batch, a]`, `[time, batch, b]` -> `[a, b]`."""
+    left = tf.cast(tf.reshape(left, [-1, left.shape[-1]]), dtype)
+    right = tf.cast(tf.reshape(right, [-1, right.shape[-1]]), dtype)
+    return tf.cast(tf.matmul(left, right, transpose_a=True), tf.float32)
+
+
+def _gru_after_sequence(projected, h0, recurrent, bias, dtype):
+    @tf.custom_gradient
+    def run(projected, h0, recurrent, bias):
+        def forward(carry, inputs):
+            h, kept = _gru_after_step(inputs[0], carry[0], recurrent, bias, dtype)
+            return (h,), (h, *kept)
+
+        _, (hs, z, r, candidate, inner_c) = _scan(forward, (h0,), (projected,), 5)
+
+        def gradient(upstream):
+            before = _shifted(h0, hs)
+            transposed = tf.transpose(recurrent)
+
+            def backward(carry, inputs):
+                d_out, h, z, r, candidate, inner_c = inputs
+                dh = carry[0] + d_out
+                d_c = dh * (1.0 - z) * (1.0 - candidate * candidate)
+                d_z = dh * (h - candidate) * z * (1.0 - z)
+                d_r = d_c * inner_c * r * (1.0 - r)
+                d_inner = tf.concat([d_z, d_r, d_c * r], axis=-1)
+                return (dh * z + matmul(d_inner, transposed, dtype),), (d_inner, d_c)
+
+            sequences = (upstream, before, z, r, candidate, inner_c)
+            (d_h0,), (d_inner, d_c) = _scan(backward, (tf.zeros_like(h0),), sequences, 2, reverse=True)
+            units = h0.shape[-1]
+            d_projected = tf.concat([d_inner[..., : 2 * units], d_c], axis=-1)
+            return d_projected, d_h0, _outer(before, d_inner, dtype), tf.reduce_sum(d_inner, axis=[0, 1])
+
+        return hs, gradient
+
+    return run(projected, h0, recurrent, bias)
+
+
+def _gru_before_sequence(projected, h0, recurrent, dtype):
+    units = h0.shape[-1]
+
+    @tf.custom_gradient
+    def run(projected, h0, recurrent):
+        def forward(carry, inputs):
+            h, kept = _gru_before_step(inputs[0], carry[0], recurrent, dtype)
+            return (h,), (h, *kept)
+
+        _, (hs, z, r, candidate) = _scan(forward, (h0,), (projected,), 4)
+
+        def gradient(upstream):
+            before = _shifted(h0, hs)
+            gates_transposed = tf.transpose(recurrent[:, : 2 * units])
+            candidate_transposed = tf.transpose(recurrent[:, 2 * units :])
+
+            def backward(carry, inputs):
+                d_out, h, z, r, candidate = inputs
+                dh = carry[0] + d_out
+                d_c = dh * (1.0 - z) * (1.0 - candidate * candidate)
+                d_reset = matmul(d_c, candidate_transposed, dtype)
+                d_z = dh * (h - candidate) * z * (1.0 - z)
+                d_r = d_reset * h * r * (1.0 - r)
+                d_zr = tf.concat([d_z, d_r], axis=-1)
+                return (dh * z + d_reset * r + matmul(d_zr, gates_transposed, dtype),), (d_zr, d_c)
+
+            sequences = (upstream, before, z, r, candidate)
+            (d_h0,), (d_zr, d_c) = _scan(backward, (tf.zeros_like(h0),), sequences, 2, reverse=True)
+            d_recurrent = tf.concat([_outer(before, d_zr, dtype), _outer(r * before, d_c, dtype)], axis=-1)
+            return tf.concat([d_zr, d_c], axis=-1), d_h0, d_recurrent
+
+        return hs, gradient
+
+    return run(projected, h0, recurrent)
+
+
+def _lstm_sequence(projected, h0, c0, recurrent, dtype):
+    @tf.custom_gradient
+    def run(projected, h0, c0, recurrent):
+        def forward(carry, inputs):
+            h, c, kept = _lstm_step(inputs[0], *carry, recurrent, dtype)
+            return (h, c), (h, c, *kept)
+
+        (_, c_last), (hs, cs, i, f, g, o, squashed) = _scan(forward, (h0, c0), (projected,), 7)
+
+        def gradient(upstream, d_c_last):
+            transposed = tf.transpose(recurrent)
+
+            def backward(carry, inputs):
+                d_out, c, i, f, g, o, squashed = inputs
+                dh, dc = carry[0] + d_out, carry[1]
+                dc = dc + dh * o * (1.0 - squashed * squashed)
+                d_gates = tf.concat(
+                    [
+                        dc * g * i * (1.0 - i),
+                        dc * c * f * (1.0 - f),
+                        dc * i * (1.0 - g * g),
+                        dh * squashed * o * (1.0 - o),
+                    ],
+                    axis=-1,
+                )
+                return (matmul(d_gates, transposed, dtype), dc * f), (d_gates,)
+
+            sequences = (upstream, _shifted(c0, cs), i, f, g, o, squashed)
+            (d_h0, d_c0), (d_gates,) = _scan(backward, (tf.zeros_like(h0), d_c_last), sequences, 1, reverse=True)
+            return d_gates, d_h0, d_c0, _outer(_shifted(h0, hs), d_gates, dtype)
+
+        return (hs, c_last), gradient
+
+    return run(projected, h0, c0, recurrent)
+
+
+# --- layers -------------------------------------------------------------------------------------------------------
+
+
+class Recurrent(NormalisableLayer):
+    """One GRU or LSTM layer with explicit state.
+
+    cell: "gru" or "lstm". reset: where a GRU applies its reset gate; "after" the recurrent product (Keras, cuDNN,
+    PRiSM) or "before" it (Cho et al. 2014, the original SampleRNN). forget_bias: initial LSTM forget bias (1 in Keras,
+    3 in the original). With `weight_norm`, kernel and recurrent kernel are normalised per column, that is per gate unit.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        units: int,
+        *,
+        cell: CellName = "gru",
+        reset: GruReset = "after",
+        weight_norm: bool = False,
+        forget_bias: float = 1.0,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        compute_dtype: str = "float32",
+        **options: Any,
+    ):
+        super().__init__(weight_norm=weight_norm, **options)
+        self.inputs, self.units, self.cell, self.reset = inputs, units, cell, reset
+        self.product_dtype = compute_dtype
+        gates = 3 if cell == "gru" else 4
+        self.kernel = self.add_kernel("kernel", (inputs, gates * units), kernel_initializer)
+        self.recurrent_kernel = self.add_kernel("recurrent_kernel", (units, gates * units), recurrent_initializer)
+        self.bias = self.add_weight(name="bias", shape=(gates * units,), initializer="zeros")
+        self.recurrent_bias = None
+        if cell == "gru" and reset == "after":
+            self.recurrent_bias = self.add_weight(name="recurrent_bias", shape=(gates * units,), initializer="zeros")
+        if cell == "lstm":
+            self.bias.assign([forget_bias if units <= index < 2 * units else 0.0 for index in range(gates * units)])
+        self.built = True
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """Width of each tensor of the state."""
+        return (self.units,) if self.cell == "gru" else (self.units, self.units)
+
+    def weights_in_effect(self) -> CellWeights:
+        """Kernels (normalised where asked for) and biases as tensors."""
+        return CellWeights(
+            self.effective("kernel"),
+            self.effective("recurrent_kernel"),
+            tf.convert_to_tensor(self.bias),
+            None if self.recurrent_bias is None else tf.convert_to_tensor(self.recurrent_bias),
+        )
+
+    def step(self, inputs: tf.Tensor, state: State, weights: CellWeights) -> tuple[tf.Tensor, State]:
+        """One time step: inputs `[batch, features]` -> output `[batch, units]` and the next state."""
+        projected = matmul(inputs, weights.kernel, self.product_dtype) + weights.bias
+        if self.cell == "lstm":
+            h, c, _ = _lstm_step(projected, state[0], state[1], weights.recurrent_kernel, self.product_dtype)
+            return h, (h, c)
+        if weights.recurrent_bias is not None:
+            h, _ = _gru_after_step(
+                projected, state[0], weights.recurrent_kernel, weights.recurrent_bias, self.product_dtype
+            )
+        else:
+            h, _ = _gru_before_step(projected, state[0], weights.recurrent_kernel, self.product_dtype)
+        return h, (h,)
+
+    def sequence(
+        self, inputs: tf.Tensor, state: State, weights: CellWeights, *, fused: bool | None = None
+    ) -> tuple[tf.Tensor, State]:
+        """A whole window: inputs `[batch, time, features]` -> outputs `[batch, time, units]` and the last state.
+
+        fused: True runs Keras' own layer, which uses cuDNN's kernels on a GPU; False the loop of this module. None
+        takes cuDNN where it applies (see `cudnn_applies`): that loop is the faster one on a CPU and under XLA.
+        """
+        if fused is None:
+            fused = self.cudnn_applies()
+        if fused:
+            return self._keras_sequence(inputs, state, weights)
+        projected = tf.transpose(matmul(inputs, weights.kernel, self.product_dtype) + weights.bias, [1, 0, 2])
+        if self.cell == "lstm":
+            hs, c = _lstm_sequence(projected, state[0], state[1], weights.recurrent_kernel, self.product_dtype)
+            return tf.transpose(hs, [1, 0, 2]), (hs[-1], c)
+        if weights.recurrent_bias is not None:
+            hs = _gru_after_sequence(
+                projected, state[0], weights.recurrent_kernel, weights.recurrent_bias, self.product_dtype
+            )
+        else:
+            hs = _gru_before_sequence(projected, state[0], weights.recurrent_kernel, self.product_dtype)
+        return tf.transpose(hs, [1, 0, 2]), (hs[-1],)
+
+    def cudnn_applies(self) -> bool:
+        """cuDNN has LSTMs and GRUs with the reset after the product; XLA has no kernel for either (platform limit)."""
+        if self.cell == "gru" and self.reset == "before":
+            return False
+        return bool(tf.config.list_logical_devices("GPU")) and not _under_xla()
+
+    def _keras_sequence(self, inputs, state, weights):
+        options = {"return_sequences": True, "return_state": True, "dtype": "float32"}
+        if self.cell == "lstm":
+            layer = keras.layers.LSTM(self.units, **options)
+            values = [weights.kernel, weights.recurrent_kernel, weights.bias]
+        else:
+            layer = keras.layers.GRU(self.units, reset_after=weights.recurrent_bias is not None, **options)
+            bias = weights.bias
+            if weights.recurrent_bias is not None:
+                bias = tf.stack([weights.bias, weights.recurrent_bias])
+            values = [weights.kernel, weights.recurrent_kernel, bias]
+        with tf.init_scope():
+            layer.build((None, None, self.inputs))
+        (outputs, *last), _ = layer.stateless_call(
+            values, [variable.value for variable in layer.non_trainable_variables], inputs, initial_state=list(state)
+        )
+        return outputs, tuple(last)
+
+
+_xla_depth = 0
+
+
+class xla_scope:
+    """Marks that what is traced inside will be compiled by XLA, which has no cuDNN recurrent kernels."""
+
+    def __init__(self, active: bool):
+        self.active = active
+
+    def __enter__(self) -> None:
+        global _xla_depth
+        _xla_depth += self.active
+
+    def __exit__(self, *_: object) -> None:
+        global _xla_depth
+        _xla_depth -= self.active
+
+
+def _under_xla() -> bool:
+    return _xla_depth > 0
+
+
+class StackWeights(NamedTuple):
+    """Effective weights of a `RecurrentStack`: its cells, and with skip connections one output map per layer."""
+
+    cells: tuple[CellWeights, ...]
+    outputs: tuple[tuple[tf.Tensor, tf.Tensor | None], ...]
+
+
+class RecurrentStack(keras.layers.Layer):
+    """Recurrent layers on top of one another, with explicit state.
+
+    skip: True as in the SampleRNN code of Mehri et al. (every layer above the first also sees the stack's input, and
+    the output is the sum of one linear map per layer, biased in the first only); "prism" for PRiSM's wiring, where the
+    first layer sees its input twice and the others only the layer below (for imported checkpoints).
+    dropout: share of each layer's inputs that is dropped in training, one mask for all time steps as in Keras.
+    learn_initial_state: the initial state is a variable (zeros at first) instead of zeros.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        units: int,
+        num_layers: int,
+        *,
+        cell: CellName = "gru",
+        reset: GruReset = "after",
+        skip: SkipConnections = False,
+        dropout: float = 0.0,
+        weight_norm: bool = False,
+        learn_initial_state: bool = False,
+        forget_bias: float = 1.0,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        output_initializer: Any = "he_uniform",
+        compute_dtype: str = "float32",
+        **options: Any,
+    ):
+        super().__init__(dtype="float32", **options)
+        self.skip, self.dropout, self.product_dtype = skip, dropout, compute_dtype
+        self.units = units
+
+        def width(layer: int) -> int:
+            if layer == 0:
+                return 2 * inputs if skip == "prism" else inputs
+            return units + inputs if skip is True else units
+
+        self.layers = [
+            Recurrent(
+                width(layer),
+                units,
+                cell=cell,
+                reset=reset,
+                weight_norm=weight_norm,
+                forget_bias=forget_bias,
+                kernel_initializer=_fresh(kernel_initializer),
+                recurrent_initializer=_fresh(recurrent_initializer),
+                compute_dtype=compute_dtype,
+                name=f"layer_{layer}",
+            )
+            for layer in range(num_layers)
+        ]
+        self.outputs = [
+            Linear(
+                units,
+                units,
+                use_bias=layer == 0,
+                weight_norm=weight_norm,
+                initializer=_fresh(output_initializer),
+                name=f"output_{layer}",
+            )
+            for layer in range(num_layers if skip else 0)
+        ]
+        self.initial = []
+        if learn_initial_state:
+            self.initial = [
+                self.add_weight(name=f"initial_{layer}_{part}", shape=(size,), initializer="zeros")
+                for layer, cell_layer in enumerate(self.layers)
+                for part, size in enumerate(cell_layer.state_sizes)
+            ]
+        self.built = True
+
+    def initial_state(self, batch: int | tf.Tensor) -> StackState:
+        """The state before the first step: zeros, or the learned state repeated for every lane."""
+        flat = iter(self.initial)
+        return tuple(
+            tuple(
+                tf.repeat(tf.convert_to_tensor(next(flat))[None], batch, axis=0)
+                if self.initial
+                else tf.zeros([batch, size])
+                for size in layer.state_sizes
+            )
+            for layer in self.layers
+        )
+
+    def weights_in_effect(self) -> StackWeights:
+        """All effective weights as tensors."""
+        return StackWeights(
+            tuple(layer.weights_in_effect() for layer in self.layers),
+            tuple(output.weights_in_effect() for output in self.outputs),
+        )
+
+    def step(self, inputs: tf.Tensor, state: StackState, weights: StackWeights) -> tuple[tf.Tensor, StackState]:
+        """One time step: inputs `[batch, features]` -> output `[batch, units]` and the next state."""
+        below, total, states = inputs, None, []
+        for index, layer in enumerate(self.layers):
+            below, layer_state = layer.step(self._wired(index, below, inputs), state[index], weights.cells[index])
+            states.append(layer_state)
+            total = self._summed(total, below, index, weights)
+        return (below if total is None else total), tuple(states)
+
+    def sequence(
+        self,
+        inputs: tf.Tensor,
+        state: StackState,
+        weights: StackWeights,
+        *,
+        dropout_seed: tf.Tensor | None = None,
+        fused: bool | None = None,
+    ) -> tuple[tf.Tensor, StackState]:
+        """A whole window: inputs `[batch, time, features]` -> outputs `[batch, time, units]` and the last state.
+
+        dropout_seed: int32 `[2]`; None switches dropout off. The same seed drops the same inputs.
+        """
+        below, total, states = inputs, None, []
+        for index, layer in enumerate(self.layers):
+            fed = self._wired(index, below, inputs)
+            if dropout_seed is not None and self.dropout > 0.0:
+                fed = drop(fed, self.dropout, tf.random.experimental.stateless_fold_in(dropout_seed, index))
+            below, layer_state = layer.sequence(fed, state[index], weights.cells[index], fused=fused)
+            states.append(layer_state)
+            total = self._summed(total, below, index, weights)
+        return (below if total is None else total), tuple(states)
+
+    def _wired(self, index: int, below: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
+        if self.skip == "prism" and index == 0:
+            return tf.concat([inputs, inputs], axis=-1)
+        if self.skip is True and index > 0:
+            return tf.concat([below, inputs], axis=-1)
+        return below
+
+    def _summed(self, total: tf.Tensor | None, output: tf.Tensor, index: int, weights: StackWeights):
+        if not self.skip:
+            return None
+        mapped = linear(output, weights.outputs[index], self.product_dtype)
+        return mapped if total is None else total + mapped
+
+
+def drop(inputs: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
+    """Inverted dropout of features, one mask for all time steps of `inputs [batch, time, features]`; stateless."""
+    shape = [tf.shape(inputs)[0], 1, inputs.shape[-1]]
+    kept = tf.random.stateless_uniform(shape, seed, alg="philox") >= rate
+    return inputs * (tf.cast(kept, tf.float32) / (1.0 - rate))
+
+
+def reset_lanes(state: Any, initial: Any, reset: tf.Tensor) -> Any:
+    """`initial` in the lanes where `reset [batch]` is true, `state` elsewhere; both any nest of `[batch, ...]`."""
+    return tf.nest.map_structure(
+        lambda old, new: tf.where(tf.reshape(reset, [-1] + [1] * (len(old.shape) - 1)), new, old), state, initial
+    )
+
+
+def _fresh(initializer: Any) -> Any:
+    """An initialiser of its own for every kernel: Keras' objects give the same numbers each time they are called."""
+    return initializer() if isinstance(initializer, type) else initializer
+
+
+def fan_in_uniform(inputs: int, gain: float) -> keras.Initializer:
+    """U(+-gain * sqrt(3 / inputs)): gain sqrt(2) is He's, 1 is LeCun's."""
+    limit = gain * math.sqrt(3.0 / inputs)
+    return keras.initializers.RandomUniform(-limit, limit)

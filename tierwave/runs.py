@@ -1,0 +1,246 @@
+"""The run folder: what a training session is, and its checkpoints.
+
+    <logdir_root>/<id>/                        all runs of an id, one lock
+        20.11.2026_12.00.00/                   one run
+            run.config.json                    resolved family config and training options; train.py takes it as it is
+            run.json                           sample rate, corpus, versions, seeds
+            split.json statistics.json         what was held out; what the recordings are like
+            log.txt losses.csv tensorboard/    what was printed; one row per step; curves, sounds, pictures
+            model.ckpt-<epoch>.*               checkpoints
+            resume.ckpt-<step>.*               the newest one in mid-epoch
+            checkpoints.json                   which checkpoint is what, and which is best
+
+Every file is written under a temporary name and moved into place. Knows files and TensorFlow's checkpoint format, no
+family and no training loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tierwave.errors import RunError, UsageError
+
+CONFIG_NAME = "run.config.json"
+_STAMP = re.compile(r"^(\d\d)\.(\d\d)\.(\d{4})_(\d\d)\.(\d\d)\.(\d\d)(?:_(\d+))?$")
+_CHECKPOINT = re.compile(r"^(?:model|resume)\.ckpt-\w+$")
+
+
+@dataclass(frozen=True)
+class CheckpointEntry:
+    """One checkpoint. name: file prefix; epoch: finished epochs; step: steps taken; value: of the monitored quantity;
+    best: the best so far when it was written; kept: False for a resume point in mid-epoch."""
+
+    name: str
+    epoch: int
+    step: int
+    value: float | None
+    best: bool
+    kept: bool
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or none: temporary name, flush to disk, move into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(name)
+        raise
+
+
+class Run:
+    """A run folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+
+    def write(self, name: str, document: Any) -> None:
+        """Store a JSON document in the run."""
+        write_text(self.folder / name, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+    def read(self, name: str) -> Any:
+        """A JSON document of the run; RunError if it is missing or damaged."""
+        path = self.folder / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{path} is missing: this folder is not a whole run; name another, or train anew") from None
+        except ValueError as error:
+            raise RunError(f"{path} is damaged ({error}): name another run, or train anew") from None
+
+    @property
+    def checkpoints(self) -> list[CheckpointEntry]:
+        """Checkpoints whose files are there, oldest first."""
+        path = self.folder / "checkpoints.json"
+        entries = [CheckpointEntry(**entry) for entry in self.read("checkpoints.json")] if path.exists() else []
+        return sorted((entry for entry in entries if self.is_there(entry.name)), key=lambda entry: entry.step)
+
+    def is_there(self, name: str) -> bool:
+        """Whether both files of a checkpoint exist."""
+        return (self.folder / f"{name}.index").exists() and (self.folder / f"{name}.data-00000-of-00001").exists()
+
+    def record(self, entry: CheckpointEntry, max_checkpoints: int | None) -> None:
+        """List a checkpoint that was just written, then delete what retention no longer keeps.
+
+        Kept are the newest `max_checkpoints` (all if None), always the best one, and the newest resume point as long as
+        it is the newest checkpoint of all.
+        """
+        entries = [old for old in self.checkpoints if old.name != entry.name] + [entry]
+        kept = [old for old in entries if old.kept]
+        stay = set(kept if max_checkpoints is None else kept[-max_checkpoints:])
+        stay.update([old for old in kept if old.best][-1:])
+        stay.add(entry)
+        self.write("checkpoints.json", [asdict(old) for old in entries if old in stay])
+        for old in entries:
+            if old not in stay:
+                self.remove_files(old.name)
+
+    def remove_files(self, name: str) -> None:
+        """Delete a checkpoint's files, the index first, so that none is left that looks whole."""
+        for path in [self.folder / f"{name}.index", *self.folder.glob(f"{name}.data-*")]:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+
+    def latest(self) -> CheckpointEntry:
+        """The newest checkpoint; RunError if there is none."""
+        entries = self.checkpoints
+        if not entries:
+            raise RunError(f"{self.folder} holds no checkpoint yet: train for longer, or name another run")
+        return entries[-1]
+
+    def best(self) -> CheckpointEntry:
+        """The best checkpoint by the monitored value, or the newest if none was ever compared."""
+        return next((entry for entry in reversed(self.checkpoints) if entry.best), None) or self.latest()
+
+
+def create_run(logdir_root: Path, identity: str, now: datetime | None = None) -> Run:
+    """A new, empty run folder, named by the time."""
+    stamp = (now or datetime.now()).strftime("%d.%m.%Y_%H.%M.%S")
+    for attempt in range(1000):
+        folder = Path(logdir_root) / identity / (stamp if attempt == 0 else f"{stamp}_{attempt}")
+        try:
+            folder.mkdir(parents=True)
+            return Run(folder)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UsageError(
+                f"the run folder {folder} cannot be made ({error.strerror}): name another --logdir_root"
+            ) from None
+    raise RunError(f"no free name for a run under {Path(logdir_root) / identity}")
+
+
+def runs_of(folder: Path) -> list[Run]:
+    """All runs in an id's folder, oldest first; anything that is not a run is passed over."""
+    found = []
+    for child in folder.iterdir() if folder.is_dir() else []:
+        match = _STAMP.match(child.name)
+        if match and (child / CONFIG_NAME).exists():
+            day, month, year, *rest = (int(part or 0) for part in match.groups())
+            found.append(((year, month, day, *rest), child))
+    return [Run(child) for _, child in sorted(found)]
+
+
+def find_checkpoint(path: str | Path, *, best: bool = False) -> tuple[Run, CheckpointEntry]:
+    """The run and checkpoint that a person means.
+
+    path: a checkpoint's prefix, its `.index` or `.data` file, a run folder, or an id's folder (its newest run that has
+    a checkpoint). Raises UsageError that says what was looked for and what is there.
+    """
+    path = Path(path)
+    name = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", path.name)
+    if _CHECKPOINT.match(name) and not path.is_dir():
+        run = Run(path.parent)
+        for entry in run.checkpoints if run.folder.is_dir() else []:
+            if entry.name == name:
+                return run, entry
+        there = ", ".join(entry.name for entry in run.checkpoints) if run.folder.is_dir() else ""
+        raise UsageError(f"there is no checkpoint {name} in {run.folder}; found there: {there or 'no checkpoint'}")
+    if not path.is_dir():
+        raise UsageError(
+            f"{path} is neither a checkpoint (model.ckpt-<epoch>) nor a folder of a run or an id: look under logdir"
+        )
+    candidates = [Run(path)] if (path / CONFIG_NAME).exists() else list(reversed(runs_of(path)))
+    for run in candidates:
+        if run.checkpoints:
+            return run, run.best() if best else run.latest()
+    raise UsageError(f"no checkpoint was found in {path}: name a run folder, or train first (train.py)")
+
+
+@contextlib.contextmanager
+def only_training(logdir_root: Path, identity: str) -> Iterator[None]:
+    """Hold the lock of an id; RunError if another training holds it. The lock goes with the process, however it ends."""
+    folder = Path(logdir_root) / identity
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (held for the whole training)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written to ({error.strerror}): name another --logdir_root") from None
+    try:
+        if not _lock(handle):
+            handle.seek(0)
+            holder = handle.read().strip() or "unknown"
+            raise RunError(
+                f"another training with --id {identity} is running (process {holder}): wait for it, or give this one "
+                "another --id"
+            )
+        handle.seek(0)
+        handle.truncate()
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
+    finally:
+        handle.close()
+
+
+def _lock(handle: Any) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # Windows
+        import msvcrt
+
+        try:
+            handle.seek(0)
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError:
+            return False
+    except OSError:
+        return False
+    return True
+
+
+def environment() -> dict[str, str]:
+    """Versions that a run was made with."""
+    import platform
+
+    import keras
+    import numpy
+    import tensorflow
+
+    import tierwave
+
+    return {
+        "tierwave": tierwave.__version__,
+        "python": platform.python_version(),
+        "tensorflow": tensorflow.__version__,
+        "keras": keras.__version__,
+        "numpy": numpy.__version__,
+        "machine": platform.machine(),
+    }

@@ -1,0 +1,453 @@
+"""The one training loop of all families: a compiled step under a distribution strategy, resumable anywhere.
+
+`Learner` holds model, optimiser and the compiled steps; `Trainer` runs epochs over lanes of windows, tells its
+callbacks what happens and writes checkpoints. All randomness is a function of (seed, epoch, step), so a checkpoint
+holds weights, optimiser, recurrent state and a few numbers, and training goes on from it bit for bit on one CPU.
+
+A family's model offers `initial_state(batch)` and `outcome(batch, state, dropout_seed=None)` (nats, correct, elements
+per lane, next state). Knows no family by name and prints nothing: callbacks do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tierwave.config import TrainingOptions
+from tierwave.dataset import IDLE, LaneWindows
+from tierwave.errors import RunError
+from tierwave.recurrent import xla_scope
+from tierwave.runs import CheckpointEntry, Run
+
+LN2 = math.log(2.0)
+
+
+def make_optimizer(options: TrainingOptions) -> keras.optimizers.Optimizer:
+    """The optimiser asked for. Adam's and RMSprop's epsilon are PRiSM's (1e-4 and 1e-5)."""
+    rate = options.learning_rate
+    if options.optimizer == "adam":
+        return keras.optimizers.Adam(rate, epsilon=1e-4)
+    if options.optimizer == "sgd":
+        return keras.optimizers.SGD(rate, momentum=options.momentum)
+    return keras.optimizers.RMSprop(rate, momentum=options.momentum, epsilon=1e-5)
+
+
+def make_strategy(name: str) -> tf.distribute.Strategy:
+    """The strategy of `--strategy`; "one" is TensorFlow's default, which costs nothing."""
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU"))
+    if name == "multiworker":
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def grow_gpu_memory() -> None:
+    """Let TensorFlow take GPU memory as it needs it instead of all at once (no effect without a GPU)."""
+    for device in tf.config.list_physical_devices("GPU"):
+        with contextlib.suppress(RuntimeError):  # already initialised
+            tf.config.experimental.set_memory_growth(device, True)
+
+
+class Learner:
+    """Model, optimiser and their compiled steps.
+
+    clip_norm, clip_value: bounds on the joint norm of the gradients of the loss in nats, and on each element of the
+    gradient of the loss in bits (the two conventions of the originals); None for no bound. jit: compile with XLA.
+    """
+
+    def __init__(
+        self,
+        build: Any,
+        options: TrainingOptions,
+        *,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        jit: bool = False,
+        strategy: tf.distribute.Strategy | None = None,
+    ):
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.seed, self.clip_norm, self.clip_value, self.jit = options.random_seed, clip_norm, clip_value, jit
+        keras.utils.set_random_seed(options.random_seed)
+        with self.strategy.scope():
+            self.model = build()
+            self.optimizer = make_optimizer(options)
+            self.optimizer.build(self.model.trainable_variables)
+            self.scaled = options.precision == "mixed_float16"
+            if self.scaled:  # float16 underflows below 6e-8: the loss is scaled up, the gradients down again
+                self.loss_scale = tf.Variable(2.0**15, trainable=False, name="loss_scale")
+                self.finite_steps = tf.Variable(0, trainable=False, name="finite_steps")
+        replicated = self.strategy.num_replicas_in_sync > 1
+        # Under a strategy XLA compiles what a replica does; collectives between replicas stay outside.
+        step = self._train_step
+        if replicated:
+            self._train = tf.function(lambda *args: self.strategy.run(step, args=args))
+            self._eval = tf.function(lambda *args: self.strategy.run(self._eval_step, args=args))
+        else:
+            self._train = tf.function(step, jit_compile=jit)
+            self._eval = tf.function(self._eval_step, jit_compile=jit)
+
+    def trackables(self) -> dict[str, Any]:
+        """What a checkpoint must hold of the learner."""
+        tracked: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer}
+        if self.scaled:
+            tracked.update(loss_scale=self.loss_scale, finite_steps=self.finite_steps)
+        return tracked
+
+    def initial_state(self, lanes: int) -> Any:
+        """Recurrent state of all lanes before their first window; with several replicas dealt out to them."""
+        replicas = self.strategy.num_replicas_in_sync
+        if replicas == 1:
+            return self.model.initial_state(lanes)
+        return self.strategy.run(lambda: self.model.initial_state(lanes // replicas))
+
+    def batches(self, windows: LaneWindows, epoch: int, first_step: int = 0) -> Any:
+        """The batches of an epoch, with several replicas cut into equal runs of lanes."""
+        data = windows.epoch(epoch, first_step)
+        if self.strategy.num_replicas_in_sync == 1:
+            return data
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        return self.strategy.experimental_distribute_dataset(data.with_options(options))
+
+    def train_step(self, batch: Any, state: Any, step: int) -> tuple[dict[str, float], Any]:
+        """One update. Returns loss (nats per element), accuracy, elements, gradient_norm, and the next state."""
+        results, state = self._train(batch, state, tf.constant(step, tf.int32))
+        values = self.strategy.experimental_local_results(results)[0].numpy()
+        return dict(zip(("loss", "accuracy", "elements", "gradient_norm"), map(float, values), strict=True)), state
+
+    def eval_step(self, batch: Any, state: Any) -> tuple[np.ndarray, Any]:
+        """Per lane nats, correct and counted elements, `[3, lanes]`, without dropout; and the next state."""
+        results, state = self._eval(batch, state)
+        return np.concatenate([part.numpy() for part in self.strategy.experimental_local_results(results)], 1), state
+
+    def _train_step(self, batch: Any, state: Any, step: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        context = tf.distribute.get_replica_context()
+        replicas = self.strategy.num_replicas_in_sync
+
+        def total(value: Any) -> Any:
+            return value if replicas == 1 else context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+        seed = tf.stack([tf.constant(self.seed % 2**31, tf.int32), step])
+        if replicas > 1:
+            seed = tf.random.experimental.stateless_fold_in(seed, context.replica_id_in_sync_group)
+        variables = self.model.trainable_variables
+        raw = [variable.value for variable in variables]
+        with xla_scope(self.jit and replicas == 1), tf.GradientTape() as tape:
+            outcome = self.model.outcome(batch, state, dropout_seed=seed)
+            elements = tf.maximum(total(tf.reduce_sum(outcome.elements)), 1.0)
+            share = tf.reduce_sum(outcome.nats) / elements
+            target = share * self.loss_scale if self.scaled else share
+        gradients = total([tf.convert_to_tensor(gradient) for gradient in tape.gradient(target, raw)])
+        if self.scaled:
+            gradients = [gradient / self.loss_scale for gradient in gradients]
+        norm = tf.linalg.global_norm(gradients)
+        if self.clip_norm is not None:
+            factor = self.clip_norm / tf.maximum(norm, self.clip_norm)
+            gradients = [gradient * factor for gradient in gradients]
+        if self.clip_value is not None:
+            bound = self.clip_value * LN2
+            gradients = [tf.clip_by_value(gradient, -bound, bound) for gradient in gradients]
+        self._update(gradients, norm, replicas)
+        loss = total(share)
+        accuracy = total(tf.reduce_sum(outcome.correct)) / elements
+        return tf.stack([loss, accuracy, elements, norm]), outcome.state
+
+    def _update(self, gradients: list[tf.Tensor], norm: tf.Tensor, replicas: int) -> None:
+        # Keras sums gradients over replicas once more.
+        shares = [gradient / replicas for gradient in gradients] if replicas > 1 else gradients
+        if not self.scaled:
+            self.optimizer.apply(shares, self.model.trainable_variables)
+            return
+
+        # Dynamic loss scale (Micikevicius et al. 2018): halve and skip the step on overflow, double after 2000 good.
+        def apply() -> tf.Tensor:
+            self.optimizer.apply(shares, self.model.trainable_variables)
+            return tf.constant(0)
+
+        finite = tf.math.is_finite(norm)
+        tf.cond(finite, apply, lambda: tf.constant(1))
+        count = tf.where(finite, self.finite_steps + 1, 0)
+        grown = tf.where(count >= 2000, self.loss_scale * 2.0, self.loss_scale)
+        self.loss_scale.assign(tf.where(finite, grown, tf.maximum(self.loss_scale / 2.0, 1.0)))
+        self.finite_steps.assign(tf.where(count >= 2000, 0, count))
+
+    def _eval_step(self, batch: Any, state: Any) -> tuple[tf.Tensor, Any]:
+        with xla_scope(self.jit and self.strategy.num_replicas_in_sync == 1):
+            outcome = self.model.outcome(batch, state)
+        return tf.stack([outcome.nats, outcome.correct, outcome.elements]), outcome.state
+
+
+def measure(learner: Learner, windows: LaneWindows) -> np.ndarray:
+    """Likelihood of every span of `windows` (unshuffled): nats, correct and counted elements, float64 `[spans, 3]`.
+
+    State starts fresh; training's own state is not touched.
+    """
+    layout = windows.layout(0)[0]
+    totals = np.zeros([int(layout.max()) + 1, 3])
+    state = learner.initial_state(windows.lanes)
+    for step, batch in enumerate(learner.batches(windows, 0)):
+        values, state = learner.eval_step(batch, state)
+        busy = layout[step] != IDLE
+        np.add.at(totals, layout[step][busy], values.T[busy].astype(np.float64))
+    return totals
+
+
+@dataclass
+class Progress:
+    """Where training stands; all of it goes into checkpoints.
+
+    epoch: finished epochs; step: updates so far; step_in_epoch: updates in the unfinished epoch; nats, correct,
+    elements: running sums of that epoch; callbacks: their state by name.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    step_in_epoch: int = 0
+    nats: float = 0.0
+    correct: float = 0.0
+    elements: float = 0.0
+    seconds: float = 0.0
+    lanes: int = 0
+    callbacks: dict[str, Any] = field(default_factory=dict)
+
+
+class Callback:
+    """Something that watches or steers training. `state` and `restore` carry what must survive a kill."""
+
+    def state(self) -> dict[str, Any]:
+        """What goes into a checkpoint (JSON)."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what `state` gave."""
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Before the first step."""
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        """Before the first step of an epoch (not when training resumes inside one)."""
+
+    def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        """After an update; results: loss (nats), accuracy, elements, gradient_norm, seconds."""
+
+    def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        """After validation; results: loss, accuracy, bits, and with validation val_loss, val_accuracy, val_bits."""
+
+    def on_checkpoint(self, trainer: Trainer, entry: CheckpointEntry) -> None:
+        """After a checkpoint that is kept was written."""
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """After the last step."""
+
+
+class Trainer:
+    """Runs epochs over `data`, validates on `valid`, tells `callbacks` in their order, writes checkpoints to `run`."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        data: LaneWindows,
+        valid: LaneWindows | None,
+        options: TrainingOptions,
+        run: Run,
+        callbacks: Sequence[Callback] = (),
+    ):
+        self.learner, self.data, self.valid, self.options, self.run = learner, data, valid, options, run
+        self.callbacks = list(callbacks)
+        self.progress = Progress(lanes=data.lanes)
+        self.state = learner.initial_state(data.lanes)
+        self.stop_reason: str | None = None
+        self.interrupted: int | None = None
+
+    @property
+    def learning_rate(self) -> float:
+        """The optimiser's learning rate now."""
+        return float(keras.ops.convert_to_numpy(self.learner.optimizer.learning_rate))
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self.learner.optimizer.learning_rate = float(value)
+
+    def stop(self, reason: str) -> None:
+        """End training after this step; the first reason stands."""
+        self.stop_reason = self.stop_reason or reason
+
+    def fit(self) -> None:
+        """Train until the options or a callback say stop. SIGINT and SIGTERM end it with a checkpoint."""
+        with self._signals():
+            for callback in self.callbacks:
+                callback.on_train_begin(self)
+            while self.progress.epoch < self.options.num_epochs and self.stop_reason is None:
+                self._epoch()
+            if self.progress.epoch >= self.options.num_epochs:
+                self.stop(f"all {self.options.num_epochs} epochs are done")
+            for callback in self.callbacks:
+                callback.on_train_end(self)
+
+    def _epoch(self) -> None:
+        progress = self.progress
+        if progress.step_in_epoch == 0:
+            progress.nats = progress.correct = progress.elements = progress.seconds = 0.0
+            for callback in self.callbacks:
+                callback.on_epoch_begin(self)
+        for batch in self.learner.batches(self.data, progress.epoch, progress.step_in_epoch):
+            if self.stop_reason is not None:
+                return
+            started = time.perf_counter()
+            results, state = self.learner.train_step(batch, self.state, progress.step)
+            if not math.isfinite(results["loss"]):
+                raise RunError(
+                    f"the loss became {results['loss']} at step {progress.step + 1}, so training was stopped; the last "
+                    "checkpoint is good. Try a smaller --learning_rate (a tenth), a smaller gradient_clip, or "
+                    "--precision float32"
+                )
+            self.state = state
+            results["seconds"] = time.perf_counter() - started
+            progress.step += 1
+            progress.step_in_epoch += 1
+            progress.nats += results["loss"] * results["elements"]
+            progress.correct += results["accuracy"] * results["elements"]
+            progress.elements += results["elements"]
+            progress.seconds += results["seconds"]
+            for callback in self.callbacks:
+                callback.on_step_end(self, results)
+            if self.interrupted is not None:
+                self.stop(signal.Signals(self.interrupted).name)
+        if progress.step_in_epoch < self.data.steps:
+            return  # stopped right after the last batch that was fetched
+        results = {
+            "loss": progress.nats / max(progress.elements, 1.0),
+            "accuracy": progress.correct / max(progress.elements, 1.0),
+            "seconds": progress.seconds,
+        }
+        results["bits"] = results["loss"] / LN2
+        if self.valid is not None:
+            nats, correct, elements = measure(self.learner, self.valid).sum(axis=0)
+            results.update(val_loss=nats / elements, val_accuracy=correct / elements, val_bits=nats / elements / LN2)
+        progress.epoch += 1
+        progress.step_in_epoch = 0
+        self.state = self.learner.initial_state(self.data.lanes)
+        for callback in self.callbacks:
+            callback.on_epoch_end(self, results)
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def save(self, name: str, *, value: float | None = None, best: bool = False, kept: bool = True) -> CheckpointEntry:
+        """Write checkpoint `name`, whole or not at all. Raises RunError (disk full, not writable)."""
+        self.progress.callbacks = {type(callback).__name__: callback.state() for callback in self.callbacks}
+        document = json.dumps(vars(self.progress))
+        states = [self._gathered(part) for part in tf.nest.flatten(self.state)]
+        checkpoint = tf.train.Checkpoint(
+            **self.learner.trackables(),
+            state=[tf.Variable(part, trainable=False) for part in states],
+            progress=tf.Variable(document, trainable=False),
+        )
+        entry = CheckpointEntry(name, self.progress.epoch, self.progress.step, value, best, kept)
+        try:
+            checkpoint.write(str(self.run.folder / name))
+            self.run.record(entry, self.options.max_checkpoints)
+        except (tf.errors.OpError, OSError) as error:
+            self.run.remove_files(name)
+            reason = getattr(error, "message", None) or str(error)
+            raise RunError(
+                f"checkpoint {name} could not be written to {self.run.folder} ({reason.splitlines()[0]}): the earlier "
+                "checkpoints are untouched; make room or name another --logdir_root, then start again to resume"
+            ) from None
+        if kept:
+            for callback in self.callbacks:
+                callback.on_checkpoint(self, entry)
+        return entry
+
+    def restore(self, run: Run, entry: CheckpointEntry) -> list[str]:
+        """Go on from a checkpoint: weights, optimiser, recurrent state, position, callbacks. Returns remarks."""
+        path = run.folder / entry.name
+        document = read_progress(path)
+        progress = Progress(**document)
+        remarks = []
+        states = [tf.Variable(self._gathered(part), trainable=False) for part in tf.nest.flatten(self.state)]
+        pieces: dict[str, Any] = self.learner.trackables()
+        if progress.lanes == self.data.lanes:
+            pieces["state"] = states
+        restore_checkpoint(path, pieces)
+        if progress.lanes == self.data.lanes:
+            self.state = self._scattered(states)
+        elif progress.step_in_epoch:
+            remarks.append(
+                f"The checkpoint was made with {progress.lanes} lanes and there are {self.data.lanes} now: "
+                f"epoch {progress.epoch + 1} starts from its beginning."
+            )
+            progress.step_in_epoch, progress.lanes = 0, self.data.lanes
+        self.progress = progress
+        for callback in self.callbacks:
+            callback.restore(progress.callbacks.get(type(callback).__name__, {}))
+        return remarks
+
+    def _gathered(self, part: Any) -> tf.Tensor:
+        return tf.concat(self.learner.strategy.experimental_local_results(part), axis=0)
+
+    def _scattered(self, parts: list[tf.Variable]) -> Any:
+        strategy = self.learner.strategy
+        structure, replicas = self.state, strategy.num_replicas_in_sync
+        values = [tf.convert_to_tensor(part) for part in parts]
+        if replicas > 1:
+            values = [
+                strategy.experimental_distribute_values_from_function(
+                    lambda context, pieces=tf.split(value, replicas): pieces[context.replica_id_in_sync_group]
+                )
+                for value in values
+            ]
+        return tf.nest.pack_sequence_as(structure, values)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        def note(number: int, _: Any) -> None:
+            self.interrupted = number
+
+        previous = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(ValueError):  # not in the main thread: the caller's signals stay as they are
+                previous[number] = signal.signal(number, note)
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def restore_checkpoint(path: Path, pieces: dict[str, Any]) -> None:
+    """Restore `pieces` from a checkpoint; RunError if it is damaged or of another architecture."""
+    try:
+        status = tf.train.Checkpoint(**pieces).read(str(path))
+        status.assert_existing_objects_matched()
+        status.expect_partial()
+    except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.OutOfRangeError) as error:
+        raise RunError(
+            f"checkpoint {path} is damaged or cut short ({error.message.splitlines()[0]}): use an earlier one, for "
+            "example with --resume_from or --checkpoint_path"
+        ) from None
+    except (ValueError, AssertionError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise RunError(f"checkpoint {path} is of another architecture than its config says ({first})") from None
+
+
+def read_progress(path: Path) -> dict[str, Any]:
+    """The `Progress` stored in a checkpoint, as a dict."""
+    try:
+        text = tf.train.load_checkpoint(str(path)).get_tensor("progress/.ATTRIBUTES/VARIABLE_VALUE")
+        return json.loads(text)
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            f"checkpoint {path} is damaged or cut short ({reason}): use an earlier one, for example with --resume_from"
+        ) from None

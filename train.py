@@ -1,0 +1,110 @@
+"""Train a network on a folder of recordings: `python train.py --data_dir recordings`. Parses, calls, prints."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tierwave.commandline import FlagParser, add_model_flags, boolean, optional, run, typed_values
+from tierwave.config import TrainingOptions, apply_overrides, read_document
+from tierwave.errors import UsageError
+
+DEFAULT_CONFIG = Path(__file__).with_name("default.config.json")
+NOT_YET = {
+    "param_dir": "parameters steer the models of the conditioning family",
+    "params": "parameters steer the models of the conditioning family",
+    "stage": "only cascades and MelNet have several stages",
+    "cluster": "training on a cluster",
+    "num_workers": "training on a cluster",
+}
+
+
+def parser() -> FlagParser:
+    """All flags of train.py."""
+    flags = FlagParser("train.py", description="Train a network on a folder of recordings.")
+    flag = {"nargs": "?", "const": True, "type": boolean}
+    flags.add_argument("--id", default="default", help="name of the training session (default: default)")
+    flags.add_argument("--data_dir", type=Path, help="folder of training audio, searched recursively")
+    flags.add_argument("--demo", default=False, help="make and use the synthetic demo corpus (default: False)", **flag)
+    flags.add_argument(
+        "--verbose",
+        default=None,
+        help="True: one line per step; False: the line is rewritten (default: rewritten on a terminal)",
+        **flag,
+    )
+    flags.add_argument(
+        "--logdir_root", type=Path, default=Path("logdir"), help="logs and checkpoints, in a folder per id (./logdir)"
+    )
+    flags.add_argument(
+        "--output_dir", type=Path, default=Path("generated"), help="audio made in training, per id (./generated)"
+    )
+    flags.add_argument("--config_file", type=Path, help="*.config.json (default: ./default.config.json)")
+    flags.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override config keys, dotted")
+    flags.add_argument(
+        "--resume", default=True, help="go on from the newest checkpoint of this id (default: True)", **flag
+    )
+    flags.add_argument("--resume_from", type=optional(Path), help="go on from this checkpoint")
+    flags.add_argument("--init_from", type=optional(Path), help="start from another run's weights")
+    for name, why in NOT_YET.items():
+        flags.add_argument(f"--{name}", help=f"not yet: {why}")
+    flags.add_argument("--debug", default=False, help="show tracebacks (default: False)", **flag)
+    add_model_flags(flags.add_argument_group("training"), TrainingOptions)
+    return flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse `argv`, train, return the exit code."""
+    arguments = parser().parse_args(argv)
+    return run(lambda: _train(arguments), debug=arguments.debug)
+
+
+def _train(arguments: Any) -> int:
+    for name, why in NOT_YET.items():
+        if getattr(arguments, name) is not None:
+            raise UsageError(f"--{name} {getattr(arguments, name)} is not there yet ({why}): leave it out")
+    typed = typed_values(arguments, TrainingOptions)
+    document = None
+    if arguments.config_file is not None:
+        document = apply_overrides(read_document(arguments.config_file), arguments.set)
+    elif arguments.set:
+        document = apply_overrides(read_document(DEFAULT_CONFIG), arguments.set)
+    if arguments.demo:
+        from tierwave.demo import make_corpus
+
+        arguments.data_dir = arguments.logdir_root / "demo_corpus"
+        make_corpus(arguments.data_dir)
+    if arguments.data_dir is None:
+        raise UsageError("--data_dir is missing: name a folder of recordings, or try --demo")
+
+    from tierwave.sessions import Session, train
+
+    on_terminal = sys.stdout.isatty()
+    rewritten = False
+
+    def say_line(text: str, rewrite: bool) -> None:
+        nonlocal rewritten
+        start = "\r\x1b[2K" if rewritten or (rewrite and on_terminal) else ""
+        rewritten = rewrite and (on_terminal or arguments.verbose is False)
+        print(start + text, end="" if rewritten else "\n", flush=True)
+
+    session = Session(
+        identity=arguments.id,
+        data_dir=arguments.data_dir,
+        document=document,
+        source=str(arguments.config_file or DEFAULT_CONFIG.name),
+        typed=typed,
+        logdir_root=arguments.logdir_root,
+        output_dir=arguments.output_dir,
+        resume=arguments.resume,
+        resume_from=arguments.resume_from,
+        init_from=arguments.init_from,
+        rewrite=on_terminal if arguments.verbose is None else not arguments.verbose,
+    )
+    outcome = train(session, lambda: read_document(DEFAULT_CONFIG), say_line)
+    return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+if __name__ == "__main__":
+    sys.exit(main())
