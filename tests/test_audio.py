@@ -177,6 +177,12 @@ def test_resampling_edge_cases() -> None:
         audio.resample(samples, 8000, 0)
 
 
+def test_a_rate_of_nothing_is_refused(tmp_path: Path) -> None:
+    audio.write_wav(tmp_path / "a.wav", noise(100), 8000)
+    with pytest.raises(UsageError, match="at least 1 Hz"):
+        audio.load(tmp_path / "a.wav", 0)
+
+
 # ---- what cannot be used ---------------------------------------------------------------------------------------------
 
 
@@ -390,6 +396,15 @@ def test_blocks_add_up_to_one_file_in_a_new_folder(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(("subtype", "bits"), [("PCM_U8", 8), ("PCM_16", 16), ("PCM_24", 24)])
+def test_integers_are_rounded_to_the_nearest_step(tmp_path: Path, subtype: str, bits: int) -> None:
+    samples = np.random.default_rng(0).uniform(-0.9, 0.9, 20_000)
+    audio.write_wav(tmp_path / "a.wav", samples, 8000, subtype)
+    error = (audio.load(tmp_path / "a.wav")[0] - samples) * 2 ** (bits - 1)
+    assert np.abs(error).max() <= 0.5
+    assert abs(error.mean()) < 0.01  # no direct current
+
+
 def test_integers_clip_and_floats_do_not(tmp_path: Path) -> None:
     samples = np.array([-3.0, -1.0, 0.0, 1.0, 3.0])
     audio.write_wav(tmp_path / "a.wav", samples, 8000)
@@ -423,6 +438,8 @@ def test_what_cannot_be_written_is_told_in_a_sentence(tmp_path: Path) -> None:
             audio.write_wav(path, noise(10), 8000)
     with pytest.raises(UsageError, match="PCM_17"):
         audio.write_wav(tmp_path / "a.wav", noise(10), 8000, "PCM_17")
+    with pytest.raises(UsageError, match="1 Hz"):
+        audio.write_wav(tmp_path / "a.wav", noise(10), 0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.wav"]
 
 

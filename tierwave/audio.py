@@ -47,6 +47,8 @@ INSTALL_FFMPEG = (
 
 SILENCE_WINDOW_SECONDS = 0.01
 
+_INTEGER_BITS = {"PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+
 # Sample formats of other containers in terms of what a wav can hold. What is missing here (mp3, Vorbis, mu-law, ADPCM
 # and other lossy codes) has no depth of its own and becomes PCM_16. 64-bit floats are float32 once they have been read.
 _WAV_SUBTYPES = {
@@ -169,7 +171,8 @@ def read_blocks(
     """
     path = Path(path)
     with _opened(path) as (file, _):
-        yield from _blocks(path, file, sample_rate or file.samplerate, mono, block_seconds)
+        rate = file.samplerate if sample_rate is None else sample_rate
+        yield from _blocks(path, file, rate, mono, block_seconds)
 
 
 def load(path: Path | str, sample_rate: int | None = None, *, mono: bool = True) -> tuple[Audio, int]:
@@ -180,9 +183,9 @@ def load(path: Path | str, sample_rate: int | None = None, *, mono: bool = True)
     """
     path = Path(path)
     with _opened(path) as (file, _):
-        sample_rate = sample_rate or file.samplerate
-        blocks = list(_blocks(path, file, sample_rate, mono, 10.0))
-        return _concatenate(blocks, 1 if mono else file.channels), sample_rate
+        rate = file.samplerate if sample_rate is None else sample_rate
+        blocks = list(_blocks(path, file, rate, mono, 10.0))
+        return _concatenate(blocks, 1 if mono else file.channels), rate
 
 
 def _blocks(
@@ -381,16 +384,19 @@ class WavWriter:
     """A wav file that is whole or not there: `with WavWriter(path, 16000) as wav: wav.write(block)`.
 
     Blocks go to a hidden file beside the target, which takes the target's name on a clean exit and is removed
-    otherwise. Integer formats clip to [-1, 1]; float formats keep what lies beyond.
+    otherwise. Integer formats round to the nearest step and clip to [-1, 1]; float formats keep what lies
+    beyond.
 
     Raises:
-        UsageError: the target cannot be created, or wav knows no such `subtype`.
+        UsageError: the target cannot be created, or wav knows no such `subtype` or rate.
         RunError: writing stopped half-way (a full disk), or a block holds NaN or infinity.
     """
 
     def __init__(self, path: Path | str, sample_rate: int, subtype: str = "PCM_16", channels: int = 1) -> None:
         if not soundfile.check_format("WAV", subtype):
             raise UsageError(f"A wav file cannot hold the sample format {subtype}: use PCM_16, PCM_24, PCM_32 or FLOAT")
+        if sample_rate < 1:
+            raise UsageError(f"The sample rate of a wav file must be at least 1 Hz, not {sample_rate}")
         self.path = Path(path)
         self.sample_rate = sample_rate
         self.subtype = subtype
@@ -400,7 +406,7 @@ class WavWriter:
         self._file: soundfile.SoundFile | None = None
 
     def __enter__(self) -> WavWriter:
-        if self.path.is_dir():
+        if os.path.isdir(self.path):
             raise UsageError(f"Cannot write {self.path}: it is a folder; give the name of a file")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -423,10 +429,11 @@ class WavWriter:
             raise TypeError(f"audio is written as floats in [-1, 1], not as {array.dtype}")
         if not np.isfinite(array).all():
             raise RunError(f"Cannot write {self.path}: the audio holds NaN or infinity")
-        if array.dtype != np.float64:
-            array = array.astype(np.float32, copy=False)
-        if self.subtype not in ("FLOAT", "DOUBLE"):
-            array = np.clip(array, -1.0, 1.0)
+        array = array.astype(np.float64, copy=False)
+        if bits := _INTEGER_BITS.get(self.subtype):
+            # libsndfile rounds towards minus infinity, which adds direct current and twice the noise: round first.
+            steps = 2.0 ** (bits - 1)
+            array = np.clip(np.rint(array * steps), -steps, steps - 1) / steps
         try:
             self._file.write(array)
         # soundfile asserts that everything was written.

@@ -62,7 +62,8 @@ class ChunkOptions:
 
     def frames(self, sample_rate: int) -> tuple[int, int]:
         """Chunk length and overlap in frames at `sample_rate` Hz."""
-        chunk_frames = max(1, round(self.chunk_length * sample_rate / 1000))
+        # Downwards, so that a recording of n chunk lengths gives n chunks; the small addend is for inexact products.
+        chunk_frames = max(1, int(self.chunk_length * sample_rate / 1000 + 1e-6))
         return chunk_frames, min(round(self.overlap * sample_rate / 1000), chunk_frames - 1)
 
 
@@ -91,9 +92,12 @@ def find_sources(inputs: Sequence[Path | str], output_dir: Path | str) -> list[P
     """The recordings among `inputs`, files and folders, but for the chunks of an earlier run in `output_dir`.
 
     Raises:
-        UsageError: a path does not exist, `output_dir` is one of the folders to search, or there are no recordings.
+        UsageError: a path does not exist, `output_dir` is a file or one of the folders to search, or there are no
+            recordings.
     """
     output = Path(output_dir).resolve()
+    if output.is_file():
+        raise UsageError(f"output_dir {output_dir} is a file: choose a folder")
     sources: list[Path] = []
     for path in map(Path, inputs):
         found = find_audio([path])
@@ -281,6 +285,10 @@ def chunk_recordings(
     output = Path(output_dir)
     stems = output_stems(sources)
     _refuse_to_overwrite(sources, output, stems)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"output_dir {output_dir} cannot be created ({error.strerror}): choose another") from error
     lock = threading.Lock()
 
     def tell(done: int) -> None:

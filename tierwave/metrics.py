@@ -1,0 +1,283 @@
+"""What numbers say about codes and sound: bits per sample of models without a network, and what is wrong with a sound.
+
+NumPy only, and light: this is computed beside training and in command lines. Knows nothing of models or files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+SILENCE_DBFS = -60.0
+DENSITY_FLOOR_DB = -120.0
+_FRAME_SECONDS = 0.02
+_UNMERGED_PAIRS = 1 << 22
+
+
+def bits(nats: float) -> float:
+    """The same amount of information in bits."""
+    return nats / math.log(2.0)
+
+
+class CodeStatistics:
+    """Counts of codes and of pairs of neighbours, and what two models made of them alone reach on other codes.
+
+    They are the bars a network has to clear: the histogram (each sample by itself) and a first-order Markov chain
+    (each sample from the one before). Pairs are kept sparsely, so the number of levels does not matter.
+
+    The histogram adds half a count to every code (Krichevsky & Trofimov 1981). The chain is interpolated with it
+    after Witten & Bell (1991): with n(a) samples after code a, of d(a) different codes,
+
+        p(b | a) = (n(a, b) + d(a) p(b)) / (n(a) + d(a)),
+
+    so that nothing has probability 0, and a code seen rarely leans on the histogram. Both are fixed rules: there is
+    nothing to tune.
+    """
+
+    def __init__(self, levels: int) -> None:
+        self.levels = levels
+        self._counts = np.zeros(levels, np.int64)
+        self._pairs = np.zeros(0, np.int64)  # a * levels + b, rising
+        self._pair_counts = np.zeros(0, np.int64)
+        self._unmerged: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, codes: np.ndarray) -> None:
+        """Count one segment of codes, integers [samples]; segments are not neighbours of each other."""
+        codes = self._checked(codes)
+        self._counts += np.bincount(codes, minlength=self.levels)
+        self._unmerged.append(np.unique(self._keys(codes), return_counts=True))
+        if sum(len(pairs) for pairs, _ in self._unmerged) > _UNMERGED_PAIRS:
+            self._merge()
+
+    def histogram_entropy(self) -> float:
+        """Entropy in bits per sample of the codes that were added, unsmoothed."""
+        if not self._counts.any():
+            raise ValueError("no codes have been added; the entropy of nothing is not defined.")
+        share = self._counts[self._counts > 0] / self._counts.sum()
+        return float(-(share * np.log2(share)).sum())
+
+    def histogram_bits(self, segments: Iterable[np.ndarray]) -> float:
+        """Cross-entropy in bits per sample of segments of codes under the smoothed histogram."""
+        surprise = -np.log2(self._histogram())
+        return self._mean(surprise[codes] for codes in map(self._checked, segments))
+
+    def markov_bits(self, segments: Iterable[np.ndarray]) -> float:
+        """Cross-entropy in bits per sample of segments under the Markov chain; the first sample of each is the
+        histogram's."""
+        self._merge()
+        histogram = self._histogram()
+        before = self._pairs // self.levels
+        followers = np.bincount(before, weights=self._pair_counts, minlength=self.levels)
+        different = np.bincount(before, minlength=self.levels)
+
+        def surprise(codes: np.ndarray) -> np.ndarray:
+            probability = histogram[codes]
+            last, keys = codes[:-1], self._keys(codes)
+            seen = np.zeros(len(keys), np.int64)
+            if len(self._pairs):
+                place = np.searchsorted(self._pairs, keys).clip(max=len(self._pairs) - 1)
+                seen = np.where(self._pairs[place] == keys, self._pair_counts[place], 0)
+            known = followers[last] > 0
+            total = np.where(known, followers[last] + different[last], 1.0)
+            chained = (seen + different[last] * probability[1:]) / total
+            probability[1:] = np.where(known, chained, probability[1:])
+            return -np.log2(probability)
+
+        return self._mean(surprise(codes) for codes in map(self._checked, segments))
+
+    def _checked(self, codes: np.ndarray) -> np.ndarray:
+        codes = np.asarray(codes)
+        if codes.ndim != 1 or not np.issubdtype(codes.dtype, np.integer):
+            raise ValueError(f"a segment is integer codes [samples], not {codes.dtype} of shape {codes.shape}.")
+        if len(codes) and not (codes.min() >= 0 and codes.max() < self.levels):
+            raise ValueError(f"codes run from {codes.min()} to {codes.max()}, outside the {self.levels} levels.")
+        return codes.astype(np.int64)
+
+    def _keys(self, codes: np.ndarray) -> np.ndarray:
+        return codes[:-1] * self.levels + codes[1:]
+
+    def _merge(self) -> None:
+        pairs = np.concatenate([self._pairs, *(pairs for pairs, _ in self._unmerged)])
+        counts = np.concatenate([self._pair_counts, *(counts for _, counts in self._unmerged)])
+        self._unmerged.clear()
+        self._pairs, inverse = np.unique(pairs, return_inverse=True)
+        merged = np.zeros(len(self._pairs), np.int64)
+        np.add.at(merged, inverse, counts)
+        self._pair_counts = merged
+
+    def _histogram(self) -> np.ndarray:
+        return (self._counts + 0.5) / (self._counts.sum() + 0.5 * self.levels)
+
+    @staticmethod
+    def _mean(surprises: Iterator[np.ndarray]) -> float:
+        total, samples = 0.0, 0
+        for surprise in surprises:
+            total += float(surprise.sum())
+            samples += len(surprise)
+        if not samples:
+            raise ValueError("there are no codes to measure; hold out at least one sample.")
+        return total / samples
+
+
+def average_spectrum(
+    audio: np.ndarray, sample_rate: int, n_fft: int = 1024, *, level_normalised: bool = True
+) -> np.ndarray:
+    """The long-term average spectrum: power density in dB re full scale squared per hertz (Welch 1967; Hann, half
+    overlap), never below -120.
+
+    Args:
+        audio: float [samples]; shorter than n_fft is padded with silence.
+        sample_rate: hertz.
+        n_fft: samples per transform.
+        level_normalised: scale to a total power of 0 dB first, so that two recordings of the same sound at different
+            levels agree.
+
+    Returns:
+        [n_fft // 2 + 1]; bin i is at i * sample_rate / n_fft hertz.
+    """
+    audio = _checked_audio(audio)
+    window = np.hanning(n_fft + 1)[:-1]
+    power = np.zeros(n_fft // 2 + 1)
+    count = 0
+    for frames in _frames(audio, n_fft, n_fft // 2):
+        power += (np.abs(np.fft.rfft(frames * window)) ** 2).sum(axis=0)
+        count += len(frames)
+    density = power / (count * sample_rate * np.square(window).sum())
+    density[1 : (n_fft + 1) // 2] *= 2.0  # the mirrored half
+    if level_normalised and density.any():
+        density /= density.sum() * sample_rate / n_fft
+    return 10.0 * np.log10(np.maximum(density, 10.0 ** (DENSITY_FLOOR_DB / 10.0)))
+
+
+def log_spectral_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Root mean square difference of two spectra [bins] in dB, such as `average_spectrum` gives."""
+    first, second = np.asarray(first), np.asarray(second)
+    if first.shape != second.shape:
+        raise ValueError(f"spectra of {first.shape} and {second.shape} bins cannot be compared; use one n_fft and rate.")
+    return float(np.sqrt(np.mean(np.square(first - second))))
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `describe` measured of a sound.
+
+    level_dbfs: root mean square, 0 for a constant at full scale, -inf for digital silence
+    peak: the largest absolute amplitude
+    offset: the mean amplitude (DC)
+    clipped_share: of samples at or beyond full scale
+    centroid_hz: the power-weighted mean frequency; 0 for silence
+    flatness: of the spectrum of 20 ms, median over those that sound: 0 for a tone, 0.56 for white noise; 0 for silence
+    crest: peak over root mean square in 20 ms, median over those that sound: 1.4 for a tone, 3 for noise, more for clicks
+    silent_share: of stretches of 20 ms below -60 dBFS
+    stuck_share: of stretches of 20 ms that stand still at another value than 0
+    longest_stuck_seconds: the longest run of one and the same value
+    seconds: length
+    """
+
+    level_dbfs: float
+    peak: float
+    offset: float
+    clipped_share: float
+    centroid_hz: float
+    flatness: float
+    crest: float
+    silent_share: float
+    stuck_share: float
+    longest_stuck_seconds: float
+    seconds: float
+
+
+def describe(audio: np.ndarray, sample_rate: int) -> Description:
+    """Measure what tells silence, noise, a stuck generator and music apart.
+
+    Args:
+        audio: float [samples], full scale 1.0.
+        sample_rate: hertz.
+
+    Raises:
+        ValueError: not one channel of floating point, empty, or not finite.
+    """
+    audio = _checked_audio(audio)
+    threshold = 10.0 ** (SILENCE_DBFS / 10.0)
+    length = min(len(audio), max(2, round(_FRAME_SECONDS * sample_rate)))
+    window = np.hanning(length + 2)[1:-1]
+    frequencies = np.fft.rfftfreq(length, 1.0 / sample_rate)
+    spectrum = np.zeros(len(frequencies))
+    silent, stuck, flatness, crest = [], [], [], []
+    for frames in _frames(audio, length, length):
+        silent.append(np.mean(np.square(frames), axis=1) <= threshold)
+        stuck.append((frames.var(axis=1) <= threshold) & ~silent[-1])
+        power = np.abs(np.fft.rfft((frames - frames.mean(axis=1, keepdims=True)) * window)) ** 2
+        spectrum += power.sum(axis=0)
+        sounding = ~silent[-1] & ~stuck[-1]
+        heard = np.maximum(power[sounding, 1:], 1e-20)  # without the mean, which was taken out
+        flatness.append(np.exp(np.log(heard).mean(axis=1)) / heard.mean(axis=1))
+        crest.append(np.abs(frames[sounding]).max(axis=1) / np.sqrt(np.square(frames[sounding]).mean(axis=1)))
+    power_sum = spectrum.sum()
+    mean_square = float(np.mean(np.square(audio)))
+    return Description(
+        level_dbfs=10.0 * math.log10(mean_square) if mean_square > 0.0 else -math.inf,
+        peak=float(np.abs(audio).max()),
+        offset=float(audio.mean()),
+        clipped_share=float(np.mean(np.abs(audio) >= 1.0 - 2.0**-15)),
+        centroid_hz=float((spectrum * frequencies).sum() / power_sum) if power_sum > 0.0 else 0.0,
+        flatness=_median(flatness),
+        crest=_median(crest),
+        silent_share=float(np.concatenate(silent).mean()),
+        stuck_share=float(np.concatenate(stuck).mean()),
+        longest_stuck_seconds=_longest_run(audio) / sample_rate,
+        seconds=len(audio) / sample_rate,
+    )
+
+
+def verdict(description: Description) -> list[str]:
+    """Short warnings about what a person would hear as a failure; none for an ordinary sound."""
+    found = []
+    if description.silent_share > 0.95:
+        found.append("silent")
+    elif description.silent_share > 0.75:
+        found.append("mostly silent")
+    if description.stuck_share > 0.25:
+        found.append("stuck at one value")
+    elif description.silent_share <= 0.75 and description.flatness > 0.45 and description.crest < 5.0:
+        found.append("white noise-like")
+    if abs(description.offset) > 0.02:
+        found.append("DC offset")
+    if description.clipped_share > 0.01:
+        found.append("clipped")
+    return found
+
+
+def _checked_audio(audio: np.ndarray) -> np.ndarray:
+    audio = np.asarray(audio)
+    if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating):
+        raise ValueError(f"one channel of floating-point audio is needed, not {audio.dtype} of shape {audio.shape}.")
+    if not len(audio):
+        raise ValueError("the audio is empty; there is nothing to measure.")
+    if not np.isfinite(audio).all():
+        raise ValueError("the audio holds NaN or infinity; repair it first.")
+    return audio.astype(np.float64)
+
+
+def _frames(audio: np.ndarray, length: int, step: int) -> Iterator[np.ndarray]:
+    """Whole frames [frames, length] of audio, some thousands of samples at a time; what is too short is padded."""
+    if len(audio) < length:
+        audio = np.pad(audio, (0, length - len(audio)))
+    views = np.lib.stride_tricks.sliding_window_view(audio, length)[::step]
+    batch = max(1, (1 << 18) // length)
+    for start in range(0, len(views), batch):
+        yield views[start : start + batch]
+
+
+def _median(parts: list[np.ndarray]) -> float:
+    values = np.concatenate(parts)
+    return float(np.median(values)) if len(values) else 0.0
+
+
+def _longest_run(audio: np.ndarray) -> int:
+    """Samples in the longest run of equal values."""
+    changes = np.flatnonzero(np.diff(audio)) + 1
+    return int(np.diff(np.concatenate([[0], changes, [len(audio)]])).max())

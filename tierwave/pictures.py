@@ -1,0 +1,183 @@
+"""Pictures of sound: a PNG for people, and an image for TensorBoard.
+
+Uses matplotlib's figure objects only: no pyplot, hence no global state, no window system, and any thread may draw.
+Knows nothing of models or runs.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tierwave.errors import RunError
+from tierwave.spectrogram import hertz_to_mel, log_mel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RANGE_DB = 80.0
+
+_COLOURS = "magma"
+_INK, _WAVE, _GRID = "#333333", "#5a2a82", "#dddddd"
+_CURVE_COLOURS = ("#c2410c", "#0f766e", "#1d4ed8", "#a21caf", "#4d7c0f", "#b45309")
+_TICKS_HZ = (100, 250, 500, 1000, 2000, 4000, 8000, 16000)
+_WINDOW_SECONDS = 0.04
+_MOST_COLUMNS = 1500  # more than a picture shows only costs time
+
+
+def sound_picture(
+    path: Path | str,
+    audio: np.ndarray,
+    sample_rate: int,
+    *,
+    title: str = "",
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+) -> None:
+    """Write a PNG: the waveform, below it the mel spectrogram in dB, below that one strip per curve.
+
+    The file is whole or not there: it is written beside its place and moved.
+
+    Args:
+        path: of the PNG; its folder must exist.
+        audio: float [samples], full scale 1.0.
+        sample_rate: hertz.
+        title: plain text above the picture.
+        curves: by name, times in seconds [points] and values [points] in their own unit.
+
+    Raises:
+        RunError: the file cannot be written.
+        ValueError: the audio is not one channel of at least one finite sample.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    audio = _checked(audio)
+    curves = curves or {}
+    seconds = len(audio) / sample_rate
+    heights = [1.0, 2.6, *(0.7 for _ in curves)]
+    figure = Figure(figsize=(11.0, 1.55 * sum(heights) + 0.9), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    if title:
+        axes[0].set_title(title, fontsize=13, color=_INK, pad=10, parse_math=False)
+    _draw_waveform(axes[0], audio, sample_rate)
+    _draw_spectrogram(axes[1], audio, sample_rate)
+    for index, (axis, (name, (times, values))) in enumerate(zip(axes[2:], curves.items(), strict=True)):
+        _draw_curve(axis, name, times, values, _CURVE_COLOURS[index % len(_CURVE_COLOURS)])
+    for axis in axes:
+        axis.tick_params(colors=_INK, labelsize=9, length=3)
+        axis.yaxis.label.set_color(_INK)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.spines[["left", "bottom"]].set_color(_INK)
+    axes[-1].set_xlabel("seconds", color=_INK)
+    axes[-1].set_xlim(0.0, seconds)
+    figure.align_ylabels(axes)
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    _write_whole(Path(path), buffer.getvalue())
+
+
+def spectrogram_image(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+    """The mel spectrogram alone, low frequencies at the bottom, 80 dB from black to white.
+
+    Args:
+        audio: float [samples].
+        sample_rate: hertz.
+
+    Returns:
+        uint8 [mel channels, frames, 3].
+    """
+    from matplotlib import colormaps
+
+    level = 1.0 + _decibels(_checked(audio), sample_rate) / RANGE_DB
+    return colormaps[_COLOURS](level.T[::-1], bytes=True)[..., :3]
+
+
+def _checked(audio: np.ndarray) -> np.ndarray:
+    audio = np.asarray(audio, np.float64)
+    if audio.ndim != 1 or not len(audio) or not np.isfinite(audio).all():
+        raise ValueError(f"a picture needs one channel of finite audio, at least one sample, not shape {audio.shape}.")
+    return audio
+
+
+def _decibels(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Mel channels in dB below the loudest, [frames, channels], from -80 to 0."""
+    window = max(16, round(_WINDOW_SECONDS * sample_rate))
+    n_fft = 1 << math.ceil(math.log2(2 * window))  # finer bins, so that no mel channel is without one
+    hop = max(1, window // 8, math.ceil(len(audio) / _MOST_COLUMNS))
+    channels = 160 if sample_rate > 11025 else 112
+    decibels = log_mel(audio, sample_rate, n_fft, window, hop, channels)
+    loudest = decibels.max()
+    if loudest <= -99.0:  # silence: all of it is the loudest, and none of it is loud
+        return np.full_like(decibels, -RANGE_DB)
+    return np.maximum(decibels - loudest, -RANGE_DB)
+
+
+def _draw_waveform(axis: Axes, audio: np.ndarray, sample_rate: int) -> None:
+    """The samples, or where there are too many the lowest and highest of each column."""
+    step = math.ceil(len(audio) / (2 * _MOST_COLUMNS))
+    if step <= 2:
+        axis.plot(np.arange(len(audio)) / sample_rate, audio, color=_WAVE, linewidth=0.7)
+    else:
+        starts = np.arange(0, len(audio), step)
+        low, high = np.minimum.reduceat(audio, starts), np.maximum.reduceat(audio, starts)
+        axis.fill_between(starts / sample_rate, low, high, color=_WAVE, linewidth=0.4, step="post")
+    top = max(1e-3, 1.05 * float(np.abs(audio).max()))
+    axis.set_ylim(-top, top)
+    axis.axhline(0.0, color=_GRID, linewidth=0.6, zorder=0)
+    axis.set_ylabel("amplitude")
+
+
+def _draw_spectrogram(axis: Axes, audio: np.ndarray, sample_rate: int) -> None:
+    highest = float(hertz_to_mel(sample_rate / 2.0))
+    image = axis.imshow(
+        _decibels(audio, sample_rate).T,
+        origin="lower",
+        aspect="auto",
+        cmap=_COLOURS,
+        extent=(0.0, len(audio) / sample_rate, 0.0, highest),
+        vmin=-RANGE_DB,
+        vmax=0.0,
+        interpolation="bilinear",
+    )
+    shown = [tick for tick in _TICKS_HZ if hertz_to_mel(tick) <= highest]
+    names = [f"{tick // 1000}k" if tick >= 1000 else str(tick) for tick in shown]
+    axis.set_yticks([float(hertz_to_mel(tick)) for tick in shown], names)
+    axis.set_ylabel("Hz")
+    # An inset, because a colour bar of its own would make this panel narrower than the others.
+    bar = axis.figure.colorbar(image, cax=axis.inset_axes((1.012, 0.0, 0.014, 1.0)))
+    bar.set_label("dB below the loudest", color=_INK)
+    bar.set_ticks([0.0, -20.0, -40.0, -60.0, -RANGE_DB], labels=["0", "20", "40", "60", f"{RANGE_DB:g}"])
+    bar.ax.tick_params(colors=_INK, labelsize=9, length=3)
+    bar.outline.set_visible(False)
+
+
+def _draw_curve(axis: Axes, name: str, times: np.ndarray, values: np.ndarray, colour: str) -> None:
+    axis.plot(times, values, color=colour, linewidth=1.5)
+    axis.text(
+        0.006, 0.9, name, transform=axis.transAxes, va="top", color=colour, parse_math=False,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
+    )  # fmt: skip
+    axis.grid(color=_GRID, linewidth=0.6)
+    axis.margins(y=0.15)
+    axis.locator_params(axis="y", nbins=4)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    temporary = path.parent / f".{uuid.uuid4().hex}.png.part"
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunError(f"cannot write the picture {path}: {reason}; choose a folder that exists and has room.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
