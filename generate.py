@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.commandline import FlagParser, boolean, optional, run
+from tierwave.commandline import FlagParser, boolean, import_tensorflow, optional, run
 from tierwave.config import read_document
 from tierwave.errors import UsageError
 
@@ -35,7 +35,7 @@ NOT_YET = {
 def parser() -> FlagParser:
     """All flags of generate.py."""
     flags = FlagParser("generate.py", description="Make sound with a trained network.")
-    flag = {"nargs": "?", "const": True, "type": boolean}
+    flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean}
     flags.add_argument("--output_path", type=Path, required=True, help="the wav; several sequences get (i) in the name")
     flags.add_argument(
         "--checkpoint_path", type=Path, required=True, help="a checkpoint, its .index file, a run or an id's folder"
@@ -89,6 +89,7 @@ def _generate(arguments: Any) -> None:
         "random_seed": random_seed,
     }
     Request(**shape)  # refuses wrong values before a model is loaded
+    import_tensorflow(debug=arguments.debug)
     trained = load_trained(arguments.checkpoint_path, best=arguments.best, config_document=document)
     seed = seed_audio(arguments.seed, offset, trained.sample_rate)
     request = Request(**shape, seed_audio=seed)

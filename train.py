@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.commandline import FlagParser, add_model_flags, boolean, optional, run, typed_values
+from tierwave.commandline import (
+    FlagParser,
+    add_model_flags,
+    boolean,
+    import_tensorflow,
+    optional,
+    run,
+    typed_values,
+)
 from tierwave.config import TrainingOptions, apply_overrides, read_document
 from tierwave.errors import UsageError
 
@@ -24,7 +32,7 @@ NOT_YET = {
 def parser() -> FlagParser:
     """All flags of train.py."""
     flags = FlagParser("train.py", description="Train a network on a folder of recordings.")
-    flag = {"nargs": "?", "const": True, "type": boolean}
+    flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean}
     flags.add_argument("--id", default="default", help="name of the training session (default: default)")
     flags.add_argument("--data_dir", type=Path, help="folder of training audio, searched recursively")
     flags.add_argument("--demo", default=False, help="make and use the synthetic demo corpus (default: False)", **flag)
@@ -66,10 +74,9 @@ def _train(arguments: Any) -> int:
             raise UsageError(f"--{name} {getattr(arguments, name)} is not there yet ({why}): leave it out")
     typed = typed_values(arguments, TrainingOptions)
     document = None
-    if arguments.config_file is not None:
-        document = apply_overrides(read_document(arguments.config_file), arguments.set)
-    elif arguments.set:
-        document = apply_overrides(read_document(DEFAULT_CONFIG), arguments.set)
+    if arguments.config_file is not None or arguments.set:
+        chosen = _default_document() if arguments.config_file is None else read_document(arguments.config_file)
+        document = apply_overrides(chosen, arguments.set)
     if arguments.demo:
         from tierwave.demo import make_corpus
 
@@ -78,6 +85,7 @@ def _train(arguments: Any) -> int:
     if arguments.data_dir is None:
         raise UsageError("--data_dir is missing: name a folder of recordings, or try --demo")
 
+    import_tensorflow(debug=arguments.debug)
     from tierwave.sessions import Session, train
 
     on_terminal = sys.stdout.isatty()
@@ -102,8 +110,13 @@ def _train(arguments: Any) -> int:
         init_from=arguments.init_from,
         rewrite=on_terminal if arguments.verbose is None else not arguments.verbose,
     )
-    outcome = train(session, lambda: read_document(DEFAULT_CONFIG), say_line)
+    outcome = train(session, _default_document, say_line)
     return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+def _default_document() -> dict[str, Any]:
+    """default.config.json; installed without it, the same defaults from the family's config."""
+    return read_document(DEFAULT_CONFIG) if DEFAULT_CONFIG.exists() else {"model": "samplernn"}
 
 
 if __name__ == "__main__":

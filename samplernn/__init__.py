@@ -22,7 +22,27 @@ if TYPE_CHECKING:
     from samplernn.generate import SampleStream
     from samplernn.model import SampleRNN
 
-__all__ = ["Config", "build", "clipping", "dataset", "encoder", "generate", "overlap", "prefers_xla", "stages", "stream"]
+__all__ = [
+    "FOREIGN_OPTIONS",
+    "Config",
+    "build",
+    "clipping",
+    "dataset",
+    "encoder",
+    "generate",
+    "overlap",
+    "prefers_xla",
+    "stages",
+    "stream",
+]
+
+
+# Options of train.py that mean nothing to this family, and what they belong to.
+FOREIGN_OPTIONS = {
+    "tfr": "teacher forcing rates belong to the conditioning family",
+    "ss": "scheduled sampling belongs to the conditioning family",
+    "input_noise": "input noise belongs to the conditioning family",
+}
 
 
 def stages(config: Config) -> list[str]:

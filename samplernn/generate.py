@@ -57,9 +57,11 @@ class Sampler:
         self.top_k, self.top_p, self.draw = top_k, top_p, draw
         self.turn = self.config.top_frame if self.config.frame_sizes else PLAIN_BLOCK
         self.block_turns = max(1, BLOCK_SAMPLES // self.turn)
-        self.weights = tf.function(lambda: model.weights_in_effect(folded=True))
-        self._advance = tf.function(lambda codes, state, weights: model.features(codes, state, weights)[1])
-        self._stretch = tf.function(self.stretch, jit_compile=jit)
+        self.weights = tf.function(lambda: model.weights_in_effect(folded=True), autograph=False)
+        self._advance = tf.function(
+            lambda codes, state, weights: model.features(codes, state, weights)[1], autograph=False
+        )
+        self._stretch = tf.function(self.stretch, jit_compile=jit, autograph=False)
 
     def start(self, streams: int) -> Carry:
         """Before the first sample: silence behind, zero or learned state."""

@@ -262,7 +262,9 @@ class SampleRNN(keras.Model):
 
     def initial_state(self, batch: int | tf.Tensor) -> ModelState:
         """The state before the first sample of a recording, for `batch` lanes."""
-        stacks = [tier.stack for tier in self.tiers] or [self.sample_tier.stack]
+        stacks = [tier.stack for tier in self.tiers]
+        if self.sample_tier.stack is not None:
+            stacks.append(self.sample_tier.stack)
         return tuple(stack.initial_state(batch) for stack in stacks)
 
     def weights_in_effect(self, *, folded: bool) -> ModelWeights:
@@ -343,11 +345,10 @@ class SampleRNN(keras.Model):
                 for tap in range(frame)
             ]
         )
-        if condition is not None:
+        stack, stack_weights = self.sample_tier.stack, weights.sample.stack
+        if stack is None or stack_weights is None:
             return features + condition, tuple(states)
-        features, stack_state = self.sample_tier.stack.sequence(
-            features, state[0], weights.sample.stack, dropout_seed=dropout_seed
-        )
+        features, stack_state = stack.sequence(features, state[0], stack_weights, dropout_seed=dropout_seed)
         return features, (stack_state,)
 
     def perceptron(self, seen: tf.Tensor, weights: SampleWeights) -> tf.Tensor:
@@ -366,7 +367,8 @@ class SampleRNN(keras.Model):
         """Likelihood of a batch of windows, each lane going on from its state.
 
         batch: `inputs` int32 `[batch, overlap + time]`, `targets` int32 `[batch, time]`, `mask` float32 `[batch, time]`
-        (0 for padding), `reset` bool `[batch]` (true where a new recording starts). dropout_seed: given in training only. Loss in nats.
+        (0 for padding), `reset` bool `[batch]` (true where a new recording starts). dropout_seed: given in training
+        only. Loss in nats.
         """
         codes, mask = batch["inputs"], batch["mask"]
         state = reset_lanes(state, self.initial_state(tf.shape(codes)[0]), batch["reset"])

@@ -240,7 +240,8 @@ def test_learned_initial_state_gets_a_gradient_only_where_a_lane_is_reset():
         with tf.GradientTape() as tape:
             outcome, _ = outcome_of(model, state=state, reset=reset)
             loss = tf.reduce_sum(outcome.nats)
-        found = [float(tf.reduce_sum(tf.abs(g))) > 0 for g in tape.gradient(loss, initial, unconnected_gradients="zero")]
+        gradients = tape.gradient(loss, initial, unconnected_gradients="zero")
+        found = [float(tf.reduce_sum(tf.abs(gradient))) > 0 for gradient in gradients]
         assert found == [expected] * len(initial)
 
 

@@ -1,7 +1,7 @@
 """What the command lines share: flags made from a config model, errors in one sentence, exit codes.
 
 The only module of the package that parses flags, prints errors and knows exit codes; it knows no command line in
-particular, nor TensorFlow or audio.
+particular, nor audio; TensorFlow only how to import it quietly.
 """
 
 from __future__ import annotations
@@ -251,6 +251,32 @@ def _sentence(message: str) -> str:
 
 
 # Running ---------------------------------------------------------------------------------------------------------
+
+
+def import_tensorflow(*, debug: bool) -> None:
+    """Import TensorFlow without the lines it logs about drivers and instruction sets; `debug` lets them through.
+
+    Some of them are written before its log level is read, so the error stream itself is turned away meanwhile.
+    """
+    if debug:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # no error stream to keep clean
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import tensorflow
+
+        tensorflow.config.list_physical_devices()
+    finally:
+        os.dup2(kept, 2)
+        os.close(nowhere)
+        os.close(kept)
+
 
 _REMEDIES = {
     errno.ENOSPC: "free some space, and run the same command again",

@@ -349,6 +349,9 @@ class TrainingOptions(StrictModel):
     learning_rate: float = Field(
         0.001, gt=0, description="learning rate; on resume, where it is typed, it wins over the checkpoint's"
     )
+    epsilon: float | None = Field(
+        None, gt=0, description="the optimiser's epsilon; None: PRiSM's, 1e-4 for adam and 1e-5 for rmsprop"
+    )
     reduce_learning_rate_after: Positive | None = Field(
         None, description="from this epoch on, multiply the learning rate by exp(-0.1) each epoch"
     )

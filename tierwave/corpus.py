@@ -10,13 +10,13 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -25,13 +25,15 @@ from tierwave.errors import RunError
 
 Normalize = Literal["none", "corpus", "file"]
 Progress = Callable[[int, int], None]
+_T = TypeVar("_T")
 
 SILENCE_AMPLITUDE = 10.0 ** (-60.0 / 20.0)  # quieter samples count as silence in the statistics
 CLIPPED_AMPLITUDE = 0.999
+CACHE_FORMAT = 1  # raised when the same files would give another cache
 
 
 class Encoder(Protocol):
-    """How audio is kept: `encode` maps float32 `[samples]` to codes of a fixed dtype; its repr names it in the cache."""
+    """How audio is kept: maps float32 `[samples]` to codes of a fixed dtype; its repr names it in the cache."""
 
     def encode(self, audio: np.ndarray) -> np.ndarray:
         """Codes of `audio`."""
@@ -57,13 +59,17 @@ class Recording:
 
 @dataclass(frozen=True)
 class Corpus:
-    """All usable recordings of a folder, encoded. codes: flat, memory-mapped; left_out: (name, reason) of the rest."""
+    """All usable recordings of a folder, encoded. codes: flat, memory-mapped; left_out: (name, reason) of the rest.
+
+    What recordings and statistics say of levels holds before `normalize`; gain is what "corpus" multiplied with.
+    """
 
     recordings: tuple[Recording, ...]
     left_out: tuple[tuple[str, str], ...]
     sample_rate: int
     gain: float
     codes: np.ndarray
+    normalize: Normalize = "none"
 
     @property
     def samples(self) -> int:
@@ -100,6 +106,7 @@ class Corpus:
             "dc": mean([recording.dc for recording in self.recordings]),
             "silent_share": mean([recording.silent_share for recording in self.recordings]),
             "clipped_share": mean([recording.clipped_share for recording in self.recordings]),
+            "normalize": self.normalize,
             "gain": self.gain,
             "left_out": [list(pair) for pair in self.left_out],
         }
@@ -108,14 +115,25 @@ class Corpus:
         """What in the sound would spoil training, one sentence each."""
         found = self.statistics()
         warnings = []
-        peak = found["peak"] * (self.gain if np.isfinite(self.gain) else 1.0)
-        if self.gain == 1.0 and peak < 0.1:
+        if self.normalize == "none" and found["peak"] < 0.1:
             warnings.append(
                 f"The loudest sample is {found['peak']:.3f} of full scale, so most levels are never used: "
                 'set "normalize": "corpus" in the config (or --set normalize=corpus).'
             )
-        if abs(found["dc"]) > 0.01:
-            warnings.append(f"The recordings have a DC offset of {found['dc']:+.3f}: remove it with a high-pass filter.")
+        # Offsets of either sign are as bad, and must not cancel.
+        if sum(abs(recording.dc) * recording.samples for recording in self.recordings) > 0.01 * self.samples:
+            worst = max(self.recordings, key=lambda recording: abs(recording.dc))
+            warnings.append(
+                f"The recordings have a DC offset, most of all {worst.name} ({worst.dc:+.3f}): "
+                "remove it with a high-pass filter."
+            )
+        low = [recording for recording in self.recordings if recording.file_rate < self.sample_rate]
+        if low:
+            warnings.append(
+                f"{len(low)} of {len(self.recordings)} recordings (such as {low[0].name}, {low[0].file_rate} Hz) have "
+                f"no treble at {self.sample_rate} Hz: train at {min(recording.file_rate for recording in low)} Hz, or "
+                "without them."
+            )
         if found["silent_share"] > 0.3:
             warnings.append(
                 f"{found['silent_share']:.0%} of the corpus is silence, and silence is what a network learns first: "
@@ -133,9 +151,14 @@ class Corpus:
 def summary(corpus: Corpus) -> str:
     """The statistics in a few readable lines."""
     found = corpus.statistics()
-    rates = ", ".join(f"{rate} Hz x {count}" for rate, count in sorted(found["file_rates"].items(), key=lambda x: int(x[0])))
+    rates = ", ".join(
+        f"{rate} Hz x {count}" for rate, count in sorted(found["file_rates"].items(), key=lambda pair: int(pair[0]))
+    )
     seconds = corpus.samples / corpus.sample_rate
-    length = f"{seconds / 3600:.2f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"
+    if seconds >= 3600:
+        length = f"{seconds / 3600:.2f} h"
+    else:
+        length = f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"
     lines = [
         f"Corpus: {found['files']} recordings, {length} at {corpus.sample_rate} Hz (files: {rates})",
         f"  peak {found['peak']:.3f}, RMS {20 * np.log10(max(found['rms'], 1e-9)):.1f} dBFS, DC {found['dc']:+.4f}, "
@@ -157,8 +180,9 @@ def load_corpus(
     """Decode, resample, mix down and encode every recording under `folder`, or take it from the cache.
 
     sample_rate: None takes the recordings' own, if they agree. normalize: "corpus" scales everything by one gain so
-    that the loudest peak is 1; "file" maps every file's [min, max] to [-1, 1] as the original SampleRNN did.
-    progress(done, total) counts files. Raises RunError if no recording is usable or the rates differ.
+    that the loudest peak is 1; "file" maps every file's [min, max] to [-1, 1] as the original SampleRNN did; both
+    decode twice. progress(done, total) counts files, in each pass. Raises RunError if no recording is usable, the
+    rates differ or the cache is damaged, UsageError if there is no such folder.
     """
     root = Path(folder)
     files = find_audio([root])
@@ -168,12 +192,15 @@ def load_corpus(
             f"no recording was found under {root}: put wav, flac, ogg, mp3, aiff or m4a files there, or name another "
             "folder with --data_dir"
         )
-    infos, left_out = _probe_all(files, base)
-    rate = sample_rate or _common_rate(infos, left_out, root)
-    key = _cache_key(files, base, rate, repr(encoder), normalize)
-    place = Path(cache_dir) / key
-    if not (place / "corpus.json").exists():
-        _build(place, infos, left_out, base, rate, encoder, normalize, progress)
+    # To probe what only ffmpeg reads is to decode it, so nothing is probed that need not be.
+    probed = None
+    if sample_rate is None:
+        probed = _probe_all(files, base)
+        sample_rate = _common_rate(*probed, root)
+    place = Path(cache_dir) / _cache_key(files, base, sample_rate, repr(encoder), normalize)
+    if not place.exists():
+        infos, left_out = probed or _probe_all(files, base)
+        _build(place, infos, left_out, root, sample_rate, encoder, normalize, progress)
     return _open(place, root)
 
 
@@ -186,17 +213,13 @@ def _probe_all(files: Sequence[Path], base: Path) -> tuple[list[AudioInfo], list
         try:
             info = probe(path)
         except AudioError as error:
-            return _name(path, base), _reason(error, path)
+            return _name(path, base), error.reason
         return info if info.frames > 1 else (_name(path, base), f"it holds {info.frames} samples")
 
     with ThreadPoolExecutor() as pool:
         results = list(pool.map(attempt, files))
     infos = [result for result in results if isinstance(result, AudioInfo)]
     return infos, [result for result in results if not isinstance(result, AudioInfo)]
-
-
-def _reason(error: Exception, path: Path) -> str:
-    return str(error).replace(f"{path}: ", "").replace(str(path), path.name)
 
 
 def _common_rate(infos: Sequence[AudioInfo], left_out: Sequence[tuple[str, str]], root: Path) -> int:
@@ -220,7 +243,7 @@ def _nothing_usable(root: Path, left_out: Sequence[tuple[str, str]]) -> RunError
 
 def _cache_key(files: Sequence[Path], base: Path, rate: int, encoding: str, normalize: str) -> str:
     described = [[_name(path, base), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-    text = json.dumps([str(base.resolve()), described, rate, encoding, normalize])
+    text = json.dumps([CACHE_FORMAT, str(base.resolve()), described, rate, encoding, normalize])
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
@@ -232,6 +255,8 @@ class _Levels:
         self.low, self.high, self.silent, self.clipped = np.inf, -np.inf, 0, 0
 
     def add(self, block: np.ndarray) -> None:
+        if not len(block):
+            return
         magnitude = np.abs(block)
         self.samples += len(block)
         self.total += float(np.sum(block, dtype=np.float64))
@@ -245,104 +270,115 @@ class _Levels:
         return max(abs(self.low), abs(self.high))
 
 
-def _measure(path: Path, rate: int) -> _Levels:
+def _decode(info: AudioInfo, rate: int, keep: Callable[[np.ndarray], None] | None = None) -> _Levels | str:
+    """A file's levels, its blocks given to `keep` on the way, or why it cannot be used."""
     levels = _Levels()
-    for block in read_blocks(path, rate):
-        if len(block):
+    try:
+        for block in read_blocks(info.path, rate):
             levels.add(block)
-    return levels
+            if keep is not None:
+                keep(block)
+    except AudioError as error:
+        return error.reason
+    if levels.samples < 2:
+        return f"it holds {levels.samples} samples"
+    # A constant is silent too, however far from zero.
+    return levels if levels.high - levels.low >= 2 * SILENCE_AMPLITUDE else "it is silent"
 
 
 def _build(
     place: Path,
     infos: Sequence[AudioInfo],
     left_out: Sequence[tuple[str, str]],
-    base: Path,
+    root: Path,
     rate: int,
     encoder: Encoder,
     normalize: Normalize,
     progress: Progress | None,
 ) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
-    done = 0
+    """Make the cache folder `place`, whole or not at all."""
+    base = root if root.is_dir() else root.parent
+    work = place.parent / f".{place.name}.{uuid.uuid4().hex}"
+    work.mkdir(parents=True)
+
+    def part(index: int) -> Path:
+        return work / f"{index}.part"
 
     def measure(info: AudioInfo) -> _Levels | str:
-        try:
-            levels = _measure(info.path, rate)
-        except AudioError as error:
-            return _reason(error, info.path)
-        if levels.samples < 2:
-            return f"it holds {levels.samples} samples"
-        return levels if levels.peak >= SILENCE_AMPLITUDE else "it is silent"
+        return _decode(info, rate)
 
-    def encode(item: tuple[int, AudioInfo, _Levels]) -> tuple[int, str]:
-        nonlocal done
-        index, info, levels = item
-        digest, samples = hashlib.blake2b(digest_size=16), 0
-        with open(work / f"{index}.part", "wb") as part:
-            for block in read_blocks(info.path, rate):
-                if normalize == "file":
-                    block = (block - levels.low) * np.float32(2.0 / max(levels.high - levels.low, 1e-9)) - 1.0
-                codes = encoder.encode(block * np.float32(gain))
-                part.write(codes.tobytes())
-                digest.update(codes.tobytes())
-                samples += len(codes)
-        done += 1
-        if progress is not None:
-            progress(done, len(usable))
-        return samples, digest.hexdigest()
+    def encode(index: int, info: AudioInfo, measured: _Levels | str | None) -> tuple[_Levels, str] | str:
+        if isinstance(measured, str):
+            return measured
+        digest = hashlib.blake2b(digest_size=16)
+        with open(part(index), "wb") as file:
+
+            def keep(block: np.ndarray) -> None:
+                if normalize == "file" and measured is not None:
+                    block = (block - measured.low) * np.float32(2.0 / (measured.high - measured.low)) - 1.0
+                codes = encoder.encode(block * np.float32(gain)).tobytes()
+                digest.update(codes)
+                file.write(codes)
+
+            levels = _decode(info, rate, keep)
+        return levels if isinstance(levels, str) else (levels, digest.hexdigest())
+
+    def counted(results: Iterator[_T]) -> Iterator[_T]:
+        for done, result in enumerate(results, 1):
+            if progress is not None:
+                progress(done, len(infos))
+            yield result
 
     try:
         with ThreadPoolExecutor() as pool:
-            measured = list(pool.map(measure, infos))
-            unusable = [
-                (_name(info.path, base), found)
-                for info, found in zip(infos, measured, strict=True)
-                if isinstance(found, str)
-            ]
-            usable = [
-                (info, found) for info, found in zip(infos, measured, strict=True) if isinstance(found, _Levels)
-            ]
-            all_left_out = sorted([*left_out, *unusable])
-            if not usable:
-                raise _nothing_usable(base, all_left_out)
-            gain = 1.0 / max(levels.peak for _, levels in usable) if normalize == "corpus" else 1.0
-            encoded = list(pool.map(encode, [(index, *pair) for index, pair in enumerate(usable)]))
-        recordings, offset = [], 0
+            scales: list[_Levels | str | None] = [None] * len(infos)
+            if normalize != "none":
+                scales = list(counted(pool.map(measure, infos)))
+            peaks = [levels.peak for levels in scales if isinstance(levels, _Levels)]
+            gain = 1.0 / max(peaks) if normalize == "corpus" and peaks else 1.0
+            encoded = list(counted(pool.map(encode, range(len(infos)), infos, scales)))
+        recordings, unusable, offset = [], list(left_out), 0
         with open(work / "codes.bin", "wb") as flat:
-            for index, ((info, levels), (samples, digest)) in enumerate(zip(usable, encoded, strict=True)):
-                with open(work / f"{index}.part", "rb") as part:
-                    shutil.copyfileobj(part, flat, 1 << 22)
-                os.remove(work / f"{index}.part")
-                recordings.append(
-                    Recording(
-                        name=_name(info.path, base),
-                        offset=offset,
-                        samples=samples,
-                        digest=digest,
-                        file_rate=info.sample_rate,
-                        channels=info.channels,
-                        peak=levels.peak,
-                        dc=levels.total / levels.samples,
-                        rms=(levels.squares / levels.samples) ** 0.5,
-                        silent_share=levels.silent / levels.samples,
-                        clipped_share=levels.clipped / levels.samples,
+            for index, (info, result) in enumerate(zip(infos, encoded, strict=True)):
+                name = _name(info.path, base)
+                if isinstance(result, str):
+                    unusable.append((name, result))
+                else:
+                    levels, digest = result
+                    with open(part(index), "rb") as file:
+                        shutil.copyfileobj(file, flat, 1 << 22)
+                    recordings.append(
+                        Recording(
+                            name=name,
+                            offset=offset,
+                            samples=levels.samples,
+                            digest=digest,
+                            file_rate=info.sample_rate,
+                            channels=info.channels,
+                            peak=levels.peak,
+                            dc=levels.total / levels.samples,
+                            rms=(levels.squares / levels.samples) ** 0.5,
+                            silent_share=levels.silent / levels.samples,
+                            clipped_share=levels.clipped / levels.samples,
+                        )
                     )
-                )
-                offset += samples
+                    offset += levels.samples
+                part(index).unlink(missing_ok=True)
+        if not recordings:
+            raise _nothing_usable(root, sorted(unusable))
         document = {
             "sample_rate": rate,
+            "normalize": normalize,
             "gain": gain,
             "dtype": str(encoder.encode(np.zeros(1, np.float32)).dtype),
-            "left_out": all_left_out,
+            "left_out": sorted(unusable),
             "recordings": [asdict(recording) for recording in recordings],
         }
         (work / "corpus.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
         try:
             os.replace(work, place)
         except OSError:
-            if not (place / "corpus.json").exists():  # else another process has built the same cache meanwhile
+            if not place.exists():  # else another process has built the same cache meanwhile
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -355,12 +391,9 @@ def _open(place: Path, root: Path) -> Corpus:
         recordings = tuple(Recording(**entry) for entry in document["recordings"])
         if len(codes) != sum(recording.samples for recording in recordings):
             raise ValueError("codes.bin has another length than corpus.json says")
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"the cache {place} of {root} is damaged ({error}): delete that folder, it is made anew") from None
-    return Corpus(
-        recordings,
-        tuple((name, reason) for name, reason in document["left_out"]),
-        document["sample_rate"],
-        document["gain"],
-        codes,
-    )
+        left_out = tuple((name, reason) for name, reason in document["left_out"])
+        return Corpus(
+            recordings, left_out, document["sample_rate"], document["gain"], codes, document["normalize"]
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"the cache {place} of {root} is damaged ({error}): delete it, and it is made anew") from None

@@ -1,7 +1,7 @@
 """Lanes of windows: how spans of a corpus reach the training step.
 
-An epoch is laid out as `lanes` parallel readers. The spans, in an order drawn from (seed, epoch), are joined into one
-row of windows, and the row is cut into `lanes` equal pieces: every lane does the same work, even with five long files
+An epoch is laid out as `lanes` parallel readers. The spans, in an order drawn from (seed, epoch), are joined into a
+ring of windows, and the ring is cut into `lanes` equal pieces: every lane does the same work, even with five long files
 and 64 lanes, and nothing is dropped. A lane reads from window to window, its recurrent state carried along and reset
 where a span begins or the lane does; a span's last window is padded and masked.
 
@@ -53,6 +53,7 @@ class LaneWindows:
     ):
         self.codes, self.window, self.overlap, self.silence = corpus.codes, window, overlap, silence
         self.seed, self.shuffled, self.whole_spans = seed, shuffled, whole_spans
+        self._latest: tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray]] | None = None
         offsets = np.array([corpus.recordings[span.recording].offset for span in spans], np.int64)
         self._first = offsets + np.array([span.start for span in spans], np.int64)
         self._last = offsets + np.array([span.stop for span in spans], np.int64)
@@ -68,28 +69,29 @@ class LaneWindows:
             self.steps = -(-self.windows // self.lanes)
 
     def layout(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(span, window within the span, reset), each `[steps, lanes]`; span is `IDLE` where a lane has no more work."""
+        """(span, window within the span, reset), each `[steps, lanes]`; span is `IDLE` where a lane has no work."""
         span = np.full([self.steps, self.lanes], IDLE, np.int64)
         place = np.zeros([self.steps, self.lanes], np.int64)
         if self.whole_spans:
             for lane, entries in enumerate(self._whole):
                 for step, (number, within) in enumerate(entries):
                     span[step, lane], place[step, lane] = number, within
-            reset = place == 0
-            return span, place, reset
-        order = np.arange(len(self._windows))
+            return span, place, (place == 0) & (span != IDLE)
+        order, turn = np.arange(len(self._windows)), 0
         if self.shuffled:
-            order = np.random.default_rng([self.seed, 3, epoch]).permutation(len(order))
+            rng = np.random.default_rng([self.seed, 3, epoch])
+            order = rng.permutation(len(order))
+            turn = int(rng.integers(self.windows))  # else a single span would be cut in the same places every epoch
         counts = self._windows[order]
         row_span = np.repeat(order, counts)
         row_place = np.arange(self.windows) - np.repeat(np.cumsum(counts) - counts, counts)
         bounds = np.arange(self.lanes + 1) * self.windows // self.lanes
         at = bounds[:-1][None, :] + np.arange(self.steps)[:, None]
         busy = at < bounds[1:][None, :]
-        at = np.minimum(at, self.windows - 1)
+        at = (at + turn) % self.windows
         span[busy], place[busy] = row_span[at][busy], row_place[at][busy]
-        reset = place == 0
-        reset[0] = True
+        reset = (place == 0) & busy
+        reset[0] |= busy[0]
         return span, place, reset
 
     def batch(self, layout: tuple[np.ndarray, np.ndarray, np.ndarray], step: int) -> tuple[np.ndarray, ...]:
@@ -108,12 +110,15 @@ class LaneWindows:
         targets int32 `[lanes, window]` are the inputs after the overlap."""
         import tensorflow as tf
 
-        layout = self.layout(epoch)
         total, lanes = self.overlap + self.window, self.lanes
 
         def assemble(step: tf.Tensor) -> dict[str, tf.Tensor]:
+            # TensorFlow never lets go of a function given to numpy_function: it must not hold the epoch's layout.
             inputs, mask, reset = tf.numpy_function(
-                lambda step: self.batch(layout, step), [step], [tf.int32, tf.float32, tf.bool], stateful=False
+                lambda step: self.batch(self._remembered(epoch), step),
+                [step],
+                [tf.int32, tf.float32, tf.bool],
+                stateful=False,
             )
             inputs = tf.ensure_shape(inputs, [lanes, total])
             return {
@@ -125,6 +130,12 @@ class LaneWindows:
 
         steps = tf.data.Dataset.range(first_step, self.steps)
         return steps.map(assemble, num_parallel_calls=2, deterministic=True).prefetch(8)
+
+    def _remembered(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The layout of the epoch that is being read, made once."""
+        if self._latest is None or self._latest[0] != epoch:
+            self._latest = epoch, self.layout(epoch)
+        return self._latest[1]
 
     def span_of(self, step: int, lane: int) -> int:
         """Which span lane `lane` reads at `step` of an unshuffled layout (`IDLE` for none)."""
@@ -144,8 +155,8 @@ def lane_warnings(windows: LaneWindows, batch_size: int) -> list[str]:
     warnings = []
     if windows.windows < batch_size:
         warnings.append(
-            f"The corpus has {windows.windows} windows of {windows.window} samples, fewer than batch_size {batch_size}: "
-            f"{windows.lanes} lanes are used. Add recordings, or shorten seq_len."
+            f"The corpus has {windows.windows} windows of {windows.window} samples, fewer than batch_size "
+            f"{batch_size}: {windows.lanes} lanes are used. Add recordings, or shorten seq_len."
         )
     elif windows.steps < 4:
         warnings.append(

@@ -91,9 +91,7 @@ def draw_categorical(
     return block * width + code
 
 
-def _tempered(
-    logits: tf.Tensor, uniform: tf.Tensor, temperature: tf.Tensor | float
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _tempered(logits: tf.Tensor, uniform: tf.Tensor, temperature: tf.Tensor | float) -> tuple[tf.Tensor, tf.Tensor]:
     """Unnormalised probabilities (the largest is 1) and the uniform numbers to search them with.
 
     At temperature 0 only the most likely entries keep a weight, and a uniform number of 0 finds the first of them.
@@ -245,9 +243,7 @@ def draw_mixture(
     # The temperature leaves the weights alone, unless it is 0.
     greedy = _beside(temperature, logits) < GREEDY
     peak = tf.reduce_max(logits, axis=-1, keepdims=True)
-    weights = tf.where(
-        greedy, tf.cast(logits >= peak, tf.float32), tf.exp((logits - peak) * (1.0 + bias))
-    )
+    weights = tf.where(greedy, tf.cast(logits >= peak, tf.float32), tf.exp((logits - peak) * (1.0 + bias)))
     which = tf.where(greedy[..., 0], 0.0, uniform[..., 0])
     component, _ = _search(weights, which * tf.reduce_sum(weights, axis=-1))
     chosen = tf.one_hot(component, logits.shape[-1])
@@ -273,10 +269,11 @@ def stream_seeds(seed: int, streams: int) -> np.ndarray:
 
     Any Python integer is a seed; those equal modulo 2^64 are the same.
     """
-    low, high = (tf.constant((seed >> shift) & 0xFFFFFFFF, tf.uint32) for shift in (0, 32))
-    index = tf.range(streams, dtype=tf.int32)
-    first, second = _threefry(low, high, tf.bitcast(index, tf.uint32), tf.zeros_like(index, tf.uint32))
-    return tf.bitcast(tf.stack([first, second], axis=-1), tf.int32).numpy()
+    with tf.init_scope():  # eager even where a graph is being traced
+        low, high = (tf.constant((seed >> shift) & 0xFFFFFFFF, tf.uint32) for shift in (0, 32))
+        index = tf.bitcast(tf.range(streams, dtype=tf.int32), tf.uint32)
+        first, second = _threefry(low, high, index, tf.zeros_like(index))
+        return tf.bitcast(tf.stack([first, second], axis=-1), tf.int32).numpy()
 
 
 def counter_uniform(seeds: tf.Tensor, position: tf.Tensor | int, count: int) -> tf.Tensor:
@@ -308,7 +305,9 @@ def standard_normal(uniform: tf.Tensor) -> tf.Tensor:
 
     A uniform number stands for the middle of its step of 2^-24: symmetric about 0 and never infinite (at most 5.4).
     """
-    return math.sqrt(2.0) * tf.math.erfinv((2.0 * uniform - 1.0) + 2.0**-24)
+    centred = (uniform - 0.5) + 2.0**-25
+    # The tail on the nearer side: exact in float32, where 1 minus it would round to 1.
+    return -tf.sign(centred) * tf.math.ndtri(0.5 - tf.abs(centred))
 
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))

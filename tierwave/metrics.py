@@ -156,7 +156,9 @@ def log_spectral_distance(first: np.ndarray, second: np.ndarray) -> float:
     """Root mean square difference of two spectra [bins] in dB, such as `average_spectrum` gives."""
     first, second = np.asarray(first), np.asarray(second)
     if first.shape != second.shape:
-        raise ValueError(f"spectra of {first.shape} and {second.shape} bins cannot be compared; use one n_fft and rate.")
+        raise ValueError(
+            f"spectra of {first.shape} and {second.shape} bins cannot be compared; use one n_fft for both."
+        )
     return float(np.sqrt(np.mean(np.square(first - second))))
 
 
@@ -169,8 +171,8 @@ class Description:
     offset: the mean amplitude (DC)
     clipped_share: of samples at or beyond full scale
     centroid_hz: the power-weighted mean frequency; 0 for silence
-    flatness: of the spectrum of 20 ms, median over those that sound: 0 for a tone, 0.56 for white noise; 0 for silence
-    crest: peak over root mean square in 20 ms, median over those that sound: 1.4 for a tone, 3 for noise, more for clicks
+    flatness: of the spectrum of 20 ms, median over those that sound: 0 for a tone, 0.56 for white noise
+    crest: peak over root mean square in 20 ms, median over those that sound: 1.4 for a tone, 3 for white noise
     silent_share: of stretches of 20 ms below -60 dBFS
     stuck_share: of stretches of 20 ms that stand still at another value than 0
     longest_stuck_seconds: the longest run of one and the same value
@@ -202,7 +204,7 @@ def describe(audio: np.ndarray, sample_rate: int) -> Description:
     """
     audio = _checked_audio(audio)
     threshold = 10.0 ** (SILENCE_DBFS / 10.0)
-    length = min(len(audio), max(2, round(_FRAME_SECONDS * sample_rate)))
+    length = max(2, min(len(audio), round(_FRAME_SECONDS * sample_rate)))
     window = np.hanning(length + 2)[1:-1]
     frequencies = np.fft.rfftfreq(length, 1.0 / sample_rate)
     spectrum = np.zeros(len(frequencies))

@@ -57,12 +57,14 @@ def sound_picture(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     audio = _checked(audio)
     curves = curves or {}
     seconds = len(audio) / sample_rate
     heights = [1.0, 2.6, *(0.7 for _ in curves)]
-    figure = Figure(figsize=(11.0, 1.55 * sum(heights) + 0.9), dpi=110, layout="constrained")
+    size = (11.0, 1.55 * sum(heights) + 0.9)
+    figure = Figure(figsize=size, dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     if title:
@@ -162,10 +164,7 @@ def _draw_spectrogram(axis: Axes, audio: np.ndarray, sample_rate: int) -> None:
 
 def _draw_curve(axis: Axes, name: str, times: np.ndarray, values: np.ndarray, colour: str) -> None:
     axis.plot(times, values, color=colour, linewidth=1.5)
-    axis.text(
-        0.006, 0.9, name, transform=axis.transAxes, va="top", color=colour, parse_math=False,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
-    )  # fmt: skip
+    axis.set_title(name, loc="left", fontsize=10, color=colour, pad=4, parse_math=False)
     axis.grid(color=_GRID, linewidth=0.6)
     axis.margins(y=0.15)
     axis.locator_params(axis="y", nbins=4)
@@ -178,6 +177,6 @@ def _write_whole(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or error
-        raise RunError(f"cannot write the picture {path}: {reason}; choose a folder that exists and has room.") from error
+        raise RunError(f"cannot write the picture {path}: {reason}; choose a folder with room that exists.") from error
     finally:
         temporary.unlink(missing_ok=True)

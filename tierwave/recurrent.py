@@ -294,7 +294,7 @@ class Recurrent(NormalisableLayer):
 
     cell: "gru" or "lstm". reset: where a GRU applies its reset gate; "after" the recurrent product (Keras, cuDNN,
     PRiSM) or "before" it (Cho et al. 2014, the original SampleRNN). forget_bias: initial LSTM forget bias (1 in Keras,
-    3 in the original). With `weight_norm`, kernel and recurrent kernel are normalised per column, that is per gate unit.
+    3 in the original). With `weight_norm` both kernels are normalised per column, that is per gate unit.
     """
 
     def __init__(

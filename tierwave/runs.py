@@ -20,7 +20,7 @@ import contextlib
 import json
 import os
 import re
-import tempfile
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -50,16 +50,17 @@ class CheckpointEntry:
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or none: temporary name, flush to disk, move into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    # Not by tempfile, whose files nobody else may read.
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with open(temporary, "x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.remove(name)
+            temporary.unlink()
         raise
 
 
@@ -85,10 +86,16 @@ class Run:
 
     @property
     def checkpoints(self) -> list[CheckpointEntry]:
-        """Checkpoints whose files are there, oldest first."""
+        """Checkpoints whose files are there, in the order in which they were written.
+
+        That is not always by step: training may go on from an earlier one, and what it writes then is the newest.
+        """
         path = self.folder / "checkpoints.json"
-        entries = [CheckpointEntry(**entry) for entry in self.read("checkpoints.json")] if path.exists() else []
-        return sorted((entry for entry in entries if self.is_there(entry.name)), key=lambda entry: entry.step)
+        try:
+            entries = [CheckpointEntry(**entry) for entry in self.read("checkpoints.json")] if path.exists() else []
+        except TypeError as error:
+            raise RunError(f"{path} is damaged ({error}): name another run, or train anew") from None
+        return [entry for entry in entries if self.is_there(entry.name)]
 
     def is_there(self, name: str) -> bool:
         """Whether both files of a checkpoint exist."""
@@ -184,7 +191,7 @@ def find_checkpoint(path: str | Path, *, best: bool = False) -> tuple[Run, Check
 
 @contextlib.contextmanager
 def only_training(logdir_root: Path, identity: str) -> Iterator[None]:
-    """Hold the lock of an id; RunError if another training holds it. The lock goes with the process, however it ends."""
+    """Hold the lock of an id; RunError if another training holds it. It goes with the process, however that ends."""
     folder = Path(logdir_root) / identity
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -209,20 +216,24 @@ def only_training(logdir_root: Path, identity: str) -> Iterator[None]:
 
 
 def _lock(handle: Any) -> bool:
+    """Whether no other process has the lock."""
     try:
         import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except ImportError:  # Windows
         import msvcrt
 
+        os.lseek(handle.fileno(), 1 << 30, os.SEEK_SET)  # behind the text, which others could not read otherwise
         try:
-            handle.seek(0)
             msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
         except OSError:
             return False
-    except OSError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
+    except OSError:  # a file system without locks must not keep anyone from training
+        pass
     return True
 
 

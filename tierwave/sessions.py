@@ -105,6 +105,7 @@ def train(session: Session, default_document: Callable[[], dict[str, Any]], say_
             assert resumed is not None
             _refuse_other_architecture(document, stored, family, resumed[0], session)
             options = resolve_training(session.typed, stored, str(resumed[0].folder / CONFIG_NAME))
+        _refuse_foreign_options(options, family)
         return _train(session, family, config, options, resumed, say_line)
 
 
@@ -130,6 +131,13 @@ def _refuse_other_architecture(
             f"the run {run.folder} was trained with another config ({'; '.join(changes)}): give this one another --id, "
             "or train from the run's weights with --init_from, or start over with --resume False"
         )
+
+
+def _refuse_foreign_options(options: TrainingOptions, family: ModuleType) -> None:
+    for name, why in family.FOREIGN_OPTIONS.items():
+        value = getattr(options, name)
+        if value != TrainingOptions.model_fields[name].default:
+            raise UsageError(f"--{name} {value} does nothing for this model ({why}): leave it out")
 
 
 def _train(

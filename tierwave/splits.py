@@ -1,8 +1,9 @@
 """Which parts of the recordings are trained on and which are held out.
 
 By source recording where there are enough of them; else by several stretches spread over each recording, with guard
-gaps around them. Chunks cut from one recording are put back on its timeline first, overlaps included, so that no
-held-out sample is trained on under another file name. Knows positions only, nothing of windows or networks.
+gaps around them. Chunks cut from one recording are put back on its timeline first, overlaps included, and so are
+copies of a recording, so that no held-out sample is trained on under another file name. Knows positions only, nothing
+of windows or networks.
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 from natsort import natsorted
 
-from tierwave.corpus import Corpus
+from tierwave.corpus import SILENCE_AMPLITUDE, Corpus
 from tierwave.errors import RunError
 
 FEWEST_SOURCES = 30  # below this, holding out whole recordings measures which ones were drawn
 MOST_STRETCHES = 5  # per recording and part
 SHORTEST_STRETCH_SECONDS = 1.0  # more than one stretch only if each can be this long
 LONGEST_GUARD_SECONDS = 0.25
+OVERLAP_PAIRS = 4  # neighbouring chunks that are compared
+LEAST_OVERLAP = 32  # samples; fewer are alike by chance
+LEAST_CORRELATION = 0.5  # of an overlap; resampling by chunks shifts them by up to half a sample: 0.64 for white noise
 _CHUNK_NAME = re.compile(r"^(?P<stem>.+)_chunk_(?P<number>\d+)$")
 
 Read = Callable[[int], np.ndarray]
@@ -68,7 +73,7 @@ class Split:
 
 
 class Source(NamedTuple):
-    """One original recording: its files in order and where on its timeline each begins, in samples."""
+    """One original recording: its files and where on its timeline each begins, in samples."""
 
     recordings: tuple[int, ...]
     starts: tuple[int, ...]
@@ -76,66 +81,82 @@ class Source(NamedTuple):
 
 
 def find_sources(corpus: Corpus, read: Read) -> list[Source]:
-    """Group chunk files (`<stem>_chunk_<n>`) by the recording they were cut from; every other file is its own source.
+    """Group chunk files (`<stem>_chunk_<n>`) by the recording they were cut from, with that recording if it is there
+    too, and files of the same content; every other file is its own source.
 
     read(index) gives a recording as float32 `[samples]`; it is needed to measure how far neighbouring chunks overlap.
     """
-    groups: dict[str, list[tuple[int, int]]] = {}
-    for index, recording in enumerate(corpus.recordings):
-        path = PurePosixPath(recording.name)
-        match = _CHUNK_NAME.match(path.stem)
-        key = f"{path.parent}/{match['stem']}_chunk_*" if match else recording.name
-        groups.setdefault(key, []).append((int(match["number"]) if match else 0, index))
-    sources = []
-    for key in natsorted(groups):
-        chunks = sorted(groups[key])
-        lengths = [corpus.recordings[index].samples for _, index in chunks]
-        hop = max(lengths)
-        if len(chunks) > 1:
-            hop -= _overlap(chunks, lengths, read, corpus.sample_rate)
-        starts = [number * hop for number, _ in chunks]
-        origin = starts[0]
-        sources.append(
-            Source(
-                tuple(index for _, index in chunks),
-                tuple(start - origin for start in starts),
-                max(start - origin + length for start, length in zip(starts, lengths, strict=True)),
-            )
-        )
-    return sources
+    paths = [PurePosixPath(recording.name) for recording in corpus.recordings]
+    by_text = sorted(range(len(paths)), key=lambda index: str(paths[index]))
+    order = natsorted(by_text, key=lambda index: str(paths[index]))
+    chunks: dict[tuple[PurePosixPath, str], list[tuple[int, int]]] = {}
+    whole: list[int] = []
+    for index in order:
+        match = _CHUNK_NAME.match(paths[index].stem)
+        if match:
+            chunks.setdefault((paths[index].parent, match["stem"]), []).append((int(match["number"]), index))
+        else:
+            whole.append(index)
+    placed: dict[Hashable, list[tuple[int, int]]] = {}
+    chunked, uncut = {stem for _, stem in chunks}, {paths[index].stem for index in whole}
+    for (folder, stem), numbered in chunks.items():
+        hop = _hop(sorted(numbered, key=itemgetter(0)), corpus, read)
+        key = stem if stem in uncut else (folder, stem)
+        placed.setdefault(key, []).extend((round(number * hop), index) for number, index in numbered)
+    for index in whole:
+        stem = paths[index].stem
+        placed.setdefault(stem if stem in chunked else (corpus.recordings[index].digest,), []).append((0, index))
+    return [_source(sorted(files, key=itemgetter(0)), corpus) for files in placed.values()]
 
 
-def _overlap(chunks: Sequence[tuple[int, int]], lengths: Sequence[int], read: Read, rate: int) -> int:
-    """The largest overlap measured between neighbouring chunks, in samples (0 if they do not overlap).
+def _source(files: Sequence[tuple[int, int]], corpus: Corpus) -> Source:
+    """Close the gaps between (start, recording) pairs, where chunks were left out as silent."""
+    starts, end, gaps = [], 0, 0
+    for start, index in files:
+        gaps = max(gaps, start - end)
+        starts.append(start - gaps)
+        end = max(end, start - gaps + corpus.recordings[index].samples)
+    return Source(tuple(index for _, index in files), tuple(starts), end)
 
-    The beginning of a chunk is looked for in the one before by normalised cross-correlation.
+
+def _hop(chunks: Sequence[tuple[int, int]], corpus: Corpus, read: Read) -> float:
+    """Samples from the start of a chunk to that of the next, by its number: measured, or their length where neighbours
+    do not overlap.
+
+    At every lag the end of a chunk is compared with the beginning of its neighbour; the lag that explains most counts.
     """
-    pairs = [
-        place for place in range(len(chunks) - 1) if chunks[place + 1][0] == chunks[place][0] + 1 and lengths[place] > 1
-    ]
-    found = 0
-    for place in pairs[:: max(1, len(pairs) // 8)][:8]:
-        before, after = read(chunks[place][1]), read(chunks[place + 1][1])
-        probe = after[: min(len(after) // 2, rate // 4)].astype(np.float64)
-        lag = _find(before.astype(np.float64), probe)
-        if lag is not None:
-            found = max(found, len(before) - lag)
-    return min(found, max(lengths) - 1)
+    length = max(corpus.recordings[index].samples for _, index in chunks)
+    gaps = [after - before for (before, _), (after, _) in zip(chunks, chunks[1:], strict=False)]
+    gap = min((gap for gap in gaps if gap), default=0)
+    pairs = [place for place, each in enumerate(gaps) if each == gap]
+    if not gap:
+        return length
+    evidence, compared = np.zeros(length), np.zeros(length)
+    for place in pairs[:: -(-len(pairs) // OVERLAP_PAIRS)]:
+        before, after = (read(chunks[each][1]).astype(np.float64) for each in (place, place + 1))
+        likelihood, overlap = _compare(before - before.mean(), after - after.mean())
+        evidence[: len(before)] += likelihood
+        compared[: len(before)] += overlap
+    lag = int(np.argmax(evidence))
+    enough = -np.log(1.0 - LEAST_CORRELATION**2) * compared[lag]
+    return lag / gap if 0 < evidence[lag] >= enough else length
 
 
-def _find(signal: np.ndarray, probe: np.ndarray, threshold: float = 0.9) -> int | None:
-    """Where `probe` occurs in `signal` (first best match), or None."""
-    from scipy.signal import correlate
-
-    energy = float(np.dot(probe, probe))
-    if not 1 < len(probe) <= len(signal) or energy < 1e-6 * len(probe):
-        return None
-    products = correlate(signal, probe, mode="valid", method="fft")
-    sums = np.concatenate([[0.0], np.cumsum(signal**2)])
-    energies = sums[len(probe) :] - sums[: len(sums) - len(probe)]
-    matches = products / np.sqrt(np.maximum(energies, 1e-3 * energy) * energy)
-    best = int(np.argmax(matches))
-    return best if matches[best] > threshold else None
+def _compare(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each lag: how much likelier `after`, as a copy of `before` from the lag on, is than as other sound (twice the
+    log-likelihood ratio of a linear Gaussian model, from the correlation), and over how many samples that was seen."""
+    size = 1 << (len(before) + len(after)).bit_length()
+    products = np.fft.irfft(np.fft.rfft(before, size) * np.conj(np.fft.rfft(after, size)), size)[: len(before)]
+    lags = np.arange(len(before))
+    overlap = np.minimum(len(before) - lags, len(after))
+    sums, heads = (np.concatenate([[0.0], np.cumsum(signal**2)]) for signal in (before, after))
+    tails, heads = sums[lags + overlap] - sums[lags], heads[overlap]
+    audible = (np.minimum(tails, heads) > SILENCE_AMPLITUDE**2 * overlap) & (overlap >= LEAST_OVERLAP)
+    audible[0] = False  # neighbours in a loop may be the same all through
+    correlation = np.where(audible, products / np.sqrt(np.where(audible, tails * heads, 1.0)), 0.0)
+    # A copy's correlation is 1 but for rounding, which must not decide.
+    likelihood = -overlap * np.log1p(-(np.clip(correlation, 0.0, 1.0 - 1e-6) ** 2))
+    return likelihood, np.where(audible, overlap, 0)
 
 
 def make_split(
@@ -152,14 +173,34 @@ def make_split(
 
     smallest_guard: samples that must at least separate training from held-out sound (a model's overlap). values: one
     control value (or tuple) per recording; none of them may vanish from training, else stretches are held out. Depends
-    on names, lengths and seed only. Raises RunError if the corpus is too short to hold anything out.
+    on seed, names and lengths, on which files are copies and on how chunks overlap, and on nothing else. Raises
+    RunError if the corpus is too short to hold anything out.
     """
     sources = find_sources(corpus, read)
     fractions = {"valid": valid_fraction, "test": test_fraction}
-    chosen = _whole_sources(sources, fractions, seed, values)
-    method = "files" if chosen is not None else "stretches"
-    if chosen is None:
-        chosen = _stretches(sources, fractions, seed, smallest_guard, corpus.sample_rate)
+    method, chosen = "files", _whole_sources(sources, fractions, seed)
+    if chosen is None or _lost(_spans(sources, chosen, corpus), values):
+        method, chosen = "stretches", _stretches(sources, fractions, seed, smallest_guard, corpus.sample_rate)
+        lost = _lost(_spans(sources, chosen, corpus), values)
+        for number, source in enumerate(sources if lost else []):
+            if values is not None and not lost.isdisjoint(values[recording] for recording in source.recordings):
+                chosen[number] = [("train", 0, source.length)]
+    parts = _spans(sources, chosen, corpus)
+    for part, fraction in fractions.items():
+        if fraction > 0 and not parts[part]:
+            raise RunError(
+                f"the corpus of {corpus.samples / corpus.sample_rate:.2f} s is too short to hold out {fraction:.0%} of "
+                f"it: add recordings, or train without, with "
+                + ("--val_frac 0 --monitor loss" if part == "valid" else "--test_frac 0")
+            )
+    return Split(method, tuple(parts["train"]), tuple(parts["valid"]), tuple(parts["test"]))
+
+
+_Intervals = list[list[tuple[str, int, int]]]  # per source: (part, first, last) on its timeline
+
+
+def _spans(sources: Sequence[Source], chosen: _Intervals, corpus: Corpus) -> dict[str, list[Span]]:
+    """The intervals as they lie in the files, by part."""
     parts: dict[str, list[Span]] = {"train": [], "valid": [], "test": []}
     for source, intervals in zip(sources, chosen, strict=True):
         for recording, start in zip(source.recordings, source.starts, strict=True):
@@ -168,67 +209,59 @@ def make_split(
                 begin, end = max(first - start, 0), min(last - start, length)
                 if begin < end:
                     parts[part].append(Span(recording, begin, end))
-    for part, fraction in [("train", 1.0), *fractions.items()]:
-        if fraction > 0 and not parts[part]:
-            raise RunError(
-                f"the corpus of {corpus.samples / corpus.sample_rate:.2f} s is too short to hold out "
-                f"{valid_fraction + test_fraction:.0%} of it: add recordings, or train without validation with "
-                "--val_frac 0 --monitor loss"
-            )
-    return Split(method, tuple(parts["train"]), tuple(parts["valid"]), tuple(parts["test"]))
+    return parts
 
 
-_Intervals = list[list[tuple[str, int, int]]]  # per source: (part, first, last) on its timeline
+def _lost(parts: dict[str, list[Span]], values: Sequence[Hashable] | None) -> set[Hashable]:
+    """Control values that training would not see."""
+    return set() if values is None else set(values) - {values[span.recording] for span in parts["train"]}
 
 
-def _whole_sources(
-    sources: Sequence[Source], fractions: dict[str, float], seed: int, values: Sequence[Hashable] | None
-) -> _Intervals | None:
-    """Whole sources held out, or None where that would be a poor split."""
+def _whole_sources(sources: Sequence[Source], fractions: dict[str, float], seed: int) -> _Intervals | None:
+    """Whole sources held out, or None where that would be a poor split: few of them, or too unequal ones."""
     if len(sources) < FEWEST_SOURCES:
         return None
     order = np.random.default_rng([seed, 1]).permutation(len(sources))
     total = sum(source.length for source in sources)
     part_of = ["train"] * len(sources)
-    left = list(order)
     for part, fraction in fractions.items():
-        held = 0
-        while fraction > 0 and left and held + sources[left[0]].length / 2 <= fraction * total:
-            part_of[left[0]] = part
-            held += sources[left.pop(0)].length
-        if fraction > 0 and held == 0:
+        wanted, held = fraction * total, 0
+        for number in order:
+            length = sources[number].length
+            if part_of[number] == "train" and held + length / 2 <= wanted:
+                part_of[number] = part
+                held += length
+        if held < wanted / 2:
             return None
-    if values is not None:
-        kept = {values[r] for source, part in zip(sources, part_of, strict=True) if part == "train" for r in source.recordings}
-        if kept != set(values):
-            return None
+    if "train" not in part_of:
+        return None
     return [[(part, 0, source.length)] for source, part in zip(sources, part_of, strict=True)]
 
 
 def _stretches(
     sources: Sequence[Source], fractions: dict[str, float], seed: int, smallest_guard: int, rate: int
 ) -> _Intervals:
-    """Held-out stretches spread over every source: it is divided into equal cells, one stretch per cell."""
+    """Held-out stretches spread over every source: it is divided into cells, one stretch somewhere in each."""
     rng = np.random.default_rng([seed, 2])
-    wanted = [(part, fraction) for part, fraction in fractions.items() if fraction > 0]
+    wanted = {part: fraction for part, fraction in fractions.items() if fraction > 0}
     chosen: _Intervals = []
     for source in sources:
-        held: list[tuple[str, int, int, int]] = []
-        shortest = min((fraction * source.length for _, fraction in wanted), default=0.0)
-        rounds = int(np.clip(shortest / (SHORTEST_STRETCH_SECONDS * rate), 1, MOST_STRETCHES))
-        cells = np.linspace(0, source.length, rounds * len(wanted) + 1).astype(int) if wanted else np.zeros(1, int)
-        for cell, (part, fraction) in enumerate(wanted * rounds):
-            length = int(fraction * source.length / rounds)
-            guard = max(smallest_guard, min(int(LONGEST_GUARD_SECONDS * rate), length // 4))
-            first, room = int(cells[cell]), int(cells[cell + 1] - cells[cell])
-            if length < 1 or length + 2 * guard > room - 1:
-                continue
-            start = first + guard + int(rng.integers(0, room - length - 2 * guard))
-            held.append((part, start, start + length, guard))
         intervals, position = [], 0
-        for part, start, stop, guard in held:
-            intervals += [("train", position, start - guard), (part, start, stop)]
-            position = stop + guard
+        shortest = min(wanted.values(), default=0.0) * source.length
+        rounds = int(np.clip(shortest / (SHORTEST_STRETCH_SECONDS * rate), 1, MOST_STRETCHES))
+        # A cell is as long as its share of what is held out, so that every cell has room.
+        edges = np.cumsum([0.0, *list(wanted.values()) * rounds]) / max(sum(wanted.values()) * rounds, 1e-9)
+        cells = np.round(edges * source.length).astype(int)
+        for first, last, (part, fraction) in zip(cells, cells[1:], list(wanted.items()) * rounds, strict=False):
+            length = int(fraction * source.length / rounds)
+            spare = int(last - first) - length
+            guard = max(smallest_guard, min(int(LONGEST_GUARD_SECONDS * rate), length // 4, spare // 4))
+            room = spare - 2 * guard
+            if length < 1 or room < 1:
+                continue
+            start = int(first) + guard + int(rng.integers(room))
+            intervals += [("train", position, start - guard), (part, start, start + length)]
+            position = start + length + guard
         intervals.append(("train", position, source.length))
         chosen.append([interval for interval in intervals if interval[1] < interval[2]])
     return chosen

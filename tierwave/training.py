@@ -34,19 +34,20 @@ LN2 = math.log(2.0)
 
 
 def make_optimizer(options: TrainingOptions) -> keras.optimizers.Optimizer:
-    """The optimiser asked for. Adam's and RMSprop's epsilon are PRiSM's (1e-4 and 1e-5)."""
+    """The optimiser asked for; without an epsilon of one's own it has PRiSM's."""
     rate = options.learning_rate
     if options.optimizer == "adam":
-        return keras.optimizers.Adam(rate, epsilon=1e-4)
+        return keras.optimizers.Adam(rate, epsilon=options.epsilon or 1e-4)
     if options.optimizer == "sgd":
         return keras.optimizers.SGD(rate, momentum=options.momentum)
-    return keras.optimizers.RMSprop(rate, momentum=options.momentum, epsilon=1e-5)
+    return keras.optimizers.RMSprop(rate, momentum=options.momentum, epsilon=options.epsilon or 1e-5)
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
     """The strategy of `--strategy`; "one" is TensorFlow's default, which costs nothing."""
     if name == "mirrored":
-        return tf.distribute.MirroredStrategy(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU"))
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy(devices)
     if name == "multiworker":
         return tf.distribute.MultiWorkerMirroredStrategy()
     return tf.distribute.get_strategy()
@@ -91,11 +92,11 @@ class Learner:
         # Under a strategy XLA compiles what a replica does; collectives between replicas stay outside.
         step = self._train_step
         if replicated:
-            self._train = tf.function(lambda *args: self.strategy.run(step, args=args))
-            self._eval = tf.function(lambda *args: self.strategy.run(self._eval_step, args=args))
+            self._train = tf.function(lambda *args: self.strategy.run(step, args=args), autograph=False)
+            self._eval = tf.function(lambda *args: self.strategy.run(self._eval_step, args=args), autograph=False)
         else:
-            self._train = tf.function(step, jit_compile=jit)
-            self._eval = tf.function(self._eval_step, jit_compile=jit)
+            self._train = tf.function(step, jit_compile=jit, autograph=False)
+            self._eval = tf.function(self._eval_step, jit_compile=jit, autograph=False)
 
     def trackables(self) -> dict[str, Any]:
         """What a checkpoint must hold of the learner."""
@@ -401,12 +402,14 @@ class Trainer:
         structure, replicas = self.state, strategy.num_replicas_in_sync
         values = [tf.convert_to_tensor(part) for part in parts]
         if replicas > 1:
-            values = [
-                strategy.experimental_distribute_values_from_function(
-                    lambda context, pieces=tf.split(value, replicas): pieces[context.replica_id_in_sync_group]
+
+            def dealt(value: tf.Tensor) -> Any:
+                pieces = tf.split(value, replicas)
+                return strategy.experimental_distribute_values_from_function(
+                    lambda context: pieces[context.replica_id_in_sync_group]
                 )
-                for value in values
-            ]
+
+            values = [dealt(value) for value in values]
         return tf.nest.pack_sequence_as(structure, values)
 
     @contextlib.contextmanager

@@ -1,0 +1,90 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from scipy.signal import chirp
+
+from tierwave.errors import RunError
+from tierwave.pictures import sound_picture, spectrogram_image
+
+RATE = 8000
+
+
+def sweep(seconds=2.0):
+    times = np.arange(int(seconds * RATE)) / RATE
+    return (0.5 * chirp(times, 100, seconds, 3900)).astype(np.float32)
+
+
+def test_a_picture_is_a_png_without_remains(tmp_path):
+    sound_picture(tmp_path / "sweep.png", sweep(), RATE, title="a_$sweep")
+    picture = imread(tmp_path / "sweep.png")
+    assert picture.shape[0] > 500 and picture.shape[1] > 1000
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.png"]
+    colours = np.unique((picture[..., :3] * 255).astype(int).reshape(-1, 3), axis=0)
+    assert len(colours) > 200  # a spectrogram, not an empty frame
+
+
+def test_each_curve_adds_a_strip_in_its_place(tmp_path):
+    times = np.linspace(0.0, 2.0, 50)
+    curves = {"pitch_$": (times, 60 + times), "rms": (np.array([0.0, 2.0]), np.array([0.1, 0.1]))}
+    sound_picture(tmp_path / "without.png", sweep(), RATE)
+    sound_picture(tmp_path / "with.png", sweep(), RATE, curves=curves)
+    without, with_curves = imread(tmp_path / "without.png"), imread(tmp_path / "with.png")
+    assert with_curves.shape[1] == without.shape[1]
+    assert with_curves.shape[0] > without.shape[0] + 150
+    added = (with_curves[-int(with_curves.shape[0] * 0.3) :, :, :3] * 255).astype(int)
+    for colour in ((0xC2, 0x41, 0x0C), (0x0F, 0x76, 0x6E)):
+        assert (np.abs(added - colour).max(axis=-1) < 8).sum() > 200
+
+
+@pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
+@pytest.mark.parametrize("audio", [np.zeros(4000), np.zeros(1), np.ones(3), sweep(0.01), sweep(20.0)])
+def test_silent_short_and_long_sounds_are_drawn_without_complaint(tmp_path, audio):
+    sound_picture(tmp_path / "sound.png", audio, RATE)
+    assert imread(tmp_path / "sound.png").shape[1] > 1000
+
+
+def test_the_image_shows_the_rising_tone():
+    image = spectrogram_image(sweep(), RATE)
+    assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+    brightest = image.astype(int).sum(axis=-1)[:, 5:-5].argmax(axis=0)  # rows count from the top
+    assert brightest[0] > 0.85 * image.shape[0] and brightest[-1] < 0.1 * image.shape[0]
+    assert (np.diff(brightest) <= 1).all()
+
+
+def test_the_image_is_black_where_nothing_sounds():
+    image = spectrogram_image(np.concatenate([sweep(1.0), np.zeros(RATE, np.float32)]), RATE)
+    half = image.shape[1] // 2
+    assert image[:, half + 10 :].max() < 10 < 200 < image[:, :half].max()
+    assert spectrogram_image(np.zeros(2000), RATE).max() < 10
+
+
+def test_a_picture_that_cannot_be_written_says_so_and_leaves_nothing(tmp_path):
+    with pytest.raises(RunError, match="missing"):
+        sound_picture(tmp_path / "missing" / "sweep.png", sweep(), RATE)
+    (tmp_path / "taken.png").mkdir()
+    with pytest.raises(RunError, match="taken.png"):
+        sound_picture(tmp_path / "taken.png", sweep(), RATE)
+    assert [path.name for path in tmp_path.iterdir()] == ["taken.png"]
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(0), np.zeros((10, 2)), np.array([0.0, np.nan])])
+def test_unusable_audio_is_refused(tmp_path, wrong):
+    with pytest.raises(ValueError, match="one channel"):
+        sound_picture(tmp_path / "sound.png", wrong, RATE)
+    with pytest.raises(ValueError, match="one channel"):
+        spectrogram_image(wrong, RATE)
+
+
+def test_neither_pyplot_nor_heavy_modules_are_loaded():
+    program = (
+        "import sys, numpy, tierwave.pictures, tierwave.metrics, tierwave.quantize as q;"
+        "q.Quantizer('mu-law', 256).encode(numpy.zeros(3));"
+        "assert not {'matplotlib', 'librosa', 'tensorflow'} & set(sys.modules), 'at import';"
+        "tierwave.pictures.spectrogram_image(numpy.zeros(100), 8000);"
+        "assert 'matplotlib.pyplot' not in sys.modules, 'pyplot'"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
