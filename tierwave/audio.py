@@ -192,7 +192,7 @@ def _blocks(
     path: Path, file: soundfile.SoundFile, sample_rate: int, mono: bool, block_seconds: float
 ) -> Iterator[Audio]:
     decoded = _decoded_blocks(path, file, mono, max(1, round(block_seconds * file.samplerate)))
-    return _resampled_blocks(decoded, file.samplerate, sample_rate)
+    return resample_blocks(decoded, file.samplerate, sample_rate)
 
 
 def _decoded_blocks(path: Path, file: soundfile.SoundFile, mono: bool, block_frames: int) -> Iterator[Audio]:
@@ -288,10 +288,11 @@ def resample(audio: npt.ArrayLike, from_rate: int, to_rate: int) -> Audio:
     Exactly `round(samples * to_rate / from_rate)` samples come out.
     """
     array = np.asarray(audio, np.float32)
-    return _concatenate(list(_resampled_blocks([array], from_rate, to_rate)), array.shape[1] if array.ndim > 1 else 1)
+    return _concatenate(list(resample_blocks([array], from_rate, to_rate)), array.shape[1] if array.ndim > 1 else 1)
 
 
-def _resampled_blocks(blocks: Iterable[Audio], from_rate: int, to_rate: int) -> Iterator[Audio]:
+def resample_blocks(blocks: Iterable[Audio], from_rate: int, to_rate: int) -> Iterator[Audio]:
+    """`resample` of a sound that comes in blocks, `[samples]` or `[samples, channels]`, in bounded memory."""
     if to_rate < 1 or from_rate < 1:
         raise UsageError(f"A sample rate must be at least 1 Hz, but {min(from_rate, to_rate)} was asked for")
     if from_rate == to_rate:

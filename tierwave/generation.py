@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from tierwave.audio import WavWriter, resample
+from tierwave.audio import WavWriter, resample, resample_blocks
 from tierwave.errors import UsageError
 
 
@@ -100,40 +100,34 @@ def write_sounds(
 ) -> float:
     """Render `seconds` of every sequence into `paths` while they are made; returns sounds' seconds per second.
 
-    sample_rate: of the files; resampled as a whole if it is not the stream's. before: float32 `[samples]` written in
+    sample_rate: of the files; resampled on the way if it is not the stream's; exactly round(seconds * rate) samples. before: float32 `[samples]` written in
     front of every sequence. progress(seconds done, speed against real time) is called after each block. A file appears
     under its name only when it is whole.
     """
     rate = sample_rate or stream.sample_rate
-    total = max(1, round(seconds * stream.sample_rate))
+    wanted = max(1, round(seconds * rate))
+    total = -(-wanted * stream.sample_rate // rate)
     block = max(1, round(block_seconds * stream.sample_rate))
     started = time.perf_counter()
-    resampled = rate != stream.sample_rate
-    kept: list[np.ndarray] = []
+
+    def rendered() -> Iterator[np.ndarray]:
+        for start in range(0, total, block):
+            sound = stream.render(min(block, total - start))
+            done = (start + sound.shape[1]) / stream.sample_rate
+            if progress is not None:
+                progress(done, done / max(time.perf_counter() - started, 1e-9))
+            yield np.ascontiguousarray(sound.T)
+
     with contextlib.ExitStack() as files:
         writers = [files.enter_context(WavWriter(path, rate)) for path in paths]
         if before is not None:
-            lead = resample(before, stream.sample_rate, rate) if resampled else before
             for writer in writers:
-                writer.write(lead)
-        done = 0
-        while done < total:
-            sound = stream.render(min(block, total - done))
-            done += sound.shape[1]
-            if resampled:
-                kept.append(sound)
-            else:
-                for writer, channel in zip(writers, sound, strict=True):
-                    writer.write(channel)
-            if progress is not None:
-                elapsed = time.perf_counter() - started
-                progress(done / stream.sample_rate, done / stream.sample_rate / max(elapsed, 1e-9))
-        if resampled:
-            whole = np.concatenate(kept, axis=1)
-            length = max(1, round(seconds * rate))
-            for writer, channel in zip(writers, whole, strict=True):
-                fitted = resample(channel, stream.sample_rate, rate)[:length]
-                writer.write(np.pad(fitted, (0, length - len(fitted))))
+                writer.write(resample(before, stream.sample_rate, rate))
+        left = wanted
+        for sounds in resample_blocks(rendered(), stream.sample_rate, rate):
+            for writer, channel in zip(writers, sounds[:left].T, strict=True):
+                writer.write(channel)
+            left -= min(left, len(sounds))
     return total / stream.sample_rate / max(time.perf_counter() - started, 1e-9)
 
 

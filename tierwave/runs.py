@@ -230,7 +230,7 @@ def _lock(handle: Any) -> bool:
         return True
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):  # the two answers that POSIX allows
         return False
     except OSError:  # a file system without locks must not keep anyone from training
         pass

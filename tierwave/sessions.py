@@ -93,6 +93,8 @@ def train(session: Session, default_document: Callable[[], dict[str, Any]], say_
         raise UsageError(f"--id {session.identity!r} must be a plain name, since a folder is named after it")
     with only_training(session.logdir_root, session.identity):
         resumed = _checkpoint_to_resume(session)
+        if resumed is not None:
+            _refuse_imported(resumed[0])
         stored = None if resumed is None else resumed[0].read(CONFIG_NAME)
         document = session.document
         if document is None:
@@ -118,6 +120,14 @@ def _checkpoint_to_resume(session: Session) -> tuple[Run, CheckpointEntry] | Non
         if run.checkpoints:
             return run, run.latest()
     return None
+
+
+def _refuse_imported(run: Run) -> None:
+    if run.read("run.json")["corpus"] is None:
+        raise UsageError(
+            f"the run {run.folder} was imported, so it has weights but no training to go on with: start one from them "
+            f"under another --id, with --init_from {run.folder} --config_file {run.folder / CONFIG_NAME}"
+        )
 
 
 def _refuse_other_architecture(

@@ -1,8 +1,9 @@
 """The one training loop of all families: a compiled step under a distribution strategy, resumable anywhere.
 
-`Learner` holds model, optimiser and the compiled steps; `Trainer` runs epochs over lanes of windows, tells its
-callbacks what happens and writes checkpoints. All randomness is a function of (seed, epoch, step), so a checkpoint
-holds weights, optimiser, recurrent state and a few numbers, and training goes on from it bit for bit on one CPU.
+`Evaluator` holds a model and its compiled likelihood step, `Learner` an optimiser and the training step besides;
+`Trainer` runs epochs over lanes of windows, tells its callbacks what happens and writes checkpoints. All randomness is
+a function of (seed, epoch, step), so a checkpoint holds weights, optimiser, recurrent state and a few numbers, and
+training goes on from it bit for bit on one CPU.
 
 A family's model offers `initial_state(batch)` and `outcome(batch, state, dropout_seed=None)` (nats, correct, elements
 per lane, next state). Knows no family by name and prints nothing: callbacks do.
@@ -15,7 +16,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,50 +61,19 @@ def grow_gpu_memory() -> None:
             tf.config.experimental.set_memory_growth(device, True)
 
 
-class Learner:
-    """Model, optimiser and their compiled steps.
+class Evaluator:
+    """A model and its compiled likelihood step, for `measure`. jit: compile with XLA."""
 
-    clip_norm, clip_value: bounds on the joint norm of the gradients of the loss in nats, and on each element of the
-    gradient of the loss in bits (the two conventions of the originals); None for no bound. jit: compile with XLA.
-    """
-
-    def __init__(
-        self,
-        build: Any,
-        options: TrainingOptions,
-        *,
-        clip_norm: float | None = None,
-        clip_value: float | None = None,
-        jit: bool = False,
-        strategy: tf.distribute.Strategy | None = None,
-    ):
+    def __init__(self, model: Any, *, jit: bool = False, strategy: tf.distribute.Strategy | None = None):
+        self.model, self.jit = model, jit
         self.strategy = strategy or tf.distribute.get_strategy()
-        self.seed, self.clip_norm, self.clip_value, self.jit = options.random_seed, clip_norm, clip_value, jit
-        keras.utils.set_random_seed(options.random_seed)
-        with self.strategy.scope():
-            self.model = build()
-            self.optimizer = make_optimizer(options)
-            self.optimizer.build(self.model.trainable_variables)
-            self.scaled = options.precision == "mixed_float16"
-            if self.scaled:  # float16 underflows below 6e-8: the loss is scaled up, the gradients down again
-                self.loss_scale = tf.Variable(2.0**15, trainable=False, name="loss_scale")
-                self.finite_steps = tf.Variable(0, trainable=False, name="finite_steps")
-        replicated = self.strategy.num_replicas_in_sync > 1
-        # Under a strategy XLA compiles what a replica does; collectives between replicas stay outside.
-        step = self._train_step
-        if replicated:
-            self._train = tf.function(lambda *args: self.strategy.run(step, args=args), autograph=False)
-            self._eval = tf.function(lambda *args: self.strategy.run(self._eval_step, args=args), autograph=False)
-        else:
-            self._train = tf.function(step, jit_compile=jit, autograph=False)
-            self._eval = tf.function(self._eval_step, jit_compile=jit, autograph=False)
+        self._eval = self._compiled(self._eval_step)
 
-    def trackables(self) -> dict[str, Any]:
-        """What a checkpoint must hold of the learner."""
-        tracked: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer}
-        if self.scaled:
-            tracked.update(loss_scale=self.loss_scale, finite_steps=self.finite_steps)
-        return tracked
+    def _compiled(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        # Under a strategy XLA compiles what a replica does; collectives between replicas stay outside.
+        if self.strategy.num_replicas_in_sync > 1:
+            return tf.function(lambda *args: self.strategy.run(step, args=args), autograph=False)
+        return tf.function(step, jit_compile=self.jit, autograph=False)
 
     def initial_state(self, lanes: int) -> Any:
         """Recurrent state of all lanes before their first window; with several replicas dealt out to them."""
@@ -121,16 +91,60 @@ class Learner:
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return self.strategy.experimental_distribute_dataset(data.with_options(options))
 
+    def eval_step(self, batch: Any, state: Any) -> tuple[np.ndarray, Any]:
+        """Per lane nats, correct and counted elements, `[3, lanes]`, without dropout; and the next state."""
+        results, state = self._eval(batch, state)
+        return np.concatenate([part.numpy() for part in self.strategy.experimental_local_results(results)], 1), state
+
+    def _eval_step(self, batch: Any, state: Any) -> tuple[tf.Tensor, Any]:
+        with xla_scope(self.jit and self.strategy.num_replicas_in_sync == 1):
+            outcome = self.model.outcome(batch, state)
+        return tf.stack([outcome.nats, outcome.correct, outcome.elements]), outcome.state
+
+
+class Learner(Evaluator):
+    """Model, optimiser and their compiled steps.
+
+    clip_norm, clip_value: bounds on the joint norm of the gradients of the loss in nats, and on each element of the
+    gradient of the loss in bits (the two conventions of the originals); None for no bound. jit: compile with XLA.
+    """
+
+    def __init__(
+        self,
+        build: Any,
+        options: TrainingOptions,
+        *,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        jit: bool = False,
+        strategy: tf.distribute.Strategy | None = None,
+    ):
+        strategy = strategy or tf.distribute.get_strategy()
+        self.seed, self.clip_norm, self.clip_value = options.random_seed, clip_norm, clip_value
+        keras.utils.set_random_seed(options.random_seed)
+        with strategy.scope():
+            model = build()
+            self.optimizer = make_optimizer(options)
+            self.optimizer.build(model.trainable_variables)
+            self.scaled = options.precision == "mixed_float16"
+            if self.scaled:  # float16 underflows below 6e-8: the loss is scaled up, the gradients down again
+                self.loss_scale = tf.Variable(2.0**15, trainable=False, name="loss_scale")
+                self.finite_steps = tf.Variable(0, trainable=False, name="finite_steps")
+        super().__init__(model, jit=jit, strategy=strategy)
+        self._train = self._compiled(self._train_step)
+
+    def trackables(self) -> dict[str, Any]:
+        """What a checkpoint must hold of the learner."""
+        tracked: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer}
+        if self.scaled:
+            tracked.update(loss_scale=self.loss_scale, finite_steps=self.finite_steps)
+        return tracked
+
     def train_step(self, batch: Any, state: Any, step: int) -> tuple[dict[str, float], Any]:
         """One update. Returns loss (nats per element), accuracy, elements, gradient_norm, and the next state."""
         results, state = self._train(batch, state, tf.constant(step, tf.int32))
         values = self.strategy.experimental_local_results(results)[0].numpy()
         return dict(zip(("loss", "accuracy", "elements", "gradient_norm"), map(float, values), strict=True)), state
-
-    def eval_step(self, batch: Any, state: Any) -> tuple[np.ndarray, Any]:
-        """Per lane nats, correct and counted elements, `[3, lanes]`, without dropout; and the next state."""
-        results, state = self._eval(batch, state)
-        return np.concatenate([part.numpy() for part in self.strategy.experimental_local_results(results)], 1), state
 
     def _train_step(self, batch: Any, state: Any, step: tf.Tensor) -> tuple[tf.Tensor, Any]:
         context = tf.distribute.get_replica_context()
@@ -183,24 +197,23 @@ class Learner:
         self.loss_scale.assign(tf.where(finite, grown, tf.maximum(self.loss_scale / 2.0, 1.0)))
         self.finite_steps.assign(tf.where(count >= 2000, 0, count))
 
-    def _eval_step(self, batch: Any, state: Any) -> tuple[tf.Tensor, Any]:
-        with xla_scope(self.jit and self.strategy.num_replicas_in_sync == 1):
-            outcome = self.model.outcome(batch, state)
-        return tf.stack([outcome.nats, outcome.correct, outcome.elements]), outcome.state
 
-
-def measure(learner: Learner, windows: LaneWindows) -> np.ndarray:
+def measure(
+    evaluator: Evaluator, windows: LaneWindows, progress: Callable[[int, int], None] | None = None
+) -> np.ndarray:
     """Likelihood of every span of `windows` (unshuffled): nats, correct and counted elements, float64 `[spans, 3]`.
 
-    State starts fresh; training's own state is not touched.
+    State starts fresh; training's own state is not touched. progress(done, total) counts steps.
     """
     layout = windows.layout(0)[0]
     totals = np.zeros([int(layout.max()) + 1, 3])
-    state = learner.initial_state(windows.lanes)
-    for step, batch in enumerate(learner.batches(windows, 0)):
-        values, state = learner.eval_step(batch, state)
+    state = evaluator.initial_state(windows.lanes)
+    for step, batch in enumerate(evaluator.batches(windows, 0)):
+        values, state = evaluator.eval_step(batch, state)
         busy = layout[step] != IDLE
         np.add.at(totals, layout[step][busy], values.T[busy].astype(np.float64))
+        if progress is not None:
+            progress(step + 1, windows.steps)
     return totals
 
 
@@ -334,7 +347,7 @@ class Trainer:
         }
         results["bits"] = results["loss"] / LN2
         if self.valid is not None:
-            nats, correct, elements = measure(self.learner, self.valid).sum(axis=0)
+            nats, correct, elements = map(float, measure(self.learner, self.valid).sum(axis=0))
             results.update(val_loss=nats / elements, val_accuracy=correct / elements, val_bits=nats / elements / LN2)
         progress.epoch += 1
         progress.step_in_epoch = 0
