@@ -59,7 +59,7 @@ demo: $(installed)
 	    $(python) -m tierwave.demo demo/corpus; \
 	    set -- --data_dir demo/corpus; \
 	fi; \
-	$(python) train.py --id "$$id" "$$@" --config_file configs/demo.config.json --max_minutes $(MINUTES) \
+	$(python) train.py --id "$$id" "$$@" --config_file configs/small.config.json --max_minutes $(MINUTES) \
 	    --logdir_root demo/logdir --output_dir demo/generated --resume $(RESUME); \
 	mkdir -p "demo/sounds/$$id"; \
 	$(python) generate.py --checkpoint_path "demo/logdir/$$id" --output_path "demo/sounds/$$id/sound.wav" \

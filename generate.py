@@ -75,6 +75,7 @@ def _generate(arguments: Any) -> None:
         raise UsageError(f"--sample_rate {arguments.sample_rate} must be a positive number of Hz")
     document = None if arguments.config_file is None else read_document(arguments.config_file)
 
+    from tierwave.callbacks import heard
     from tierwave.generation import Request, sequence_paths, write_sounds
     from tierwave.sessions import load_trained, seed_audio
 
@@ -119,7 +120,7 @@ def _generate(arguments: Any) -> None:
         print()
     for path, temperature in zip(paths, request.temperatures, strict=True):
         _describe(path, temperature, request, trained, arguments)
-        print(f"Wrote {path}")
+        print(f"Wrote {path}{heard(path)}")
     print(f"{speed:.2f} x real time per sequence, {speed * len(paths):.2f} x for all together")
 
 

@@ -17,8 +17,10 @@ from typing import Any, TextIO
 import numpy as np
 import tensorflow as tf
 
+from tierwave.audio import load
 from tierwave.config import TrainingOptions
 from tierwave.generation import Request, Stream, sequence_paths, write_sounds
+from tierwave.metrics import describe, verdict
 from tierwave.runs import CheckpointEntry, write_text
 from tierwave.training import LN2, Callback, Trainer, restore_checkpoint
 
@@ -141,7 +143,14 @@ class Generation(Callback):
         paths = sequence_paths(self.folder / f"{self.name}.wav", self.request, epoch=entry.epoch)
         speed = write_sounds(stream, paths, self.request.seconds)
         self.made = paths
-        self.say(f"Generated {', '.join(str(path) for path in paths)} ({speed:.2f}x real time)")
+        for path in paths:
+            self.say(f"Generated {path} ({speed:.2f}x real time){heard(path)}")
+
+
+def heard(path: Path) -> str:
+    """What is wrong with a generated sound, for the end of a line: "" or " [silent]" and the like."""
+    found = verdict(describe(*load(path)))
+    return f" [{', '.join(found)}]" if found else ""
 
 
 class LossTable(Callback):
@@ -207,7 +216,6 @@ class TensorBoard(Callback):
     def on_checkpoint(self, trainer: Trainer, entry: CheckpointEntry) -> None:
         if self.generation is None:
             return
-        from tierwave.audio import load
         from tierwave.pictures import spectrogram_image
 
         with self.writer.as_default(step=trainer.progress.step):
