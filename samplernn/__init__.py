@@ -75,11 +75,13 @@ def dataset(
     )
 
 
-def build(config: Config, stage: str = "samplernn", *, compute_dtype: str = "float32") -> SampleRNN:
-    """A new model of this config; weights from Keras' global seed."""
+def build(
+    config: Config, stage: str = "samplernn", *, compute_dtype: str = "float32", fused: bool = False
+) -> SampleRNN:
+    """A new model of this config; weights from Keras' global seed. Options as of `SampleRNN`."""
     from samplernn.model import SampleRNN
 
-    return SampleRNN(config, compute_dtype=compute_dtype)
+    return SampleRNN(config, compute_dtype=compute_dtype, fused=fused)
 
 
 def clipping(config: Config) -> dict[str, float | None]:

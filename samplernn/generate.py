@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from samplernn.model import ModelState, ModelWeights, SampleRNN
-from tierwave.distributions import counter_uniform, draw_categorical
+from tierwave.distributions import counter_uniform, draw_categorical, stream_seeds
 from tierwave.errors import UsageError
 from tierwave.generation import Request, usable_cores
 
@@ -66,7 +66,7 @@ class Sampler:
     def start(self, streams: int) -> Carry:
         """Before the first sample: silence behind, zero or learned state."""
         window = tf.fill([streams, self.config.top_frame], self.model.quantizer.silence)
-        return Carry(window, self.model.initial_state(streams), tf.constant(0))
+        return Carry(window, self.model.initial_state(streams), tf.constant(0, tf.int64))
 
     def warm(self, carry: Carry, codes: np.ndarray, weights: ModelWeights) -> Carry:
         """Run the tiers over `codes` int `[samples]`, the same for all streams, so that generation goes on from them.
@@ -103,7 +103,7 @@ class Sampler:
         made = tf.TensorArray(tf.int32, size=self.block_turns, element_shape=[streams, self.turn])
 
         def turn(index, windows, state, made):
-            uniform = counter_uniform(seeds, carry.position + index * self.turn, self.turn)
+            uniform = counter_uniform(seeds, carry.position + tf.cast(index * self.turn, tf.int64), self.turn)
             if self.model.tiers:
                 windows, state = self._tier(0, windows, state, None, uniform, 0, temperature, weights)
                 codes = windows[0]
@@ -115,7 +115,7 @@ class Sampler:
             lambda index, *_: index < turns, turn, (tf.constant(0), windows, carry.state, made)
         )
         codes = tf.reshape(tf.transpose(made.stack(), [1, 0, 2]), [streams, self.block_turns * self.turn])
-        return codes, Carry(windows[0], state, carry.position + turns * self.turn)
+        return codes, Carry(windows[0], state, carry.position + tf.cast(turns * self.turn, tf.int64))
 
     def _tier(self, level, windows, state, condition, uniform, offset, temperature, weights):
         """One step of frame tier `level` and all that happens below it; samples start at `offset` in this turn."""
@@ -197,15 +197,15 @@ class SampleStream:
         self._decoded = model.quantizer.table()
         sizes = group_sizes(request.sequences, usable_cores())
         self._bounds = np.cumsum([0, *sizes])
-        seeds = np.stack(
-            [np.full(request.sequences, request.random_seed % 2**31), np.arange(request.sequences)], axis=1
-        ).astype(np.int32)
-        self._groups = []
+        seeds = stream_seeds(request.random_seed, request.sequences)
+        self._carries: list[Carry] = []
+        self._seeds: list[np.ndarray] = []
         for first, last in zip(self._bounds[:-1], self._bounds[1:], strict=True):
             carry = self._sampler.start(int(last - first))
             if request.seed_audio is not None and len(request.seed_audio):
                 carry = self._sampler.warm(carry, model.quantizer.encode(request.seed_audio), self._weights)
-            self._groups.append([carry, tf.constant(seeds[first:last])])
+            self._carries.append(carry)
+            self._seeds.append(seeds[first:last])
         self._threads = ThreadPoolExecutor(len(sizes)) if len(sizes) > 1 else None
         self._left = np.zeros([request.sequences, 0], np.int32)
 
@@ -232,14 +232,15 @@ class SampleStream:
 
     def _run(self, turns: int) -> np.ndarray:
         def run(index: int) -> np.ndarray:
-            carry, seeds = self._groups[index]
             temperature = tf.constant(self._temperatures[self._bounds[index] : self._bounds[index + 1]])
-            codes, self._groups[index][0] = self._sampler.run(self._weights, carry, turns, seeds, temperature)
+            codes, self._carries[index] = self._sampler.run(
+                self._weights, self._carries[index], turns, self._seeds[index], temperature
+            )
             return codes.numpy()
 
         if self._threads is None:
             return run(0)
-        return np.concatenate(list(self._threads.map(run, range(len(self._groups)))), axis=0)
+        return np.concatenate(list(self._threads.map(run, range(len(self._carries)))), axis=0)
 
 
 def group_sizes(streams: int, cores: int) -> list[int]:

@@ -24,6 +24,7 @@ Knows the network and the run folder; nothing of audio, corpora or training.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import sys
@@ -65,11 +66,9 @@ class PrismCheckpoint:
         import tensorflow as tf
 
         self.prefix = _prefix(Path(path))
-        try:
+        with self._reading():
             self._reader = tf.train.load_checkpoint(str(self.prefix))
             shapes = self._reader.get_variable_to_shape_map()
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
-            raise self._damaged(error) from None
         self.shapes = {name.removesuffix(_LEAF): tuple(shape) for name, shape in shapes.items() if name.endswith(_LEAF)}
         self._taken: set[str] = set()
 
@@ -107,18 +106,22 @@ class PrismCheckpoint:
 
     def value(self, name: str, rank: int = 0) -> np.ndarray:
         """A variable."""
-        import tensorflow as tf
-
         self.shape(name, rank)
         self._taken.add(name)
-        try:
+        with self._reading():
             return np.asarray(self._reader.get_tensor(name + _LEAF))
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
-            raise self._damaged(error) from None
 
-    def _damaged(self, error: Exception) -> RunError:
-        reason = str(getattr(error, "message", None) or error).strip().splitlines()[0]
-        return RunError(f"the checkpoint {self.prefix} is damaged or cut short ({reason}): copy it anew, or use another")
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        import tensorflow as tf
+
+        try:
+            yield
+        except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:  # TensorFlow's reader raises each
+            reason = str(getattr(error, "message", None) or error).strip().splitlines()[0]
+            raise RunError(
+                f"the checkpoint {self.prefix} is damaged or cut short ({reason}): use another copy of it"
+            ) from None
 
 
 def _prefix(path: Path) -> Path:
@@ -257,17 +260,18 @@ def import_checkpoint(
 ) -> Imported:
     """Make a run of a PRiSM checkpoint, whole or not at all.
 
-    path: see `PrismCheckpoint`. identity: the id of the run, which must have none yet. config_file: PRiSM's config; None
-    takes the `*.config.json` beside the checkpoint. sample_rate: Hz; PRiSM does not store it. Raises UsageError and
-    RunError with what to do.
+    path: see `PrismCheckpoint`. identity: the id of the run, which must have none yet. config_file: PRiSM's config;
+    None takes the `*.config.json` beside the checkpoint. sample_rate: Hz; PRiSM does not store it. Raises UsageError
+    and RunError with what to do.
     """
     import tensorflow as tf
 
     from samplernn.model import SampleRNN
+    from tierwave.training import make_checkpoint
 
-    home = Path(logdir_root) / identity
-    if Path(identity).name != identity:
+    if identity in ("", "..") or Path(identity).name != identity:
         raise UsageError(f"--id {identity!r} must be a plain name, since a folder is named after it")
+    home = Path(logdir_root) / identity
     if runs_of(home):
         raise UsageError(f"--id {identity} has runs already, in {home}: choose another --id for the imported one")
     training = resolve_training({"sample_rate": sample_rate}, {}, "")
@@ -284,7 +288,7 @@ def import_checkpoint(
     entry = CheckpointEntry(f"model.ckpt-{epoch}", epoch, checkpoint.step, value=None, best=False, kept=True)
     run = create_run(Path(logdir_root), identity)
     try:
-        tf.train.Checkpoint(model=model).write(str(run.folder / entry.name))
+        make_checkpoint({"model": model}).write(str(run.folder / entry.name))
         run.record(entry, None)
         run.write(
             "run.json",

@@ -87,7 +87,7 @@ class PaperRecurrentKernel(keras.initializers.Initializer):
         return keras.ops.concatenate([lecun((units, 2 * units), dtype), candidate], axis=1)
 
 
-def _make_stack(config: Config, inputs: int, compute_dtype: str) -> RecurrentStack:
+def _make_stack(config: Config, inputs: int, compute_dtype: str, fused: bool) -> RecurrentStack:
     paper = config.convention == "paper"
     return RecurrentStack(
         inputs,
@@ -104,6 +104,7 @@ def _make_stack(config: Config, inputs: int, compute_dtype: str) -> RecurrentSta
         recurrent_initializer=PaperRecurrentKernel if paper else "orthogonal",
         output_initializer="he_uniform",
         compute_dtype=compute_dtype,
+        fused=fused,
         name="rnn",
     )
 
@@ -111,7 +112,7 @@ def _make_stack(config: Config, inputs: int, compute_dtype: str) -> RecurrentSta
 class FrameTier(NormalisableLayer):
     """An RNN over frames of `frame_size` samples whose output conditions the `ratio` steps of the tier below."""
 
-    def __init__(self, config: Config, frame_size: int, ratio: int, *, top: bool, compute_dtype: str):
+    def __init__(self, config: Config, frame_size: int, ratio: int, *, top: bool, compute_dtype: str, fused: bool):
         super().__init__(weight_norm=config.weight_norm, name=f"frame_tier_{frame_size}")
         paper = config.convention == "paper"
         self.frame_size, self.ratio, self.dim, self.product_dtype = frame_size, ratio, config.dim, compute_dtype
@@ -124,7 +125,7 @@ class FrameTier(NormalisableLayer):
                 initializer=_linear_initializer(config, frame_size),
                 name="project",
             )
-        self.stack = _make_stack(config, config.dim if self.project else frame_size, compute_dtype)
+        self.stack = _make_stack(config, config.dim if self.project else frame_size, compute_dtype, fused)
         # PRiSM's transposed convolution is `ratio` separate linear maps side by side, drawn with its own fans.
         initializer = (
             _linear_initializer(config, config.dim)
@@ -170,7 +171,7 @@ class SampleTier(NormalisableLayer):
     samples takes their place.
     """
 
-    def __init__(self, config: Config, compute_dtype: str):
+    def __init__(self, config: Config, *, compute_dtype: str, fused: bool):
         super().__init__(weight_norm=config.weight_norm, name="sample_tier")
         paper = config.convention == "paper"
         self.frame_size, self.levels, self.dim = config.sample_frame, config.q_levels, config.dim
@@ -191,7 +192,7 @@ class SampleTier(NormalisableLayer):
         self.window = self.add_kernel(
             "window", (self.frame_size, width, config.dim), keras.initializers.RandomUniform(-limit, limit)
         )
-        self.stack = None if config.frame_sizes else _make_stack(config, config.dim, compute_dtype)
+        self.stack = None if config.frame_sizes else _make_stack(config, config.dim, compute_dtype, fused)
         self.hidden = [
             Linear(
                 config.dim,
@@ -238,10 +239,10 @@ class SampleRNN(keras.Model):
     """The network of `Config`. Codes in, logits out, state passed in and out.
 
     compute_dtype: what matrix products are computed in (float32, bfloat16, float16); sums, states, logits and losses
-    stay float32.
+    stay float32. fused: run the RNNs' sequences through Keras' layers (cuDNN on a GPU; not under XLA).
     """
 
-    def __init__(self, config: Config, *, compute_dtype: str = "float32"):
+    def __init__(self, config: Config, *, compute_dtype: str = "float32", fused: bool = False):
         super().__init__(name="samplernn", dtype="float32")
         self.config = config
         self.quantizer = Quantizer(config.q_type, config.q_levels)
@@ -254,10 +255,11 @@ class SampleRNN(keras.Model):
                 size // descending[index + 1] if index + 1 < len(descending) else size,
                 top=index == 0,
                 compute_dtype=compute_dtype,
+                fused=fused,
             )
             for index, size in enumerate(descending)
         ]
-        self.sample_tier = SampleTier(config, compute_dtype)
+        self.sample_tier = SampleTier(config, compute_dtype=compute_dtype, fused=fused)
         self.built = True
 
     def initial_state(self, batch: int | tf.Tensor) -> ModelState:

@@ -192,6 +192,16 @@ def test_filters_follow_the_temperature_and_each_other():
     assert set(draw(logits, fine, 0.0, top_k=3, top_p=0.9)) == {0}
 
 
+def test_filters_tell_the_nearest_weights_apart():
+    logits = np.float32(1.0) - np.arange(40, dtype=np.float32)[::-1] * np.float32(2e-7)
+    assert len(np.unique(np.exp(logits - logits.max()))) == 40
+    fine = np.linspace(0.0, LAST, 5000)
+    assert set(draw(logits, fine, top_k=5)) == {35, 36, 37, 38, 39}
+    assert set(draw(logits, fine, top_p=0.2)) == set(range(32, 40))
+    tail = np.append(np.zeros(3, np.float32), np.float32([-60.0, -61.0, -62.0]))
+    assert set(draw(tail, np.append(fine, 0.5), top_k=4)) <= {0, 1, 2, 3}
+
+
 def test_filters_keep_what_is_equally_likely():
     assert set(draw([1.0, 2.0, 2.0, 2.0, 0.0], np.linspace(0.0, LAST, 999), top_k=2)) == {1, 2, 3}
 

@@ -18,7 +18,7 @@ def sweep(seconds=2.0):
 
 
 def test_a_picture_is_a_png_without_remains(tmp_path):
-    sound_picture(tmp_path / "sweep.png", sweep(), RATE, title="a_$sweep")
+    sound_picture(tmp_path / "sweep.png", sweep(), RATE, title=r"a_$\no{formula$")
     picture = imread(tmp_path / "sweep.png")
     assert picture.shape[0] > 500 and picture.shape[1] > 1000
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.png"]
@@ -28,7 +28,7 @@ def test_a_picture_is_a_png_without_remains(tmp_path):
 
 def test_each_curve_adds_a_strip_in_its_place(tmp_path):
     times = np.linspace(0.0, 2.0, 50)
-    curves = {"pitch_$": (times, 60 + times), "rms": (np.array([0.0, 2.0]), np.array([0.1, 0.1]))}
+    curves = {r"$\no{formula$": (times, 60 + times), "rms": (np.array([0.0, 2.0]), np.array([0.1, 0.1]))}
     sound_picture(tmp_path / "without.png", sweep(), RATE)
     sound_picture(tmp_path / "with.png", sweep(), RATE, curves=curves)
     without, with_curves = imread(tmp_path / "without.png"), imread(tmp_path / "with.png")

@@ -25,10 +25,11 @@ def make_layer(cell, reset, *, weight_norm=False):
 
 
 def value_and_gradients(layer, inputs, state, *, fused):
+    layer.fused = fused
     watched = [inputs, state, [variable.value for variable in layer.trainable_variables]]
     with tf.GradientTape() as tape:
         tape.watch([inputs, state])
-        outputs, last = layer.sequence(inputs, state, layer.weights_in_effect(), fused=fused)
+        outputs, last = layer.sequence(inputs, state, layer.weights_in_effect())
         loss = tf.reduce_sum(outputs * tf.cos(tf.range(7.0)))
         loss += tf.add_n([tf.reduce_sum(tf.sin(part)) for part in last])
     return tf.nest.flatten([outputs, last, tape.gradient(loss, watched)])
@@ -51,7 +52,7 @@ def test_gradient_against_finite_differences(cell, reset):
     layer, inputs, state = make_layer(cell, reset, weight_norm=True)
 
     def loss():
-        outputs, last = layer.sequence(inputs, state, layer.weights_in_effect(), fused=False)
+        outputs, last = layer.sequence(inputs, state, layer.weights_in_effect())
         return tf.reduce_sum(outputs**2) + tf.add_n([tf.reduce_sum(part**3) for part in last])
 
     with tf.GradientTape() as tape:

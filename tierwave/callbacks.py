@@ -30,10 +30,20 @@ Print = Callable[[str], None]
 class LearningRateSchedule(Callback):
     """From epoch `reduce_learning_rate_after` on (counted from 0), multiply the rate by exp(-0.1) each epoch."""
 
+    def __init__(self) -> None:
+        self.epoch = -1  # the last one for which the rate was reduced: an epoch may be begun twice
+
+    def state(self) -> dict[str, Any]:
+        return {"epoch": self.epoch}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.epoch = state.get("epoch", -1)
+
     def on_epoch_begin(self, trainer: Trainer) -> None:
-        after = trainer.options.reduce_learning_rate_after
-        if after is not None and trainer.progress.epoch >= after:
+        after, epoch = trainer.options.reduce_learning_rate_after, trainer.progress.epoch
+        if after is not None and epoch >= after and epoch != self.epoch:
             trainer.learning_rate *= math.exp(-0.1)
+            self.epoch = epoch
 
 
 class Limits(Callback):
@@ -163,9 +173,10 @@ class LossTable(Callback):
         rows = [",".join(self.columns)]
         if path.exists():  # steps after the checkpoint that training goes on from are done again
             with open(path, encoding="utf-8", newline="") as old:
-                rows += [",".join(row) for row in list(csv.reader(old))[1:] if int(row[0]) <= trainer.progress.step]
+                rows += [",".join(row) for row in list(csv.reader(old))[1:] if self._stands(row, trainer)]
         write_text(path, "\n".join(rows) + "\n")
-        self.file: TextIO = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed at the end of training)
+        # By lines, so that no row before a checkpoint is lost in a kill after it.
+        self.file: TextIO = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed at the end)
 
     def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
         bits = results["loss"] / LN2
@@ -173,13 +184,18 @@ class LossTable(Callback):
 
     def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
         self._row(trainer, trainer.progress.epoch, results)
-        self.file.flush()
 
     def on_train_end(self, trainer: Trainer) -> None:
         self.file.close()
 
+    def _stands(self, row: list[str], trainer: Trainer) -> bool:
+        """Whether an old row is whole and of what was done before the checkpoint; an epoch's row has no gradient."""
+        if len(row) != len(self.columns) or int(row[0]) > trainer.progress.step:
+            return False
+        return bool(row[self.columns.index("gradient_norm")]) or int(row[1]) <= trainer.progress.epoch
+
     def _row(self, trainer: Trainer, epoch: int, values: dict[str, float]) -> None:
-        cells = [f"{values[name]:.6g}" if name in values else "" for name in self.columns[2:]]
+        cells = [f"{values[name]:.9g}" if name in values else "" for name in self.columns[2:]]
         self.file.write(",".join([str(trainer.progress.step), str(epoch), *cells]) + "\n")
 
 
@@ -222,7 +238,7 @@ class TensorBoard(Callback):
             for index, path in enumerate(self.generation.made):
                 sound, rate = load(path)
                 tf.summary.audio(f"generated/{index}", sound[None, :, None], rate)
-                tf.summary.image(f"generated/{index}", spectrogram_image(sound, rate)[None])
+                tf.summary.image(f"spectrogram/{index}", spectrogram_image(sound, rate)[None])
         self.writer.flush()
 
     def on_train_end(self, trainer: Trainer) -> None:

@@ -79,7 +79,7 @@ def draw_categorical(
         enough = top_p * tf.reduce_sum(weights, -1)
         weights = _most_likely(weights, lambda kept: tf.reduce_sum(kept, -1) >= enough)
 
-    width = math.isqrt(levels - 1) + 1
+    width = math.isqrt(levels)
     blocks = -(-levels // width)
     if blocks * width > levels:
         weights = tf.pad(weights, [[0, 0], [0, blocks * width - levels]])

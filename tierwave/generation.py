@@ -100,7 +100,7 @@ def write_sounds(
 ) -> float:
     """Render `seconds` of every sequence into `paths` while they are made; returns sounds' seconds per second.
 
-    sample_rate: of the files; resampled on the way if it is not the stream's; exactly round(seconds * rate) samples. before: float32 `[samples]` written in
+    sample_rate: of the files; resampled on the way if it is not the stream's. before: float32 `[samples]` written in
     front of every sequence. progress(seconds done, speed against real time) is called after each block. A file appears
     under its name only when it is whole.
     """

@@ -295,6 +295,8 @@ class Recurrent(NormalisableLayer):
     cell: "gru" or "lstm". reset: where a GRU applies its reset gate; "after" the recurrent product (Keras, cuDNN,
     PRiSM) or "before" it (Cho et al. 2014, the original SampleRNN). forget_bias: initial LSTM forget bias (1 in Keras,
     3 in the original). With `weight_norm` both kernels are normalised per column, that is per gate unit.
+    fused: run sequences through Keras' own layer, which takes cuDNN's kernels on a GPU; the loop of this module is the
+    faster one on a CPU, and the only one that XLA can compile (it has no cuDNN recurrent kernels).
     """
 
     def __init__(
@@ -309,11 +311,12 @@ class Recurrent(NormalisableLayer):
         kernel_initializer: Any = "glorot_uniform",
         recurrent_initializer: Any = "orthogonal",
         compute_dtype: str = "float32",
+        fused: bool = False,
         **options: Any,
     ):
         super().__init__(weight_norm=weight_norm, **options)
         self.inputs, self.units, self.cell, self.reset = inputs, units, cell, reset
-        self.product_dtype = compute_dtype
+        self.product_dtype, self.fused = compute_dtype, fused
         gates = 3 if cell == "gru" else 4
         self.kernel = self.add_kernel("kernel", (inputs, gates * units), kernel_initializer)
         self.recurrent_kernel = self.add_kernel("recurrent_kernel", (units, gates * units), recurrent_initializer)
@@ -353,17 +356,9 @@ class Recurrent(NormalisableLayer):
             h, _ = _gru_before_step(projected, state[0], weights.recurrent_kernel, self.product_dtype)
         return h, (h,)
 
-    def sequence(
-        self, inputs: tf.Tensor, state: State, weights: CellWeights, *, fused: bool | None = None
-    ) -> tuple[tf.Tensor, State]:
-        """A whole window: inputs `[batch, time, features]` -> outputs `[batch, time, units]` and the last state.
-
-        fused: True runs Keras' own layer, which uses cuDNN's kernels on a GPU; False the loop of this module. None
-        takes cuDNN where it applies (see `cudnn_applies`): that loop is the faster one on a CPU and under XLA.
-        """
-        if fused is None:
-            fused = self.cudnn_applies()
-        if fused:
+    def sequence(self, inputs: tf.Tensor, state: State, weights: CellWeights) -> tuple[tf.Tensor, State]:
+        """A whole window: inputs `[batch, time, features]` -> outputs `[batch, time, units]` and the last state."""
+        if self.fused and not (self.cell == "gru" and self.reset == "before"):  # cuDNN has no such GRU
             return self._keras_sequence(inputs, state, weights)
         projected = tf.transpose(matmul(inputs, weights.kernel, self.product_dtype) + weights.bias, [1, 0, 2])
         if self.cell == "lstm":
@@ -376,12 +371,6 @@ class Recurrent(NormalisableLayer):
         else:
             hs = _gru_before_sequence(projected, state[0], weights.recurrent_kernel, self.product_dtype)
         return tf.transpose(hs, [1, 0, 2]), (hs[-1],)
-
-    def cudnn_applies(self) -> bool:
-        """cuDNN has LSTMs and GRUs with the reset after the product; XLA has no kernel for either (platform limit)."""
-        if self.cell == "gru" and self.reset == "before":
-            return False
-        return bool(tf.config.list_logical_devices("GPU")) and not _under_xla()
 
     def _keras_sequence(self, inputs, state, weights):
         options = {"return_sequences": True, "return_state": True, "dtype": "float32"}
@@ -400,28 +389,6 @@ class Recurrent(NormalisableLayer):
             values, [variable.value for variable in layer.non_trainable_variables], inputs, initial_state=list(state)
         )
         return outputs, tuple(last)
-
-
-_xla_depth = 0
-
-
-class xla_scope:
-    """Marks that what is traced inside will be compiled by XLA, which has no cuDNN recurrent kernels."""
-
-    def __init__(self, active: bool):
-        self.active = active
-
-    def __enter__(self) -> None:
-        global _xla_depth
-        _xla_depth += self.active
-
-    def __exit__(self, *_: object) -> None:
-        global _xla_depth
-        _xla_depth -= self.active
-
-
-def _under_xla() -> bool:
-    return _xla_depth > 0
 
 
 class StackWeights(NamedTuple):
@@ -458,6 +425,7 @@ class RecurrentStack(keras.layers.Layer):
         recurrent_initializer: Any = "orthogonal",
         output_initializer: Any = "he_uniform",
         compute_dtype: str = "float32",
+        fused: bool = False,
         **options: Any,
     ):
         super().__init__(dtype="float32", **options)
@@ -480,6 +448,7 @@ class RecurrentStack(keras.layers.Layer):
                 kernel_initializer=_fresh(kernel_initializer),
                 recurrent_initializer=_fresh(recurrent_initializer),
                 compute_dtype=compute_dtype,
+                fused=fused,
                 name=f"layer_{layer}",
             )
             for layer in range(num_layers)
@@ -540,7 +509,6 @@ class RecurrentStack(keras.layers.Layer):
         weights: StackWeights,
         *,
         dropout_seed: tf.Tensor | None = None,
-        fused: bool | None = None,
     ) -> tuple[tf.Tensor, StackState]:
         """A whole window: inputs `[batch, time, features]` -> outputs `[batch, time, units]` and the last state.
 
@@ -551,7 +519,7 @@ class RecurrentStack(keras.layers.Layer):
             fed = self._wired(index, below, inputs)
             if dropout_seed is not None and self.dropout > 0.0:
                 fed = drop(fed, self.dropout, tf.random.experimental.stateless_fold_in(dropout_seed, index))
-            below, layer_state = layer.sequence(fed, state[index], weights.cells[index], fused=fused)
+            below, layer_state = layer.sequence(fed, state[index], weights.cells[index])
             states.append(layer_state)
             total = self._summed(total, below, index, weights)
         return (below if total is None else total), tuple(states)

@@ -89,7 +89,7 @@ def train(session: Session, default_document: Callable[[], dict[str, Any]], say_
     default_document() gives the config for a new run when the session names none. say_line(text, rewrite) prints.
     Raises UsageError and RunError with what to do.
     """
-    if os.sep in session.identity or not session.identity.strip():
+    if os.sep in session.identity or session.identity.strip() in ("", ".", ".."):
         raise UsageError(f"--id {session.identity!r} must be a plain name, since a folder is named after it")
     with only_training(session.logdir_root, session.identity):
         resumed = _checkpoint_to_resume(session)
@@ -97,6 +97,8 @@ def train(session: Session, default_document: Callable[[], dict[str, Any]], say_
             _refuse_imported(resumed[0])
         stored = None if resumed is None else resumed[0].read(CONFIG_NAME)
         document = session.document
+        if document is None and stored is None and session.init_from is not None:
+            document = find_checkpoint(session.init_from)[0].read(CONFIG_NAME)
         if document is None:
             document = stored if stored is not None else default_document()
         family = load_family(document.get("model", "samplernn"))
@@ -319,7 +321,9 @@ def _trainer(
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     jit = family.prefers_xla(config, on_gpu) if options.jit == "auto" else options.jit
     learner = Learner(
-        lambda: family.build(config, stage, compute_dtype=options.precision.removeprefix("mixed_")),
+        lambda: family.build(
+            config, stage, compute_dtype=options.precision.removeprefix("mixed_"), fused=on_gpu and not jit
+        ),
         options,
         jit=jit,
         strategy=strategy,

@@ -61,8 +61,8 @@ def hertz_to_mel(frequency: np.ndarray | float, mel_scale: MelScale = "slaney") 
     frequency = np.asarray(frequency, np.float64)
     if mel_scale == "htk":
         return 2595.0 * np.log10(1.0 + frequency / 700.0)
-    above = np.log(np.maximum(frequency, 1000.0) / 1000.0) / np.log(6.4)
-    return np.where(frequency < 1000.0, frequency * 0.015, 15.0 + 27.0 * above)
+    factors = np.log(np.maximum(frequency, 1000.0) / 1000.0) / np.log(6.4)
+    return np.where(frequency < 1000.0, frequency * 0.015, 15.0 + 27.0 * factors)
 
 
 def mel_to_hertz(mel: np.ndarray | float, mel_scale: MelScale = "slaney") -> np.ndarray:

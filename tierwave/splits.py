@@ -26,8 +26,11 @@ MOST_STRETCHES = 5  # per recording and part
 SHORTEST_STRETCH_SECONDS = 1.0  # more than one stretch only if each can be this long
 LONGEST_GUARD_SECONDS = 0.25
 OVERLAP_PAIRS = 4  # neighbouring chunks that are compared
-LEAST_OVERLAP = 32  # samples; fewer are alike by chance
-LEAST_CORRELATION = 0.5  # of an overlap; resampling by chunks shifts them by up to half a sample: 0.64 for white noise
+LEAST_OVERLAP_SECONDS = 0.005  # shorter ones are found by chance
+LEAST_CORRELATION = 0.8  # of the sound in an overlap
+# A smoothed difference: a chunk's own offset does not count, nor much of the highest treble, so that chunks which were
+# resampled one by one, and are up to half a sample apart, still correlate by 0.86 if they are white noise.
+_COMPARED = np.array([1.0, 3.0, 2.0, -2.0, -3.0, -1.0]) / 8.0
 _CHUNK_NAME = re.compile(r"^(?P<stem>.+)_chunk_(?P<number>\d+)$")
 
 Read = Callable[[int], np.ndarray]
@@ -120,30 +123,27 @@ def _source(files: Sequence[tuple[int, int]], corpus: Corpus) -> Source:
 
 
 def _hop(chunks: Sequence[tuple[int, int]], corpus: Corpus, read: Read) -> float:
-    """Samples from the start of a chunk to that of the next, by its number: measured, or their length where neighbours
-    do not overlap.
+    """Samples from the start of a chunk to that of the next by number: measured, or their length if they share nothing.
 
-    At every lag the end of a chunk is compared with the beginning of its neighbour; the lag that explains most counts.
+    At every lag the end of a chunk is compared with the beginning of its neighbour, over several pairs at once.
     """
     length = max(corpus.recordings[index].samples for _, index in chunks)
     gaps = [after - before for (before, _), (after, _) in zip(chunks, chunks[1:], strict=False)]
     gap = min((gap for gap in gaps if gap), default=0)
-    pairs = [place for place, each in enumerate(gaps) if each == gap]
-    if not gap:
-        return length
-    evidence, compared = np.zeros(length), np.zeros(length)
-    for place in pairs[:: -(-len(pairs) // OVERLAP_PAIRS)]:
-        before, after = (read(chunks[each][1]).astype(np.float64) for each in (place, place + 1))
-        likelihood, overlap = _compare(before - before.mean(), after - after.mean())
-        evidence[: len(before)] += likelihood
-        compared[: len(before)] += overlap
+    pairs = [place for place, each in enumerate(gaps) if gap and each == gap]
+    evidence, compared = np.zeros([2, length + len(_COMPARED)])
+    for place in pairs[:: max(1, -(-len(pairs) // OVERLAP_PAIRS))]:
+        before, after = (np.convolve(read(chunks[each][1]), _COMPARED, "valid") for each in (place, place + 1))
+        likelihood, overlap = _compare(before, after, LEAST_OVERLAP_SECONDS * corpus.sample_rate)
+        evidence[: len(overlap)] += likelihood
+        compared[: len(overlap)] += overlap
+    evidence[evidence < -np.log1p(-(LEAST_CORRELATION**2)) * compared] = 0.0
     lag = int(np.argmax(evidence))
-    enough = -np.log(1.0 - LEAST_CORRELATION**2) * compared[lag]
-    return lag / gap if 0 < evidence[lag] >= enough else length
+    return lag / gap if lag else length
 
 
-def _compare(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each lag: how much likelier `after`, as a copy of `before` from the lag on, is than as other sound (twice the
+def _compare(before: np.ndarray, after: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """For every lag: how much likelier `after` is as a copy of `before` from there on than as any sound (twice the
     log-likelihood ratio of a linear Gaussian model, from the correlation), and over how many samples that was seen."""
     size = 1 << (len(before) + len(after)).bit_length()
     products = np.fft.irfft(np.fft.rfft(before, size) * np.conj(np.fft.rfft(after, size)), size)[: len(before)]
@@ -151,7 +151,7 @@ def _compare(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndar
     overlap = np.minimum(len(before) - lags, len(after))
     sums, heads = (np.concatenate([[0.0], np.cumsum(signal**2)]) for signal in (before, after))
     tails, heads = sums[lags + overlap] - sums[lags], heads[overlap]
-    audible = (np.minimum(tails, heads) > SILENCE_AMPLITUDE**2 * overlap) & (overlap >= LEAST_OVERLAP)
+    audible = (np.minimum(tails, heads) > SILENCE_AMPLITUDE**2 * overlap) & (overlap >= least)
     audible[0] = False  # neighbours in a loop may be the same all through
     correlation = np.where(audible, products / np.sqrt(np.where(audible, tails * heads, 1.0)), 0.0)
     # A copy's correlation is 1 but for rounding, which must not decide.

@@ -28,7 +28,6 @@ import tensorflow as tf
 from tierwave.config import TrainingOptions
 from tierwave.dataset import IDLE, LaneWindows
 from tierwave.errors import RunError
-from tierwave.recurrent import xla_scope
 from tierwave.runs import CheckpointEntry, Run
 
 LN2 = math.log(2.0)
@@ -97,8 +96,7 @@ class Evaluator:
         return np.concatenate([part.numpy() for part in self.strategy.experimental_local_results(results)], 1), state
 
     def _eval_step(self, batch: Any, state: Any) -> tuple[tf.Tensor, Any]:
-        with xla_scope(self.jit and self.strategy.num_replicas_in_sync == 1):
-            outcome = self.model.outcome(batch, state)
+        outcome = self.model.outcome(batch, state)
         return tf.stack([outcome.nats, outcome.correct, outcome.elements]), outcome.state
 
 
@@ -158,7 +156,7 @@ class Learner(Evaluator):
             seed = tf.random.experimental.stateless_fold_in(seed, context.replica_id_in_sync_group)
         variables = self.model.trainable_variables
         raw = [variable.value for variable in variables]
-        with xla_scope(self.jit and replicas == 1), tf.GradientTape() as tape:
+        with tf.GradientTape() as tape:
             outcome = self.model.outcome(batch, state, dropout_seed=seed)
             elements = tf.maximum(total(tf.reduce_sum(outcome.elements)), 1.0)
             share = tf.reduce_sum(outcome.nats) / elements
@@ -320,12 +318,15 @@ class Trainer:
                 return
             started = time.perf_counter()
             results, state = self.learner.train_step(batch, self.state, progress.step)
-            if not math.isfinite(results["loss"]):
-                raise RunError(
-                    f"the loss became {results['loss']} at step {progress.step + 1}, so training was stopped; the last "
-                    "checkpoint is good. Try a smaller --learning_rate (a tenth), a smaller gradient_clip, or "
-                    "--precision float32"
-                )
+            # A broken gradient has spoilt the weights already, though the loss shows it one step later only; float16
+            # steps over it.
+            for what, value in (("loss", results["loss"]), ("gradient", results["gradient_norm"])):
+                if not math.isfinite(value) and not (what == "gradient" and self.learner.scaled):
+                    raise RunError(
+                        f"the {what} became {value} at step {progress.step + 1}, so training was stopped; the last "
+                        "checkpoint is good. Try a smaller --learning_rate (a tenth), a smaller gradient_clip, or "
+                        "--precision float32"
+                    )
             self.state = state
             results["seconds"] = time.perf_counter() - started
             progress.step += 1
@@ -362,10 +363,12 @@ class Trainer:
         self.progress.callbacks = {type(callback).__name__: callback.state() for callback in self.callbacks}
         document = json.dumps(vars(self.progress))
         states = [self._gathered(part) for part in tf.nest.flatten(self.state)]
-        checkpoint = tf.train.Checkpoint(
-            **self.learner.trackables(),
-            state=[tf.Variable(part, trainable=False) for part in states],
-            progress=tf.Variable(document, trainable=False),
+        checkpoint = make_checkpoint(
+            {
+                **self.learner.trackables(),
+                "state": [tf.Variable(part, trainable=False) for part in states],
+                "progress": tf.Variable(document, trainable=False),
+            }
         )
         entry = CheckpointEntry(name, self.progress.epoch, self.progress.step, value, best, kept)
         try:
@@ -401,7 +404,8 @@ class Trainer:
                 f"The checkpoint was made with {progress.lanes} lanes and there are {self.data.lanes} now: "
                 f"epoch {progress.epoch + 1} starts from its beginning."
             )
-            progress.step_in_epoch, progress.lanes = 0, self.data.lanes
+            progress.step_in_epoch = 0
+        progress.lanes = self.data.lanes
         self.progress = progress
         for callback in self.callbacks:
             callback.restore(progress.callbacks.get(type(callback).__name__, {}))
@@ -441,15 +445,44 @@ class Trainer:
                 signal.signal(number, handler)
 
 
+def make_checkpoint(pieces: dict[str, Any]) -> tf.train.Checkpoint:
+    """A checkpoint of `pieces` by name, to write or to read.
+
+    TensorFlow does not see what Keras layers keep in lists, so a layer goes in as a tree of all its variables.
+    """
+    trees = {name: _weights(piece) for name, piece in pieces.items() if isinstance(piece, keras.layers.Layer)}
+    for name, tree in trees.items():
+        found, all_of_them = len(tf.nest.flatten(tree)), len(pieces[name].weights)
+        if found != all_of_them:
+            raise TypeError(f"{name}: {all_of_them} weights, of which {found} are found by public attributes")
+    return tf.train.Checkpoint(**{**pieces, **trees})
+
+
+def _weights(part: Any) -> Any:
+    """The variables of a layer, or of a list of layers or variables, as nested dicts by attribute or number."""
+    if isinstance(part, keras.Variable):
+        return part
+    if isinstance(part, keras.layers.Layer):
+        inside = {name: _weights(value) for name, value in vars(part).items() if not name.startswith("_")}
+    elif isinstance(part, (list, tuple)):
+        inside = {str(number): _weights(value) for number, value in enumerate(part)}
+    else:
+        return None
+    return {name: tree for name, tree in inside.items() if tree is not None} or None
+
+
 def restore_checkpoint(path: Path, pieces: dict[str, Any]) -> None:
     """Restore `pieces` from a checkpoint; RunError if it is damaged or of another architecture."""
     try:
-        status = tf.train.Checkpoint(**pieces).read(str(path))
+        status = make_checkpoint(pieces).read(str(path))
         status.assert_existing_objects_matched()
         status.expect_partial()
-    except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.OutOfRangeError) as error:
+        stored = [name for name, _ in tf.train.list_variables(str(path)) if name.startswith("model/")]
+        if "model" in pieces and len(stored) != len(pieces["model"].weights):
+            raise ValueError(f"it holds {len(stored)} weights, and the model has {len(pieces['model'].weights)}")
+    except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.OutOfRangeError, IndexError) as error:
         raise RunError(
-            f"checkpoint {path} is damaged or cut short ({error.message.splitlines()[0]}): use an earlier one, for "
+            f"checkpoint {path} is damaged or cut short ({str(error).splitlines()[0]}): use an earlier one, for "
             "example with --resume_from or --checkpoint_path"
         ) from None
     except (ValueError, AssertionError) as error:
@@ -462,7 +495,7 @@ def read_progress(path: Path) -> dict[str, Any]:
     try:
         text = tf.train.load_checkpoint(str(path)).get_tensor("progress/.ATTRIBUTES/VARIABLE_VALUE")
         return json.loads(text)
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(
             f"checkpoint {path} is damaged or cut short ({reason}): use an earlier one, for example with --resume_from"

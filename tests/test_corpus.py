@@ -1,0 +1,439 @@
+"""A folder as one array of codes: decoded once, everything accounted for, statistics that are true."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tierwave import corpus as corpus_module
+from tierwave.audio import load
+from tierwave.corpus import Corpus, Recording, load_corpus, summary
+from tierwave.errors import RunError, UsageError
+
+RATE = 8000
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Linear codes, 200 steps either side of zero: a float that an encoder sees can be told from its code."""
+
+    name: str = "steps"
+
+    def encode(self, audio: np.ndarray) -> np.ndarray:
+        assert audio.dtype == np.float32
+        return (np.clip(np.round(audio * 200), -200, 200) + 200).astype(np.uint16)
+
+
+def noise(samples: int, seed: int = 0, level: float = 0.5) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-level, level, samples)
+
+
+def write(path: Path, audio: np.ndarray, rate: int = RATE, subtype: str = "PCM_16") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, audio, rate, subtype=subtype)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Mixed lengths, depths and channel counts; spaces, letters beyond ASCII, folders."""
+    root = tmp_path / "My Recordings äöü"
+    write(root / "take 2.wav", noise(4000, 1))
+    write(root / "take 10.wav", noise(30_000, 2, 0.9), subtype="PCM_24")
+    write(root / "Ordner ß" / "Übung 東京.flac", np.stack([noise(7001, 3), noise(7001, 4)], axis=1))
+    write(root / "deep" / "er" / "x.wav", noise(2, 5), subtype="FLOAT")
+    (root / "notes.txt").write_text("not a recording")
+    return root
+
+
+def loaded(folder: Path, tmp_path: Path, **options: object) -> Corpus:
+    defaults: dict = {"cache_dir": tmp_path / "cache"}
+    return load_corpus(folder, Steps(), **{**defaults, **options})
+
+
+def refuse_to_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("this was in the cache")
+
+    monkeypatch.setattr(corpus_module, "read_blocks", refuse)
+
+
+# ---- what is loaded --------------------------------------------------------------------------------------------------
+
+
+def test_every_recording_is_encoded_in_natural_order(folder: Path, tmp_path: Path) -> None:
+    corpus = loaded(folder, tmp_path)
+    names = [recording.name for recording in corpus.recordings]
+    assert names == ["Ordner ß/Übung 東京.flac", "deep/er/x.wav", "take 2.wav", "take 10.wav"]
+    assert corpus.left_out == ()
+    assert corpus.sample_rate == RATE
+    assert corpus.codes.dtype == np.uint16 and isinstance(corpus.codes, np.memmap)
+    offset = 0
+    for index, recording in enumerate(corpus.recordings):
+        audio, _ = load(folder / recording.name)
+        assert recording.offset == offset and recording.samples == len(audio)
+        assert np.array_equal(corpus.of(index), Steps().encode(audio))
+        offset += recording.samples
+    assert corpus.samples == len(corpus.codes) == offset
+    assert [recording.channels for recording in corpus.recordings] == [2, 1, 1, 1]
+
+
+def test_one_file_is_a_corpus_too(folder: Path, tmp_path: Path) -> None:
+    corpus = loaded(folder / "take 2.wav", tmp_path)
+    assert [recording.name for recording in corpus.recordings] == ["take 2.wav"]
+
+
+def test_recordings_of_several_rates_need_one_to_be_chosen(folder: Path, tmp_path: Path) -> None:
+    write(folder / "higher.wav", noise(3 * 44100), 44100)
+    with pytest.raises(RunError, match=r"8000 Hz: 4 files, 44100 Hz: 1 files.*--sample_rate 8000"):
+        loaded(folder, tmp_path)
+    corpus = loaded(folder, tmp_path, sample_rate=16000)
+    by_name = {recording.name: recording for recording in corpus.recordings}
+    assert by_name["higher.wav"].samples == 3 * 16000 and by_name["higher.wav"].file_rate == 44100
+    assert by_name["take 2.wav"].samples == 8000
+    index = list(by_name).index("higher.wav")
+    assert np.array_equal(corpus.of(index), Steps().encode(load(folder / "higher.wav", 16000)[0]))
+    assert corpus.statistics()["file_rates"] == {"8000": 4, "44100": 1}
+    assert any("such as" in warning and "8000 Hz" in warning for warning in corpus.warnings())
+
+
+def test_progress_counts_files(folder: Path, tmp_path: Path) -> None:
+    for normalize, passes in (("none", 1), ("corpus", 2)):
+        told: list[tuple[int, int]] = []
+        loaded(folder, tmp_path, normalize=normalize, progress=lambda done, total, told=told: told.append((done, total)))
+        assert told == [(1, 4), (2, 4), (3, 4), (4, 4)] * passes
+
+
+# ---- what is left out ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalize", ["none", "corpus", "file"])
+@pytest.mark.parametrize("sample_rate", [None, 4000])
+def test_what_cannot_be_used_is_named_with_the_reason(
+    folder: Path, tmp_path: Path, normalize: str, sample_rate: int | None
+) -> None:
+    holed = noise(5000)
+    holed[4321] = np.nan
+    write(folder / "bad" / "nan.wav", holed, subtype="FLOAT")
+    write(folder / "bad" / "empty.wav", np.zeros(0))
+    write(folder / "bad" / "one.wav", np.array([0.5]))
+    write(folder / "bad" / "silent.wav", np.zeros(8000))
+    write(folder / "bad" / "hiss.wav", noise(8000, level=0.0005), subtype="FLOAT")
+    (folder / "bad" / "text.wav").write_text("this is no sound")
+    (folder / "bad" / "nothing.wav").touch()
+    corpus = loaded(folder, tmp_path, normalize=normalize, sample_rate=sample_rate)
+    reasons = dict(corpus.left_out)
+    assert list(reasons) == sorted(
+        f"bad/{name}.wav" for name in ("empty", "hiss", "nan", "nothing", "one", "silent", "text")
+    ) + (["deep/er/x.wav"] if sample_rate else [])
+    assert reasons["bad/nan.wav"] == "it holds NaN or infinity at 0.5401 s"
+    assert "0 samples" in reasons["bad/empty.wav"] and "1 samples" in reasons["bad/one.wav"]
+    assert "is empty" in reasons["bad/nothing.wav"] and "read" in reasons["bad/text.wav"]
+    assert reasons["bad/silent.wav"] == reasons["bad/hiss.wav"] == "it is silent"
+    assert not any(str(tmp_path) in reason for reason in reasons.values())
+    assert not any(recording.name in reasons for recording in corpus.recordings)
+    assert len(corpus.codes) == corpus.samples
+    text = summary(corpus)
+    assert all(f"left out: {name}: {reason}" in text for name, reason in reasons.items())
+    assert corpus.statistics()["left_out"] == [[name, reason] for name, reason in reasons.items()]
+
+
+def test_a_folder_with_nothing_to_use_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    root = tmp_path / "sounds"
+    with pytest.raises(UsageError, match="sounds"):
+        loaded(root, tmp_path)
+    root.mkdir()
+    (root / "readme.txt").touch()
+    with pytest.raises(RunError, match=r"no recording was found under .*sounds.*--data_dir"):
+        loaded(root, tmp_path)
+    for number in range(7):
+        write(root / f"{number}.wav", np.zeros(100 if number else 0))
+    for sample_rate in (None, 4000):
+        with pytest.raises(RunError, match=r"0\.wav: it holds 0 samples; 1\.wav: it is silent.*; and 2 more"):
+            loaded(root, tmp_path, sample_rate=sample_rate)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+# ---- the cache -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sample_rate", [None, 4000])
+def test_the_second_call_decodes_nothing(
+    folder: Path, tmp_path: Path, sample_rate: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "broken.wav").write_text("no sound")
+    first = loaded(folder, tmp_path, sample_rate=sample_rate)
+    refuse_to_decode(monkeypatch)
+    if sample_rate is not None:  # then not even the headers are read, which ffmpeg would decode everything for
+        monkeypatch.setattr(corpus_module, "probe", None)
+    again = loaded(folder, tmp_path, sample_rate=sample_rate)
+    assert replace(again, codes=np.zeros(0)).recordings == first.recordings
+    assert again.left_out == first.left_out and len(again.left_out) >= 1
+    assert np.array_equal(again.codes, first.codes)
+    assert (again.sample_rate, again.gain, again.normalize) == (first.sample_rate, first.gain, first.normalize)
+
+
+def test_a_rate_that_was_found_and_one_that_was_given_share_the_cache(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded(folder, tmp_path)
+    refuse_to_decode(monkeypatch)
+    assert loaded(folder, tmp_path, sample_rate=RATE).sample_rate == RATE
+
+
+def test_without_normalisation_every_file_is_decoded_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+    read_blocks = corpus_module.read_blocks
+
+    def counted(path: Path, rate: int) -> object:
+        decoded.append(path)
+        return read_blocks(path, rate)
+
+    monkeypatch.setattr(corpus_module, "read_blocks", counted)
+    loaded(folder, tmp_path)
+    assert len(decoded) == len(set(decoded)) == 4
+
+
+@pytest.mark.parametrize("change", ["content", "touch", "new", "gone", "renamed", "rate", "encoder", "normalize"])
+def test_a_change_makes_the_cache_anew(folder: Path, tmp_path: Path, change: str) -> None:
+    before = loaded(folder, tmp_path)
+    path, options, encoder = folder / "take 2.wav", {}, Steps()
+    if change == "content":
+        write(path, noise(4000, 99))
+        os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))
+    elif change == "touch":
+        os.utime(path)
+    elif change == "new":
+        write(folder / "new.wav", noise(100))
+    elif change == "gone":
+        path.unlink()
+    elif change == "renamed":
+        path.rename(folder / "take 3.wav")
+    elif change == "rate":
+        options["sample_rate"] = 4000
+    elif change == "encoder":
+        encoder = Steps("other steps")
+    else:
+        options["normalize"] = "corpus"
+    after = load_corpus(folder, encoder, cache_dir=tmp_path / "cache", **options)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    same_sound = change in ("touch", "encoder")
+    assert (after.identity == before.identity) == same_sound
+    if change == "content":
+        assert np.array_equal(after.of(2), Steps().encode(load(path)[0]))
+
+
+def test_two_calls_at_once_do_not_collide(folder: Path, tmp_path: Path) -> None:
+    barrier = threading.Barrier(4)
+
+    @dataclass(frozen=True)
+    class Meeting(Steps):
+        def encode(self, audio: np.ndarray) -> np.ndarray:
+            if len(audio) == 30_000:  # all are in the middle of building now
+                barrier.wait(timeout=30)
+            return super().encode(audio)
+
+    results: list[Corpus] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(load_corpus(folder, Meeting(), cache_dir=tmp_path / "cache")))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected = loaded(folder, tmp_path / "alone")
+    assert len(results) == 4
+    assert all(np.array_equal(result.codes, expected.codes) for result in results)
+    assert len(list((tmp_path / "cache").iterdir())) == 1  # nothing half-made stays behind
+
+
+def test_nothing_half_made_stays_behind_a_failure(folder: Path, tmp_path: Path) -> None:
+    class Failing(Steps):
+        def encode(self, audio: np.ndarray) -> np.ndarray:
+            raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        load_corpus(folder, Failing(), cache_dir=tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["short codes", "no codes", "no json", "cut json", "other json", "no key"])
+def test_a_damaged_cache_is_told_in_a_sentence(folder: Path, tmp_path: Path, damage: str) -> None:
+    loaded(folder, tmp_path)
+    (place,) = (tmp_path / "cache").iterdir()
+    codes, document = place / "codes.bin", place / "corpus.json"
+    text = document.read_text(encoding="utf-8")
+    if damage == "short codes":
+        codes.write_bytes(codes.read_bytes()[:-2])
+    elif damage == "no codes":
+        codes.unlink()
+    elif damage == "no json":
+        document.unlink()
+    elif damage == "cut json":
+        document.write_text(text[: len(text) // 2])
+    elif damage == "other json":
+        document.write_text("[1, 2]")
+    else:
+        document.write_text(json.dumps({key: value for key, value in json.loads(text).items() if key != "left_out"}))
+    with pytest.raises(RunError, match=r"the cache .* is damaged .*: delete it") as caught:
+        loaded(folder, tmp_path)
+    assert str(place) in str(caught.value)
+    shutil.rmtree(place)
+    assert loaded(folder, tmp_path).samples == 41_003
+
+
+def test_others_may_read_the_cache(folder: Path, tmp_path: Path) -> None:
+    loaded(folder, tmp_path)
+    mask = os.umask(0)
+    os.umask(mask)
+    (place,) = (tmp_path / "cache").iterdir()
+    assert place.stat().st_mode & 0o777 == 0o777 & ~mask
+    assert all(path.stat().st_mode & 0o777 == 0o666 & ~mask for path in place.iterdir())
+
+
+def test_identity_does_not_depend_on_the_place(folder: Path, tmp_path: Path) -> None:
+    before = loaded(folder, tmp_path).identity
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(folder, moved)
+    after = loaded(moved, tmp_path).identity
+    assert before == after
+    write(moved / "take 2.wav", noise(4000, 99))
+    changed = loaded(moved, tmp_path).identity
+    assert {name for name in before if before[name] != changed[name]} == {"take 2.wav"}
+    assert len(set(before.values())) == 4
+
+
+# ---- levels ----------------------------------------------------------------------------------------------------------
+
+
+def test_statistics_are_those_of_the_whole_signal(tmp_path: Path) -> None:
+    root = tmp_path / "sounds"
+    quiet = np.where(np.arange(90_000) < 30_000, 0.0005, 0.5) * np.sign(noise(90_000))
+    hot = np.clip(noise(100_003, 1, 1.2) + 0.1, -1.0, 1.0)  # longer than a block
+    write(root / "a.wav", quiet, subtype="FLOAT")
+    write(root / "b.wav", hot, subtype="FLOAT")
+    write(root / "c.wav", np.stack([hot, hot], 1)[:5000], subtype="FLOAT")
+    corpus = loaded(root, tmp_path)
+    everything = np.concatenate([quiet, hot, hot[:5000]]).astype(np.float32).astype(np.float64)
+    found = corpus.statistics()
+    assert found["files"] == 3 and found["samples"] == len(everything)
+    assert found["hours"] == pytest.approx(len(everything) / RATE / 3600)
+    assert found["peak"] == 1.0
+    assert found["rms"] == pytest.approx(np.sqrt(np.mean(everything**2)))
+    assert found["dc"] == pytest.approx(np.mean(everything))
+    assert found["silent_share"] == pytest.approx(np.mean(np.abs(everything) < 0.001))
+    assert found["clipped_share"] == pytest.approx(np.mean(np.abs(everything) >= 0.999))
+    assert found["channels"] == {"1": 2, "2": 1}
+    assert corpus.recordings[0].silent_share == pytest.approx(1 / 3, abs=1e-4)
+    json.dumps(found, allow_nan=False)
+    text = summary(corpus)
+    for part in ("3 recordings", "24.4 s at 8000 Hz", "8000 Hz x 3", "peak 1.000", "DC +0.0", "silence 15"):
+        assert part in text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(59, "59.0 s"), (90, "1.5 min"), (5400, "1.50 h")])
+def test_the_summary_tells_the_length_in_a_fitting_unit(seconds: int, text: str) -> None:
+    recording = Recording("a.wav", 0, seconds * RATE, "", RATE, 1, 0.9, 0.0, 0.1, 0.0, 0.0)
+    assert text in summary(Corpus((recording,), (), RATE, 1.0, np.zeros(0)))
+
+
+def test_corpus_normalisation_is_one_gain(tmp_path: Path) -> None:
+    root = tmp_path / "sounds"
+    write(root / "loud.wav", noise(20_000, 1, 0.25), subtype="FLOAT")
+    write(root / "soft.wav", noise(20_000, 2, 0.05), subtype="FLOAT")
+    corpus = loaded(root, tmp_path, normalize="corpus")
+    sounds = [load(root / name)[0] for name in ("loud.wav", "soft.wav")]
+    assert corpus.gain == pytest.approx(1 / np.abs(sounds[0]).max())
+    for index, sound in enumerate(sounds):
+        assert np.array_equal(corpus.of(index), Steps().encode(sound * np.float32(corpus.gain)))
+    assert np.abs(corpus.of(0).astype(int) - 200).max() == 200
+    assert corpus.statistics()["peak"] == pytest.approx(0.25, abs=1e-3)  # as recorded
+    assert not any("full scale" in warning for warning in corpus.warnings())
+
+
+def test_file_normalisation_maps_each_file_to_the_whole_range(tmp_path: Path) -> None:
+    root = tmp_path / "sounds"
+    write(root / "a.wav", noise(100_000, 1, 0.02) + 0.3, subtype="FLOAT")
+    write(root / "b.wav", np.where(np.arange(50_000) % 2, 0.5, -0.25), subtype="FLOAT")
+    write(root / "constant.wav", np.full(8000, 0.25))
+    corpus = loaded(root, tmp_path, normalize="file")
+    sound = load(root / "a.wav")[0].astype(np.float64)
+    low, high = sound.min(), sound.max()
+    exact = (sound - low) / (high - low) * 2 - 1
+    assert np.abs(corpus.of(0).astype(int) - 200 - exact * 200).max() <= 0.51
+    assert set(np.unique(corpus.of(1))) == {0, 400}
+    assert (corpus.of(0).min(), corpus.of(0).max()) == (0, 400)
+    assert dict(corpus.left_out) == {"constant.wav": "it is silent"}
+    assert not any("full scale" in warning for warning in corpus.warnings())
+
+
+@pytest.mark.parametrize("sample_rate", [None, 4000])
+@pytest.mark.parametrize("normalize", ["none", "corpus", "file"])
+def test_a_constant_divides_nothing_by_zero(tmp_path: Path, normalize: str, sample_rate: int | None) -> None:
+    root = tmp_path / "sounds"
+    write(root / "a.wav", noise(8000))
+    write(root / "constant.wav", np.full(8000, 0.25))
+    with np.errstate(all="raise"):
+        corpus = loaded(root, tmp_path, normalize=normalize, sample_rate=sample_rate)
+    assert corpus.recordings[0].name == "a.wav"
+    if sample_rate is None:  # resampling lets it start and end with a ripple
+        assert dict(corpus.left_out) == {"constant.wav": "it is silent"}
+
+
+def test_no_normalisation_leaves_levels_alone(tmp_path: Path) -> None:
+    root = tmp_path / "sounds"
+    write(root / "a.wav", noise(2000, 1, 0.05), subtype="FLOAT")
+    corpus = loaded(root, tmp_path)
+    assert corpus.gain == 1.0
+    assert np.abs(corpus.of(0).astype(int) - 200).max() <= 10
+
+
+# ---- warnings --------------------------------------------------------------------------------------------------------
+
+
+def recording(**levels: object) -> Recording:
+    usual: dict = {"name": "a.wav", "offset": 0, "samples": 600 * RATE, "digest": "", "file_rate": RATE, "channels": 1}
+    usual |= {"peak": 0.9, "dc": 0.0, "rms": 0.1, "silent_share": 0.1, "clipped_share": 0.0}
+    return Recording(**{**usual, **levels})
+
+
+def warnings_of(*recordings: Recording, **options: object) -> list[str]:
+    return replace(Corpus(recordings, (), RATE, 1.0, np.zeros(0)), **options).warnings()
+
+
+def test_a_sound_corpus_is_not_warned_of() -> None:
+    assert warnings_of(recording()) == []
+    assert warnings_of(recording(peak=0.01), recording()) == []
+    assert warnings_of(recording(peak=0.01), normalize="corpus") == []
+
+
+@pytest.mark.parametrize(
+    ("levels", "words"),
+    [
+        ({"peak": 0.05}, ("0.050", "normalize=corpus")),
+        ({"dc": -0.02}, ("DC offset", "a.wav", "-0.020", "high-pass")),
+        ({"silent_share": 0.4}, ("40%", "chunk_audio.py")),
+        ({"clipped_share": 0.01}, ("1.00%", "clipped")),
+        ({"samples": 30 * RATE}, ("30.0 s", "by heart")),
+        ({"file_rate": 4000}, ("4000 Hz", "treble")),
+    ],
+)
+def test_what_spoils_training_is_warned_of(levels: dict, words: tuple[str, ...]) -> None:
+    (warning,) = warnings_of(recording(**levels))
+    assert all(word in warning for word in words)
+
+
+def test_offsets_of_either_sign_do_not_cancel() -> None:
+    assert len(warnings_of(recording(dc=0.02), recording(dc=-0.02))) == 1
+    assert warnings_of(recording(dc=0.5, samples=RATE), recording()) == []  # one second of ten minutes
