@@ -92,7 +92,7 @@ def _generate(arguments: Any) -> None:
     Request(**shape)  # refuses wrong values before a model is loaded
     import_tensorflow(debug=arguments.debug)
     trained = load_trained(arguments.checkpoint_path, best=arguments.best, config_document=document)
-    seed = seed_audio(arguments.seed, offset, trained.sample_rate)
+    seed = seed_audio(arguments.seed, offset, trained.sample_rate, trained.config.normalize, trained.gain)
     request = Request(**shape, seed_audio=seed)
     paths = sequence_paths(
         arguments.output_path, request, epoch=trained.entry.epoch if arguments.num_seqs > 1 else None

@@ -13,6 +13,7 @@ from tierwave.metrics import (
     bits,
     describe,
     log_spectral_distance,
+    spectral_comparison,
     verdict,
 )
 from tierwave.quantize import Quantizer
@@ -253,3 +254,18 @@ def test_unusable_audio_is_refused(audio, words):
         describe(audio, RATE)
     with pytest.raises(ValueError, match=words):
         average_spectrum(audio, RATE)
+
+
+def test_spectral_comparison_tells_like_from_unlike():
+    """Filtered noise against more of it, white noise, and its own samples shuffled."""
+    rng = np.random.default_rng(0)
+
+    def coloured(samples):
+        return signal.lfilter([1.0], [1.0, -0.95], rng.normal(size=samples)) / 10
+
+    recordings = [coloured(30_000), coloured(20_000)]
+    found = spectral_comparison(recordings, [coloured(20_000)], 16_000)
+    assert found["generated"] < 1.5 and found["halves"] < 1.5
+    assert found["white_noise"] > 5 and found["shuffled"] > 5
+    noise = spectral_comparison(recordings, [rng.normal(size=20_000)], 16_000)
+    assert noise["generated"] == pytest.approx(noise["white_noise"], abs=0.5)

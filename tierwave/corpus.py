@@ -148,6 +148,19 @@ class Corpus:
         return warnings
 
 
+def normalised(sound: np.ndarray, normalize: Normalize, gain: float) -> np.ndarray:
+    """One sound float32 `[samples]` at the level of a corpus with this `normalize` and gain (see `load_corpus`)."""
+    if normalize == "file" and len(sound):
+        low, high = float(sound.min()), float(sound.max())
+        return _spread(sound, low, high)
+    return sound * np.float32(gain)
+
+
+def _spread(block: np.ndarray, low: float, high: float) -> np.ndarray:
+    """[low, high] to [-1, 1]; a constant signal becomes constant."""
+    return (block - np.float32(low)) * np.float32(2.0 / max(high - low, 1e-9)) - np.float32(1.0)
+
+
 def summary(corpus: Corpus) -> str:
     """The statistics in a few readable lines."""
     found = corpus.statistics()
@@ -315,7 +328,7 @@ def _build(
 
             def keep(block: np.ndarray) -> None:
                 if normalize == "file" and measured is not None:
-                    block = (block - measured.low) * np.float32(2.0 / (measured.high - measured.low)) - 1.0
+                    block = _spread(block, measured.low, measured.high)
                 codes = encoder.encode(block * np.float32(gain)).tobytes()
                 digest.update(codes)
                 file.write(codes)

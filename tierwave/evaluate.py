@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from tierwave.audio import find_audio, load
 from tierwave.commandline import FlagParser, boolean, import_tensorflow, run
 from tierwave.config import TrainingOptions
 from tierwave.corpus import Encoder, load_corpus
 from tierwave.errors import RunError, UsageError
-from tierwave.metrics import bits
+from tierwave.metrics import bits, spectral_comparison
 from tierwave.quantize import Quantizer
 from tierwave.runs import write_text
 from tierwave.sessions import Trained, load_trained
@@ -146,7 +147,7 @@ def evaluate(
     encoder: Encoder = quantizer
     normalize = config.normalize
     if normalize == "corpus":
-        encoder, normalize = Amplified(quantizer, trained.run.read("statistics.json")["gain"]), "none"
+        encoder, normalize = Amplified(quantizer, trained.gain), "none"
 
     def told(what: str) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, total: progress(what, done, total)
@@ -177,6 +178,18 @@ def evaluate(
     return Evaluation(files, corpus.left_out, trained.sample_rate, quantizer.levels)
 
 
+def compare_sounds(trained: Trained, data_dir: Path, sounds: Sequence[Path]) -> dict[str, float]:
+    """`spectral_comparison` of generated sounds (files or folders) with all recordings, at the run's rate."""
+
+    def loaded(paths: Sequence[Path]) -> list[np.ndarray]:
+        return [load(path, trained.sample_rate)[0] for path in find_audio(paths)]
+
+    found = loaded(sounds)
+    if not found:
+        raise UsageError(f"--sounds {' '.join(map(str, sounds))} holds no sound: name wav files that were generated")
+    return spectral_comparison(loaded([data_dir]), found, trained.sample_rate)
+
+
 def parser() -> FlagParser:
     """All flags."""
     flags = FlagParser(
@@ -187,6 +200,9 @@ def parser() -> FlagParser:
         "--checkpoint_path", type=Path, required=True, help="a checkpoint, its .index file, a run or an id's folder"
     )
     flags.add_argument("--data_dir", type=Path, required=True, help="folder of recordings, searched recursively")
+    flags.add_argument(
+        "--sounds", type=Path, nargs="+", help="generated sounds: how near is their average spectrum to the recordings'"
+    )
     flags.add_argument("--best", help="of a folder: the best checkpoint, not the newest", **flag)
     flags.add_argument("--batch_size", type=int, help="files read side by side (default: as in training)")
     flags.add_argument(
@@ -218,12 +234,14 @@ def _evaluate(arguments: Any) -> None:
 
     trained = load_trained(arguments.checkpoint_path, best=arguments.best)
     evaluation = evaluate(trained, arguments.data_dir, batch_size=arguments.batch_size, progress=progress)
-    about = {
+    about: dict[str, Any] = {
         "checkpoint": str(trained.run.folder / trained.entry.name),
         "epoch": trained.entry.epoch,
         "step": trained.entry.step,
         "data_dir": str(arguments.data_dir),
     }
+    if arguments.sounds is not None:
+        about["spectral_distance_db"] = compare_sounds(trained, arguments.data_dir, arguments.sounds)
     text = json.dumps({**about, **evaluation.document()}, indent=1, ensure_ascii=False, allow_nan=False)
     if arguments.json == "-":
         print(text)
@@ -232,6 +250,12 @@ def _evaluate(arguments: Any) -> None:
         write_text(Path(arguments.json), text + "\n")
     print(f"{about['checkpoint']} on {arguments.data_dir}, {trained.sample_rate} Hz")
     print(evaluation.table())
+    if arguments.sounds is not None:
+        found = about["spectral_distance_db"]
+        print(
+            f"average spectrum of the sounds: {found['generated']:.1f} dB from the recordings' (their two halves: "
+            f"{found['halves']:.1f}, white noise: {found['white_noise']:.1f}, shuffled samples: {found['shuffled']:.1f})"
+        )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ NumPy only, and light: this is computed beside training and in command lines. Kn
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,6 +160,39 @@ def log_spectral_distance(first: np.ndarray, second: np.ndarray) -> float:
             f"spectra of {first.shape} and {second.shape} bins cannot be compared; use one n_fft for both."
         )
     return float(np.sqrt(np.mean(np.square(first - second))))
+
+
+def spectral_comparison(
+    recordings: Sequence[np.ndarray], sounds: Sequence[np.ndarray], sample_rate: int, seed: int = 0
+) -> dict[str, float]:
+    """How near the long-term average spectrum of generated sounds is to that of recordings, in dB (see
+    `log_spectral_distance`), and what to hold it against.
+
+    Args:
+        recordings, sounds: float [samples] each, at one rate; longer than 60 s in all is fine but slow.
+        sample_rate: hertz.
+
+    Returns:
+        generated: all sounds together against all recordings. halves: the first halves of the recordings against the
+        second halves, as near as one can ask for. white_noise: against a flat spectrum. shuffled: against the
+        recordings with their samples in random order, which keeps every level and loses all order.
+    """
+    whole = np.concatenate(list(recordings))
+    shuffled = np.random.default_rng(seed).permutation(whole)
+    noise = np.random.default_rng(seed + 1).uniform(-1.0, 1.0, len(whole))
+    target = average_spectrum(whole, sample_rate)
+    first = np.concatenate([recording[: len(recording) // 2] for recording in recordings])
+    second = np.concatenate([recording[len(recording) // 2 :] for recording in recordings])
+
+    def distance(sound: np.ndarray) -> float:
+        return log_spectral_distance(average_spectrum(sound, sample_rate), target)
+
+    return {
+        "generated": distance(np.concatenate(list(sounds))),
+        "halves": log_spectral_distance(average_spectrum(first, sample_rate), average_spectrum(second, sample_rate)),
+        "white_noise": distance(noise),
+        "shuffled": distance(shuffled),
+    }
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from tierwave.config import (
     split_training,
     validate,
 )
-from tierwave.corpus import Corpus, load_corpus, summary
+from tierwave.corpus import Corpus, Normalize, load_corpus, normalised, summary
 from tierwave.dataset import lane_warnings
 from tierwave.errors import RunError, UsageError
 from tierwave.families import load_family
@@ -98,7 +98,7 @@ def train(session: Session, default_document: Callable[[], dict[str, Any]], say_
         stored = None if resumed is None else resumed[0].read(CONFIG_NAME)
         document = session.document
         if document is None and stored is None and session.init_from is not None:
-            document = find_checkpoint(session.init_from)[0].read(CONFIG_NAME)
+            document, _ = split_training(find_checkpoint(session.init_from)[0].read(CONFIG_NAME))
         if document is None:
             document = stored if stored is not None else default_document()
         family = load_family(document.get("model", "samplernn"))
@@ -341,7 +341,8 @@ def _trainer(
     )
     generation = None
     if options.generate and options.max_generate_per_epoch > 0:
-        request = generation_request(options, seed_audio(options.seed, options.seed_offset, corpus.sample_rate))
+        seed = seed_audio(options.seed, options.seed_offset, corpus.sample_rate, config.normalize, corpus.gain)
+        request = generation_request(options, seed)
         generation = Generation(
             lambda request: family.stream([learner.model], config, request, sample_rate=corpus.sample_rate),
             request,
@@ -359,8 +360,13 @@ def _trainer(
     return Trainer(learner, data, valid, options, run, callbacks)
 
 
-def seed_audio(path: str | Path | None, offset: int | str, sample_rate: int) -> np.ndarray | None:
-    """The recording to continue, float32 `[samples]` at `sample_rate`, from `offset` (samples, or "1.5s") on."""
+def seed_audio(
+    path: str | Path | None, offset: int | str, sample_rate: int, normalize: Normalize, gain: float
+) -> np.ndarray | None:
+    """The recording to continue, float32 `[samples]` at `sample_rate`, from `offset` (samples, or "1.5s") on.
+
+    Its level is changed as the corpus's was: normalize and gain are those of the run.
+    """
     if path is None:
         return None
     sound, _ = load(path, sample_rate)
@@ -370,7 +376,7 @@ def seed_audio(path: str | Path | None, offset: int | str, sample_rate: int) -> 
             f"--seed_offset {offset} lies past the end of {path}, which has {len(sound)} samples "
             f"({len(sound) / sample_rate:.2f} s) at {sample_rate} Hz: use a smaller offset"
         )
-    return sound[first:]
+    return normalised(sound, normalize, gain)[first:]
 
 
 def _take_weights(trainer: Trainer, family: ModuleType, config: Any, path: Path) -> None:
@@ -393,7 +399,7 @@ def _take_weights(trainer: Trainer, family: ModuleType, config: Any, path: Path)
 
 @dataclass(frozen=True)
 class Trained:
-    """A checkpoint made ready: its run, family, config, models (one per stage) and sample rate."""
+    """A checkpoint made ready: its run, family, config, models (one per stage), sample rate and the corpus's gain."""
 
     run: Run
     entry: CheckpointEntry
@@ -401,6 +407,7 @@ class Trained:
     config: Any
     models: list[Any]
     sample_rate: int
+    gain: float
 
 
 def load_trained(path: str | Path, *, best: bool = False, config_document: dict[str, Any] | None = None) -> Trained:
@@ -421,4 +428,5 @@ def load_trained(path: str | Path, *, best: bool = False, config_document: dict[
         model = family.build(config, stage)
         restore_checkpoint(run.folder / entry.name, {"model": model})
         models.append(model)
-    return Trained(run, entry, family, config, models, int(described["sample_rate"]))
+    gain = float(run.read("statistics.json")["gain"]) if config.normalize == "corpus" else 1.0
+    return Trained(run, entry, family, config, models, int(described["sample_rate"]), gain)
