@@ -69,8 +69,8 @@ def _known_unit(unit: Any) -> Any:
 
 
 def _without_bars(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) < len(names) or any(not name or "|" in name for name in names):
-        raise ValueError("categories need different names, none of them empty or with | in it")
+    if len(set(names)) < len(names) or any(not name or name != name.strip() or "|" in name for name in names):
+        raise ValueError("categories need different names, none of them empty, with | in it or spaces around it")
     return names
 
 
@@ -233,7 +233,12 @@ class Schema(StrictModel):
         for name in changes:
             self.of(name)
         changed = [
-            validate(Parameter, {**_written(parameter), **changes[parameter.name]}, f"{source}.{parameter.name}")
+            # Only what was said: what follows from the unit follows anew.
+            validate(
+                Parameter,
+                {**parameter.model_dump(mode="json", exclude_unset=True), **changes[parameter.name]},
+                f"{source}.{parameter.name}",
+            )
             if parameter.name in changes
             else parameter
             for parameter in self.parameters
@@ -427,7 +432,7 @@ class Track:
         return bool(np.allclose(self.at(everywhere), other.at(everywhere), rtol=_ROUNDING, atol=1e-12))
 
     @cached_property
-    def _interval(self) -> float:
+    def interval(self) -> float:
         """Median distance of the points in seconds, steps not counted."""
         distances = np.diff(self.times)
         distances = distances[distances > 0]
@@ -480,7 +485,7 @@ def resample_track(
     if not rate > 0 or samples < 0:
         raise ValueError(f"a rate above 0 Hz and a length of 0 or more are needed, not {rate} and {samples}")
     result = np.empty(samples, np.float32)
-    averaged = interp == "linear" and track._interval < (1.0 - 1e-9) / rate
+    averaged = interp == "linear" and track.interval < (1.0 - 1e-9) / rate
     for start in range(0, samples, _BLOCK_SAMPLES):
         stop = min(samples, start + _BLOCK_SAMPLES)
         times = start_seconds + np.arange(first_sample + start, first_sample + stop) / rate

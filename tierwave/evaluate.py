@@ -8,6 +8,7 @@ left out. Knows the run and the corpus; asks the family for whatever is the fami
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from tierwave.audio import find_audio, load
+from tierwave.audio import AudioError, find_audio, load
 from tierwave.commandline import FlagParser, boolean, import_tensorflow, run
 from tierwave.config import TrainingOptions
 from tierwave.corpus import Encoder, load_corpus
@@ -182,7 +183,11 @@ def compare_sounds(trained: Trained, data_dir: Path, sounds: Sequence[Path]) -> 
     """`spectral_comparison` of generated sounds (files or folders) with all recordings, at the run's rate."""
 
     def loaded(paths: Sequence[Path]) -> list[np.ndarray]:
-        return [load(path, trained.sample_rate)[0] for path in find_audio(paths)]
+        usable = []
+        for path in find_audio(paths):
+            with contextlib.suppress(AudioError):  # the evaluation has named it as left out
+                usable.append(load(path, trained.sample_rate)[0])
+        return usable
 
     found = loaded(sounds)
     if not found:

@@ -16,7 +16,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -448,27 +448,28 @@ class Trainer:
 def make_checkpoint(pieces: dict[str, Any]) -> tf.train.Checkpoint:
     """A checkpoint of `pieces` by name, to write or to read.
 
-    TensorFlow does not see what Keras layers keep in lists, so a layer goes in as a tree of all its variables.
+    TensorFlow does not see what Keras layers keep in lists, so a layer goes in as one dict of all its variables. It is
+    flat, because TensorFlow names a variable by the shortest way to it, and one leads through the optimiser.
     """
-    trees = {name: _weights(piece) for name, piece in pieces.items() if isinstance(piece, keras.layers.Layer)}
-    for name, tree in trees.items():
-        found, all_of_them = len(tf.nest.flatten(tree)), len(pieces[name].weights)
-        if found != all_of_them:
-            raise TypeError(f"{name}: {all_of_them} weights, of which {found} are found by public attributes")
-    return tf.train.Checkpoint(**{**pieces, **trees})
+    dicts = {name: dict(_weights(piece)) for name, piece in pieces.items() if isinstance(piece, keras.layers.Layer)}
+    for name, found in dicts.items():
+        if len(found) != len(pieces[name].weights):
+            raise TypeError(f"{name}: {len(pieces[name].weights)} weights, and public attributes lead to {len(found)}")
+    return tf.train.Checkpoint(**{**pieces, **dicts})
 
 
-def _weights(part: Any) -> Any:
-    """The variables of a layer, or of a list of layers or variables, as nested dicts by attribute or number."""
+def _weights(part: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[str, keras.Variable]]:
+    """The variables of a layer, or of a list of layers or variables, by attributes and numbers: `tiers-0-upsample`."""
     if isinstance(part, keras.Variable):
-        return part
+        yield "-".join(way), part
+        return
+    inside: Iterable[tuple[Any, Any]] = ()
     if isinstance(part, keras.layers.Layer):
-        inside = {name: _weights(value) for name, value in vars(part).items() if not name.startswith("_")}
+        inside = [(name, value) for name, value in vars(part).items() if not name.startswith("_")]
     elif isinstance(part, (list, tuple)):
-        inside = {str(number): _weights(value) for number, value in enumerate(part)}
-    else:
-        return None
-    return {name: tree for name, tree in inside.items() if tree is not None} or None
+        inside = enumerate(part)
+    for name, value in inside:
+        yield from _weights(value, (*way, str(name)))
 
 
 def restore_checkpoint(path: Path, pieces: dict[str, Any]) -> None:

@@ -1,0 +1,449 @@
+"""Training that is killed, stopped or out of disk space, and goes on as if nothing had happened.
+
+The kills are real ones, of processes of their own; what needs no process of its own runs in this one.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import train
+from tierwave.audio import write_wav
+from tierwave.callbacks import LossTable
+from tierwave.runs import Run, find_checkpoint, only_training, runs_of
+from tierwave.training import Learner, Trainer, read_progress
+
+ROOT = Path(__file__).resolve().parent.parent
+STEPS = 6  # of an epoch
+CONFIG = {
+    "seq_len": 16,
+    "frame_sizes": [2, 4],
+    "dim": 8,
+    "num_rnn_layers": 2,
+    "q_levels": 32,
+    "emb_size": 4,
+    "rnn_dropout": 0.3,
+    "training": {
+        "batch_size": 4,
+        "learning_rate": 0.01,
+        "reduce_learning_rate_after": 1,
+        "early_stopping_patience": 3,
+        "generate": False,
+        "jit": False,
+    },
+}
+LAST = 23
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a corpus of three recordings and a config."""
+    folder = tmp_path_factory.mktemp("resume")
+    random = np.random.default_rng(0)
+    for number, samples in enumerate((170, 160, 110)):
+        tone = 0.5 * np.sin(np.arange(samples) * (0.3 + 0.1 * number)) + 0.05 * random.standard_normal(samples)
+        write_wav(folder / "corpus" / f"{number}.wav", tone.astype(np.float32), 4000)
+    (folder / "tiny.config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+def command(folder: Path, identity: str, *flags: Any, logdir: str = "logdir") -> list[str]:
+    words = ["--id", identity, "--data_dir", folder / "corpus", "--logdir_root", folder / logdir]
+    words += ["--output_dir", folder / "generated", "--config_file", folder / "tiny.config.json", *flags]
+    return [str(word) for word in words]
+
+
+def run_of(folder: Path, identity: str) -> Run:
+    return runs_of(folder / "logdir" / identity)[-1]
+
+
+def steps_of(run: Run) -> dict[int, list[str]]:
+    """Rows of losses.csv by step, without the times they took; a step that stands twice is an error."""
+    rows: dict[int, list[str]] = {}
+    with open(run.folder / "losses.csv", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["gradient_norm"]:
+                assert int(row["step"]) not in rows
+                rows[int(row["step"])] = [value for name, value in row.items() if name != "seconds"]
+    return rows
+
+
+def epochs_of(run: Run) -> list[list[str]]:
+    with open(run.folder / "losses.csv", encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if not row["gradient_norm"]]
+    return [[value for name, value in row.items() if name != "seconds"] for row in rows]
+
+
+def tensors_of(run: Run, name: str | None = None) -> dict[str, np.ndarray]:
+    """All numbers of a checkpoint (the newest) by name: weights, optimiser, recurrent state."""
+    reader = tf.train.load_checkpoint(str(run.folder / (name or run.latest().name)))
+    names = [key for key in reader.get_variable_to_shape_map() if not key.startswith(("progress", "_CHECKPOINTABLE"))]
+    return {key: reader.get_tensor(key) for key in names}
+
+
+def progress_of(run: Run) -> dict[str, Any]:
+    progress = read_progress(run.folder / run.latest().name)
+    return {name: value for name, value in progress.items() if name != "seconds"}
+
+
+def assert_same_checkpoint(one: Run, other: Run) -> None:
+    first, second = tensors_of(one), tensors_of(other)
+    assert first.keys() == second.keys() and sum(value.size for value in first.values()) > 1000
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name], err_msg=name)
+    assert progress_of(one) == progress_of(other)
+
+
+# Killed ----------------------------------------------------------------------------------------------------------
+
+# train.py, which ends itself at a step, or in the checkpoint that is written after it.
+DRIVER = """
+import os, shutil, signal, sys
+
+sys.path.insert(0, sys.argv[1])
+moment, at = sys.argv[2], int(sys.argv[3])
+
+import tensorflow as tf
+from tensorflow.python.ops import gen_io_ops
+
+import train
+from tierwave import runs, training
+
+
+def end(number=signal.SIGKILL):
+    os.kill(os.getpid(), number)
+
+
+def before(owner, name, act):
+    original = getattr(owner, name)
+
+    def patched(*arguments, **options):
+        act(*arguments)
+        return original(*arguments, **options)
+
+    setattr(owner, name, patched)
+
+
+saving = False
+
+
+def note_saving(trainer, name):
+    global saving
+    saving = trainer.progress.step == at
+
+
+def if_saving(act):
+    return lambda *arguments: act(*arguments) if saving else None
+
+
+def only_the_data(checkpoint, path):
+    tf.train.Checkpoint.write = write
+    whole = checkpoint.write(path + "-elsewhere")
+    os.rename(whole + ".data-00000-of-00001", path + ".data-00000-of-00001")
+    end()
+
+
+write = tf.train.Checkpoint.write
+before(training.Trainer, "save", note_saving)
+if moment in ("SIGKILL", "SIGTERM", "SIGINT"):
+    number = getattr(signal, moment)
+    before(training.Learner, "train_step", lambda learner, batch, state, step: end(number) if step + 1 == at else None)
+elif moment == "merging":  # the shards have been written under temporary names
+    before(gen_io_ops, "merge_v2_checkpoints", if_saving(lambda *_: end()))
+elif moment == "data only":
+    before(tf.train.Checkpoint, "write", if_saving(only_the_data))
+elif moment == "not listed":
+    before(runs.Run, "record", if_saving(lambda *_: end()))
+elif moment == "listing":  # the new list has been written under a temporary name
+    before(os, "replace", if_saving(lambda *_: end()))
+elif moment == "deleting":
+    before(runs.Run, "remove_files", if_saving(lambda *_: end()))
+sys.exit(train.main(sys.argv[4:]))
+"""
+
+# What ends each part, at which step, which step it left in the newest checkpoint, and the flags it was started with.
+# Epochs end at steps 6, 12 and 18.
+PARTS: list[tuple[str, int, int, list[str]]] = [
+    ("SIGKILL", 5, 4, ["--checkpoint_steps", "4"]),
+    ("merging", 8, 6, []),
+    ("SIGTERM", 8, 8, ["--checkpoint_steps", "None"]),
+    ("data only", 12, 11, ["--checkpoint_minutes", "1e-9"]),
+    ("not listed", 12, 11, []),
+    ("listing", 14, 13, []),
+    ("SIGINT", 16, 16, ["--max_checkpoints", "1"]),
+    ("deleting", 18, 18, []),
+    ("end", 0, LAST, []),
+]
+
+
+@pytest.fixture(scope="module")
+def killed(folder: Path) -> list[tuple[subprocess.CompletedProcess[str], int]]:
+    """A run that was ended as `PARTS` says: every process that was, and the newest step it left.
+
+    Beside it runs one that nothing ends, "whole".
+    """
+    (folder / "driver.py").write_text(DRIVER)
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "200"}
+
+    def start(identity: str, moment: str, at: int, *flags: str) -> subprocess.Popen[str]:
+        words = [sys.executable, str(folder / "driver.py"), str(ROOT), moment, str(at)]
+        words += command(folder, identity, "--num_steps", LAST, *flags)
+        return subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment
+        )
+
+    whole = start("whole", "end", 0)
+    parts = []
+    for moment, at, _, flags in PARTS:
+        part = start("parts", moment, at, *flags)
+        output, errors = part.communicate()
+        parts.append((subprocess.CompletedProcess(part.args, part.returncode, output, errors), newest(folder)))
+    _, errors = whole.communicate()
+    assert whole.returncode == 0, errors
+    return parts
+
+
+def newest(folder: Path) -> int:
+    return run_of(folder, "parts").latest().step
+
+
+def test_every_part_ended_as_it_should_and_left_a_whole_checkpoint(killed: Any, folder: Path) -> None:
+    assert len(runs_of(folder / "logdir" / "parts")) == 1  # every part went on in the same run
+    for (moment, at, left, _), (part, step) in zip(PARTS, killed, strict=True):
+        expected = {"SIGTERM": 128 + 15, "SIGINT": 128 + 2, "end": 0}.get(moment, -signal.SIGKILL)
+        assert part.returncode == expected, f"{moment} at {at}: {part.stderr}"
+        assert step == left, f"{moment} at {at}: {part.stdout}"
+
+
+def test_a_part_goes_on_where_the_one_before_was_saved(killed: Any) -> None:
+    for (part, _), (_, step) in zip(killed[1:], killed, strict=False):
+        assert f"(step {step})" in part.stdout
+
+
+def test_ctrl_c_and_kill_save_and_say_so(killed: Any) -> None:
+    for (moment, _, _, _), (part, _) in zip(PARTS, killed, strict=True):
+        if moment in ("SIGTERM", "SIGINT"):
+            assert part.stdout.splitlines()[-1].startswith(f"Stopped: {moment}")
+            assert "Traceback" not in part.stderr
+
+
+def test_losses_after_kills_are_those_without_digit_for_digit(killed: Any, folder: Path) -> None:
+    whole, parts = run_of(folder, "whole"), run_of(folder, "parts")
+    assert list(steps_of(whole)) == list(range(1, LAST + 1))
+    assert steps_of(parts) == steps_of(whole)
+    assert epochs_of(parts) == epochs_of(whole) and len(epochs_of(whole)) == LAST // STEPS
+    digits = max(len(row[2].replace(".", "")) for row in steps_of(whole).values())
+    assert digits >= 9  # as many as tell float32 numbers apart
+
+
+def test_weights_optimiser_and_state_after_kills_are_those_without_bit_for_bit(killed: Any, folder: Path) -> None:
+    whole, parts = run_of(folder, "whole"), run_of(folder, "parts")
+    assert_same_checkpoint(whole, parts)
+    names = "\n".join(tensors_of(whole))
+    assert all(part in names for part in ("model/", "optimizer/", "state/"))
+    schedule = progress_of(whole)["callbacks"]
+    assert schedule["Monitor"]["best"] is not None
+    rate = next(value for name, value in tensors_of(whole).items() if "learning_rate" in name)
+    assert rate == pytest.approx(0.01 * np.exp(-0.3), rel=1e-5)  # reduced in epochs 1, 2 and 3
+
+
+def test_no_litter_is_left_that_looks_like_a_checkpoint(killed: Any, folder: Path) -> None:
+    run = run_of(folder, "parts")
+    listed = {entry.name for entry in run.checkpoints}
+    whole = {path.name.removesuffix(".index") for path in run.folder.glob("*.index") if "elsewhere" not in path.name}
+    assert whole == listed
+
+
+# Stopped and started again, in this process ------------------------------------------------------------------------
+
+
+def trained(folder: Path, identity: str, *flags: Any) -> Run:
+    assert train.main(command(folder, identity, *flags)) == 0
+    return run_of(folder, identity)
+
+
+@pytest.fixture
+def copy_of_a_run(folder: Path, stopped: Run, request: pytest.FixtureRequest) -> Run:
+    """A copy of `stopped` under an id of its own, to be gone on from."""
+    target = folder / "logdir" / request.node.name / stopped.folder.name
+    shutil.copytree(stopped.folder, target)
+    return Run(target)
+
+
+@pytest.fixture(scope="module")
+def stopped(folder: Path) -> Run:
+    """A run with checkpoints at steps 4, 6 (its first epoch) and 8."""
+    return trained(folder, "stopped", "--checkpoint_steps", 4, "--num_steps", 8, "--max_checkpoints", "None")
+
+
+def learning_rate_of(run: Run) -> float:
+    return float(next(value for name, value in tensors_of(run).items() if "learning_rate" in name))
+
+
+def test_a_typed_learning_rate_wins_over_the_checkpoint_and_is_reduced_from_there(
+    folder: Path, copy_of_a_run: Run
+) -> None:
+    assert learning_rate_of(copy_of_a_run) == pytest.approx(0.01 * np.exp(-0.1), rel=1e-5)
+    identity = copy_of_a_run.folder.parent.name
+    trained(folder, identity, "--num_steps", 9)
+    assert learning_rate_of(copy_of_a_run) == pytest.approx(0.01 * np.exp(-0.1), rel=1e-5)
+    trained(folder, identity, "--num_steps", 10, "--learning_rate", 0.002)
+    assert learning_rate_of(copy_of_a_run) == pytest.approx(0.002, rel=1e-5)
+    trained(folder, identity, "--num_steps", 13)
+    assert learning_rate_of(copy_of_a_run) == pytest.approx(0.002 * np.exp(-0.1), rel=1e-5)
+    assert copy_of_a_run.read("run.config.json")["training"]["learning_rate"] == 0.002
+
+
+def test_from_an_earlier_checkpoint_training_goes_the_same_way_and_is_gone_on_from(
+    folder: Path, copy_of_a_run: Run
+) -> None:
+    identity, before = copy_of_a_run.folder.parent.name, tensors_of(copy_of_a_run)
+    earlier = copy_of_a_run.folder / "model.ckpt-step4.index"
+    trained(folder, identity, "--resume_from", earlier, "--num_steps", 6)
+    assert copy_of_a_run.latest().step == 6  # not the one of step 8, which is of what was gone back behind
+    trained(folder, identity, "--num_steps", 8)
+    after = tensors_of(copy_of_a_run)
+    for name, value in before.items():
+        np.testing.assert_array_equal(value, after[name], err_msg=name)
+    assert list(steps_of(copy_of_a_run)) == list(range(1, 9))
+
+
+def test_resume_false_starts_a_run_of_its_own(folder: Path, copy_of_a_run: Run) -> None:
+    identity = copy_of_a_run.folder.parent.name
+    listed = copy_of_a_run.checkpoints
+    earlier = copy_of_a_run.folder / "model.ckpt-step4"
+    new = trained(folder, identity, "--resume", "False", "--resume_from", earlier, "--num_steps", 8)
+    assert new.folder != copy_of_a_run.folder and copy_of_a_run.checkpoints == listed
+    assert steps_of(new) == steps_of(copy_of_a_run)  # the same seed, the same training
+
+
+def test_a_run_killed_before_its_first_checkpoint_is_not_in_the_way(folder: Path, copy_of_a_run: Run) -> None:
+    identity = copy_of_a_run.folder.parent.name
+    for path in copy_of_a_run.folder.glob("*.ckpt-*"):
+        path.unlink()
+    new = trained(folder, identity, "--num_steps", 2)
+    assert new.folder != copy_of_a_run.folder and new.latest().step == 2
+
+
+def test_foreign_things_in_the_folder_of_an_id_are_passed_over(folder: Path, copy_of_a_run: Run) -> None:
+    above = copy_of_a_run.folder.parent
+    (above / "notes").mkdir()
+    (above / "01.01.2030_00.00.00").mkdir()  # made, but not begun
+    (above / "99.99.2030_00.00.00").write_text("no folder")
+    trained(folder, above.name, "--num_steps", 9)
+    assert copy_of_a_run.latest().step == 9
+
+
+def test_the_second_training_under_an_id_is_told(
+    folder: Path, stopped: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = stopped.checkpoints
+    with only_training(folder / "logdir", "stopped"):
+        assert train.main(command(folder, "stopped", "--num_steps", 9)) == 1
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "--id stopped" in sentence and str(os.getpid()) in sentence and "another --id" in sentence
+    assert stopped.checkpoints == listed
+
+
+def test_a_run_that_another_training_has_cannot_be_gone_on_from_under_another_id(
+    folder: Path, stopped: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = stopped.checkpoints
+    with only_training(folder / "logdir", "stopped"):
+        flags = ["--resume_from", stopped.folder / "model.ckpt-1", "--num_steps", 9]
+        assert train.main(command(folder, "second", *flags)) in (1, 2)
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "stopped" in sentence
+    assert stopped.checkpoints == listed
+
+
+# No room left ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """No file may grow beyond `size` bytes: writing fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@contextmanager
+def failing_write(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def write(checkpoint: tf.train.Checkpoint, path: str) -> str:
+        Path(f"{path}.data-00000-of-00001").write_bytes(b"half")
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.train.Checkpoint, "write", write)
+        yield
+
+
+@pytest.mark.parametrize("cause", ["limit", "error"])
+def test_a_full_disk_ends_training_with_a_sentence_and_the_earlier_checkpoints_are_whole(
+    folder: Path,
+    copy_of_a_run: Run,
+    cause: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    identity, listed = copy_of_a_run.folder.parent.name, copy_of_a_run.checkpoints
+    size = (copy_of_a_run.folder / "model.ckpt-1.data-00000-of-00001").stat().st_size
+    full = file_size_limit(size // 2) if cause == "limit" else failing_write(monkeypatch)
+    with full:
+        assert train.main(command(folder, identity, "--num_steps", 9)) == 1
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "resume.ckpt-9" in sentence and "make room" in sentence and "Traceback" not in sentence
+    assert copy_of_a_run.checkpoints == listed
+    assert not list(copy_of_a_run.folder.glob("resume.ckpt-9*"))
+    for entry in listed:
+        assert tensors_of(copy_of_a_run, entry.name)
+    trained(folder, identity, "--num_steps", 9)
+    assert copy_of_a_run.latest().step == 9
+
+
+def test_a_table_that_cannot_be_written_is_told_as_well(
+    folder: Path, copy_of_a_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    identity = copy_of_a_run.folder.parent.name
+    table = copy_of_a_run.folder / "losses.csv"
+    with file_size_limit(table.stat().st_size + 10):
+        assert train.main(command(folder, identity, "--num_steps", 14)) == 1
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "Traceback" not in sentence
+
+
+def test_a_checkpoint_written_over_one_of_the_same_name_is_whole_or_absent(
+    folder: Path, copy_of_a_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After going back to an earlier checkpoint; torn between its two files, old and new would be mixed."""
+    identity, seen = copy_of_a_run.folder.parent.name, []
+    write = tf.train.Checkpoint.write
+
+    def watched(checkpoint: tf.train.Checkpoint, path: str) -> str:
+        seen.append((Path(path).name, Path(f"{path}.index").exists()))
+        return write(checkpoint, path)
+
+    monkeypatch.setattr(tf.train.Checkpoint, "write", watched)
+    trained(folder, identity, "--resume_from", copy_of_a_run.folder / "model.ckpt-step4", "--num_steps", 8)
+    assert seen == [("model.ckpt-1", False), ("model.ckpt-step8", False)]
