@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FOREIGN_OPTIONS",
+    "WEIGHTLESS_KEYS",
     "Config",
     "build",
     "clipping",
@@ -43,6 +44,10 @@ FOREIGN_OPTIONS = {
     "ss": "scheduled sampling belongs to the conditioning family",
     "input_noise": "input noise belongs to the conditioning family",
 }
+
+
+# Keys that may differ from those of the run whose weights are taken over.
+WEIGHTLESS_KEYS = ("seq_len", "rnn_dropout", "gradient_clip", "normalize", "logit_cap", "q_type")
 
 
 def stages(config: Config) -> list[str]:

@@ -385,16 +385,16 @@ def _take_weights(trainer: Trainer, family: ModuleType, config: Any, path: Path)
     source, entry = find_checkpoint(path)
     theirs, _ = split_training(source.read(CONFIG_NAME))
     ours, _ = split_training(config.model_dump(mode="json"))
-    try:
-        restore_checkpoint(source.folder / entry.name, {"model": trainer.learner.model})
-    except RunError as error:
-        changes = difference(theirs, ours)
-        if not changes:
-            raise
+    for key in family.WEIGHTLESS_KEYS:
+        theirs.pop(key, None)
+        ours.pop(key, None)
+    changes = difference(theirs, ours)
+    if changes:
         raise UsageError(
             f"--init_from {path} has another architecture ({'; '.join(changes)}): use its config "
             f"({source.folder / CONFIG_NAME}) with --config_file"
-        ) from error
+        )
+    restore_checkpoint(source.folder / entry.name, {"model": trainer.learner.model})
 
 
 @dataclass(frozen=True)

@@ -478,9 +478,6 @@ def restore_checkpoint(path: Path, pieces: dict[str, Any]) -> None:
         status = make_checkpoint(pieces).read(str(path))
         status.assert_existing_objects_matched()
         status.expect_partial()
-        stored = [name for name, _ in tf.train.list_variables(str(path)) if name.startswith("model/")]
-        if "model" in pieces and len(stored) != len(pieces["model"].weights):
-            raise ValueError(f"it holds {len(stored)} weights, and the model has {len(pieces['model'].weights)}")
     except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.OutOfRangeError, IndexError) as error:
         raise RunError(
             f"checkpoint {path} is damaged or cut short ({str(error).splitlines()[0]}): use an earlier one, for "
