@@ -13,7 +13,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,11 @@ import tensorflow as tf
 
 import train
 from tierwave.audio import write_wav
-from tierwave.callbacks import LossTable
-from tierwave.runs import Run, find_checkpoint, only_training, runs_of
-from tierwave.training import Learner, Trainer, read_progress
+from tierwave.runs import Run, only_training, runs_of
+from tierwave.training import read_progress
 
 ROOT = Path(__file__).resolve().parent.parent
-STEPS = 6  # of an epoch
+STEPS = 7  # of an epoch
 CONFIG = {
     "seq_len": 16,
     "frame_sizes": [2, 4],
@@ -47,7 +47,7 @@ CONFIG = {
         "jit": False,
     },
 }
-LAST = 23
+LAST = 24
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +101,8 @@ def progress_of(run: Run) -> dict[str, Any]:
     return {name: value for name, value in progress.items() if name != "seconds"}
 
 
-def assert_same_checkpoint(one: Run, other: Run) -> None:
-    first, second = tensors_of(one), tensors_of(other)
-    assert first.keys() == second.keys() and sum(value.size for value in first.values()) > 1000
-    for name, value in first.items():
-        np.testing.assert_array_equal(value, second[name], err_msg=name)
-    assert progress_of(one) == progress_of(other)
+def learning_rate_of(run: Run) -> float:
+    return float(next(value for name, value in tensors_of(run).items() if "learning_rate" in name))
 
 
 # Killed ----------------------------------------------------------------------------------------------------------
@@ -139,7 +135,12 @@ def before(owner, name, act):
     setattr(owner, name, patched)
 
 
-saving = False
+saving = recording = False
+
+
+def note_recording(*_):
+    global recording
+    recording = saving
 
 
 def note_saving(trainer, name):
@@ -169,81 +170,81 @@ elif moment == "data only":
     before(tf.train.Checkpoint, "write", if_saving(only_the_data))
 elif moment == "not listed":
     before(runs.Run, "record", if_saving(lambda *_: end()))
-elif moment == "listing":  # the new list has been written under a temporary name
-    before(os, "replace", if_saving(lambda *_: end()))
-elif moment == "deleting":
-    before(runs.Run, "remove_files", if_saving(lambda *_: end()))
+elif moment == "deleting":  # the new list stands, and what it no longer names is still there
+    before(runs.Run, "record", note_recording)
+    before(runs.Run, "remove_files", lambda *_: end() if recording else None)
 sys.exit(train.main(sys.argv[4:]))
 """
 
-# What ends each part, at which step, which step it left in the newest checkpoint, and the flags it was started with.
-# Epochs end at steps 6, 12 and 18.
-PARTS: list[tuple[str, int, int, list[str]]] = [
-    ("SIGKILL", 5, 4, ["--checkpoint_steps", "4"]),
-    ("merging", 8, 6, []),
-    ("SIGTERM", 8, 8, ["--checkpoint_steps", "None"]),
-    ("data only", 12, 11, ["--checkpoint_minutes", "1e-9"]),
-    ("not listed", 12, 11, []),
-    ("listing", 14, 13, []),
-    ("SIGINT", 16, 16, ["--max_checkpoints", "1"]),
-    ("deleting", 18, 18, []),
-    ("end", 0, LAST, []),
-]
+# What ends each part of a run, at which step, which step it left in the newest checkpoint, and what it was started
+# with. Epochs end at steps 7, 14 and 21.
+Part = tuple[str, int, int, list[str]]
+CHAINS: dict[str, list[Part]] = {
+    "killed": [
+        ("SIGKILL", 5, 4, ["--checkpoint_steps", "4"]),
+        ("merging", 8, 7, []),
+        ("data only", 14, 13, ["--checkpoint_steps", "None", "--checkpoint_minutes", "1e-9"]),
+        ("not listed", 14, 13, []),
+        ("deleting", 21, 21, []),
+        ("end", 0, LAST, []),
+    ],
+    "interrupted": [
+        ("SIGTERM", 6, 6, ["--checkpoint_minutes", "None"]),
+        ("SIGINT", 17, 17, ["--checkpoint_policy", "Best", "--max_checkpoints", "1"]),
+        ("end", 0, LAST, []),
+    ],
+    "whole": [("end", 0, LAST, [])],
+}
+Ended = list[tuple[Part, subprocess.CompletedProcess[str], int]]
 
 
 @pytest.fixture(scope="module")
-def killed(folder: Path) -> list[tuple[subprocess.CompletedProcess[str], int]]:
-    """A run that was ended as `PARTS` says: every process that was, and the newest step it left.
-
-    Beside it runs one that nothing ends, "whole".
-    """
+def ended(folder: Path) -> dict[str, Ended]:
+    """Every part of every chain: how its process ended, and the newest step it left."""
     (folder / "driver.py").write_text(DRIVER)
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "200"}
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
-    def start(identity: str, moment: str, at: int, *flags: str) -> subprocess.Popen[str]:
-        words = [sys.executable, str(folder / "driver.py"), str(ROOT), moment, str(at)]
-        words += command(folder, identity, "--num_steps", LAST, *flags)
-        return subprocess.Popen(
-            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment
-        )
+    def run_chain(identity: str) -> Ended:
+        found = []
+        for part in CHAINS[identity]:
+            moment, at, _, flags = part
+            words = [sys.executable, str(folder / "driver.py"), str(ROOT), moment, str(at)]
+            words += command(folder, identity, "--num_steps", LAST, *flags)
+            process = subprocess.run(words, capture_output=True, text=True, cwd=folder, env=environment)
+            runs = runs_of(folder / "logdir" / identity)
+            found.append((part, process, runs[-1].latest().step if runs else -1))
+        return found
 
-    whole = start("whole", "end", 0)
-    parts = []
-    for moment, at, _, flags in PARTS:
-        part = start("parts", moment, at, *flags)
-        output, errors = part.communicate()
-        parts.append((subprocess.CompletedProcess(part.args, part.returncode, output, errors), newest(folder)))
-    _, errors = whole.communicate()
-    assert whole.returncode == 0, errors
-    return parts
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(CHAINS, pool.map(run_chain, CHAINS), strict=True))
 
 
-def newest(folder: Path) -> int:
-    return run_of(folder, "parts").latest().step
+def test_every_part_ended_as_it_should_and_left_a_whole_checkpoint(ended: dict[str, Ended], folder: Path) -> None:
+    for identity, parts in ended.items():
+        for (moment, at, left, _), process, step in parts:
+            expected = {"SIGTERM": 128 + 15, "SIGINT": 128 + 2, "end": 0}.get(moment, -signal.SIGKILL)
+            assert process.returncode == expected, f"{identity}, {moment} at {at}: {process.stderr}"
+            assert step == left, f"{identity}, {moment} at {at}: {process.stdout}"
+        assert len(runs_of(folder / "logdir" / identity)) == 1  # every part went on in the same run
 
 
-def test_every_part_ended_as_it_should_and_left_a_whole_checkpoint(killed: Any, folder: Path) -> None:
-    assert len(runs_of(folder / "logdir" / "parts")) == 1  # every part went on in the same run
-    for (moment, at, left, _), (part, step) in zip(PARTS, killed, strict=True):
-        expected = {"SIGTERM": 128 + 15, "SIGINT": 128 + 2, "end": 0}.get(moment, -signal.SIGKILL)
-        assert part.returncode == expected, f"{moment} at {at}: {part.stderr}"
-        assert step == left, f"{moment} at {at}: {part.stdout}"
+def test_a_part_goes_on_where_the_one_before_was_saved(ended: dict[str, Ended]) -> None:
+    for parts in ended.values():
+        for (_, _, step), (_, process, _) in zip(parts, parts[1:], strict=False):
+            assert f"(step {step})" in process.stdout
 
 
-def test_a_part_goes_on_where_the_one_before_was_saved(killed: Any) -> None:
-    for (part, _), (_, step) in zip(killed[1:], killed, strict=False):
-        assert f"(step {step})" in part.stdout
+def test_ctrl_c_and_kill_save_and_say_so(ended: dict[str, Ended]) -> None:
+    for (moment, *_), process, _ in ended["interrupted"][:2]:
+        assert process.stdout.splitlines()[-1].startswith(f"Stopped: {moment}")
+        assert "Traceback" not in process.stderr
 
 
-def test_ctrl_c_and_kill_save_and_say_so(killed: Any) -> None:
-    for (moment, _, _, _), (part, _) in zip(PARTS, killed, strict=True):
-        if moment in ("SIGTERM", "SIGINT"):
-            assert part.stdout.splitlines()[-1].startswith(f"Stopped: {moment}")
-            assert "Traceback" not in part.stderr
-
-
-def test_losses_after_kills_are_those_without_digit_for_digit(killed: Any, folder: Path) -> None:
-    whole, parts = run_of(folder, "whole"), run_of(folder, "parts")
+@pytest.mark.parametrize("identity", ["killed", "interrupted"])
+def test_losses_are_those_of_an_unbroken_run_digit_for_digit(
+    ended: dict[str, Ended], folder: Path, identity: str
+) -> None:
+    whole, parts = run_of(folder, "whole"), run_of(folder, identity)
     assert list(steps_of(whole)) == list(range(1, LAST + 1))
     assert steps_of(parts) == steps_of(whole)
     assert epochs_of(parts) == epochs_of(whole) and len(epochs_of(whole)) == LAST // STEPS
@@ -251,22 +252,28 @@ def test_losses_after_kills_are_those_without_digit_for_digit(killed: Any, folde
     assert digits >= 9  # as many as tell float32 numbers apart
 
 
-def test_weights_optimiser_and_state_after_kills_are_those_without_bit_for_bit(killed: Any, folder: Path) -> None:
-    whole, parts = run_of(folder, "whole"), run_of(folder, "parts")
-    assert_same_checkpoint(whole, parts)
-    names = "\n".join(tensors_of(whole))
-    assert all(part in names for part in ("model/", "optimizer/", "state/"))
-    schedule = progress_of(whole)["callbacks"]
-    assert schedule["Monitor"]["best"] is not None
-    rate = next(value for name, value in tensors_of(whole).items() if "learning_rate" in name)
-    assert rate == pytest.approx(0.01 * np.exp(-0.3), rel=1e-5)  # reduced in epochs 1, 2 and 3
+@pytest.mark.parametrize("identity", ["killed", "interrupted"])
+def test_weights_optimiser_and_state_are_those_of_an_unbroken_run_bit_for_bit(
+    ended: dict[str, Ended], folder: Path, identity: str
+) -> None:
+    whole, parts = run_of(folder, "whole"), run_of(folder, identity)
+    first, second = tensors_of(whole), tensors_of(parts)
+    assert first.keys() == second.keys() and sum(value.size for value in first.values()) > 1000
+    assert all(any(name.startswith(part) for name in first) for part in ("model/", "optimizer/", "state/"))
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name], err_msg=name)
+    assert progress_of(whole) == progress_of(parts)
+    assert progress_of(whole)["callbacks"]["Monitor"]["best"] is not None
+    assert learning_rate_of(whole) == pytest.approx(0.01 * np.exp(-0.3), rel=1e-5)  # reduced in epochs 1, 2 and 3
 
 
-def test_no_litter_is_left_that_looks_like_a_checkpoint(killed: Any, folder: Path) -> None:
-    run = run_of(folder, "parts")
-    listed = {entry.name for entry in run.checkpoints}
-    whole = {path.name.removesuffix(".index") for path in run.folder.glob("*.index") if "elsewhere" not in path.name}
-    assert whole == listed
+def test_no_half_checkpoint_is_listed(ended: dict[str, Ended], folder: Path) -> None:
+    for identity in ended:
+        run = run_of(folder, identity)
+        assert [entry["name"] for entry in run.read("checkpoints.json")] == [entry.name for entry in run.checkpoints]
+        for entry in run.checkpoints:
+            assert tensors_of(run, entry.name)
+        assert not list(run.folder.glob("*_temp"))
 
 
 # Stopped and started again, in this process ------------------------------------------------------------------------
@@ -280,19 +287,16 @@ def trained(folder: Path, identity: str, *flags: Any) -> Run:
 @pytest.fixture
 def copy_of_a_run(folder: Path, stopped: Run, request: pytest.FixtureRequest) -> Run:
     """A copy of `stopped` under an id of its own, to be gone on from."""
-    target = folder / "logdir" / request.node.name / stopped.folder.name
+    identity = request.node.name.replace("[", "-").replace("]", "")
+    target = folder / "logdir" / identity / stopped.folder.name
     shutil.copytree(stopped.folder, target)
     return Run(target)
 
 
 @pytest.fixture(scope="module")
 def stopped(folder: Path) -> Run:
-    """A run with checkpoints at steps 4, 6 (its first epoch) and 8."""
+    """A run with checkpoints at steps 4, 7 (its first epoch) and 8."""
     return trained(folder, "stopped", "--checkpoint_steps", 4, "--num_steps", 8, "--max_checkpoints", "None")
-
-
-def learning_rate_of(run: Run) -> float:
-    return float(next(value for name, value in tensors_of(run).items() if "learning_rate" in name))
 
 
 def test_a_typed_learning_rate_wins_over_the_checkpoint_and_is_reduced_from_there(
@@ -304,7 +308,7 @@ def test_a_typed_learning_rate_wins_over_the_checkpoint_and_is_reduced_from_ther
     assert learning_rate_of(copy_of_a_run) == pytest.approx(0.01 * np.exp(-0.1), rel=1e-5)
     trained(folder, identity, "--num_steps", 10, "--learning_rate", 0.002)
     assert learning_rate_of(copy_of_a_run) == pytest.approx(0.002, rel=1e-5)
-    trained(folder, identity, "--num_steps", 13)
+    trained(folder, identity, "--num_steps", 2 * STEPS + 1)
     assert learning_rate_of(copy_of_a_run) == pytest.approx(0.002 * np.exp(-0.1), rel=1e-5)
     assert copy_of_a_run.read("run.config.json")["training"]["learning_rate"] == 0.002
 
@@ -314,8 +318,8 @@ def test_from_an_earlier_checkpoint_training_goes_the_same_way_and_is_gone_on_fr
 ) -> None:
     identity, before = copy_of_a_run.folder.parent.name, tensors_of(copy_of_a_run)
     earlier = copy_of_a_run.folder / "model.ckpt-step4.index"
-    trained(folder, identity, "--resume_from", earlier, "--num_steps", 6)
-    assert copy_of_a_run.latest().step == 6  # not the one of step 8, which is of what was gone back behind
+    trained(folder, identity, "--resume_from", earlier, "--num_steps", STEPS)
+    assert copy_of_a_run.latest().step == STEPS  # not the one of step 8, which is of what was gone back behind
     trained(folder, identity, "--num_steps", 8)
     after = tensors_of(copy_of_a_run)
     for name, value in before.items():

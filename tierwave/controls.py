@@ -19,7 +19,7 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +40,10 @@ Outside = Literal["clip", "allow", "error"]
 UNITS = (
     "category", "midiPitch", "hertz", "frequency", "amplitude", "energy", "dB", "seconds", "norm", "velocity", "cents",
 )  # fmt: skip
+
+_MAPPED: dict[str, Callable[[Any], Any]] = {"linear": np.asarray, "log": np.log, "log1p": np.log1p}
+_UNMAPPED: dict[str, Callable[[Any], Any]] = {"linear": np.asarray, "log": np.exp, "log1p": np.expm1}
+_ABOVE = {"linear": -math.inf, "log": 0.0, "log1p": -1.0}  # what has a place on a scale
 
 _ROUNDING = 1e-6  # of a range: what float32 and decimals in file names may add to either end
 _BLOCK_SAMPLES = 1 << 20  # resampled at a time, so that an hour of control costs no more memory than its result
@@ -100,6 +104,8 @@ class Parameter(StrictModel):
         if not isinstance(given, Mapping):
             return given
         values = {key: value for key, value in given.items() if value is not None}
+        if isinstance(values.get("categories"), list):
+            values["categories"] = tuple(values["categories"])
         if values.get("categories"):
             values.setdefault("units", "category")
             values.setdefault("nvals", len(values["categories"]))
@@ -111,7 +117,7 @@ class Parameter(StrictModel):
 
     @model_validator(mode="after")
     def _possible(self) -> Parameter:
-        lowest = {"log": 0.0, "log1p": -1.0}.get(self.scale, -math.inf)
+        lowest = _ABOVE[self.scale]
         for key, value in (("lo", self.lo), ("hi", self.hi)):
             if value is not None and value <= lowest:
                 raise ValueError(
@@ -172,22 +178,18 @@ class Parameter(StrictModel):
             return np.zeros(raw.shape, np.float32)
         if action == "allow":
             inside = np.where(beyond, raw, np.clip(raw, low, high))
-            if self.scale != "linear" and (inside <= (0.0 if self.scale == "log" else -1.0)).any():
-                raise UsageError(f"{self.name}: {inside.min():g} has no place on a {self.scale} scale: give a larger value")
+            if (inside <= _ABOVE[self.scale]).any():
+                raise UsageError(f"{self.name}: {inside.min():g} has no place on a {self.scale} scale: give more")
         else:
             inside = np.clip(raw, low, high)
-        start, stop = self._curve(np.float64(lo)), self._curve(np.float64(hi))
-        return ((self._curve(inside) - start) / (stop - start)).astype(np.float32)
+        start, stop = _MAPPED[self.scale](np.array([lo, hi]))
+        return ((_MAPPED[self.scale](inside) - start) / (stop - start)).astype(np.float32)
 
     def denormalise(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """The raw values that `normalise` maps to `values`, of any shape; also beyond [0, 1]."""
         lo, hi = self.span
-        start, stop = self._curve(np.float64(lo)), self._curve(np.float64(hi))
-        curved = start + np.asarray(values, np.float64) * (stop - start)
-        return {"linear": np.asarray, "log": np.exp, "log1p": np.expm1}[self.scale](curved)
-
-    def _curve(self, values: Any) -> Any:
-        return {"linear": np.asarray, "log": np.log, "log1p": np.log1p}[self.scale](values)
+        start, stop = _MAPPED[self.scale](np.array([lo, hi]))
+        return _UNMAPPED[self.scale](start + np.asarray(values, np.float64) * (stop - start))
 
     def _range(self) -> str:
         lo, hi = self.span
@@ -273,8 +275,8 @@ class Schema(StrictModel):
                     given if given is not None else value
                     for given, value in zip((parameter.lo, parameter.hi), found, strict=True)
                 )
-                floor = {"log": 0.0, "log1p": -1.0}.get(parameter.scale)
-                if floor is not None and min(lo, hi) <= floor:
+                floor = _ABOVE[parameter.scale]
+                if min(lo, hi) <= floor:
                     raise RunError(
                         f"{name} goes down to {min(lo, hi):g} and cannot have the scale {parameter.scale}: set its lo "
                         f"above {floor:g}, or choose another scale"
@@ -462,6 +464,11 @@ Controls: TypeAlias = Mapping[str, Track]
 """All tracks of one sound by name."""
 
 
+def constants_of(controls: Controls) -> tuple[float | None, ...]:
+    """What is constant all through a sound, None for what is not: `make_split` keeps every such tuple in training."""
+    return tuple(float(track.values[0]) if track.is_constant else None for track in controls.values())
+
+
 def _first(flags: npt.NDArray[np.bool_]) -> int:
     return int(np.argmax(flags))
 
@@ -477,10 +484,10 @@ def resample_track(
 ) -> npt.NDArray[np.float32]:
     """Raw values at `rate` Hz, float32 `[samples]`; the only way from tracks to any rate.
 
-    Sample k lies exactly at start_seconds + (first_sample + k) / rate, so that any window equals the slice of the whole:
-    give windows by `first_sample`, not by start_seconds, whose sum with k / rate would round otherwise. Linear tracks
-    with a finer grid than the target's are averaged over one target period around each sample (a box filter, integrated
-    exactly); "previous" never mixes values, which may be categories.
+    Sample k lies exactly at start_seconds + (first_sample + k) / rate, so that any window equals the slice of the
+    whole: give windows by `first_sample`, not by start_seconds, whose sum with k / rate would round otherwise. Linear
+    tracks with a finer grid than the target's are averaged over one target period around each sample (a box filter,
+    integrated exactly); "previous" never mixes values, which may be categories.
     """
     if not rate > 0 or samples < 0:
         raise ValueError(f"a rate above 0 Hz and a length of 0 or more are needed, not {rate} and {samples}")
@@ -535,7 +542,7 @@ def parse_control(text: str, *, seconds: float | None = None, schema: Schema | N
     first, second = pairs[0]
     if len(pairs) == 1:
         if seconds is None:
-            raise UsageError(f"--control {text} is a ramp, and there is no length to stretch it over: give break-points")
+            raise UsageError(f"--control {text} is a ramp, but over no known length: give break-points (0:64,1.5:76)")
         return Track.from_events(name, [(0.0, number(first)), (seconds, number(second))], source)
     events = [(number(time), number(level)) for time, level in pairs]
     if any(after < before for (before, _), (after, _) in zip(events, events[1:], strict=False)):
@@ -577,7 +584,7 @@ def read_array(path: Path | str, names: Sequence[str], rate: float) -> list[Cont
         raise RunError(f"{path} holds {found}: save one array of real numbers with numpy.save")
     wanted = f"[batch, length, {len(names)}] ({', '.join(names)})"
     if array.ndim != 3 or array.shape[2] != len(names) or 0 in array.shape:
-        hint = "array[None] adds a batch of one, array[..., None] a last axis of one" if array.ndim == 2 else "save it so"
+        hint = "array[None] adds a batch, array[..., None] a last axis" if array.ndim == 2 else "save it so"
         raise UsageError(f"{path} has the shape {list(array.shape)}, but {wanted} is needed: {hint}")
     return [
         {name: Track.regular(name, sound[:, column], rate, str(path)) for column, name in enumerate(names)}

@@ -137,10 +137,6 @@ class LaneWindows:
             self._latest = epoch, self.layout(epoch)
         return self._latest[1]
 
-    def span_of(self, step: int, lane: int) -> int:
-        """Which span lane `lane` reads at `step` of an unshuffled layout (`IDLE` for none)."""
-        return int(self.layout(0)[0][step, lane])
-
     def _deal_whole_spans(self) -> list[list[tuple[int, int]]]:
         """Longest span first, each to the lane with the least work so far."""
         lanes: list[list[tuple[int, int]]] = [[] for _ in range(self.lanes)]

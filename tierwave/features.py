@@ -76,7 +76,7 @@ class Analysis:
             )
         if not 10 <= self.lowest_pitch < self.highest_pitch:
             raise UsageError(
-                f"the pitch lies between {self.lowest_pitch:g} and {self.highest_pitch:g} Hz; give a range from 10 Hz up"
+                f"the pitch goes from {self.lowest_pitch:g} to {self.highest_pitch:g} Hz; give a range from 10 Hz up"
             )
 
     @property
@@ -95,7 +95,7 @@ class Analysis:
             "flatness": ("norm", 0, 0.0, 1.0),
             "zcr": ("norm", 0, 0.0, 1.0),
             "pitch": ("hertz", 0, self.lowest_pitch, highest),
-            "midi": ("midiPitch", 0, _midi(self.lowest_pitch), _midi(highest)),
+            "midi": ("midiPitch", 0, float(_midi(self.lowest_pitch)), float(_midi(highest))),
             "voicing": ("category", 2, 0, 1),
             "onset": ("dB", 0, 0.0, None),
             **{name: (None, 0, None, None) for name in MFCC_NAMES},
@@ -143,7 +143,7 @@ def _spectral(sound: np.ndarray, rate: int, analysis: Analysis, hop: int, first:
     if wanted & {"rmse", "level"}:
         rms = feature.rms(y=stretch, frame_length=window, hop_length=hop, center=False)[0]
         curves["rmse"] = rms
-        curves["level"] = 20 * np.log10(np.maximum(rms, 10 ** (FLOOR_DB / 20)))
+        curves["level"] = 20 * np.log10(np.maximum(rms.astype(np.float64), 10 ** (FLOOR_DB / 20)))
     if "zcr" in wanted:
         curves["zcr"] = feature.zero_crossing_rate(stretch, frame_length=window, hop_length=hop, center=False)[0]
     if wanted & {"centroid", "bandwidth", "flatness", "mfcc", "onset"}:
@@ -167,9 +167,7 @@ def _spectral(sound: np.ndarray, rate: int, analysis: Analysis, hop: int, first:
     return curves
 
 
-def _pitched(
-    sound: np.ndarray, rate: int, analysis: Analysis, hop: int, first: int, stop: int, frames: int
-) -> Curves:
+def _pitched(sound: np.ndarray, rate: int, analysis: Analysis, hop: int, first: int, stop: int, frames: int) -> Curves:
     """Frames [first, stop) of pitch in hertz, NaN where there is none, and whether there is one."""
     from librosa import pyin
 
@@ -201,8 +199,8 @@ def _without_gaps(pitch: np.ndarray, voiced: np.ndarray, otherwise: float) -> np
     return np.exp(np.interp(np.arange(len(pitch)), places, np.log(pitch[places]))).astype(np.float32)
 
 
-def _midi(hertz: Any) -> Any:
-    return 69.0 + 12.0 * np.log2(np.asarray(hertz) / 440.0) if np.ndim(hertz) else 69.0 + 12.0 * math.log2(hertz / 440.0)
+def _midi(hertz: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    return 69.0 + 12.0 * np.log2(np.asarray(hertz, np.float64) / 440.0)
 
 
 def _shortest(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

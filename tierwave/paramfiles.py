@@ -260,7 +260,11 @@ def number_text(value: float) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return ",".join('"' + cell.replace('"', '""') + '"' if re.search('[",\r\n]|^ | $', cell) else cell for cell in cells)
+    return ",".join(_quoted(cell) if re.search('[",\r\n]|^ | $', cell) else cell for cell in cells)
+
+
+def _quoted(cell: str) -> str:
+    return '"' + cell.replace('"', '""') + '"'
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -278,6 +282,7 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 def _read_track_csv(path: Path, lenient: bool) -> ParamFile:
     rows = _rows(path, _read_text(path))
     document: Document = {}
+    verbatim: set[str] = set()
     newline, header = "\n", None
     for line, row in rows:
         if not row[0].startswith("#"):
@@ -286,20 +291,21 @@ def _read_track_csv(path: Path, lenient: bool) -> ParamFile:
         if row == ["#newline", "crlf"]:
             newline = "\r\n"
         elif row[0] in ("#meta", "#param", "#json"):
-            _read_directive(path, line, row, document)
+            name, entry = _read_directive(path, line, row)
+            document[name] = entry
+            (verbatim.discard if row[0] == "#param" else verbatim.add)(name)
     if header is None:
         if lenient and not document:
             return ParamFile(path, {}, (f"{path} has no table: taken as a file without parameters",))
         raise RunError(f"{path} has no table: its header must be {','.join(TRACK_COLUMNS)}, or time and the names")
     if sorted(header) == sorted(TRACK_COLUMNS):
-        _read_long(path, rows, header, document)
+        _read_long(path, rows, header, document, verbatim)
     elif "time" in header and FILENAME not in header:
-        _read_wide(path, rows, header, document)
+        _read_wide(path, rows, header, document, verbatim)
     else:
         raise RunError(f"{path} begins with {_shown(header)}, but {_expected(header)}")
-    for name, entry in document.items():
-        if name != "meta" and _is_curve(entry):
-            document[name] = _in_order(entry)
+    for name in document.keys() - verbatim:
+        document[name] = _in_order(document[name])
     remarks = _cut_to_shorter(path, document, lenient)
     return ParamFile(path, document, tuple(remarks), newline)
 
@@ -312,22 +318,25 @@ def _expected(header: Sequence[str]) -> str:
     return f"a file of curves has the header {','.join(TRACK_COLUMNS)}, or time and the names: correct the first line"
 
 
-def _read_directive(path: Path, line: int, row: Sequence[str], document: Document) -> None:
+def _read_directive(path: Path, line: int, row: Sequence[str]) -> tuple[str, Any]:
+    """The name and the entry that a line above the table tells of."""
     try:
         content = json.loads(row[-1])
         if row[0] == "#meta" and len(row) == 2:
-            document["meta"] = content
-        elif row[0] == "#json" and len(row) == 2:
-            document.update(content)
-        elif row[0] == "#param" and len(row) == 3 and isinstance(content.get("@order", []), list):
-            document[row[1]] = {"times": [], "values": [], **content}
-        else:
-            raise ValueError(f"{len(row)} cells after {row[0]}")
+            return "meta", content
+        if row[0] == "#json" and len(row) == 2:
+            ((name, entry),) = content.items()
+            return name, entry
+        if row[0] == "#param" and len(row) == 3 and isinstance(content.get("@order", []), list):
+            return row[1], {"times": [], "values": [], **content}
+        raise ValueError(f"{len(row)} cells")
     except (ValueError, TypeError, AttributeError) as error:
         raise RunError(f"line {line} of {path} cannot be read ({error}): correct or delete it") from None
 
 
-def _read_long(path: Path, rows: Iterable[tuple[int, list[str]]], header: Sequence[str], document: Document) -> None:
+def _read_long(
+    path: Path, rows: Iterable[tuple[int, list[str]]], header: Sequence[str], document: Document, verbatim: set[str]
+) -> None:
     columns = [header.index(column) for column in TRACK_COLUMNS]
     blank: dict[str, int] = {}  # by name: which column has run out, 1 or 2
     for line, row in rows:
@@ -336,9 +345,9 @@ def _read_long(path: Path, rows: Iterable[tuple[int, list[str]]], header: Sequen
         name, *cells = (row[column] for column in columns)
         if name == "meta":
             raise RunError(f"line {line} of {path} has a parameter named meta, which paramManager keeps for itself")
+        if name in verbatim:
+            raise RunError(f"line {line} of {path} has points of {name}, which #json tells already: delete one of them")
         entry = document.setdefault(name, {"times": [], "values": []})
-        if not _is_curve(entry):
-            raise RunError(f"line {line} of {path} has points of {name}, which #json says is no curve: delete one")
         missing = [place for place, cell in enumerate(cells, 1) if cell == ""]
         if missing and blank.setdefault(name, missing[0]) != missing[0] or len(missing) == 2:
             raise RunError(f"line {line} of {path} has no time or no value for {name}: fill it in, or delete the line")
@@ -351,9 +360,11 @@ def _read_long(path: Path, rows: Iterable[tuple[int, list[str]]], header: Sequen
                 entry[key].append(_value(path, line, cell, entry.get("@json") is True))
 
 
-def _read_wide(path: Path, rows: Iterable[tuple[int, list[str]]], header: Sequence[str], document: Document) -> None:
+def _read_wide(
+    path: Path, rows: Iterable[tuple[int, list[str]]], header: Sequence[str], document: Document, verbatim: set[str]
+) -> None:
     names = [name for name in header if name != "time"]
-    if len(set(header)) < len(header) or "meta" in names or "" in names:
+    if len(set(header)) < len(header) or "" in names or not verbatim.union(["meta"]).isdisjoint(names):
         raise RunError(f"the header of {path} is {_shown(header)}: every column needs a name of its own, and none meta")
     for line, row in rows:
         if len(row) != len(header):

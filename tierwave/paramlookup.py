@@ -133,19 +133,20 @@ class ParamSources:
         if self.params is not None:
             if self.data_dir.is_dir() and self.params.stem != PurePosixPath(stem).name:
                 raise UsageError(
-                    f"--params {self.params} holds curves of one sound, and {self.data_dir} is a folder of them: give a "
-                    "manifest, or a folder of curves with --param_dir"
+                    f"--params {self.params} holds curves of one sound, and {self.data_dir} is a folder of them: give "
+                    "a manifest, or a folder of curves with --param_dir"
                 )
             files.append(self.params)
         beside = [self.param_dir / f"{stem}{suffix}" for suffix in (".csv", ".params")]
-        files += [path for path in beside if path.is_file() and path not in files and not is_manifest(path)]
+        for path in beside:
+            # The manifest may stand where the curves of a `params.wav` would.
+            if path.is_file() and path not in files and not (path.name == MANIFEST_NAME and is_manifest(path)):
+                files.append(path)
         constants: list[tuple[str, dict[str, float]]] = []
         if self.manifest is not None:
             constants.append((str(self.manifest.path), self.manifest.of(name, stem)))
         spelt = {key: name_parameter(name, key) for key in self.name_params}
-        constants.append(
-            ("its file name", {key: value for key, value in spelt.items() if value is not None})
-        )
+        constants.append(("its file name", {key: value for key, value in spelt.items() if value is not None}))
         looked = [str(path) for path in ([self.params] if self.params else []) + beside]
         looked += [str(self.manifest.path)] if self.manifest else []
         looked += ["its file name"] if self.name_params else []

@@ -20,6 +20,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -116,9 +117,12 @@ class Run:
         for old in entries:
             if old not in stay:
                 self.remove_files(old.name)
+        for path in self.folder.glob("*.ckpt-*_temp"):  # TensorFlow's, of a write that was killed
+            shutil.rmtree(path, ignore_errors=True)
 
     def remove_files(self, name: str) -> None:
-        """Delete a checkpoint's files, the index first, so that none is left that looks whole."""
+        """Delete a checkpoint's files, the index first, so that none is left that looks whole; half written ones too."""
+        shutil.rmtree(self.folder / f"{name}_temp", ignore_errors=True)
         for path in [self.folder / f"{name}.index", *self.folder.glob(f"{name}.data-*")]:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
@@ -163,6 +167,15 @@ def runs_of(folder: Path) -> list[Run]:
     return [Run(child) for _, child in sorted(found)]
 
 
+def _refuse_pattern(path: Path) -> None:
+    """UsageError where TensorFlow, which looks checkpoints up by patterns, would write them and not find them again."""
+    if re.search(r"\[[^/]+\]" if os.name == "nt" else r"\[[^/]+\]|\\", str(path)):
+        raise UsageError(
+            f"{path} cannot hold checkpoints, since TensorFlow takes square brackets and backslashes in a path for a "
+            "pattern: use another --id or --logdir_root, or rename the folder"
+        )
+
+
 def find_checkpoint(path: str | Path, *, best: bool = False) -> tuple[Run, CheckpointEntry]:
     """The run and checkpoint that a person means.
 
@@ -170,6 +183,7 @@ def find_checkpoint(path: str | Path, *, best: bool = False) -> tuple[Run, Check
     a checkpoint). Raises UsageError that says what was looked for and what is there.
     """
     path = Path(path)
+    _refuse_pattern(path)
     name = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", path.name)
     if _CHECKPOINT.match(name) and not path.is_dir():
         run = Run(path.parent)
@@ -193,6 +207,7 @@ def find_checkpoint(path: str | Path, *, best: bool = False) -> tuple[Run, Check
 def only_training(logdir_root: Path, identity: str) -> Iterator[None]:
     """Hold the lock of an id; RunError if another training holds it. It goes with the process, however that ends."""
     folder = Path(logdir_root) / identity
+    _refuse_pattern(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (held for the whole training)

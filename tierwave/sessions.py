@@ -6,6 +6,7 @@ together; `load_trained` reads all it needs from the run. Asks the family for wh
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -91,10 +92,14 @@ def train(session: Session, default_document: Callable[[], dict[str, Any]], say_
     """
     if os.sep in session.identity or session.identity.strip() in ("", ".", ".."):
         raise UsageError(f"--id {session.identity!r} must be a plain name, since a folder is named after it")
-    with only_training(session.logdir_root, session.identity):
+    with contextlib.ExitStack() as locks:
+        locks.enter_context(only_training(session.logdir_root, session.identity))
         resumed = _checkpoint_to_resume(session)
         if resumed is not None:
             _refuse_imported(resumed[0])
+            owner = resumed[0].folder.resolve().parent
+            if owner != (session.logdir_root / session.identity).resolve():  # --resume_from leads into another id's run
+                locks.enter_context(only_training(owner.parent, owner.name))
         stored = None if resumed is None else resumed[0].read(CONFIG_NAME)
         document = session.document
         if document is None and stored is None and session.init_from is not None:

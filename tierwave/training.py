@@ -372,6 +372,7 @@ class Trainer:
         )
         entry = CheckpointEntry(name, self.progress.epoch, self.progress.step, value, best, kept)
         try:
+            self.run.remove_files(name)  # going on from before it; halfway, old and new files would be mixed
             checkpoint.write(str(self.run.folder / name))
             self.run.record(entry, self.options.max_checkpoints)
         except (tf.errors.OpError, OSError) as error:

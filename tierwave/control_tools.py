@@ -1,0 +1,524 @@
+"""Parameters on the command line: `python -m tierwave.controls VERB ...`.
+
+    extract   measure parameters of recordings (librosa)
+    convert   paramManager's .params to CSV and back, without loss
+    manifest  constants from file names, as params.csv and params_schema.csv
+    fit       lo and hi of every parameter from the training split, as params_schema.csv
+    check     look through a corpus for what is missing, broken or out of range
+    plot      a PNG of a recording's curves under its spectrogram
+
+Parses, calls, prints.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import multiprocessing
+import os
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tierwave.audio import AudioError, find_audio, load
+from tierwave.commandline import FlagParser, boolean, optional, run
+from tierwave.config import TrainingOptions
+from tierwave.controls import Controls, Schema, Track, constants_of
+from tierwave.errors import RunError, UsageError
+from tierwave.features import FEATURES, Analysis, measure
+from tierwave.paramfiles import (
+    ParamFile,
+    csv_text,
+    document_of,
+    is_manifest,
+    json_text,
+    manifest_text,
+    read_param_file,
+    schema_text,
+    write_param_file,
+)
+from tierwave.paramlookup import (
+    MANIFEST_NAME,
+    SCHEMA_NAME,
+    Audit,
+    ParamSources,
+    audit,
+    find_param_sources,
+    pattern_manifest,
+    without_audio_suffix,
+)
+from tierwave.runs import Run, write_text
+
+FORMATS = {"csv": ".csv", "params": ".params"}
+MOST_CURVES = 20  # in one picture
+MOST_FAULTS = 20  # that `check` lists unasked
+
+_FLAG: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean, "default": False, "metavar": "True|False"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse `argv`, do what its verb says, return the exit code."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(__doc__, file=sys.stdout if words else sys.stderr)
+        return 0 if words else 2
+    if words[0] not in VERBS:
+        near = difflib.get_close_matches(words[0], VERBS, n=1)
+        remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(VERBS)}"
+        print(f"python -m tierwave.controls: {words[0]!r} is no verb; {remedy}", file=sys.stderr)
+        return 2
+    make_parser, body = VERBS[words[0]]
+    flags = make_parser().parse_args(words[1:])
+    return run(lambda: body(flags), debug=flags.debug)
+
+
+def _parser(verb: str, description: str) -> FlagParser:
+    parser = FlagParser(prog=f"python -m tierwave.controls {verb}", description=description)
+    parser.add_argument("--debug", help="show tracebacks (default: False)", **_FLAG)
+    return parser
+
+
+def _listed(words: Sequence[str] | None) -> tuple[str, ...]:
+    """Names separated by spaces or commas."""
+    return tuple(name for word in words or () for name in word.split(",") if name)
+
+
+def _add_sources(parser: FlagParser) -> None:
+    """The flags of `find_param_sources`."""
+    parser.add_argument("--param_dir", type=Path, metavar="FOLDER", help="curves (default: beside the recordings)")
+    parser.add_argument("--params", type=Path, metavar="FILE", help="a manifest, or the curves of one recording")
+    parser.add_argument("--manifest", type=Path, metavar="FILE", help=f"constants (default: {MANIFEST_NAME}, if there)")
+    parser.add_argument("--schema", type=Path, metavar="FILE", help=f"mapping (default: {SCHEMA_NAME}, if there)")
+    parser.add_argument(
+        "--name_params", nargs="+", metavar="NAME", help="to find in file names: inst,p,a for _inst00.00_p64.00_a00.50"
+    )
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="only these parameters (default: all)")
+    parser.add_argument("--lenient", help="repair broken .params files on reading (default: False)", **_FLAG)
+
+
+def _sources(flags: Namespace, data_dir: Path) -> ParamSources:
+    return find_param_sources(
+        data_dir,
+        params=flags.params,
+        param_dir=flags.param_dir,
+        manifest=flags.manifest,
+        schema=flags.schema,
+        name_params=_listed(flags.name_params),
+        lenient=flags.lenient,
+    )
+
+
+# ---- extract ---------------------------------------------------------------------------------------------------------
+
+
+def _extract_parser() -> FlagParser:
+    parser = _parser("extract", "Measure parameters of recordings and write them as curves, a file per recording.")
+    usual = Analysis()
+    parser.add_argument("data_dir", type=Path, metavar="DATA_DIR", help="recordings: a folder, or one of them")
+    parser.add_argument(
+        "--param_dir", type=Path, metavar="FOLDER", help="for the curves; mirrors DATA_DIR (default: beside the sounds)"
+    )
+    parser.add_argument(
+        "--features", nargs="+", metavar="NAME", default=list(usual.features),
+        help=f"which: {','.join(FEATURES)} (default: {','.join(usual.features)}); pitch and midi take the longest",
+    )  # fmt: skip
+    for flag, seconds in (("--window", usual.window_seconds), ("--hop", usual.hop_seconds)):
+        parser.add_argument(flag, type=float, default=1000 * seconds, metavar="MS", help="milliseconds (%(default)g)")
+    for flag, hertz in (("--pitch_min", usual.lowest_pitch), ("--pitch_max", usual.highest_pitch)):
+        parser.add_argument(flag, type=float, default=hertz, metavar="HZ", help="range of the pitch (%(default)g)")
+    parser.add_argument(
+        "--sample_rate", type=optional(int), metavar="HZ", help="resample first (default: the recording's)"
+    )
+    parser.add_argument("--format", choices=list(FORMATS), default="csv", help="of the curves (%(default)s)")
+    parser.add_argument("--overwrite", help="replace curves of the same names (default: False)", **_FLAG)
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="files side by side (default: all cores)"
+    )
+    return parser
+
+
+def _extract(flags: Namespace) -> None:
+    analysis = Analysis(
+        _listed(flags.features), flags.window / 1000, flags.hop / 1000, flags.pitch_min, flags.pitch_max
+    )
+    if flags.jobs < 1:
+        raise UsageError(f"--jobs {flags.jobs} must be 1 or more")
+    recordings = find_audio([flags.data_dir])
+    if not recordings:
+        raise RunError(f"no recording was found under {flags.data_dir}: name a folder with some")
+    base = flags.data_dir if flags.data_dir.is_dir() else flags.data_dir.parent
+    folder = flags.param_dir or base
+    targets = {
+        path: folder / f"{without_audio_suffix(path.relative_to(base).as_posix())}{FORMATS[flags.format]}"
+        for path in recordings
+    }
+    first: dict[Path, Path] = {}
+    for path, target in targets.items():
+        if first.setdefault(target, path) != path:
+            raise UsageError(f"{first[target]} and {path} would share {target}: rename one of them")
+    tasks = [(path, target, analysis, flags.sample_rate, flags.overwrite) for path, target in targets.items()]
+    remarks = _in_parallel(_extract_one, tasks, min(flags.jobs, len(tasks)), "Measuring")
+    unusable = [text for usable, text in remarks if not usable]
+    for text in [text for _, text in remarks if text]:
+        print(text)
+    print(f"{len(tasks) - len(unusable)} of {len(tasks)} recordings measured: {', '.join(analysis.names)}; in {folder}")
+    if len(unusable) == len(tasks):
+        raise RunError(f"none of the {len(tasks)} recordings could be measured: see the reasons above")
+
+
+def _extract_one(
+    path: Path, target: Path, analysis: Analysis, sample_rate: int | None, overwrite: bool
+) -> tuple[bool, str]:
+    """Measure one recording and add the curves to its file; whether that was possible, and what is worth telling."""
+    try:
+        existing = read_param_file(target) if target.exists() else ParamFile(target, {"meta": {"filename": path.name}})
+        there = [name for name in analysis.names if name in existing.document]
+        if there and not overwrite:
+            return False, f"{target} has {', '.join(there)} already: --overwrite replaces them"
+        audio, rate = load(path, sample_rate)
+        tracks = measure(audio, rate, analysis)
+        added = document_of(tracks, analysis.declared(rate))
+        write_param_file(target, ParamFile(target, {**existing.document, **added}, newline=existing.newline))
+    except (AudioError, RunError) as error:
+        return False, str(error)
+    if "voicing" in tracks and not tracks["voicing"].values.any():
+        return True, f"{path} has no pitch anywhere: its voicing is 0"
+    return True, ""
+
+
+def _in_parallel(
+    work: Callable[..., tuple[bool, str]], tasks: Sequence[tuple[Any, ...]], jobs: int, what: str
+) -> list[tuple[bool, str]]:
+    """`work(*task)` of every task, in order, with a progress bar; in `jobs` processes if that is more than one."""
+    from tqdm import tqdm
+
+    with tqdm(total=len(tasks), desc=what, unit="file", file=sys.stderr) as bar:
+        if jobs == 1:
+            results = []
+            for task in tasks:
+                results.append(work(*task))
+                bar.update()
+            return results
+        # Not by fork, which would copy the threads' locks of the numerical libraries as they happen to be.
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+            futures: list[Future[tuple[bool, str]]] = [pool.submit(work, *task) for task in tasks]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    bar.update()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            return [future.result() for future in futures]
+
+
+# ---- convert ---------------------------------------------------------------------------------------------------------
+
+
+def _convert_parser() -> FlagParser:
+    parser = _parser("convert", "Turn paramManager's .params into track CSVs and back, without loss.")
+    parser.add_argument("input", type=Path, metavar="INPUT", help="a .params or .csv file, or a folder of them")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="a .csv or .params file; for a folder, a folder")
+    parser.add_argument("--to", choices=list(FORMATS), help="of a folder: what to write")
+    parser.add_argument(
+        "--lenient", help="repair trailing commas, empty files, curves of unequal lengths (default: False)", **_FLAG
+    )
+    parser.add_argument("--overwrite", help="replace files that are there (default: False)", **_FLAG)
+    return parser
+
+
+def _convert(flags: Namespace) -> None:
+    if not flags.input.exists():
+        raise UsageError(f"there is no file or folder {flags.input}: check the path")
+    if flags.input.is_file():
+        if flags.output.suffix.lower() not in FORMATS.values():
+            raise UsageError(f"OUTPUT {flags.output} must end in .csv or .params, which says what to write")
+        pairs = {flags.input: flags.output}
+    else:
+        if flags.to is None:
+            raise UsageError(f"{flags.input} is a folder: say what to make of it, --to csv or --to params")
+        source = ".params" if flags.to == "csv" else ".csv"
+        files = sorted(path for path in flags.input.rglob(f"*{source}") if path.is_file())
+        pairs = {
+            path: flags.output / path.relative_to(flags.input).with_suffix(FORMATS[flags.to])
+            for path in files
+            if not is_manifest(path) and path.name != SCHEMA_NAME
+        }
+        if not pairs:
+            raise RunError(f"there is no {source} file with curves under {flags.input}: name another folder")
+    broken = []
+    for path, target in pairs.items():
+        try:
+            for remark in _convert_one(path, target, flags):
+                print(remark)
+        except RunError as error:
+            if len(pairs) == 1:
+                raise
+            broken.append(str(error))
+            print(error)
+    print(f"{len(pairs) - len(broken)} of {len(pairs)} files converted, into {flags.output}")
+    if broken:
+        raise RunError(f"{len(broken)} files could not be converted: see the reasons above, or try --lenient")
+
+
+def _convert_one(path: Path, target: Path, flags: Namespace) -> list[str]:
+    file = read_param_file(path, lenient=flags.lenient)
+    if target.exists() and not flags.overwrite:
+        raise RunError(f"{target} is there already: --overwrite replaces it")
+    write_param_file(target, file)
+    remarks = list(file.remarks)
+    if not file.remarks:
+        text = csv_text(file) if path.suffix.lower() == ".csv" else json_text(file.document, file.newline)
+        if text.encode() != path.read_bytes():
+            remarks.append(f"{path} was laid out in another way than here: its content is kept, its layout is not")
+    return remarks
+
+
+# ---- manifest --------------------------------------------------------------------------------------------------------
+
+
+def _manifest_parser() -> FlagParser:
+    parser = _parser("manifest", "Read constants from file names and write them as a manifest and a schema.")
+    parser.add_argument("data_dir", type=Path, metavar="DATA_DIR", help="folder of recordings")
+    parser.add_argument(
+        "--name_params", nargs="+", metavar="NAME", help="RNNControl's form: inst,p,a for _inst00.00_p64.00_a00.50"
+    )
+    parser.add_argument(
+        "--name_pattern", metavar="REGEX",
+        help="named groups, searched in the path without suffix; NSynth: (?P<inst>[^/]+)-(?P<p>\\d+)-(?P<v>\\d+)$",
+    )  # fmt: skip
+    parser.add_argument("--units", nargs="+", metavar="NAME=UNIT", default=[], help="such as p=midiPitch")
+    parser.add_argument(
+        "--output_path", type=Path, metavar="FILE", help=f"the manifest (default: {MANIFEST_NAME} in DATA_DIR)"
+    )
+    parser.add_argument("--overwrite", help="replace files that are there (default: False)", **_FLAG)
+    return parser
+
+
+def _manifest(flags: Namespace) -> None:
+    if (flags.name_params is None) == (flags.name_pattern is None):
+        raise UsageError("how to read the names must be said once: give --name_params or --name_pattern")
+    units = {}
+    for text in flags.units:
+        name, equals, unit = text.rpartition("=")
+        if not equals or not name or not unit:
+            raise UsageError(f"--units {text} is not NAME=UNIT: write for example p=midiPitch")
+        units[name] = unit
+    recordings = find_audio([flags.data_dir])
+    if not recordings:
+        raise RunError(f"no recording was found under {flags.data_dir}: name a folder with some")
+    base = flags.data_dir if flags.data_dir.is_dir() else flags.data_dir.parent
+    names = [path.relative_to(base).as_posix() for path in recordings]
+    manifest = flags.output_path or base / MANIFEST_NAME
+    mapping = manifest.with_name(SCHEMA_NAME)
+    for path in (manifest, mapping):
+        if path.exists() and not flags.overwrite:
+            raise UsageError(f"{path} is there already: --overwrite replaces it")
+    if flags.name_pattern is not None:
+        rows, schema = pattern_manifest(names, flags.name_pattern, units)
+    else:
+        wanted = _listed(flags.name_params)
+        sources = ParamSources(base, Path(os.devnull), name_params=wanted)
+        found = {name: sources.controls_of(name, wanted) for name in names}
+        rows = {name: {key: float(track.values[0]) for key, track in tracks.items()} for name, tracks in found.items()}
+        schema = Schema.from_document([{"name": name, "units": units.get(name)} for name in wanted], "--units")
+    write_text(manifest, manifest_text(rows))
+    write_text(mapping, schema_text(schema))
+    print(f"{len(rows)} recordings in {manifest}, {len(schema.parameters)} parameters in {mapping}")
+    for parameter in schema.parameters:
+        for number, category in enumerate(parameter.categories):
+            print(f"  {parameter.name} {number} is {category}")
+
+
+# ---- fit -------------------------------------------------------------------------------------------------------------
+
+
+def _fit_parser() -> FlagParser:
+    parser = _parser("fit", "Take lo and hi of every parameter from the recordings that are trained on.")
+    parser.add_argument("data_dir", type=Path, metavar="DATA_DIR", help="folder of recordings")
+    _add_sources(parser)
+    options = TrainingOptions()
+    parser.add_argument("--run", type=Path, metavar="FOLDER", help="take the split of this run (default: make it anew)")
+    for flag, kind, default in (
+        ("--val_frac", float, options.val_frac),
+        ("--test_frac", float, options.test_frac),
+        ("--random_seed", int, options.random_seed),
+    ):
+        parser.add_argument(flag, type=kind, default=default, metavar="X", help="as for train.py (%(default)s)")
+    parser.add_argument("--sample_rate", type=optional(int), metavar="HZ", help="as for train.py")
+    parser.add_argument("--refit", help="also where lo and hi are given already (default: False)", **_FLAG)
+    parser.add_argument(
+        "--output_path", type=Path, metavar="FILE",
+        help=f"the schema (default: --schema, or {SCHEMA_NAME} in the folder of the curves)",
+    )  # fmt: skip
+    return parser
+
+
+def _fit(flags: Namespace) -> None:
+    sources = _sources(flags, flags.data_dir)
+    recordings = find_audio([flags.data_dir])
+    if not recordings:
+        raise RunError(f"no recording was found under {flags.data_dir}: name a folder with some")
+    schema = sources.schema_of(recordings, flags.names)
+    if not schema.parameters:
+        raise RunError(f"no recording under {flags.data_dir} has any parameter: run extract or manifest first")
+    if flags.refit:
+        schema = schema.unfitted()
+    base = flags.data_dir if flags.data_dir.is_dir() else flags.data_dir.parent
+    sounds = {path.relative_to(base).as_posix(): sources.controls_of(path, schema.names) for path in recordings}
+    stretches = _training_stretches(flags, sounds)
+    fitted = schema.fit(
+        {
+            name: track.between(start, stop, schema.of(name).interp) if stop < math.inf else track
+            for name, track in sounds[recording].items()
+        }
+        for recording, start, stop in stretches
+    )
+    target = flags.output_path or flags.schema or sources.param_dir / SCHEMA_NAME
+    write_text(target, schema_text(fitted))
+    print(f"{len({name for name, _, _ in stretches})} of {len(sounds)} recordings are trained on; {target}:")
+    for parameter in fitted.parameters:
+        lo, hi = parameter.span
+        constant = ", constant: it cannot steer anything" if lo == hi else ""
+        units = f" {parameter.units}" if parameter.units else ""
+        print(f"  {parameter.name}: {lo:g} to {hi:g}{units} ({parameter.scale}{constant})")
+
+
+def _training_stretches(flags: Namespace, sounds: dict[str, Controls]) -> list[tuple[str, float, float]]:
+    """(recording, start, stop) in seconds of what is trained on."""
+    if flags.run is not None:
+        split, rate = Run(flags.run).read("split.json"), Run(flags.run).read("run.json")["sample_rate"]
+        missing = [name for name, _, _ in split["train"] if name not in sounds]
+        if missing:
+            raise UsageError(f"{flags.run} was trained on {missing[0]}, which {flags.data_dir} lacks: name its corpus")
+        return [(name, start / rate, stop / rate) for name, start, stop in split["train"]]
+    if flags.val_frac == 0 and flags.test_frac == 0:
+        return [(name, 0.0, math.inf) for name in sounds]
+    if min(flags.val_frac, flags.test_frac) < 0 or flags.val_frac + flags.test_frac >= 1:
+        raise UsageError(
+            f"--val_frac {flags.val_frac:g} and --test_frac {flags.test_frac:g} must be 0 or more, their sum below 1"
+        )
+    from tierwave.corpus import load_corpus
+    from tierwave.quantize import Quantizer
+    from tierwave.splits import make_split
+
+    encoder = Quantizer("mu-law", 256)
+    # What is mapped into memory cannot be deleted on Windows.
+    with tempfile.TemporaryDirectory(prefix="tierwave-", ignore_cleanup_errors=True) as cache:
+        corpus = load_corpus(flags.data_dir, encoder, sample_rate=flags.sample_rate, cache_dir=cache)
+        split_ = make_split(
+            corpus,
+            lambda index: encoder.decode(np.asarray(corpus.of(index))),
+            valid_fraction=flags.val_frac,
+            test_fraction=flags.test_frac,
+            seed=flags.random_seed,
+            values=[constants_of(sounds[recording.name]) for recording in corpus.recordings],
+        )
+        rate = corpus.sample_rate
+        return [(corpus.recordings[index].name, start / rate, stop / rate) for index, start, stop in split_.train]
+
+
+# ---- check -----------------------------------------------------------------------------------------------------------
+
+
+def _check_parser() -> FlagParser:
+    parser = _parser("check", "Look through a corpus for parameters that are missing, broken or out of range.")
+    parser.add_argument("data_dir", type=Path, metavar="DATA_DIR", help="folder of recordings")
+    _add_sources(parser)
+    parser.add_argument("--all", help=f"show all faults, not only {MOST_FAULTS} (default: False)", **_FLAG)
+    return parser
+
+
+def _check(flags: Namespace) -> None:
+    found = audit(_sources(flags, flags.data_dir), flags.names)
+    if not found.recordings:
+        raise RunError(f"no recording was found under {flags.data_dir}: name a folder with some")
+    print(_table(found))
+    for remark in found.remarks:
+        print(f"Note: {remark}")
+    for fault in found.faults if flags.all else found.faults[:MOST_FAULTS]:
+        print(f"Fault: {fault}")
+    if found.faults:
+        hidden = "" if flags.all or len(found.faults) <= MOST_FAULTS else ", and --all shows the rest"
+        raise RunError(f"{len(found.faults)} faults in {found.recordings} recordings: see above{hidden}")
+    print(f"{found.recordings} recordings, {len(found.ranges)} parameters: all in order")
+
+
+def _table(found: Audit) -> str:
+    width = max(len(name) for name in [*found.ranges, "parameter"])
+    lines = [f"{'parameter':{width}}  {'recordings':>10}  {'lowest':>12}  {'highest':>12}  values"]
+    for name, extent in found.ranges.items():
+        if extent.recordings:
+            listed = None if extent.values is None else sorted(extent.values)
+            values = "continuous" if listed is None else " ".join(f"{value:g}" for value in listed)
+            ends = f"{extent.lowest:>12.6g}  {extent.highest:>12.6g}  {values}"
+        else:
+            ends = f"{'-':>12}  {'-':>12}"
+        lines.append(f"{name:{width}}  {extent.recordings:>10}  {ends}".rstrip())
+    return "\n".join(lines)
+
+
+# ---- plot ------------------------------------------------------------------------------------------------------------
+
+
+def _plot_parser() -> FlagParser:
+    parser = _parser("plot", "Draw a recording's waveform, spectrogram and curves.")
+    parser.add_argument("recording", type=Path, metavar="RECORDING", help="the sound")
+    parser.add_argument("--output_path", type=Path, metavar="PNG", help="(default: named after RECORDING, here)")
+    parser.add_argument(
+        "--data_dir", type=Path, metavar="FOLDER", help="of the corpus, if the curves mirror it (default: RECORDING's)"
+    )
+    _add_sources(parser)
+    return parser
+
+
+def _plot(flags: Namespace) -> None:
+    from tierwave.pictures import sound_picture
+
+    if not flags.recording.is_file():
+        raise UsageError(f"there is no recording {flags.recording}: check the path")
+    sources = _sources(flags, flags.data_dir or flags.recording)
+    controls = sources.controls_of(flags.recording, flags.names)
+    if not controls:
+        raise RunError(f"{flags.recording} has no parameters: run extract, or say with --param_dir where they lie")
+    audio, rate = load(flags.recording)
+    schema = sources.schema_of([flags.recording], list(controls))
+    seconds = len(audio) / rate
+    shown = list(controls)[:MOST_CURVES]
+    curves = {
+        (f"{name} ({schema.of(name).units})" if schema.of(name).units else name): _drawn(
+            controls[name], seconds, schema.of(name).interp == "previous"
+        )
+        for name in shown
+    }
+    target = flags.output_path or Path(f"{without_audio_suffix(flags.recording.name)}.png")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sound_picture(target, audio, rate, title=flags.recording.name, curves=curves)
+    hidden = list(controls)[MOST_CURVES:]
+    left_out = f"; not shown: {', '.join(hidden)} (--names chooses)" if hidden else ""
+    print(f"{target}: {', '.join(shown)}{left_out}")
+
+
+def _drawn(track: Track, seconds: float, steps: bool) -> tuple[np.ndarray, np.ndarray]:
+    """A track as a line over the whole sound: ends held, with corners where it steps."""
+    times = np.concatenate([[min(0.0, track.times[0])], track.times, [max(seconds, track.times[-1])]])
+    values = np.concatenate([track.values[:1], track.values, track.values[-1:]])
+    if steps:
+        times, values = np.repeat(times, 2)[1:], np.repeat(values, 2)[:-1]
+    return times, values
+
+
+VERBS: dict[str, tuple[Callable[[], FlagParser], Callable[[Namespace], None]]] = {
+    "extract": (_extract_parser, _extract),
+    "convert": (_convert_parser, _convert),
+    "manifest": (_manifest_parser, _manifest),
+    "fit": (_fit_parser, _fit),
+    "check": (_check_parser, _check),
+    "plot": (_plot_parser, _plot),
+}
