@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tierwave.commandline import FlagParser, boolean, import_tensorflow, optional, run
-from tierwave.config import read_document
+from tierwave.config import read_document, resolve_training
 from tierwave.errors import UsageError
 
 NOT_YET = {
@@ -73,13 +73,16 @@ def _generate(arguments: Any) -> None:
             raise UsageError(f"--{name} is not there for this model ({why}): leave it out")
     if arguments.sample_rate is not None and arguments.sample_rate < 1:
         raise UsageError(f"--sample_rate {arguments.sample_rate} must be a positive number of Hz")
+    if arguments.include_seed and arguments.seed is None:
+        raise UsageError("--include_seed has no seed to keep: give --seed, or leave it out")
+    offset = int(arguments.seed_offset) if arguments.seed_offset.isdigit() else arguments.seed_offset
+    seed_path = None if arguments.seed is None else str(arguments.seed)
+    resolve_training({"seed": seed_path, "seed_offset": offset}, {}, "")  # refuses no offset, and one without a seed
     document = None if arguments.config_file is None else read_document(arguments.config_file)
 
-    from tierwave.callbacks import heard
     from tierwave.generation import Request, sequence_paths, write_sounds
     from tierwave.sessions import load_trained, seed_audio
 
-    offset = int(arguments.seed_offset) if arguments.seed_offset.isdigit() else arguments.seed_offset
     random_seed = secrets.randbelow(2**31) if arguments.random_seed is None else arguments.random_seed
     shape = {
         "sequences": arguments.num_seqs,
@@ -91,6 +94,8 @@ def _generate(arguments: Any) -> None:
     }
     Request(**shape)  # refuses wrong values before a model is loaded
     import_tensorflow(debug=arguments.debug)
+    from tierwave.callbacks import heard
+
     trained = load_trained(arguments.checkpoint_path, best=arguments.best, config_document=document)
     seed = seed_audio(arguments.seed, offset, trained.sample_rate, trained.config.normalize, trained.gain)
     request = Request(**shape, seed_audio=seed)

@@ -16,7 +16,7 @@ from tierwave.commandline import (
     run,
     typed_values,
 )
-from tierwave.config import TrainingOptions, apply_overrides, read_document
+from tierwave.config import TrainingOptions, read_document
 from tierwave.errors import UsageError
 
 DEFAULT_CONFIG = Path(__file__).with_name("default.config.json")
@@ -73,10 +73,7 @@ def _train(arguments: Any) -> int:
         if getattr(arguments, name) is not None:
             raise UsageError(f"--{name} {getattr(arguments, name)} is not there yet ({why}): leave it out")
     typed = typed_values(arguments, TrainingOptions)
-    document = None
-    if arguments.config_file is not None or arguments.set:
-        chosen = _default_document() if arguments.config_file is None else read_document(arguments.config_file)
-        document = apply_overrides(chosen, arguments.set)
+    document = None if arguments.config_file is None else read_document(arguments.config_file)
     if arguments.demo:
         from tierwave.demo import make_corpus
 
@@ -102,6 +99,7 @@ def _train(arguments: Any) -> int:
         data_dir=arguments.data_dir,
         document=document,
         source=str(arguments.config_file or DEFAULT_CONFIG.name),
+        overrides=arguments.set,
         typed=typed,
         logdir_root=arguments.logdir_root,
         output_dir=arguments.output_dir,

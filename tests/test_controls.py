@@ -281,6 +281,11 @@ def test_the_grid_is_exact_and_ends_are_held() -> None:
     assert (resample_track(ramp, 500, 60)[36:] == 9).all()
     np.testing.assert_array_equal(resample_track(ramp, 125, 10), np.arange(10))
     np.testing.assert_allclose(resample_track(ramp, 125, 3, start_seconds=0.02), [2.5, 3.5, 4.5], rtol=1e-6)
+    # first / rate + k / rate would round, and miss some of these steps by a sample.
+    stairs = Track("s", np.repeat(np.arange(60) / 10, 2), np.repeat(np.arange(61), 2)[1:-1])
+    for first in range(30):
+        steps = resample_track(stairs, 10, 20, first_sample=first, interp="previous")
+        np.testing.assert_array_equal(steps, np.arange(first, first + 20) + 1)
     # A step falls on the very sample, however late.
     late = Track("s", [0, 3599.1, 3599.1], [0, 0, 1])
     sample = round(3599.1 * 16000)
@@ -350,6 +355,7 @@ def test_agreement_is_of_values_not_of_points() -> None:
     assert line.agrees_with(Track("x", [0, 0.5, 2], [0, 0.5, 2]))
     assert not line.agrees_with(Track("x", [0, 2], [0, 2.1]))
     assert not line.agrees_with(Track("x", [0, 1, 1, 2], [0, 1, 1.5, 2]))
+    assert not line.agrees_with(Track("x", [0, 1, 1, 2], [0, 5, 1, 2]))  # differs before the step only
     assert not line.agrees_with(Track.constant("x", 0))
     assert Track.constant("x", 64).agrees_with(Track("x", [0, 2.5], [64, 64]))
 

@@ -247,6 +247,8 @@ def test_lenient_repairs_and_says_so(tmp_path: Path) -> None:
     assert empty.document == {} and "is empty" in empty.remarks[0]
     twice = read_param_file(written(tmp_path / "z.params", '{"p": 1, "p": 2}'), lenient=True)
     assert twice.document == {"p": 2} and "twice" in twice.remarks[0]
+    both = read_param_file(written(tmp_path / "z.params", '{"a": {"p": 1, "p": 2}, "b": [1,]}'), lenient=True)
+    assert both.document == {"a": {"p": 2}, "b": [1]} and len(both.remarks) == 2
     with pytest.raises(RunError, match="is not JSON"):
         read_param_file(written(tmp_path / "x.params", '{"p": [1,,2]}'), lenient=True)
 

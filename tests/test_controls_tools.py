@@ -166,7 +166,7 @@ def test_fit_sees_only_what_is_trained_on(tmp_path: Path, capsys: pytest.Capture
     write_wav(data / "x.wav", make_tone(0, 60, 1.0, seconds=1.0), 16000)
     (data / "x.csv").write_text("name,time,value\nrmse,0,0.25\nrmse,1,1.25\nlevel,0,1\n")
     run.mkdir()
-    (run / "run.json").write_text(json.dumps({"sample_rate": 16000}))
+    (run / "run.json").write_text(json.dumps({"sample_rate": 16000, "corpus": {}}))
     split = {"method": "stretches", "train": [["x.wav", 0, 8000]], "valid": [["x.wav", 8000, 16000]], "test": []}
     (run / "split.json").write_text(json.dumps(split))
     output = tmp_path / "fitted.csv"

@@ -313,6 +313,17 @@ def test_a_typed_learning_rate_wins_over_the_checkpoint_and_is_reduced_from_ther
     assert copy_of_a_run.read("run.config.json")["training"]["learning_rate"] == 0.002
 
 
+def test_overrides_hold_on_resume_too_and_need_no_config_file(folder: Path, copy_of_a_run: Run) -> None:
+    identity = copy_of_a_run.folder.parent.name
+    words = command(folder, identity, "--num_steps", 9, "--set", "training.checkpoint_every=3", "training.num_steps=1")
+    where = words.index("--config_file")
+    assert train.main(words[:where] + words[where + 2 :]) == 0
+    options = copy_of_a_run.read("run.config.json")["training"]
+    assert (options["checkpoint_every"], options["num_steps"]) == (3, 9)
+    assert (options["checkpoint_steps"], options["learning_rate"]) == (4, 0.01)  # as the run was begun
+    assert copy_of_a_run.latest().step == 9
+
+
 def test_from_an_earlier_checkpoint_training_goes_the_same_way_and_is_gone_on_from(
     folder: Path, copy_of_a_run: Run
 ) -> None:

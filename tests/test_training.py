@@ -175,6 +175,10 @@ def scripted(script: Scripted) -> Callable[[Monitor], list[Callback]]:
     return lambda monitor: [script, *saving(monitor)]
 
 
+def alone(callback: Callback) -> Callable[[Monitor], list[Callback]]:
+    return lambda monitor: [callback]
+
+
 def names(run: Run) -> list[str]:
     return [entry.name for entry in run.checkpoints]
 
@@ -297,7 +301,7 @@ def test_xla_gives_the_same_losses() -> None:
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_half_precision_trains_close_to_float32_without_being_it(precision: str) -> None:
+def test_half_precision_trains_close_to_float32_without_being_it(precision: Any) -> None:
     full = losses_of(learner(TrainingOptions(learning_rate=0.01)), 40)
     half_learner = learner(TrainingOptions(learning_rate=0.01, precision=precision))
     half = losses_of(half_learner, 40)
@@ -402,7 +406,7 @@ def test_validation_changes_nothing_in_training(tmp_path: Path) -> None:
     found = []
     for name, valid in (("with", VALID), ("without", ())):
         kept = Losses()
-        made = trainer(tmp_path / name, lambda _, kept=kept: [kept], valid=valid, keys=DROPOUT, num_epochs=3)
+        made = trainer(tmp_path / name, alone(kept), valid=valid, keys=DROPOUT, num_epochs=3)
         made.fit()
         found.append((kept, weights_of(made.learner)))
     (with_valid, weights), (without, other_weights) = found
@@ -445,7 +449,8 @@ def test_a_measured_span_is_its_likelihood_from_a_fresh_state_without_dropout() 
 
 def test_the_learning_rate_falls_by_exp_of_a_tenth_from_the_epoch_on(tmp_path: Path) -> None:
     kept = Losses()
-    made = trainer(tmp_path / "run", lambda _: [LearningRateSchedule(), kept], reduce_learning_rate_after=2, num_epochs=5)
+    callbacks = [LearningRateSchedule(), kept]
+    made = trainer(tmp_path / "run", lambda _: callbacks, reduce_learning_rate_after=2, num_epochs=5)
     made.fit()
     expected = 0.01 * np.exp([0.0, 0.0, -0.1, -0.2, -0.3])
     np.testing.assert_allclose(kept.rates, expected, rtol=1e-5)
@@ -524,7 +529,7 @@ def test_improvement_resets_the_patience_and_none_never_stops(tmp_path: Path) ->
     for patience in (1, 2, None):
         script = Scripted("loss", values)
         made = trainer(
-            tmp_path / str(patience), lambda m, script=script: [script, m], num_epochs=7, early_stopping_patience=patience
+            tmp_path / str(patience), scripted(script), num_epochs=7, early_stopping_patience=patience
         )
         made.fit()
         ended[patience] = made.progress.epoch
@@ -583,7 +588,7 @@ def test_which_checkpoints_stay(tmp_path: Path, options: dict[str, Any], epochs:
 def test_checkpoints_by_steps_and_by_minutes(tmp_path: Path) -> None:
     made = trainer(tmp_path / "steps", saving, checkpoint_steps=4, max_checkpoints=None, num_epochs=2)
     made.fit()
-    assert names(made.run) == ["model.ckpt-step4", "model.ckpt-1", "model.ckpt-step8", "model.ckpt-step12", "model.ckpt-2"]
+    assert names(made.run) == [f"model.ckpt-{which}" for which in ("step4", "1", "step8", "step12", "2")]
     assert [entry.step for entry in made.run.checkpoints] == [4, STEPS, 8, 12, 12]
 
     seen: list[list[str]] = []
@@ -631,8 +636,8 @@ def test_stopped_anywhere_and_gone_on_is_as_never_stopped(tmp_path: Path, option
 
 @pytest.mark.parametrize("stop", [8, STEPS])
 def test_another_batch_size_starts_the_epoch_anew_and_can_be_resumed_again(tmp_path: Path, stop: int) -> None:
-    """Rates: reduced once per epoch, however often the epoch is begun."""
-    settings = {"reduce_learning_rate_after": 1, "early_stopping_patience": None}
+    """And the learning rate is reduced once per epoch, however often the epoch is begun."""
+    settings: dict[str, Any] = {"reduce_learning_rate_after": 1, "early_stopping_patience": None}
     run_on(tmp_path / "run", stop, Losses(), **settings)
     made = trainer(tmp_path / "run", saving, keys=DROPOUT, num_epochs=3, batch_size=3, **settings)
     remarks = made.restore(made.run, made.run.latest())
@@ -759,7 +764,8 @@ def test_the_loss_table_goes_on_after_the_last_checkpoint(tmp_path: Path) -> Non
                 file.write("\n7,2,0.1")
         made.fit()
     rows = table(run)
-    assert [int(row["step"]) for row in rows] == [*range(1, STEPS + 1), STEPS, *range(STEPS + 1, 2 * STEPS + 1), 2 * STEPS]
+    first, second = range(1, STEPS + 1), range(STEPS + 1, 2 * STEPS + 1)
+    assert [int(row["step"]) for row in rows] == [*first, STEPS, *second, 2 * STEPS]
     assert all(None not in row and None not in row.values() for row in rows)
 
 
@@ -794,11 +800,12 @@ def test_the_lines_are_prisms(finished: Any) -> None:
 def test_the_time_left_is_that_of_what_ends_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("tierwave.callbacks.time.monotonic", lambda: now)
-    for options, left in [
-        ({"num_epochs": 100}, 60.0 * (100 * STEPS - 2) / 2),
+    cases: list[tuple[dict[str, Any], float]] = [
+        ({"num_epochs": 100}, 30.0 * (100 * STEPS - 2)),
         ({"num_steps": 12}, 300.0),
         ({"num_steps": 12, "max_minutes": 2.0}, 60.0),
-    ]:
+    ]
+    for options, left in cases:
         now = 100.0
         made = trainer(tmp_path / "run", **options)
         lines = StatisticsLines(lambda text, rewrite: None, rewrite=False)

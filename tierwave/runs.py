@@ -31,6 +31,7 @@ from typing import Any
 from tierwave.errors import RunError, UsageError
 
 CONFIG_NAME = "run.config.json"
+_KEYS = {"run.json": ("sample_rate", "corpus"), "split.json": ("method", "train", "valid", "test")}
 _STAMP = re.compile(r"^(\d\d)\.(\d\d)\.(\d{4})_(\d\d)\.(\d\d)\.(\d\d)(?:_(\d+))?$")
 _CHECKPOINT = re.compile(r"^(?:model|resume)\.ckpt-\w+$")
 
@@ -79,7 +80,13 @@ class Run:
         """A JSON document of the run; RunError if it is missing or damaged."""
         path = self.folder / name
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(document, list if name == "checkpoints.json" else dict):
+                raise ValueError(f"it holds a {type(document).__name__}")
+            for key in _KEYS.get(name, ()):
+                if key not in document:
+                    raise ValueError(f"it lacks {key}")
+            return document
         except FileNotFoundError:
             raise RunError(f"{path} is missing: this folder is not a whole run; name another, or train anew") from None
         except ValueError as error:
@@ -121,7 +128,7 @@ class Run:
             shutil.rmtree(path, ignore_errors=True)
 
     def remove_files(self, name: str) -> None:
-        """Delete a checkpoint's files, the index first, so that none is left that looks whole; half written ones too."""
+        """Delete a checkpoint's files, half written ones too, the index first: none is left that looks whole."""
         shutil.rmtree(self.folder / f"{name}_temp", ignore_errors=True)
         for path in [self.folder / f"{name}.index", *self.folder.glob(f"{name}.data-*")]:
             with contextlib.suppress(FileNotFoundError):
@@ -195,6 +202,12 @@ def find_checkpoint(path: str | Path, *, best: bool = False) -> tuple[Run, Check
     if not path.is_dir():
         raise UsageError(
             f"{path} is neither a checkpoint (model.ckpt-<epoch>) nor a folder of a run or an id: look under logdir"
+        )
+    if (path / "checkpoints.json").exists() and not (path / CONFIG_NAME).exists():
+        names = ", ".join(entry.name for entry in Run(path).checkpoints) or "none left"
+        raise UsageError(
+            f"{path / CONFIG_NAME} is missing, which says what the checkpoints beside it are of: name one of them "
+            f"({names}) and its config with --config_file"
         )
     candidates = [Run(path)] if (path / CONFIG_NAME).exists() else list(reversed(runs_of(path)))
     for run in candidates:

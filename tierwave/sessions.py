@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 from tierwave.audio import load
 from tierwave.config import (
     TrainingOptions,
+    apply_overrides,
     difference,
     dumps,
     offset_in_samples,
@@ -30,7 +31,7 @@ from tierwave.config import (
 )
 from tierwave.corpus import Corpus, Normalize, load_corpus, normalised, summary
 from tierwave.dataset import lane_warnings
-from tierwave.errors import RunError, UsageError
+from tierwave.errors import UsageError
 from tierwave.families import load_family
 from tierwave.metrics import CodeStatistics
 from tierwave.quantize import Quantizer
@@ -58,14 +59,16 @@ SayLine = Callable[[str, bool], None]
 class Session:
     """What a person asked train.py for.
 
-    document: the config with `--set` applied; None takes that of the run that is resumed. typed: training flags that
-    were typed, by name. source: what to call the config in messages. rewrite: one statistics line, written over.
+    document: the config; None takes that of the run that is resumed. overrides: `KEY=VALUE` that win over it, and over
+    what the resumed run was trained with. typed: training flags that were typed, by name, which win over both. source:
+    what to call the config in messages. rewrite: one statistics line, written over.
     """
 
     identity: str
     data_dir: Path
     document: dict[str, Any] | None
     source: str
+    overrides: Sequence[str] = ()
     typed: Mapping[str, Any] = field(default_factory=dict)
     logdir_root: Path = Path("logdir")
     output_dir: Path = Path("generated")
@@ -106,6 +109,7 @@ def train(session: Session, default_document: Callable[[], dict[str, Any]], say_
             document, _ = split_training(find_checkpoint(session.init_from)[0].read(CONFIG_NAME))
         if document is None:
             document = stored if stored is not None else default_document()
+        document = apply_overrides(document, session.overrides)
         family = load_family(document.get("model", "samplernn"))
         config = validate(family.Config, document, session.source)
         if stored is None:
@@ -113,7 +117,8 @@ def train(session: Session, default_document: Callable[[], dict[str, Any]], say_
         else:
             assert resumed is not None
             _refuse_other_architecture(document, stored, family, resumed[0], session)
-            options = resolve_training(session.typed, stored, str(resumed[0].folder / CONFIG_NAME))
+            trained_with = apply_overrides(stored, session.overrides)
+            options = resolve_training(session.typed, trained_with, str(resumed[0].folder / CONFIG_NAME))
         _refuse_foreign_options(options, family)
         return _train(session, family, config, options, resumed, say_line)
 
@@ -347,11 +352,19 @@ def _trainer(
     generation = None
     if options.generate and options.max_generate_per_epoch > 0:
         seed = seed_audio(options.seed, options.seed_offset, corpus.sample_rate, config.normalize, corpus.gain)
+        folder = session.output_dir / session.identity
+        try:  # now, not after the first epoch
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"{folder} cannot be written to ({error.strerror}): name another --output_dir, or leave generating "
+                "out with --generate False"
+            ) from None
         request = generation_request(options, seed)
         generation = Generation(
             lambda request: family.stream([learner.model], config, request, sample_rate=corpus.sample_rate),
             request,
-            session.output_dir / session.identity,
+            folder,
             session.identity,
             lambda text: say_line(text, False),
         )

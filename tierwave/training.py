@@ -479,7 +479,11 @@ def restore_checkpoint(path: Path, pieces: dict[str, Any]) -> None:
         status = make_checkpoint(pieces).read(str(path))
         status.assert_existing_objects_matched()
         status.expect_partial()
-    except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.OutOfRangeError, IndexError) as error:
+        if "model" in pieces:  # a smaller network would find all of its weights in a larger one's
+            stored = sum(name.startswith("model/") for name, _ in tf.train.list_variables(str(path)))
+            if stored != len(pieces["model"].weights):
+                raise ValueError(f"it holds {stored} weights, and the model has {len(pieces['model'].weights)}")
+    except (tf.errors.OpError, IndexError) as error:
         raise RunError(
             f"checkpoint {path} is damaged or cut short ({str(error).splitlines()[0]}): use an earlier one, for "
             "example with --resume_from or --checkpoint_path"
