@@ -499,10 +499,26 @@ def _plot(flags: Namespace) -> None:
     }
     target = flags.output_path or Path(f"{without_audio_suffix(flags.recording.name)}.png")
     target.parent.mkdir(parents=True, exist_ok=True)
-    sound_picture(target, audio, rate, title=flags.recording.name, curves=curves)
+    overlays = {
+        name: _drawn(track, seconds, schema.of(name).interp == "previous")
+        for name, track in _frequencies(controls, schema).items()
+    }
+    sound_picture(target, audio, rate, title=flags.recording.name, curves=curves, overlays=overlays)
     hidden = list(controls)[MOST_CURVES:]
     left_out = f"; not shown: {', '.join(hidden)} (--names chooses)" if hidden else ""
     print(f"{target}: {', '.join(shown)}{left_out}")
+
+
+def _frequencies(controls: Controls, schema: Schema) -> Controls:
+    """The tracks that are frequencies, in hertz: they have a place on the spectrogram."""
+    found = {}
+    for name, track in controls.items():
+        units = schema.of(name).units
+        if units in ("hertz", "frequency"):
+            found[name] = track
+        elif units == "midiPitch":
+            found[name] = Track(name, track.times, 440.0 * 2.0 ** ((track.values - 69.0) / 12.0))
+    return found
 
 
 def _drawn(track: Track, seconds: float, steps: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ Knows nothing of models or runs.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import os
 import uuid
@@ -27,6 +28,7 @@ RANGE_DB = 80.0
 _COLOURS = "magma"
 _INK, _WAVE, _GRID = "#333333", "#5a2a82", "#dddddd"
 _CURVE_COLOURS = ("#c2410c", "#0f766e", "#1d4ed8", "#a21caf", "#4d7c0f", "#b45309")
+_OVERLAY_COLOURS = ("#67e8f9", "#86efac", "#fde68a", "#f0abfc")  # light, on the dark of the spectrogram
 _TICKS_HZ = (100, 250, 500, 1000, 2000, 4000, 8000, 16000)
 _WINDOW_SECONDS = 0.04
 _MOST_COLUMNS = 1500  # more than a picture shows only costs time
@@ -39,6 +41,7 @@ def sound_picture(
     *,
     title: str = "",
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    overlays: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> None:
     """Write a PNG: the waveform, below it the mel spectrogram in dB, below that one strip per curve.
 
@@ -50,6 +53,7 @@ def sound_picture(
         sample_rate: hertz.
         title: plain text above the picture.
         curves: by name, times in seconds [points] and values [points] in their own unit.
+        overlays: by name, times in seconds [points] and frequencies in hertz [points], drawn over the spectrogram.
 
     Raises:
         RunError: the file cannot be written.
@@ -71,6 +75,8 @@ def sound_picture(
         axes[0].set_title(title, fontsize=13, color=_INK, pad=10, parse_math=False)
     _draw_waveform(axes[0], audio, sample_rate)
     _draw_spectrogram(axes[1], audio, sample_rate)
+    if overlays:
+        _draw_overlays(axes[1], overlays)
     for index, (axis, (name, (times, values))) in enumerate(zip(axes[2:], curves.items(), strict=True)):
         _draw_curve(axis, name, times, values, _CURVE_COLOURS[index % len(_CURVE_COLOURS)])
     for axis in axes:
@@ -160,6 +166,15 @@ def _draw_spectrogram(axis: Axes, audio: np.ndarray, sample_rate: int) -> None:
     bar.set_ticks([0.0, -20.0, -40.0, -60.0, -RANGE_DB], labels=["0", "20", "40", "60", f"{RANGE_DB:g}"])
     bar.ax.tick_params(colors=_INK, labelsize=9, length=3)
     bar.outline.set_visible(False)
+
+
+def _draw_overlays(axis: Axes, overlays: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    limits = axis.get_ylim()
+    for (name, (times, frequencies)), colour in zip(overlays.items(), itertools.cycle(_OVERLAY_COLOURS)):
+        axis.plot(times, hertz_to_mel(np.maximum(frequencies, 0.0)), color="black", linewidth=3.0, alpha=0.6)
+        axis.plot(times, hertz_to_mel(np.maximum(frequencies, 0.0)), color=colour, linewidth=1.4, label=name)
+    axis.set_ylim(limits)
+    axis.legend(loc="upper right", fontsize=9, framealpha=0.8)
 
 
 def _draw_curve(axis: Axes, name: str, times: np.ndarray, values: np.ndarray, colour: str) -> None:

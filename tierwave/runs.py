@@ -55,7 +55,7 @@ def write_text(path: Path, text: str) -> None:
     # Not by tempfile, whose files nobody else may read.
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
     try:
-        with open(temporary, "x", encoding="utf-8") as file:
+        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
