@@ -80,7 +80,7 @@ def _generate(arguments: Any) -> None:
     resolve_training({"seed": seed_path, "seed_offset": offset}, {}, "")  # refuses no offset, and one without a seed
     document = None if arguments.config_file is None else read_document(arguments.config_file)
 
-    from tierwave.generation import Request, sequence_paths, write_sounds
+    from tierwave.generation import Request, one_thread_per_call, sequence_paths, write_sounds
     from tierwave.sessions import load_trained, seed_audio
 
     random_seed = secrets.randbelow(2**31) if arguments.random_seed is None else arguments.random_seed
@@ -94,6 +94,7 @@ def _generate(arguments: Any) -> None:
     }
     Request(**shape)  # refuses wrong values before a model is loaded
     import_tensorflow(debug=arguments.debug)
+    one_thread_per_call()
     from tierwave.callbacks import heard
 
     trained = load_trained(arguments.checkpoint_path, best=arguments.best, config_document=document)

@@ -149,6 +149,18 @@ def test_a_run_is_a_config_that_trains_again(studio: Studio, tmp_path: Path) -> 
     assert losses(again) == losses(studio.run)  # the same seed, the same losses
 
 
+def test_the_demo_needs_no_recordings(
+    studio: Studio, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--demo", "--config_file", str(studio.config), "--num_steps", "1", "--generate", "False"]
+    assert train.main(words) == 0
+    assert "Corpus: 117 recordings" in capsys.readouterr().out
+    (run,) = runs_of(Path("logdir") / "default")
+    assert run.latest().step == 1 and run.read("split.json")["method"] == "files"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["logdir"]
+
+
 def test_sounds_of_training_lie_in_a_folder_per_id_under_prisms_names(studio: Studio) -> None:
     folder = studio.folder / "generated" / "studio"
     (path,) = folder.iterdir()

@@ -60,7 +60,7 @@ def corpus_of(*signals: np.ndarray) -> Corpus:
     return Corpus(tuple(recordings), (), RATE, 1.0, np.concatenate(signals).astype(np.uint8))
 
 
-DROPOUT = {"num_rnn_layers": 2, "rnn_dropout": 0.3}
+DROPOUT: dict[str, Any] = {"num_rnn_layers": 2, "rnn_dropout": 0.3}
 CORPUS = corpus_of(np.tile(PATTERN, 60), np.tile(PATTERN, 37))
 
 
@@ -295,6 +295,19 @@ def test_three_steps_of_an_optimiser_follow_its_formula(
         np.testing.assert_allclose(end - start, formula(gradients), rtol=2e-3, atol=2e-6)
 
 
+def test_dropout_is_drawn_anew_at_every_step_from_seed_and_step() -> None:
+    losses = []
+    for seed, step in ((0, 1), (0, 1), (0, 2), (1, 1)):
+        made = learner(TrainingOptions(random_seed=seed), **DROPOUT)
+        same = learner(TrainingOptions(), **DROPOUT).model.variables
+        for variable, value in zip(made.model.variables, same, strict=True):
+            variable.assign(value)
+        (batch,) = batches_of(made, windows(), 1)
+        results, _ = made.train_step(batch, made.initial_state(4), step)
+        losses.append(results["loss"])
+    assert losses[0] == losses[1] and len(set(losses)) == 3
+
+
 def test_xla_gives_the_same_losses() -> None:
     options = TrainingOptions(learning_rate=0.01)
     np.testing.assert_allclose(losses_of(learner(options, jit=True), 20), losses_of(learner(options), 20), atol=1e-4)
@@ -331,8 +344,9 @@ def test_the_loss_scale_of_float16_halves_on_overflow_and_that_step_changes_noth
 
 def test_the_loss_scale_does_not_show_in_the_update() -> None:
     taken = []
+    options = TrainingOptions(optimizer="sgd", momentum=0.0, learning_rate=1.0, precision="mixed_float16")
     for scale in (2.0**5, 2.0**12):
-        made = learner(TrainingOptions(optimizer="sgd", momentum=0.0, learning_rate=1.0, precision="mixed_float16"))
+        made = learner(options, clip={})
         made.loss_scale.assign(scale)
         (batch,) = batches_of(made, windows(), 1)
         before = weights_of(made)

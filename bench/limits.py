@@ -1,0 +1,162 @@
+"""What this machine could do at most: measured bandwidth and arithmetic, and how much of both a SampleRNN needs.
+
+Generation of few streams reads every weight once per use, so its limit is bytes over bandwidth; many streams and training
+multiply, so theirs is arithmetic over the rate of large products. Both are measured with NumPy's BLAS on the cores that
+the benchmark uses, in the process and the minute in which the benchmark runs.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from samplernn.config import Config
+
+BYTES = 4  # of a float32
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A weight matrix: rows x columns, multiplied `uses` times per audio sample."""
+
+    name: str
+    rows: int
+    columns: int
+    uses: float
+
+    @property
+    def size(self) -> int:
+        """Entries."""
+        return self.rows * self.columns
+
+
+def generation_matrices(config: Config) -> list[Matrix]:
+    """What a sample of one stream multiplies: a tier of frame size F runs every F samples, the sample tier every one.
+
+    As in `samplernn.model`: the sample tier's first hidden map is folded away where there are frame tiers, and its
+    lookup is no product.
+    """
+    dim, gates = config.dim, 3 if config.rnn_type == "gru" else 4
+    found = []
+    sizes = sorted(config.frame_sizes, reverse=True)
+    for index, frame in enumerate(sizes):
+        ratio = frame // sizes[index + 1] if index + 1 < len(sizes) else frame
+        found.append(Matrix(f"project {frame}", frame, dim, 1 / frame))
+        found.append(Matrix(f"rnn {frame}", 2 * dim * config.num_rnn_layers, gates * dim, 1 / frame))
+        found.append(Matrix(f"upsample {frame}", dim, ratio * dim, 1 / frame))
+    if not sizes:
+        found.append(Matrix("rnn", 2 * dim * config.num_rnn_layers, gates * dim, 1.0))
+        found.append(Matrix("hidden 0", dim, dim, 1.0))
+    found.append(Matrix("hidden 1", dim, dim, 1.0))
+    found.append(Matrix("logits", dim, config.q_levels, 1.0))
+    return found
+
+
+def training_flops(config: Config, samples: int) -> float:
+    """Arithmetic of a training step on `samples` samples per sample: forward and twice that backward, 2 per
+    multiply-add. Folding (see `SampleRNN.outcome`) is counted where the model folds."""
+    per_sample = sum(matrix.size * matrix.uses for matrix in generation_matrices(config))
+    per_step = config.sample_frame * config.q_levels * (config.emb_size or 0) * config.dim
+    rows = config.sample_frame * (config.q_levels + config.dim)
+    if config.frame_sizes:
+        if samples > rows:
+            per_step += rows * config.dim**2
+        else:
+            per_sample += config.dim**2
+    return 6.0 * (per_sample + per_step / samples)
+
+
+def _median_seconds(run: Callable[[], object], repeats: int) -> float:
+    run()
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def read_bandwidth(set_bytes: int, cores: int, repeats: int = 7) -> float:
+    """Bytes per second at which matrix-vector products read weights, all cores together, where each core goes round
+    and round through its share of `set_bytes`."""
+    side = max(64, min(1024, int((set_bytes / cores / BYTES) ** 0.5)))
+    count = max(1, round(set_bytes / cores / (side * side * BYTES)))
+    rounds = max(1, int(2e8 / (count * side * side * BYTES)))
+    kernels = [[np.full((side, side), 0.01, np.float32) for _ in range(count)] for _ in range(cores)]
+    vector = np.full(side, 0.01, np.float32)
+
+    def read(core: int) -> None:
+        out = np.empty(side, np.float32)
+        for _ in range(rounds):
+            for kernel in kernels[core]:
+                np.dot(kernel, vector, out=out)
+
+    return cores * rounds * count * side * side * BYTES / _on_cores(read, cores, repeats)
+
+
+def product_rate(rows: int, cores: int, repeats: int = 7, side: int = 1024) -> float:
+    """Floating-point operations per second of products [rows, side] x [side, side], all cores together."""
+    left, kernel = np.full((rows, side), 0.01, np.float32), np.full((side, side), 0.01, np.float32)
+    rounds = max(1, int(4e9 / (2 * rows * side * side)))
+
+    def multiply(_: int) -> None:
+        out = np.empty((rows, side), np.float32)
+        for _ in range(rounds):
+            np.dot(left, kernel, out=out)
+
+    return cores * rounds * 2 * rows * side * side / _on_cores(multiply, cores, repeats)
+
+
+def _on_cores(run: Callable[[int], None], cores: int, repeats: int) -> float:
+    """Median seconds of `run(core)` on all cores at once, in threads (BLAS itself is held to one thread)."""
+    if cores == 1:
+        return _median_seconds(lambda: run(0), repeats)
+    with ThreadPoolExecutor(cores) as pool:
+        return _median_seconds(lambda: list(pool.map(run, range(cores))), repeats)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """samples per second of all streams together, and the sentence that says how it was reckoned."""
+
+    samples_per_second: float
+    text: str
+
+
+def generation_limit(config: Config, streams: int, cores: int, *, repeats: int = 7) -> Limit:
+    """For every matrix the larger of the time to read it and the time to multiply it, summed over a sample.
+
+    With several cores the streams are shared out and each core reads all weights for its share.
+    """
+    matrices = generation_matrices(config)
+    share = streams / cores
+    often = sum(matrix.size for matrix in matrices if matrix.uses == 1.0) * BYTES
+    seldom = sum(matrix.size for matrix in matrices if matrix.uses < 1.0) * BYTES
+    bandwidth = {
+        "often": read_bandwidth(often * cores, cores, repeats) / cores,
+        "seldom": read_bandwidth((often + seldom) * cores, cores, repeats) / cores if seldom else 1.0,
+    }
+    rate = product_rate(256, cores, repeats) / cores
+    seconds = 0.0
+    for matrix in matrices:
+        read = matrix.size * BYTES / bandwidth["often" if matrix.uses == 1.0 else "seldom"]
+        seconds += matrix.uses * max(read, 2 * share * matrix.size / rate)
+    flops = 2 * sum(matrix.size * matrix.uses for matrix in matrices)
+    text = (
+        f"{often / 1e6:.2f} MB of weights every sample at {bandwidth['often'] / 1e9:.0f} GB/s a core, "
+        f"{seldom / 1e6:.2f} MB less often at {bandwidth['seldom'] / 1e9:.0f} GB/s, {flops / 1e6:.2f} MFLOP a sample "
+        f"at {rate / 1e9:.0f} GFLOP/s a core; {share:g} streams on each of {cores} core(s)"
+    )
+    return Limit(streams / seconds, text)
+
+
+def training_limit(config: Config, lanes: int, cores: int, *, repeats: int = 7) -> Limit:
+    """Arithmetic of a step over the rate of large products on all cores."""
+    flops = training_flops(config, lanes * config.seq_len)
+    rate = product_rate(512, cores, repeats)
+    return Limit(rate / flops, f"{flops / 1e6:.2f} MFLOP a sample at {rate / 1e9:.0f} GFLOP/s on {cores} core(s)")

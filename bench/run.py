@@ -1,0 +1,102 @@
+"""`python -m bench.run [generation training pipeline startup] [--small] [--json FILE]`.
+
+Every case runs in a process of its own, so that peaks of memory are its own, with BLAS held to one thread: the limits are
+measured on the cores that the case uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+BENCHMARKS = ("generation", "training", "pipeline", "startup")
+
+
+def cases(benchmark: str, small: bool) -> list[dict[str, Any]]:
+    """The arguments of `measure` for every case of a benchmark."""
+    if benchmark == "generation":
+        if small:
+            return [{"name": "tiny", "streams": streams, "seconds": 0.2, "repeats": 2} for streams in (1, 8)]
+        return [{"name": name, "streams": streams} for name in "BAR" for streams in (1, 10)]
+    if benchmark == "training":
+        if small:
+            return [{"name": "tiny", "lanes": 2, "repeats": 2}]
+        both = ["float32", "mixed_bfloat16"]
+        return [
+            {"name": "B", "lanes": 16},
+            {"name": "A", "lanes": 8, "precisions": both, "repeats": 5},
+            {"name": "B", "lanes": 64},
+        ]
+    if benchmark == "pipeline":
+        if small:
+            return [{"name": "tiny", "lanes": 4, "minutes": 0.1, "steps": 2}]
+        return [{"name": "B", "lanes": 16}, {"name": "B", "lanes": 64}]
+    return [{"config_file": "configs/tiny.config.json", "repeats": 1}] if small else [{}]
+
+
+def run_case(benchmark: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """Measure one case in a new process."""
+    code = (
+        "import importlib, json, sys; "
+        f"found = importlib.import_module('bench.{benchmark}').measure(**json.loads(sys.argv[1])); "
+        "print(json.dumps(found if isinstance(found, list) else [found]))"
+    )
+    environment = {
+        **os.environ,
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(arguments)], cwd=root, env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(f"{benchmark} {arguments} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of one benchmark as Markdown; the sentences about limits stand below it."""
+    columns = [name for name in rows[0] if name not in ("benchmark", "limit_text")]
+
+    def cell(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        return str(value)
+
+    lines = ["| " + " | ".join(columns) + " |", "| " + " | ".join("---" for _ in columns) + " |"]
+    lines += ["| " + " | ".join(cell(row[name]) for name in columns) + " |" for row in rows]
+    texts = [f"- limit of {row['config']}: {row['limit_text']}" for row in rows if "limit_text" in row]
+    return "\n".join([*lines, "", *dict.fromkeys(texts)])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmarks that are named (all of them otherwise), print tables, write JSON."""
+    flags = argparse.ArgumentParser(prog="python -m bench.run", description="Speed beside the machine's limit.")
+    flags.add_argument("benchmarks", nargs="*", metavar="BENCHMARK", help=f"of {', '.join(BENCHMARKS)} (all)")
+    flags.add_argument("--small", action="store_true", help="tiny sizes, seconds in all: does it run?")
+    flags.add_argument("--json", type=Path, help="write all figures to this file")
+    arguments = flags.parse_args(argv)
+    for name in arguments.benchmarks:
+        if name not in BENCHMARKS:
+            flags.error(f"{name!r} is not a benchmark; there are {', '.join(BENCHMARKS)}")
+    everything = []
+    for benchmark in arguments.benchmarks or BENCHMARKS:
+        rows = [row for case in cases(benchmark, arguments.small) for row in run_case(benchmark, case)]
+        print(f"\n## {benchmark}\n\n{table(rows)}", flush=True)
+        everything += rows
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

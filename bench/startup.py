@@ -1,0 +1,49 @@
+"""From typing generate.py to one second of sound, against the time of `import tensorflow` alone."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def measure(config_file: str = "configs/small.config.json", *, repeats: int = 3) -> dict[str, Any]:
+    """Trains a run of two steps first, then takes turns."""
+    from tierwave.audio import write_wav
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_wav(folder / "corpus" / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 160000).astype(np.float32), 16000)
+        common = ["--data_dir", str(folder / "corpus"), "--logdir_root", str(folder / "log"), "--id", "a"]
+        _timed("train.py", *common, "--config_file", str(ROOT / config_file), "--num_steps", "2", "--generate", "False")
+        importing, generating = [], []
+        for _ in range(repeats):
+            importing.append(_timed("-c", "import tensorflow"))
+            generating.append(
+                _timed(
+                    "generate.py", "--checkpoint_path", str(folder / "log" / "a"), "--output_path",
+                    str(folder / "a.wav"), "--dur", "1",
+                )
+            )  # fmt: skip
+    extra = [whole - alone for whole, alone in zip(generating, importing, strict=True)]
+    return {
+        "benchmark": "startup",
+        "config": config_file,
+        "import_tensorflow_seconds": statistics.median(importing),
+        "generate_one_second_seconds": statistics.median(generating),
+        "beyond_import_seconds": statistics.median(extra),
+    }
+
+
+def _timed(*words: str) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True)
+    return time.perf_counter() - started

@@ -1,0 +1,39 @@
+"""The benchmarks run at a tiny size, and what they reckon is right."""
+
+import pytest
+
+import samplernn
+from bench import limits, run
+from bench.cases import CONFIGS
+
+
+def test_weights_of_generation_are_the_models():
+    """Every matrix of the folded model is counted once: all weights but biases, lookups and what folding removes."""
+    config = CONFIGS["B"]
+    matrices = {matrix.name: matrix.size for matrix in limits.generation_matrices(config)}
+    model = samplernn.build(config)
+    dim = config.dim
+    biases = sum(len(v.shape) == 1 and v.shape[0] for v in model.trainable_variables)
+    lookup = config.q_levels * config.emb_size + config.sample_frame * config.emb_size * dim
+    assert sum(matrices.values()) == model.count_params() - biases - lookup - dim * dim
+    assert matrices["rnn 16"] == 6 * dim * dim and matrices["upsample 64"] == 4 * dim * dim
+
+
+def test_training_arithmetic_by_hand():
+    config = CONFIGS["A"]
+    dim = 1024
+    often = dim * dim + dim * 256
+    low = (16 * dim + 24 * dim * dim + 16 * dim * dim) / 16
+    top = (64 * dim + 24 * dim * dim + 4 * dim * dim) / 64
+    table = 16 * 256 * 256 * dim / 4096
+    first_hidden = dim * dim  # 4096 samples are too few for folding to pay
+    assert limits.training_flops(config, 4096) == pytest.approx(6 * (often + low + top + table + first_hidden))
+
+
+@pytest.mark.parametrize("benchmark", ["generation", "training", "pipeline"])
+def test_small_benchmarks_run(benchmark):
+    rows = [row for case in run.cases(benchmark, small=True) for row in run.run_case(benchmark, case)]
+    shares = [row.get("share", row.get("share_waiting")) for row in rows]
+    assert all(0 <= share < 5 for share in shares)
+    shown = run.table(rows)
+    assert all(name in shown for name in rows[0] if name not in ("benchmark", "limit_text"))
