@@ -1,4 +1,4 @@
-"""Audio samples per second of generation, beside the machine's limit measured before and after it in the same process."""
+"""Audio samples per second of generation, beside the machine's limit measured in turns with it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What this machine could do at most: measured bandwidth and arithmetic, and how much of both a SampleRNN needs.
 
-Generation of few streams reads every weight once per use, so its limit is bytes over bandwidth; many streams and training
-multiply, so theirs is arithmetic over the rate of large products. Both are measured with NumPy's BLAS on the cores that
-the benchmark uses, in the process and the minute in which the benchmark runs.
+Generation of few streams reads every weight once per use, so its limit is bytes over bandwidth; many streams and
+training multiply, so theirs is arithmetic over the rate of large products. Both are measured with NumPy's BLAS on the
+cores that the benchmark uses, in the process and the minute in which the benchmark runs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`python -m bench.run [generation training pipeline startup] [--small] [--json FILE]`.
 
-Every case runs in a process of its own, so that peaks of memory are its own, with BLAS held to one thread: the limits are
-measured on the cores that the case uses.
+Every case runs in a process of its own, so that peaks of memory are its own, with BLAS held to one thread: the limits
+are measured on the cores that the case uses.
 """
 
 from __future__ import annotations

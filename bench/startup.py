@@ -21,7 +21,8 @@ def measure(config_file: str = "configs/small.config.json", *, repeats: int = 3)
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_wav(folder / "corpus" / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 160000).astype(np.float32), 16000)
+        noise = np.random.default_rng(0).uniform(-0.5, 0.5, 160000).astype(np.float32)
+        write_wav(folder / "corpus" / "a.wav", noise, 16000)
         common = ["--data_dir", str(folder / "corpus"), "--logdir_root", str(folder / "log"), "--id", "a"]
         _timed("train.py", *common, "--config_file", str(ROOT / config_file), "--num_steps", "2", "--generate", "False")
         importing, generating = [], []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ from bench.cases import CONFIGS
 from bench.limits import training_limit
 
 
-def measure(name: str, lanes: int, *, repeats: int = 7, precisions: tuple[str, ...] = ("float32",)) -> list[dict[str, Any]]:
+def measure(
+    name: str, lanes: int, *, repeats: int = 7, precisions: Sequence[str] = ("float32",)
+) -> list[dict[str, Any]]:
     """One configuration in every variant, one step of each in turn."""
     import tensorflow as tf
 
     import samplernn
-    from tierwave.config import TrainingOptions
+    from tierwave.config import TrainingOptions, validate
     from tierwave.generation import usable_cores
     from tierwave.training import Learner
 
@@ -37,7 +40,7 @@ def measure(name: str, lanes: int, *, repeats: int = 7, precisions: tuple[str, .
         for jit in (False, True):
             learner = Learner(
                 lambda precision=precision: samplernn.build(config, compute_dtype=precision.removeprefix("mixed_")),
-                TrainingOptions(precision=precision),
+                validate(TrainingOptions, {"precision": precision}, "bench"),
                 clip_norm=5.0,
                 jit=jit,
             )

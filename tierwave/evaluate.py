@@ -259,7 +259,7 @@ def _evaluate(arguments: Any) -> None:
         found = about["spectral_distance_db"]
         print(
             f"average spectrum of the sounds: {found['generated']:.1f} dB from the recordings' (their two halves: "
-            f"{found['halves']:.1f}, white noise: {found['white_noise']:.1f}, shuffled samples: {found['shuffled']:.1f})"
+            f"{found['halves']:.1f}, white noise: {found['white_noise']:.1f}, shuffled: {found['shuffled']:.1f})"
         )
 
 
