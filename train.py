@@ -82,7 +82,6 @@ def _train(arguments: Any) -> int:
     if arguments.data_dir is None:
         raise UsageError("--data_dir is missing: name a folder of recordings, or try --demo")
 
-    import_tensorflow(debug=arguments.debug)
     from tierwave.sessions import Session, train
 
     on_terminal = sys.stdout.isatty()
@@ -108,7 +107,7 @@ def _train(arguments: Any) -> int:
         init_from=arguments.init_from,
         rewrite=on_terminal if arguments.verbose is None else not arguments.verbose,
     )
-    outcome = train(session, _default_document, say_line)
+    outcome = train(session, _default_document, say_line, lambda: import_tensorflow(debug=arguments.debug))
     return 0 if outcome.signal is None else 128 + outcome.signal
 
 

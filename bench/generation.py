@@ -14,7 +14,7 @@ from bench.limits import generation_limit
 def measure(name: str, streams: int, *, seconds: float = 2.0, repeats: int = 7) -> dict[str, Any]:
     """One configuration; limit and generation take turns, medians of both."""
     import samplernn
-    from samplernn.generate import SampleStream, group_sizes
+    from samplernn.sampler import SampleStream, group_sizes
     from tierwave.generation import Request, one_thread_per_call, usable_cores
 
     one_thread_per_call()

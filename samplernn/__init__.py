@@ -19,8 +19,8 @@ from tierwave.quantize import Quantizer
 from tierwave.splits import Span
 
 if TYPE_CHECKING:
-    from samplernn.generate import SampleStream
     from samplernn.model import SampleRNN
+    from samplernn.sampler import SampleStream
 
 __all__ = [
     "FOREIGN_OPTIONS",
@@ -35,6 +35,7 @@ __all__ = [
     "prefers_xla",
     "stages",
     "stream",
+    "warnings",
 ]
 
 
@@ -53,6 +54,13 @@ WEIGHTLESS_KEYS = ("seq_len", "rnn_dropout", "gradient_clip", "normalize", "logi
 def stages(config: Config) -> list[str]:
     """The models to train, in order: one."""
     return ["samplernn"]
+
+
+def warnings(config: Config) -> list[str]:
+    """What a person should know about this config, one sentence each."""
+    if config.q_type == "mu-law" and config.q_levels != 256:
+        return [f"q_levels is {config.q_levels}: mu-law has 256 levels by tradition, and PRiSM always takes 256."]
+    return []
 
 
 def encoder(config: Config) -> Quantizer:
@@ -113,6 +121,6 @@ def generate(
 
 def stream(models: Sequence[SampleRNN], config: Config, request: Request, *, sample_rate: int) -> SampleStream:
     """An object with `set(name=value)` and `render(n)`: the sound as it is made."""
-    from samplernn.generate import SampleStream
+    from samplernn.sampler import SampleStream
 
     return SampleStream(models[0], sample_rate, request)

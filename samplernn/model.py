@@ -1,7 +1,7 @@
 """The SampleRNN network: frame tiers over a sample-level perceptron, any number of tiers.
 
 One set of weights in two forms: `SampleRNN.logits` runs whole windows (training, likelihoods), the generator
-(`samplernn.generate`) runs the same tiers step by step. Both use `weights_in_effect`, in which the sample tier's first
+(`samplernn.sampler`) runs the same tiers step by step. Both use `weights_in_effect`, in which the sample tier's first
 maps are folded into lookup tables.
 
 Layout of a window with frame sizes F = [4, 16], seq_len 32 (overlap = top frame = 16; codes `[batch, 16 + 32]`):

@@ -402,7 +402,6 @@ def test_a_stream_can_be_steered_by_temperature_and_by_nothing_else(studio: Stud
         stream.set(temperature=-1.0)
 
 
-@pytest.mark.xfail(strict=True, reason="importing the module samplernn.generate hides the function of that name")
 def test_what_a_family_exports_is_still_there_after_generating(studio: Studio) -> None:
     stream_of(studio).render(1)
     trained = _load_trained(studio.logdir / "studio")

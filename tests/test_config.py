@@ -301,6 +301,7 @@ def test_defaults_are_those_of_the_command_line() -> None:
         "batch_size": 64,
         "optimizer": "adam",
         "learning_rate": 0.001,
+        "epsilon": None,
         "reduce_learning_rate_after": None,
         "momentum": 0.9,
         "monitor": "val_loss",

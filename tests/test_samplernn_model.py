@@ -9,8 +9,8 @@ import tensorflow as tf
 
 import samplernn
 from samplernn.config import Config
-from samplernn.generate import Sampler
 from samplernn.model import SampleRNN
+from samplernn.sampler import Sampler
 
 LEVELS = 16
 AXES = {

@@ -150,7 +150,8 @@ class Generation(Callback):
 
     def on_checkpoint(self, trainer: Trainer, entry: CheckpointEntry) -> None:
         stream = self.start(self.request)
-        paths = sequence_paths(self.folder / f"{self.name}.wav", self.request, epoch=entry.epoch)
+        step = f"_s={entry.step}" if entry.name.startswith("model.ckpt-step") else ""
+        paths = sequence_paths(self.folder / f"{self.name}{step}.wav", self.request, epoch=entry.epoch)
         speed = write_sounds(stream, paths, self.request.seconds)
         self.made = paths
         for path in paths:

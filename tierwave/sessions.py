@@ -51,6 +51,7 @@ from tierwave.splits import Split, make_split
 if TYPE_CHECKING:
     from tierwave.training import Trainer
 
+SPLIT_OPTIONS = {"val_frac", "test_frac", "num_val_batches"}
 MOST_MARKOV_LEVELS = 1024  # beyond this a table of code pairs is larger than any corpus
 SayLine = Callable[[str, bool], None]
 
@@ -87,10 +88,16 @@ class Outcome:
     signal: int | None
 
 
-def train(session: Session, default_document: Callable[[], dict[str, Any]], say_line: SayLine) -> Outcome:
+def train(
+    session: Session,
+    default_document: Callable[[], dict[str, Any]],
+    say_line: SayLine,
+    start_tensorflow: Callable[[], None] = lambda: None,
+) -> Outcome:
     """Train as the session says, going on from its newest checkpoint where there is one.
 
     default_document() gives the config for a new run when the session names none. say_line(text, rewrite) prints.
+    start_tensorflow() is called before TensorFlow is imported, which is after config and recordings were found good.
     Raises UsageError and RunError with what to do.
     """
     if os.sep in session.identity or session.identity.strip() in ("", ".", ".."):
@@ -120,7 +127,7 @@ def train(session: Session, default_document: Callable[[], dict[str, Any]], say_
             trained_with = apply_overrides(stored, session.overrides)
             options = resolve_training(session.typed, trained_with, str(resumed[0].folder / CONFIG_NAME))
         _refuse_foreign_options(options, family)
-        return _train(session, family, config, options, resumed, say_line)
+        return _train(session, family, config, options, resumed, say_line, start_tensorflow)
 
 
 def _checkpoint_to_resume(session: Session) -> tuple[Run, CheckpointEntry] | None:
@@ -145,8 +152,10 @@ def _refuse_imported(run: Run) -> None:
 def _refuse_other_architecture(
     document: dict[str, Any], stored: dict[str, Any], family: ModuleType, run: Run, session: Session
 ) -> None:
-    now, _ = split_training(validate(family.Config, document, session.source).model_dump(mode="json"))
-    before, _ = split_training(stored)
+    def architecture(of: dict[str, Any]) -> dict[str, Any]:
+        return split_training(validate(family.Config, of, session.source).model_dump(mode="json"))[0]
+
+    now, before = architecture(document), architecture(stored)
     changes = difference(before, now)
     if changes:
         raise UsageError(
@@ -169,10 +178,8 @@ def _train(
     options: TrainingOptions,
     resumed: tuple[Run, CheckpointEntry] | None,
     say_line: SayLine,
+    start_tensorflow: Callable[[], None],
 ) -> Outcome:
-    def say(text: str) -> None:
-        say_line(text, False)
-
     described = None if resumed is None else resumed[0].read("run.json")
     encoder = family.encoder(config)
     corpus = load_corpus(
@@ -183,15 +190,18 @@ def _train(
         cache_dir=session.logdir_root / ".cache",
         progress=lambda done, total: say_line(f"Decoding: {done}/{total} recordings", True),
     )
-    say(summary(corpus))
-    for warning in corpus.warnings():
-        say(f"Warning: {warning}")
+    opening = [summary(corpus), *(f"Warning: {text}" for text in [*corpus.warnings(), *family.warnings(config)])]
     if resumed is not None and described is not None:
         _refuse_other_corpus(corpus, described, session, resumed[0])
         run = resumed[0]
+        ignored = sorted(SPLIT_OPTIONS & session.typed.keys())
+        if ignored:
+            opening.append(f"Warning: --{ignored[0]} changes nothing here: a resumed run keeps what it held out.")
         split = Split.from_document(run.read("split.json"), corpus)
+        start_tensorflow()
     else:
         split = _split(corpus, encoder, family, config, options)
+        start_tensorflow()
         run = create_run(session.logdir_root, session.identity)
         run.write("split.json", split.to_document(corpus))
         run.write(
@@ -206,7 +216,7 @@ def _train(
                 "versions": environment(),
             },
         )
-    log = open(run.folder / "log.txt", "a", encoding="utf-8")  # noqa: SIM115 (closed below)
+    log = open(run.folder / "log.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed below)
 
     def logged(text: str, rewrite: bool) -> None:
         log.write(text + "\n")
@@ -217,7 +227,8 @@ def _train(
         run.write("statistics.json", statistics)
         config_text = dumps(config.model_copy(update={"training": options.model_dump(mode="json")}))
         write_text(run.folder / CONFIG_NAME, config_text + "\n")
-        logged(_described_split(split, corpus, statistics), False)
+        for text in [*opening, _described_split(split, corpus, statistics)]:
+            logged(text, False)
         trainer = _trainer(session, family, config, options, corpus, split, run, config_text, logged)
         if resumed is not None:
             typed_rate = session.typed.get("learning_rate")
@@ -231,6 +242,9 @@ def _train(
         trainer.fit()
         reason = trainer.stop_reason or ""
         logged(f"Stopped: {reason}. The run is in {run.folder}", False)
+        best = run.best()
+        if best.best and best != run.latest():
+            logged(f"The best checkpoint is {best.name}: generate.py --best takes it, without it the newest.", False)
         return Outcome(reason, run, trainer.interrupted)
     finally:
         log.close()
