@@ -152,10 +152,11 @@ def _refuse_imported(run: Run) -> None:
 def _refuse_other_architecture(
     document: dict[str, Any], stored: dict[str, Any], family: ModuleType, run: Run, session: Session
 ) -> None:
-    def architecture(of: dict[str, Any]) -> dict[str, Any]:
-        return split_training(validate(family.Config, of, session.source).model_dump(mode="json"))[0]
+    def architecture(of: dict[str, Any], source: str) -> dict[str, Any]:
+        return split_training(validate(family.Config, of, source).model_dump(mode="json"))[0]
 
-    now, before = architecture(document), architecture(stored)
+    before = architecture(stored, str(run.folder / CONFIG_NAME))
+    now = architecture(document, session.source)
     changes = difference(before, now)
     if changes:
         raise UsageError(
@@ -241,10 +242,10 @@ def _train(
             _take_weights(trainer, family, config, session.init_from)
         trainer.fit()
         reason = trainer.stop_reason or ""
-        logged(f"Stopped: {reason}. The run is in {run.folder}", False)
         best = run.best()
         if best.best and best != run.latest():
             logged(f"The best checkpoint is {best.name}: generate.py --best takes it, without it the newest.", False)
+        logged(f"Stopped: {reason}. The run is in {run.folder}", False)
         return Outcome(reason, run, trainer.interrupted)
     finally:
         log.close()

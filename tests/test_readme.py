@@ -1,0 +1,35 @@
+"""The README names every flag and every key, and its local links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import chunk_audio
+import generate
+import samplernn
+import train
+from tierwave import evaluate
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "parser", [train.parser(), generate.parser(), chunk_audio.make_parser(), evaluate.parser()], ids=lambda p: p.prog
+)
+def test_every_flag_is_named(parser):
+    flags = [action.option_strings[-1] for action in parser._actions if not (action.help or "").startswith("not yet")]
+    assert [flag for flag in flags if flag != "--help" and f"`{flag}" not in README] == []
+
+
+def test_every_key_and_preset_is_named():
+    assert [key for key in samplernn.Config.model_fields if key != "model" and f"| `{key}` |" not in README] == []
+    presets = [path.name.removesuffix(".config.json") for path in (ROOT / "configs").glob("*.config.json")]
+    assert [preset for preset in presets if f"`{preset}`" not in README] == []
+
+
+def test_local_links_lead_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert len(links) > 3
+    assert [link for link in links if not (ROOT / link).exists()] == []
