@@ -63,7 +63,7 @@ demo: $(installed)
 	    --logdir_root demo/logdir --output_dir demo/generated --resume $(RESUME); \
 	mkdir -p "demo/sounds/$$id"; \
 	$(python) generate.py --checkpoint_path "demo/logdir/$$id" --output_path "demo/sounds/$$id/sound.wav" \
-	    --num_seqs 4 --dur 4 --spectrogram; \
+	    --num_seqs 4 --dur 4 --temperature 0.75 0.85 0.95 1 --spectrogram; \
 	echo; \
 	echo "Four sounds, each with its picture, are in demo/sounds/$$id."; \
 	echo "Longer training sounds better: the same command with RESUME=True MINUTES=20 goes on from here."
