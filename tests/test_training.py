@@ -32,10 +32,19 @@ from tierwave.callbacks import (
 from tierwave.config import TrainingOptions
 from tierwave.corpus import Corpus, Recording
 from tierwave.dataset import LaneWindows
-from tierwave.errors import RunError
+from tierwave.errors import RunError, UsageError
 from tierwave.runs import Run
 from tierwave.splits import Span
-from tierwave.training import LN2, Callback, Learner, Trainer, measure, read_progress, restore_checkpoint
+from tierwave.training import (
+    LN2,
+    Callback,
+    Learner,
+    Trainer,
+    make_strategy,
+    measure,
+    read_progress,
+    restore_checkpoint,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 8000
@@ -888,3 +897,8 @@ def test_measured_times_are_not_in_the_state_of_anything_that_decides(finished: 
     progress = read_progress(made.run.folder / "model.ckpt-2")
     assert progress["epoch"] == 2 and progress["step"] == 2 * STEPS and progress["lanes"] == 4
     assert progress["callbacks"]["Monitor"]["best"] == made.run.best().value
+
+
+def test_multiworker_says_that_it_is_not_there_yet() -> None:
+    with pytest.raises(UsageError, match="--strategy multiworker.*mirrored"):
+        make_strategy("multiworker")

@@ -393,7 +393,7 @@ class TrainingOptions(StrictModel):
     )
     random_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="seed of everything random")
     strategy: Literal["one", "mirrored", "multiworker"] = Field(
-        "one", description="one device, all GPUs of this machine, or several machines"
+        "one", description="one device, or mirrored over all GPUs of this machine; multiworker is not there yet"
     )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "float32", description="arithmetic of the model"

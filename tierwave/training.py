@@ -27,7 +27,7 @@ import tensorflow as tf
 
 from tierwave.config import TrainingOptions
 from tierwave.dataset import IDLE, LaneWindows
-from tierwave.errors import RunError
+from tierwave.errors import RunError, UsageError
 from tierwave.runs import CheckpointEntry, Run
 
 LN2 = math.log(2.0)
@@ -49,7 +49,10 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         return tf.distribute.MirroredStrategy(devices)
     if name == "multiworker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        raise UsageError(
+            "--strategy multiworker is not there yet (training on several machines): use mirrored for all devices of "
+            "this machine, or one"
+        )
     return tf.distribute.get_strategy()
 
 
