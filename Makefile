@@ -47,7 +47,7 @@ $(test-installed): setup.cfg pyproject.toml | $(python)
 	@touch $@ $(installed)
 
 # The id of the session follows the folder, so that each folder has its own. Paths may have spaces in them.
-demo: export TF_CPP_MIN_LOG_LEVEL = 2
+demo: export TF_CPP_MIN_LOG_LEVEL = 3
 demo: $(installed)
 	@set -eu; \
 	if [ -n "$$DATA" ]; then \
