@@ -77,7 +77,8 @@ class LaneWindows:
                 for step, (number, within) in enumerate(entries):
                     span[step, lane], place[step, lane] = number, within
             return span, place, (place == 0) & (span != IDLE)
-        order, turn = np.arange(len(self._windows)), 0
+        order: np.ndarray = np.arange(len(self._windows))
+        turn = 0
         if self.shuffled:
             rng = np.random.default_rng([self.seed, 3, epoch])
             order = rng.permutation(len(order))

@@ -76,7 +76,7 @@ class CodeStatistics:
         def surprise(codes: np.ndarray) -> np.ndarray:
             probability = histogram[codes]
             last, keys = codes[:-1], self._keys(codes)
-            seen = np.zeros(len(keys), np.int64)
+            seen: np.ndarray = np.zeros(len(keys), np.int64)
             if len(self._pairs):
                 place = np.searchsorted(self._pairs, keys).clip(max=len(self._pairs) - 1)
                 seen = np.where(self._pairs[place] == keys, self._pair_counts[place], 0)

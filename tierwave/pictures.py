@@ -165,7 +165,7 @@ def _draw_spectrogram(axis: Axes, audio: np.ndarray, sample_rate: int) -> None:
     bar.set_label("dB below the loudest", color=_INK)
     bar.set_ticks([0.0, -20.0, -40.0, -60.0, -RANGE_DB], labels=["0", "20", "40", "60", f"{RANGE_DB:g}"])
     bar.ax.tick_params(colors=_INK, labelsize=9, length=3)
-    bar.outline.set_visible(False)
+    bar.ax.spines[:].set_visible(False)
 
 
 def _draw_overlays(axis: Axes, overlays: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
