@@ -3,7 +3,7 @@
 `Evaluator` holds a model and its compiled likelihood step, `Learner` an optimiser and the training step besides;
 `Trainer` runs epochs over lanes of windows, tells its callbacks what happens and writes checkpoints. All randomness is
 a function of (seed, epoch, step), so a checkpoint holds weights, optimiser, recurrent state and a few numbers, and
-training goes on from it bit for bit on one CPU.
+training goes on from it bit for bit on a CPU (with XLA; without it TensorFlow adds several tensors in varying order).
 
 A family's model offers `initial_state(batch)` and `outcome(batch, state, dropout_seed=None)` (nats, correct, elements
 per lane, next state). Knows no family by name and prints nothing: callbacks do.
