@@ -341,12 +341,9 @@ class SampleRNN(keras.Model):
             condition = tf.reshape(spread, [-1, time // size * tier.ratio, spread.shape[-1]])
             states.append(tier_state)
         start = overlap - frame
-        features = tf.add_n(
-            [
-                tf.gather(weights.sample.table[tap], codes[:, start + tap : start + tap + time])
-                for tap in range(frame)
-            ]
-        )
+        features = tf.gather(weights.sample.table[0], codes[:, start : start + time])
+        for tap in range(1, frame):  # not tf.add_n, whose order of summation differs from run to run without XLA
+            features += tf.gather(weights.sample.table[tap], codes[:, start + tap : start + tap + time])
         stack, stack_weights = self.sample_tier.stack, weights.sample.stack
         if stack is None or stack_weights is None:
             return features + condition, tuple(states)

@@ -902,3 +902,17 @@ def test_measured_times_are_not_in_the_state_of_anything_that_decides(finished: 
 def test_multiworker_says_that_it_is_not_there_yet() -> None:
     with pytest.raises(UsageError, match="--strategy multiworker.*mirrored"):
         make_strategy("multiworker")
+
+
+def test_the_same_steps_give_the_same_bits_without_xla() -> None:
+    """At a size where TensorFlow works in parallel: sixteen taps of a table are summed, in one order only."""
+    large = samplernn.Config(seq_len=1024, frame_sizes=[16, 64], dim=256, num_rnn_layers=1, emb_size=64)
+    inputs = tf.constant(np.random.default_rng(0).integers(0, 256, [16, 1088]), tf.int32)
+    mask, reset = tf.ones([16, 1024]), tf.zeros([16], tf.bool)
+    batch = {"inputs": inputs, "targets": inputs[:, 64:], "mask": mask, "reset": reset}
+    learner = Learner(lambda: samplernn.build(large), TrainingOptions(optimizer="sgd", learning_rate=1e-30), jit=False)
+    results = []
+    for _ in range(12):  # a learning rate that changes nothing: every step is the same step
+        found, _ = learner.train_step(batch, learner.initial_state(16), 0)
+        results.append((found["loss"], found["gradient_norm"]))
+    assert len(set(results)) == 1

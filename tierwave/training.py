@@ -3,7 +3,7 @@
 `Evaluator` holds a model and its compiled likelihood step, `Learner` an optimiser and the training step besides;
 `Trainer` runs epochs over lanes of windows, tells its callbacks what happens and writes checkpoints. All randomness is
 a function of (seed, epoch, step), so a checkpoint holds weights, optimiser, recurrent state and a few numbers, and
-training goes on from it bit for bit on a CPU (with XLA; without it TensorFlow adds several tensors in varying order).
+training goes on from it bit for bit on a CPU (see `add_in_order`).
 
 A family's model offers `initial_state(batch)` and `outcome(batch, state, dropout_seed=None)` (nats, correct, elements
 per lane, next state). Knows no family by name and prints nothing: callbacks do.
@@ -61,6 +61,15 @@ def grow_gpu_memory() -> None:
     for device in tf.config.list_physical_devices("GPU"):
         with contextlib.suppress(RuntimeError):  # already initialised
             tf.config.experimental.set_memory_growth(device, True)
+
+
+def add_in_order() -> None:
+    """Keep sums as they are written, so that the same step gives the same bits.
+
+    TensorFlow's graph optimiser gathers additions into one AddN, which adds in whatever order its inputs' memory can be
+    reused, another one from run to run. XLA has its own, fixed order.
+    """
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 
 class Evaluator:
@@ -123,6 +132,8 @@ class Learner(Evaluator):
         strategy = strategy or tf.distribute.get_strategy()
         self.seed, self.clip_norm, self.clip_value = options.random_seed, clip_norm, clip_value
         keras.utils.set_random_seed(options.random_seed)
+        if not jit:
+            add_in_order()
         with strategy.scope():
             model = build()
             self.optimizer = make_optimizer(options)
