@@ -1,12 +1,15 @@
 """What this machine could do at most: measured bandwidth and arithmetic, and how much of both a SampleRNN needs.
 
 Generation of few streams reads every weight once per use, so its limit is bytes over bandwidth; many streams and
-training multiply, so theirs is arithmetic over the rate of large products. Both are measured with NumPy's BLAS on the
-cores that the benchmark uses, in the process and the minute in which the benchmark runs.
+training multiply, so theirs is arithmetic over the rate of large products. Both are measured on the cores that the
+benchmark uses, in the process and the minute in which it runs: bandwidth with NumPy's BLAS, which multiplies vectors
+as fast as XLA does, the rate of products with whichever library is fastest.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -99,17 +102,75 @@ def read_bandwidth(set_bytes: int, cores: int, repeats: int = 7) -> float:
     return cores * rounds * count * side * side * BYTES / _on_cores(read, cores, repeats)
 
 
-def product_rate(rows: int, cores: int, repeats: int = 7, side: int = 1024) -> float:
-    """Floating-point operations per second of products [rows, side] x [side, side], all cores together."""
-    left, kernel = np.full((rows, side), 0.01, np.float32), np.full((side, side), 0.01, np.float32)
-    rounds = max(1, int(4e9 / (2 * rows * side * side)))
+LARGE_PRODUCTS = ((1024, 256, 768), (1024, 1024, 1024))  # rows, inner, columns: as in training B and A
+
+
+def product_rate(cores: int, repeats: int = 7) -> float:
+    """Floating-point operations per second of large products, all cores together, by the fastest library on the
+    fastest shape: a limit that any of them exceeds would be none.
+
+    TensorFlow uses its own threads if it may, else it is called on every core at once, as NumPy is.
+    """
+    import tensorflow as tf
+
+    callers = cores if tf.config.threading.get_intra_op_parallelism_threads() == 1 else 1
+    rates = []
+    for shape in LARGE_PRODUCTS:
+        rounds = max(1, int(4e9 / (2 * math.prod(shape))))
+        for make, threads in ((_numpy_products, cores), (_tensorflow_products, callers), (_xla_products, callers)):
+            seconds = _on_cores(make(shape, rounds), threads, repeats)
+            rates.append(threads * rounds * 2 * math.prod(shape) / seconds)
+    return max(rates)
+
+
+Products = Callable[[int], None]  # some products, on the core of this number
+
+
+def _numpy_products(shape: tuple[int, int, int], rounds: int) -> Products:
+    rows, inner, columns = shape
+    left, kernel = np.full((rows, inner), 0.01, np.float32), np.full((inner, columns), 0.01, np.float32)
 
     def multiply(_: int) -> None:
-        out = np.empty((rows, side), np.float32)
+        out = np.empty((rows, columns), np.float32)
         for _ in range(rounds):
             np.dot(left, kernel, out=out)
 
-    return cores * rounds * 2 * rows * side * side / _on_cores(multiply, cores, repeats)
+    return multiply
+
+
+def _tensorflow_products(shape: tuple[int, int, int], rounds: int) -> Products:
+    import tensorflow as tf
+
+    rows, inner, columns = shape
+    left, kernel = tf.fill([rows, inner], 0.01), tf.fill([inner, columns], 0.01)
+
+    def multiply(_: int) -> None:
+        for _ in range(rounds):
+            product = tf.matmul(left, kernel)
+        product[0, 0].numpy()
+
+    return multiply
+
+
+@functools.cache
+def _xla_products(shape: tuple[int, int, int], rounds: int) -> Products:
+    import tensorflow as tf
+
+    rows, inner, columns = shape
+    left, kernel = tf.fill([rows, inner], 0.01), tf.fill([inner, columns], 0.01)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def products(left: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        def again(index: tf.Tensor, entry: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            # Each product hangs on the one before, or it would be taken out of the loop.
+            return index + 1, tf.matmul(left + entry, kernel)[index % rows, 0] * 1e-6
+
+        return tf.while_loop(lambda index, _: index < rounds, again, (tf.constant(0), tf.constant(0.0)))[1]
+
+    def multiply(_: int) -> None:
+        products(left, kernel).numpy()
+
+    return multiply
 
 
 def _on_cores(run: Callable[[int], None], cores: int, repeats: int) -> float:
@@ -141,7 +202,7 @@ def generation_limit(config: Config, streams: int, cores: int, *, repeats: int =
         "often": read_bandwidth(often * cores, cores, repeats) / cores,
         "seldom": read_bandwidth((often + seldom) * cores, cores, repeats) / cores if seldom else 1.0,
     }
-    rate = product_rate(256, cores, repeats) / cores
+    rate = product_rate(cores, repeats) / cores
     seconds = 0.0
     for matrix in matrices:
         read = matrix.size * BYTES / bandwidth["often" if matrix.uses == 1.0 else "seldom"]
@@ -158,5 +219,5 @@ def generation_limit(config: Config, streams: int, cores: int, *, repeats: int =
 def training_limit(config: Config, lanes: int, cores: int, *, repeats: int = 7) -> Limit:
     """Arithmetic of a step over the rate of large products on all cores."""
     flops = training_flops(config, lanes * config.seq_len)
-    rate = product_rate(512, cores, repeats)
+    rate = product_rate(cores, repeats)
     return Limit(rate / flops, f"{flops / 1e6:.2f} MFLOP a sample at {rate / 1e9:.0f} GFLOP/s on {cores} core(s)")

@@ -41,11 +41,14 @@ ModelState = tuple[StackState, ...]  # one stack state per recurrent tier, top t
 
 
 class FrameWeights(NamedTuple):
-    """Effective weights of a frame tier; upsample `[dim, ratio * dim]`, its bias `[ratio * dim]` or None."""
+    """Effective weights of a frame tier.
+
+    upsample: kernels `[dim, ...]` side by side, together `[dim, ratio * dim]`; their bias `[ratio * dim]` or None.
+    """
 
     project: tuple[tf.Tensor, tf.Tensor | None] | None
     stack: StackWeights
-    upsample: tf.Tensor
+    upsample: tuple[tf.Tensor, ...]
     upsample_bias: tf.Tensor | None
 
 
@@ -145,7 +148,7 @@ class FrameTier(NormalisableLayer):
         return FrameWeights(
             None if self.project is None else self.project.weights_in_effect(),
             self.stack.weights_in_effect(),
-            self.effective("upsample"),
+            (self.effective("upsample"),),
             None if self.upsample_bias is None else tf.convert_to_tensor(self.upsample_bias),
         )
 
@@ -156,11 +159,11 @@ class FrameTier(NormalisableLayer):
 
     def spread(self, outputs: tf.Tensor, weights: FrameWeights) -> tf.Tensor:
         """RNN outputs `[..., dim]` -> conditioning of the steps below `[..., ratio, width]`."""
-        spread = matmul(outputs, weights.upsample, self.product_dtype)
+        spread = tf.concat([matmul(outputs, kernel, self.product_dtype) for kernel in weights.upsample], axis=-1)
         if weights.upsample_bias is not None:
             spread = spread + weights.upsample_bias
         lead = [-1 if size is None else size for size in outputs.shape[:-1]]
-        return tf.reshape(spread, [*lead, self.ratio, weights.upsample.shape[-1] // self.ratio])
+        return tf.reshape(spread, [*lead, self.ratio, spread.shape[-1] // self.ratio])
 
 
 class SampleTier(NormalisableLayer):
@@ -226,6 +229,42 @@ class SampleTier(NormalisableLayer):
         )
 
 
+def looked_up(table: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
+    """What the last `frame` samples add up to: codes `[batch, frame - 1 + time]` -> `[batch, time, dim]`.
+
+    table `[frame, levels, dim]`. One tap after the other, in a loop: a sum of all gathers at once is computed twice by
+    XLA (for the rectifier and for its gradient) from 16 stored gathers. The gradient is one sum of rows per tap. Both
+    are compiled by XLA also where the rest of the step is not: TensorFlow's own gather and scatter take five times as
+    long, and theirs is not always the same order of summation.
+    """
+    frame, levels, _ = table.shape
+    time = codes.shape[1] - frame + 1
+
+    def seen(tap: int | tf.Tensor) -> tf.Tensor:
+        return tf.slice(codes, [0, tap], [-1, time])
+
+    def forward(table: tf.Tensor) -> tf.Tensor:
+        def add(tap: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return tap + 1, total + tf.gather(table[tap], seen(tap))
+
+        first = (tf.constant(1), tf.gather(table[0], seen(0)))
+        return tf.while_loop(lambda tap, _: tap < frame, add, first, maximum_iterations=frame - 1)[1]
+
+    def backward(upstream: tf.Tensor) -> tf.Tensor:
+        return tf.stack([tf.math.unsorted_segment_sum(upstream, seen(tap), levels) for tap in range(frame)])
+
+    @tf.custom_gradient
+    def run(table: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        return _compiled(forward)(table), _compiled(backward)
+
+    return run(table)
+
+
+def _compiled(function: Any) -> Any:
+    """With XLA inside a graph; as it is where there is none, since there every call would be compiled anew."""
+    return tf.function(function, jit_compile=True, autograph=False) if tf.inside_function() else function
+
+
 class Outcome(NamedTuple):
     """What a window of lanes gives: per lane `[batch]` the summed nats, correct guesses and counted samples."""
 
@@ -282,12 +321,14 @@ class SampleRNN(keras.Model):
             kernel, bias = sample.hidden[0]
             lowest, ratio, dim = tiers[-1], self.tiers[-1].ratio, self.config.dim
             dtype = self.product_dtype
-            upsample = tf.reshape(lowest.upsample, [dim, ratio, dim])
+            (upsample,) = lowest.upsample
+            upsample = tf.reshape(upsample, [dim, ratio, dim])
             upsample_bias = lowest.upsample_bias
             if upsample_bias is not None:
                 upsample_bias = tf.reshape(matmul(tf.reshape(upsample_bias, [ratio, dim]), kernel, dtype), [-1])
             lowest = lowest._replace(
-                upsample=tf.reshape(matmul(upsample, kernel, dtype), [dim, ratio * dim]), upsample_bias=upsample_bias
+                upsample=(tf.reshape(matmul(upsample, kernel, dtype), [dim, ratio * dim]),),
+                upsample_bias=upsample_bias,
             )
             tiers = (*tiers[:-1], lowest)
             sample = sample._replace(
@@ -341,9 +382,7 @@ class SampleRNN(keras.Model):
             condition = tf.reshape(spread, [-1, time // size * tier.ratio, spread.shape[-1]])
             states.append(tier_state)
         start = overlap - frame
-        features = tf.gather(weights.sample.table[0], codes[:, start : start + time])
-        for tap in range(1, frame):  # not tf.add_n, whose order of summation differs from run to run without XLA
-            features += tf.gather(weights.sample.table[tap], codes[:, start + tap : start + tap + time])
+        features = looked_up(weights.sample.table, codes[:, start : start + frame + time - 1])
         stack, stack_weights = self.sample_tier.stack, weights.sample.stack
         if stack is None or stack_weights is None:
             return features + condition, tuple(states)

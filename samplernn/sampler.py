@@ -25,6 +25,7 @@ from tierwave.generation import Request, usable_cores
 
 BLOCK_SAMPLES = 4096  # the longest stretch of one compiled call
 PLAIN_BLOCK = 64  # samples per turn of the outer loop when there is no frame tier to set it
+LARGE_DIM = 512  # from this width on an upsampling kernel is more than a cache holds
 SMALLEST_GROUP = 4  # streams per thread below which two threads no longer pay
 
 Draw = Callable[..., tf.Tensor]
@@ -57,11 +58,23 @@ class Sampler:
         self.top_k, self.top_p, self.draw = top_k, top_p, draw
         self.turn = self.config.top_frame if self.config.frame_sizes else PLAIN_BLOCK
         self.block_turns = max(1, BLOCK_SAMPLES // self.turn)
-        self.weights = tf.function(lambda: model.weights_in_effect(folded=True), autograph=False)
+        self.weights = tf.function(self._weights, autograph=False)
         self._advance = tf.function(
             lambda codes, state, weights: model.features(codes, state, weights)[1], autograph=False
         )
         self._stretch = tf.function(self.stretch, jit_compile=jit, autograph=False)
+
+    def _weights(self) -> ModelWeights:
+        """Folded, and large upsampling kernels cut into one contiguous kernel per step below: XLA's product of a few
+        rows with a kernel that lies in memory takes half as long when its rows are short."""
+        weights = self.model.weights_in_effect(folded=True)
+        if self.config.dim < LARGE_DIM:
+            return weights
+        tiers = []
+        for tier, tier_weights in zip(self.model.tiers, weights.tiers, strict=True):
+            (kernel,) = tier_weights.upsample
+            tiers.append(tier_weights._replace(upsample=tuple(tf.split(kernel, tier.ratio, axis=1))))
+        return weights._replace(tiers=tuple(tiers))
 
     def start(self, streams: int) -> Carry:
         """Before the first sample: silence behind, zero or learned state."""
@@ -169,7 +182,10 @@ class Sampler:
     def _features(self, window, weights):
         frame, levels, dim = weights.sample.table.shape
         rows = tf.reshape(weights.sample.table, [frame * levels, dim])
-        return tf.reduce_sum(tf.gather(rows, window + levels * tf.range(frame)), axis=1)
+        at = window + levels * tf.range(frame)
+        if at.shape[0] == 1:  # XLA would deal a gather from a large table out to threads, slices it does not
+            return tf.add_n([rows[at[0, tap]] for tap in range(frame)])[None]
+        return tf.reduce_sum(tf.gather(rows, at), axis=1)
 
     def _draw(self, window, condition, uniform, temperature, weights):
         logits = self.model.perceptron(self._features(window, weights) + condition, weights.sample)

@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 
 import samplernn
+import samplernn.sampler as sampler_module
 from samplernn.config import Config
-from samplernn.model import SampleRNN
+from samplernn.model import SampleRNN, looked_up
 from samplernn.sampler import Sampler
 
 LEVELS = 16
@@ -102,6 +103,40 @@ def test_step_form_equals_sequence_form(keys):
 @pytest.mark.parametrize("keys", full_product(), ids=str)
 def test_step_form_equals_sequence_form_in_every_combination(keys):
     check_step_equals_sequence(keys)
+
+
+def test_upsampling_in_blocks_is_the_same_generation(monkeypatch):
+    codes = []
+    for threshold in (1, 1000):
+        monkeypatch.setattr(sampler_module, "LARGE_DIM", threshold)
+        sampler = Sampler(make_model(frame_sizes=[4, 8], convention="paper"))
+        seeds, temperature = tf.constant([[0, 0], [0, 1]]), tf.ones([2])
+        weights = sampler.weights()
+        assert [len(tier.upsample) for tier in weights.tiers] == ([2, 4] if threshold == 1 else [1, 1])
+        codes.append(sampler.run(weights, sampler.start(2), 4, seeds, temperature)[0].numpy())
+    np.testing.assert_array_equal(*codes)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_lookups_and_their_gradient_are_those_of_plain_gathers(compiled):
+    rng = np.random.default_rng(4)
+    frame, time = 3, 7
+    table = tf.constant(rng.normal(size=[frame, LEVELS, 5]), tf.float32)
+    codes = tf.constant(rng.integers(0, LEVELS, [2, frame - 1 + time]), tf.int32)
+    upstream = tf.constant(rng.normal(size=[2, time, 5]), tf.float32)
+
+    def both(look):
+        with tf.GradientTape() as tape:
+            tape.watch(table)
+            seen = look(table, codes)
+        return seen, tape.gradient(seen, table, output_gradients=upstream)
+
+    def plain(table, codes):
+        return tf.add_n([tf.gather(table[tap], codes[:, tap : tap + time]) for tap in range(frame)])
+
+    ours = tf.function(lambda: both(looked_up), autograph=False)() if compiled else both(looked_up)
+    for one, other in zip(ours, both(plain), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 @pytest.mark.parametrize("keys", [{"frame_sizes": s, "skip_conn": k} for s in ([4, 8], [4], []) for k in (False, True)])
