@@ -13,7 +13,7 @@ import numpy as np
 
 from samplernn.config import Config, GlobalNormClip, ValueClip
 from tierwave.corpus import Corpus
-from tierwave.dataset import LaneWindows
+from tierwave.dataset import Codes, LaneWindows
 from tierwave.generation import Request
 from tierwave.quantize import Quantizer
 from tierwave.splits import Span

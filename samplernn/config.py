@@ -6,19 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from tierwave.config import StrictModel
-
-
-class GlobalNormClip(StrictModel):
-    """Scale all gradients so that their joint norm is at most this (PRiSM)."""
-
-    global_norm: PositiveFloat = 5.0
-
-
-class ValueClip(StrictModel):
-    """Clip every element of the gradient of the loss in bits to +-value (the original SampleRNN)."""
-
-    value: PositiveFloat = 1.0
+from tierwave.config import GlobalNormClip, StrictModel, ValueClip
 
 
 class Config(StrictModel):

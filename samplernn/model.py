@@ -36,6 +36,7 @@ from tierwave.recurrent import (
     matmul,
     reset_lanes,
 )
+from tierwave.training import Outcome
 
 ModelState = tuple[StackState, ...]  # one stack state per recurrent tier, top tier first
 
@@ -263,15 +264,6 @@ def looked_up(table: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
 def _compiled(function: Any) -> Any:
     """With XLA inside a graph; as it is where there is none, since there every call would be compiled anew."""
     return tf.function(function, jit_compile=True, autograph=False) if tf.inside_function() else function
-
-
-class Outcome(NamedTuple):
-    """What a window of lanes gives: per lane `[batch]` the summed nats, correct guesses and counted samples."""
-
-    nats: tf.Tensor
-    correct: tf.Tensor
-    elements: tf.Tensor
-    state: Any
 
 
 class SampleRNN(keras.Model):

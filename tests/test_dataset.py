@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierwave.corpus import Corpus, Recording
-from tierwave.dataset import IDLE, LaneWindows, lane_warnings
+from tierwave.dataset import IDLE, Codes, LaneWindows, lane_warnings
 from tierwave.splits import Span
 
 SILENCE = -1  # no code, so that silence cannot be taken for sound
@@ -33,8 +33,9 @@ def whole(corpus: Corpus) -> list[Span]:
 
 
 def windows_of(corpus: Corpus, spans: Sequence[Span], **options: object) -> LaneWindows:
-    defaults: dict = {"window": 8, "overlap": 4, "lanes": 3, "silence": SILENCE}
-    return LaneWindows(corpus, spans, **{**defaults, **options})
+    defaults: dict = {"window": 8, "overlap": 4, "lanes": 3}
+    silence = options.pop("silence", SILENCE)
+    return LaneWindows({"inputs": Codes(corpus, silence)}, spans, **{**defaults, **options})
 
 
 @st.composite
@@ -61,7 +62,8 @@ def readers(draw: st.DrawFn, **fixed: object) -> tuple[Corpus, list[Span], LaneW
 
 def batches_of(windows: LaneWindows, epoch: int) -> list[tuple[np.ndarray, ...]]:
     layout = windows.layout(epoch)
-    return [windows.batch(layout, step) for step in range(windows.steps)]
+    batches = [windows.batch(layout, step) for step in range(windows.steps)]
+    return [(batch["inputs"], batch["mask"], batch["reset"]) for batch in batches]
 
 
 def flat(corpus: Corpus, span: Span) -> range:
@@ -170,7 +172,7 @@ def test_a_file_shorter_than_a_window_is_one_masked_window() -> None:
     corpus = corpus_of([5])
     windows = windows_of(corpus, whole(corpus), lanes=64)
     assert (windows.lanes, windows.steps, windows.windows) == (1, 1, 1)
-    inputs, mask, reset = windows.batch(windows.layout(0), 0)
+    inputs, mask, reset = batches_of(windows, 0)[0]
     assert inputs.tolist() == [[SILENCE] * 4 + [0, 1, 2, 3, 4] + [SILENCE] * 3]
     assert mask.tolist() == [[1] * 5 + [0] * 3] and reset.tolist() == [True]
 
@@ -180,7 +182,7 @@ def test_codes_of_any_dtype_become_int32() -> None:
     for dtype, silence in ((np.uint8, 128), (np.uint16, 32768)):
         corpus_of_dtype = Corpus(corpus.recordings, (), 16000, 1.0, corpus.codes.astype(dtype))
         windows = windows_of(corpus_of_dtype, whole(corpus), silence=silence, lanes=1, shuffled=False)
-        inputs, _, _ = windows.batch(windows.layout(0), 0)
+        inputs = windows.batch(windows.layout(0), 0)["inputs"]
         assert inputs.dtype == np.int32
         assert inputs.tolist() == [[silence] * 4 + list(range(8))]
 
@@ -276,11 +278,12 @@ def test_a_ten_hour_corpus_is_laid_out_in_a_few_megabytes() -> None:
     samples = 10 * 3600 * 16000
     recording = Recording("long.wav", 0, samples, "", 16000, 1, 1.0, 0.0, 0.1, 0.0, 0.0)
     corpus = Corpus((recording,), (), 16000, 1.0, np.broadcast_to(np.uint8(7), samples))
-    windows = LaneWindows(corpus, [Span(0, 0, samples)], window=1024, overlap=64, lanes=64, silence=128)
+    windows = windows_of(corpus, [Span(0, 0, samples)], window=1024, overlap=64, lanes=64, silence=128)
     layout = windows.layout(0)
     assert windows.windows == 562_500
     assert sum(part.nbytes for part in layout) < 20e6
-    inputs, mask, _ = windows.batch(layout, windows.steps - 2)
+    batch = windows.batch(layout, windows.steps - 2)
+    inputs, mask = batch["inputs"], batch["mask"]
     assert (inputs[:, 64:] == 7).all() and mask.all()
 
 

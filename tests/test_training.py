@@ -443,7 +443,7 @@ def test_an_epoch_is_the_mean_over_samples_in_nats_and_bits(tmp_path: Path) -> N
     made = trainer(tmp_path / "run", lambda _: [kept], valid=VALID, num_epochs=1)
     made.fit()
     (epoch,) = kept.epochs
-    elements = [int(np.sum(made.data.batch(made.data.layout(0), step)[1])) for step in range(STEPS)]
+    elements = [int(np.sum(made.data.batch(made.data.layout(0), step)["mask"])) for step in range(STEPS)]
     assert sum(elements) == 320  # every sample of TRAIN, the padded window's too
     assert epoch["loss"] == pytest.approx(np.average(kept.steps, weights=elements), rel=1e-6)
     assert epoch["bits"] == pytest.approx(epoch["loss"] / math.log(2))

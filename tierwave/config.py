@@ -43,6 +43,26 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
 
 
+class GlobalNormClip(StrictModel):
+    """Scale all gradients so that their joint norm is at most this (PRiSM)."""
+
+    global_norm: Annotated[float, Field(gt=0)] = 5.0
+
+
+class ValueClip(StrictModel):
+    """Clip every element of the gradient of the loss in bits to +-value (the original SampleRNN)."""
+
+    value: Annotated[float, Field(gt=0)] = 1.0
+
+
+def clipping(clip: GlobalNormClip | ValueClip | None) -> dict[str, float | None]:
+    """A config's gradient_clip as `training.Learner` takes it."""
+    return {
+        "clip_norm": clip.global_norm if isinstance(clip, GlobalNormClip) else None,
+        "clip_value": clip.value if isinstance(clip, ValueClip) else None,
+    }
+
+
 Model = TypeVar("Model", bound=StrictModel)
 
 

@@ -9,13 +9,14 @@ where a span begins or the lane does; a span's last window is padded and masked.
     lane 1   |R span 0 (rest) ........|R span 2 ....      R: the state is reset here
 
 An epoch's layout is a function of (seed, epoch) and a batch one of (epoch, step), so training resumes anywhere.
-Knows codes and spans; knows no audio and no network.
+What stands in the windows is read from sources: `Codes` of a corpus here, parameters in `tierwave.steering`. Knows
+spans and positions; knows no audio and no network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,37 +27,73 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 IDLE = -1
+Layout = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class Where(NamedTuple):
+    """Which elements a batch of windows wants: `recording` int64 `[lanes]`; `at` int64 `[lanes, overlap + window]`,
+    positions within it, one after the other; `inside` bool of the same shape, false before and after the span; epoch,
+    for what is drawn anew in each."""
+
+    recording: np.ndarray
+    at: np.ndarray
+    inside: np.ndarray
+    epoch: int
+
+
+class Source(Protocol):
+    """Something to read windows from; dtype and shape: of one element."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def read(self, where: Where) -> np.ndarray:
+        """The elements, `[lanes, overlap + window, *shape]`."""
+
+
+class Codes:
+    """The codes of a corpus, as int32; `silence` stands before and after a span."""
+
+    dtype, shape = np.dtype(np.int32), ()
+
+    def __init__(self, corpus: Corpus, silence: int):
+        self.codes, self.silence = corpus.codes, silence
+        self._offsets = np.array([recording.offset for recording in corpus.recordings], np.int64)
+
+    def read(self, where: Where) -> np.ndarray:
+        """Codes, int32 `[lanes, overlap + window]`."""
+        at = np.where(where.inside, self._offsets[where.recording][:, None] + where.at, 0)
+        return np.where(where.inside, self.codes[at], self.silence).astype(np.int32)
 
 
 class LaneWindows:
-    """Windows of `window` samples with `overlap` samples of context, over spans of a corpus.
+    """Windows of `window` elements with `overlap` elements of context, over spans of recordings.
 
-    lanes: at most this many; fewer where there are fewer windows. silence: the code that stands before a recording.
-    shuffled: a new order every epoch, else the order of the spans. whole_spans: a span is never cut between lanes
-    (likelihood of whole files); lanes then differ in work. multiple_of: the number of lanes is rounded up to a multiple
-    of this (the number of replicas).
+    sources: what is read, by the name it has in a batch; "inputs" must be among them. lanes: at most this many; fewer
+    where there are fewer windows. shuffled: a new order every epoch, else the order of the spans. whole_spans: a span
+    is never cut between lanes (likelihood of whole files); lanes then differ in work. multiple_of: the number of lanes
+    is rounded up to a multiple of this (the number of replicas).
     """
 
     def __init__(
         self,
-        corpus: Corpus,
+        sources: Mapping[str, Source],
         spans: Sequence[Span],
         *,
         window: int,
         overlap: int,
         lanes: int,
-        silence: int,
         seed: int = 0,
         shuffled: bool = True,
         whole_spans: bool = False,
         multiple_of: int = 1,
     ):
-        self.codes, self.window, self.overlap, self.silence = corpus.codes, window, overlap, silence
+        self.sources, self.window, self.overlap = dict(sources), window, overlap
         self.seed, self.shuffled, self.whole_spans = seed, shuffled, whole_spans
-        self._latest: tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray]] | None = None
-        offsets = np.array([corpus.recordings[span.recording].offset for span in spans], np.int64)
-        self._first = offsets + np.array([span.start for span in spans], np.int64)
-        self._last = offsets + np.array([span.stop for span in spans], np.int64)
+        self._latest: tuple[int, Layout] | None = None
+        self._recording = np.array([span.recording for span in spans], np.int64)
+        self._first = np.array([span.start for span in spans], np.int64)
+        self._last = np.array([span.stop for span in spans], np.int64)
         self._windows = -(-(self._last - self._first) // window)
         self.samples = int(np.sum(self._last - self._first))
         self.windows = int(np.sum(self._windows))
@@ -68,7 +105,7 @@ class LaneWindows:
         else:
             self.steps = -(-self.windows // self.lanes)
 
-    def layout(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def layout(self, epoch: int) -> Layout:
         """(span, window within the span, reset), each `[steps, lanes]`; span is `IDLE` where a lane has no work."""
         span = np.full([self.steps, self.lanes], IDLE, np.int64)
         place = np.zeros([self.steps, self.lanes], np.int64)
@@ -95,44 +132,44 @@ class LaneWindows:
         reset[0] |= busy[0]
         return span, place, reset
 
-    def batch(self, layout: tuple[np.ndarray, np.ndarray, np.ndarray], step: int) -> tuple[np.ndarray, ...]:
-        """Step `step` of a layout: inputs int32 `[lanes, overlap + window]`, mask float32 `[lanes, window]`, reset
-        bool `[lanes]`. Before a span and after its end stands silence."""
+    def batch(self, layout: Layout, step: int, epoch: int = 0) -> dict[str, np.ndarray]:
+        """Step `step` of a layout: each source's elements `[lanes, overlap + window, ...]`, mask float32
+        `[lanes, window]` (0 for padding), reset bool `[lanes]`."""
         span, place, reset = (part[step] for part in layout)
         first, last = self._first[span][:, None], self._last[span][:, None]
-        start = first + place[:, None] * self.window - self.overlap
-        at = start + np.arange(self.overlap + self.window)
+        at = first + place[:, None] * self.window - self.overlap + np.arange(self.overlap + self.window)
         inside = (at >= first) & (at < last) & (span != IDLE)[:, None]
-        inputs = np.where(inside, self.codes[np.where(inside, at, 0)], self.silence).astype(np.int32)
-        return inputs, inside[:, self.overlap :].astype(np.float32), reset
+        where = Where(self._recording[span], at, inside, epoch)
+        read = {name: source.read(where) for name, source in self.sources.items()}
+        return {**read, "mask": inside[:, self.overlap :].astype(np.float32), "reset": reset}
 
     def epoch(self, epoch: int, first_step: int = 0) -> tf.data.Dataset:
-        """The batches of an epoch from `first_step` on: dicts of inputs, targets, mask and reset (see `batch`);
-        targets int32 `[lanes, window]` are the inputs after the overlap."""
+        """The batches of an epoch from `first_step` on: dicts as of `batch`, and targets, which are the inputs after
+        the overlap."""
         import tensorflow as tf
 
         total, lanes = self.overlap + self.window, self.lanes
+        shapes = {name: ([lanes, total, *source.shape], source.dtype) for name, source in self.sources.items()}
+        shapes |= {"mask": ([lanes, self.window], np.dtype(np.float32)), "reset": ([lanes], np.dtype(np.bool_))}
 
         def assemble(step: tf.Tensor) -> dict[str, tf.Tensor]:
             # TensorFlow never lets go of a function given to numpy_function: it must not hold the epoch's layout.
-            inputs, mask, reset = tf.numpy_function(
-                lambda step: self.batch(self._remembered(epoch), step),
-                [step],
-                [tf.int32, tf.float32, tf.bool],
-                stateful=False,
-            )
-            inputs = tf.ensure_shape(inputs, [lanes, total])
-            return {
-                "inputs": inputs,
-                "targets": inputs[:, self.overlap :],
-                "mask": tf.ensure_shape(mask, [lanes, self.window]),
-                "reset": tf.ensure_shape(reset, [lanes]),
+            def read(step: np.ndarray) -> list[np.ndarray]:
+                batch = self.batch(self._remembered(epoch), int(step), epoch)
+                return [batch[name] for name in shapes]
+
+            types = [tf.as_dtype(dtype) for _, dtype in shapes.values()]
+            values = tf.numpy_function(read, [step], types, stateful=False)
+            batch = {
+                name: tf.ensure_shape(value, shape)
+                for (name, (shape, _)), value in zip(shapes.items(), values, strict=True)
             }
+            return {**batch, "targets": batch["inputs"][:, self.overlap :]}
 
         steps = tf.data.Dataset.range(first_step, self.steps)
         return steps.map(assemble, num_parallel_calls=2, deterministic=True).prefetch(8)
 
-    def _remembered(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _remembered(self, epoch: int) -> Layout:
         """The layout of the epoch that is being read, made once."""
         if self._latest is None or self._latest[0] != epoch:
             self._latest = epoch, self.layout(epoch)

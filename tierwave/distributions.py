@@ -45,7 +45,7 @@ def draw_categorical(
     logits: tf.Tensor,
     uniform: tf.Tensor,
     temperature: tf.Tensor | float,
-    top_k: int | None = None,
+    top_k: int | tf.Tensor | None = None,
     top_p: float | None = None,
 ) -> tf.Tensor:
     """One code per stream from softmax(logits / temperature), by one uniform number per stream.
@@ -57,7 +57,8 @@ def draw_categorical(
         logits: [streams, levels].
         uniform: [streams], in [0, 1).
         temperature: [streams] or a scalar; 0 gives exactly the most likely code (the lowest of equals).
-        top_k: draw from the k most likely codes only; codes as likely as the k-th stay in.
+        top_k: draw from the k most likely codes only; codes as likely as the k-th stay in. A number, or int32
+            [streams], where 0 draws from all.
         top_p: after top_k, draw from the fewest most likely codes that hold this share of the probability
             (Holtzman et al. 2020); codes as likely as the last one stay in.
 
@@ -67,14 +68,16 @@ def draw_categorical(
     Raises:
         UsageError: top_k below 1, or top_p outside (0, 1].
     """
-    if top_k is not None and top_k < 1:
+    if isinstance(top_k, int) and top_k < 1:
         raise UsageError(f"top_k is {top_k}; give a whole number of at least 1, or leave it out to draw from all.")
     if top_p is not None and not 0.0 < top_p <= 1.0:
         raise UsageError(f"top_p is {top_p}; give a share above 0 and at most 1, or leave it out to draw from all.")
     weights, uniform = _tempered(tf.cast(logits, tf.float32), uniform, temperature)
     levels = weights.shape[-1]
-    if top_k is not None and top_k < levels:
-        weights = _most_likely(weights, lambda kept: tf.reduce_sum(tf.cast(kept > 0.0, tf.float32), -1) >= top_k)
+    if top_k is not None and not (isinstance(top_k, int) and top_k >= levels):
+        most = top_k if isinstance(top_k, int) else tf.where(top_k > 0, tf.minimum(top_k, levels), levels)
+        least = tf.minimum(tf.cast(most, tf.float32), tf.reduce_sum(tf.cast(weights > 0.0, tf.float32), -1))
+        weights = _most_likely(weights, lambda kept: tf.reduce_sum(tf.cast(kept > 0.0, tf.float32), -1) >= least)
     if top_p is not None and top_p < 1.0:
         enough = top_p * tf.reduce_sum(weights, -1)
         weights = _most_likely(weights, lambda kept: tf.reduce_sum(kept, -1) >= enough)

@@ -10,6 +10,8 @@ With mu = levels - 1, x an amplitude and c its code:
     a-law    the same with G.711's F(x) = sign(x) A|x| / (1 + ln A) below |x| = 1/A, sign(x) (1 + ln A|x|) / (1 + ln A)
              above, A = 87.6
     linear   c = int((x + 1) / 2 * (levels - eps) + eps / 2),  eps = 1e-5;  back: x = c / (levels / 2) - 1
+    mu-law-floor   c = int((F(x) + 1) / 2 * mu) with mu-law's F, as MTCRNN rounds; only for weights that come from
+             there. Back it takes the middle of a code's cell, where MTCRNN takes another point, with an offset
 
 PRiSM's own linear pair does not come round: for c > levels / 2 the decoded amplitude lies up to eps / levels below the
 lower edge of the cell of c, and is encoded as c - 1. Here such a value is raised to the first float32 in the cell,
@@ -29,7 +31,7 @@ from tierwave.errors import UsageError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-QuantizerType = Literal["mu-law", "a-law", "linear"]
+QuantizerType = Literal["mu-law", "a-law", "linear", "mu-law-floor"]
 
 A_LAW = 87.6
 LINEAR_MARGIN = 1e-5
@@ -66,7 +68,7 @@ class Quantizer:
     @property
     def silence(self) -> int:
         """The code of amplitude 0.0."""
-        return self.levels // 2
+        return (self.levels - 1) // 2 if self.q_type == "mu-law-floor" else self.levels // 2
 
     def encode(self, audio: np.ndarray) -> np.ndarray:
         """Codes of floating-point audio of any shape; what lies outside [-1, 1] is clipped.
@@ -139,7 +141,7 @@ class Quantizer:
             return self.levels / 2 + audio * ((self.levels - LINEAR_MARGIN) / 2)
         mu = self.levels - 1
         size = maths.abs(audio)
-        if self.q_type == "mu-law":
+        if self.q_type in ("mu-law", "mu-law-floor"):
             companded = maths.log1p(mu * size) / np.log1p(mu)
         else:
             # Below 1/A the logarithm is held at its value there, ln 1 = 0: the sum of both parts is the a-law.
@@ -147,7 +149,9 @@ class Quantizer:
             companded = (maths.minimum(size, bend) * A_LAW + maths.log(maths.maximum(size, bend) * A_LAW)) / (
                 1.0 + np.log(A_LAW)
             )
-        return (maths.sign(audio) * companded + 1.0) / 2 * mu + 0.5
+        # Rounding down, full scale would fall below its own edge where a library's logarithm is off in the last bit.
+        rounding = 1e-9 if self.q_type == "mu-law-floor" else 0.5
+        return (maths.sign(audio) * companded + 1.0) / 2 * mu + rounding
 
     @cached_property
     def _table(self) -> np.ndarray:
@@ -159,8 +163,9 @@ class Quantizer:
             below = self.encode(table) < codes  # rounding to float32 may leave the cell again
             table[below] = np.nextafter(table[below], np.float32(2.0))
         else:
-            y = 2.0 * codes / mu - 1.0
-            if self.q_type == "mu-law":
+            middle = np.minimum(codes + 0.5, mu) if self.q_type == "mu-law-floor" else codes
+            y = 2.0 * middle / mu - 1.0
+            if self.q_type in ("mu-law", "mu-law-floor"):
                 size = np.expm1(np.abs(y) * np.log1p(mu)) / mu
             else:
                 stretched = np.abs(y) * (1.0 + np.log(A_LAW))

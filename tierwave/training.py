@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -31,6 +31,16 @@ from tierwave.errors import RunError, UsageError
 from tierwave.runs import CheckpointEntry, Run
 
 LN2 = math.log(2.0)
+
+
+class Outcome(NamedTuple):
+    """What a window of lanes gives: per lane `[batch]` the summed nats, correct guesses and counted elements (samples,
+    or values of parameters); and the state after it."""
+
+    nats: tf.Tensor
+    correct: tf.Tensor
+    elements: tf.Tensor
+    state: Any
 
 
 def make_optimizer(options: TrainingOptions) -> keras.optimizers.Optimizer:

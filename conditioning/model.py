@@ -1,0 +1,373 @@
+"""The networks of MTCRNN and RNNControl: one recurrent tier over parameters or samples, steered by parameters.
+
+    values of step t, parameters of step t -> first map -> [shared stack] -> stack(s) -> heads: what step t + 1 may be
+
+One set of weights in two forms: `ConditionalTier.sequence` runs whole windows (training, likelihoods), `step` one time
+step inside a compiled loop (`conditioning.sampler`, and scheduled sampling here). Both take effective weights as plain
+tensors. Values are codes (int32) where the tier makes audio, and parameters normalised by the run's schema otherwise.
+Knows nothing of files, training loops or generation.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from conditioning.config import Stage
+from tierwave.distributions import (
+    categorical_nats,
+    draw_categorical,
+    draw_gaussian,
+    draw_mixture,
+    gaussian_nats,
+    mixture_nats,
+)
+from tierwave.quantize import Quantizer
+from tierwave.recurrent import (
+    Linear,
+    NormalisableLayer,
+    RecurrentStack,
+    StackState,
+    StackWeights,
+    linear,
+    matmul,
+    reset_lanes,
+)
+from tierwave.training import Outcome
+
+TierState = tuple[StackState, ...]  # the shared stack first, if there is one, then the others
+Prediction = tuple[tf.Tensor, ...]  # (logits), or (means, raw deviations), or (logits, means, raw deviations)
+
+
+class TierWeights(NamedTuple):
+    """Effective weights of a tier.
+
+    values: what the values add to the first map: `[levels, width]`, or `[1, width]` for scalar audio, or
+    `[features, width]`; controls `[parameters, width]` or None; bias `[width]`; wide: the second map of the wide net.
+    """
+
+    values: tf.Tensor
+    controls: tf.Tensor | None
+    bias: tf.Tensor
+    wide: tuple[tf.Tensor, tf.Tensor | None] | None
+    stacks: tuple[StackWeights, ...]
+    heads: tuple[tuple[tf.Tensor, tf.Tensor | None], ...]
+
+
+class ConditionalTier(keras.Model):
+    """The network of a `Stage`. State is passed in and out.
+
+    compute_dtype: what matrix products are computed in; sums, states, outputs and losses stay float32. fused: run the
+    stacks' sequences through Keras' layers (cuDNN on a GPU; not under XLA).
+    """
+
+    def __init__(self, stage: Stage, *, compute_dtype: str = "float32", fused: bool = False):
+        super().__init__(name="conditional_tier", dtype="float32")
+        self.stage, self.product_dtype = stage, compute_dtype
+        self.features = len(stage.generates)
+        self.quantizer = Quantizer(stage.q_type, stage.q_levels)
+        self.unit = "bits" if stage.makes_audio else "nats" if stage.loss_name != "sampled_mse" else "squared error"
+        hidden = stage.hidden_size
+        self.embedding = None
+        self.value_width = self._value_width()
+        inputs = self.value_width + len(stage.conditioned_on)
+        width = 3 * inputs if stage.net == "wide" else hidden
+        self.first = Linear(inputs, width, name="first")
+        self.wide = Linear(width, hidden, name="wide") if stage.net == "wide" else None
+        if stage.makes_audio and stage.audio_input == "embedding":
+            self.embedding = _Embedding(stage.q_levels, stage.emb_size)
+        shared = stage.net in ("shared_split", "shared_pathways")
+        private = {"split": 2, "shared_split": 2, "pathways": self.features, "shared_pathways": self.features}
+        self.shared = shared
+        self.stacks = [
+            RecurrentStack(
+                hidden,
+                hidden,
+                stage.num_layers,
+                cell=stage.cell,
+                dropout=stage.dropout,
+                kernel_initializer=keras.initializers.GlorotUniform,
+                recurrent_initializer=keras.initializers.Orthogonal,
+                compute_dtype=compute_dtype,
+                fused=fused,
+                name=f"rnn_{index}",
+            )
+            for index in range(private.get(stage.net, 1) + shared)
+        ]
+        self.heads = [Linear(hidden, size, name=f"head_{index}") for index, size in enumerate(self._head_sizes())]
+        self.built = True
+
+    def _value_width(self) -> int:
+        if not self.stage.makes_audio:
+            return self.features
+        return {"scalar": 1, "onehot": self.stage.q_levels, "embedding": self.stage.emb_size}[self.stage.audio_input]
+
+    def _head_sizes(self) -> list[int]:
+        if self.stage.makes_audio:
+            return [self.stage.q_levels]
+        if self.stage.net == "mixture":
+            return [self.features * self.stage.mixtures] * 3  # logits, means, raw deviations
+        if self.stage.net in ("pathways", "shared_pathways"):
+            return [1, 1] * self.features  # mean and raw deviation of each
+        return [self.features, self.features]
+
+    def initial_state(self, batch: int | tf.Tensor) -> TierState:
+        """The state before the first step of a recording, for `batch` lanes."""
+        return tuple(stack.initial_state(batch) for stack in self.stacks)
+
+    def weights_in_effect(self) -> TierWeights:
+        """All effective weights as plain tensors."""
+        kernel, bias = self.first.weights_in_effect()
+        values, controls = kernel[: self.value_width], kernel[self.value_width :]
+        if self.embedding is not None:
+            values = matmul(tf.convert_to_tensor(self.embedding.table), values, self.product_dtype)
+        return TierWeights(
+            values,
+            controls if self.stage.conditioned_on else None,
+            bias,
+            None if self.wide is None else self.wide.weights_in_effect(),
+            tuple(stack.weights_in_effect() for stack in self.stacks),
+            tuple(head.weights_in_effect() for head in self.heads),
+        )
+
+    # --- the network ------------------------------------------------------------------------------------------------
+
+    def steered(self, controls: tf.Tensor | None, weights: TierWeights) -> tf.Tensor:
+        """What parameters `[..., parameters]` add to the first map, with its bias: `[..., width]`, or `[width]`."""
+        if controls is None or weights.controls is None:
+            return weights.bias
+        return matmul(controls, weights.controls, self.product_dtype) + weights.bias
+
+    def seen(self, values: tf.Tensor, steered: tf.Tensor, weights: TierWeights) -> tf.Tensor:
+        """What the recurrent layers see: values `[...]` (codes) or `[..., features]` -> `[..., hidden]`."""
+        if not self.stage.makes_audio:
+            added = matmul(values, weights.values, self.product_dtype)
+        elif self.stage.audio_input == "scalar":
+            added = self.scaled(values)[..., None] * weights.values[0]
+        else:
+            added = tf.gather(weights.values, values)
+        first = added + steered
+        if self.stage.net != "rnncontrol":
+            first = tf.nn.relu(first)
+        return first if weights.wide is None else linear(first, weights.wide, self.product_dtype)
+
+    def scaled(self, codes: tf.Tensor) -> tf.Tensor:
+        """Codes as scalar input, in [0, 1] (RNNControl's index / (levels - 1))."""
+        return tf.cast(codes, tf.float32) * (1.0 / (self.stage.q_levels - 1))
+
+    def sequence(
+        self,
+        values: tf.Tensor,
+        controls: tf.Tensor | None,
+        state: TierState,
+        weights: TierWeights,
+        *,
+        dropout_seed: tf.Tensor | None = None,
+    ) -> tuple[Prediction, TierState]:
+        """A whole window: values `[batch, time]` (codes) or `[batch, time, features]`, controls
+        `[batch, time, parameters]` -> predictions of the values one step later, and the last state."""
+        fold = tf.random.experimental.stateless_fold_in
+
+        def run(index: int, inputs: tf.Tensor) -> tuple[tf.Tensor, StackState]:
+            seed = None if dropout_seed is None else fold(dropout_seed, index)
+            return self.stacks[index].sequence(inputs, state[index], weights.stacks[index], dropout_seed=seed)
+
+        return self._body(self.seen(values, self.steered(controls, weights), weights), run, weights)
+
+    def step(
+        self, values: tf.Tensor, steered: tf.Tensor, state: TierState, weights: TierWeights
+    ) -> tuple[Prediction, TierState]:
+        """One step: values `[batch]` (codes) or `[batch, features]`, `steered(controls)` `[batch, width]` -> the
+        prediction of the next values, and the next state."""
+
+        def run(index: int, inputs: tf.Tensor) -> tuple[tf.Tensor, StackState]:
+            return self.stacks[index].step(inputs, state[index], weights.stacks[index])
+
+        return self._body(self.seen(values, steered, weights), run, weights)
+
+    def _body(self, inputs: tf.Tensor, run: Any, weights: TierWeights) -> tuple[Prediction, TierState]:
+        states = []
+        if self.shared:
+            inputs, stack_state = run(0, inputs)
+            states.append(stack_state)
+        outputs = []
+        for index in range(len(states), len(self.stacks)):
+            output, stack_state = run(index, inputs)
+            outputs.append(output)
+            states.append(stack_state)
+        return self._predicted(outputs, weights), tuple(states)
+
+    def _predicted(self, outputs: list[tf.Tensor], weights: TierWeights) -> Prediction:
+        def head(index: int, output: tf.Tensor) -> tf.Tensor:
+            return linear(output, weights.heads[index], self.product_dtype)
+
+        if self.stage.makes_audio:
+            return (head(0, outputs[0]),)
+        if self.stage.net == "mixture":
+            squashed = tf.tanh(outputs[0])
+            lead = [-1 if size is None else size for size in squashed.shape[:-1]]
+            shape = [*lead, self.features, self.stage.mixtures]
+            return tuple(tf.reshape(head(index, squashed), shape) for index in range(3))
+        if self.stage.net in ("pathways", "shared_pathways"):
+            pairs = [(head(2 * index, output), head(2 * index + 1, output)) for index, output in enumerate(outputs)]
+            return tuple(tf.concat(parts, axis=-1) for parts in zip(*pairs, strict=True))
+        return head(0, outputs[0]), head(1, outputs[-1])
+
+    # --- what predictions mean --------------------------------------------------------------------------------------
+
+    @property
+    def draws(self) -> int:
+        """Uniform numbers that a draw takes per step."""
+        if self.stage.makes_audio:
+            return 1
+        return 2 * self.features if self.stage.net == "mixture" else self.features
+
+    def draw(
+        self,
+        prediction: Prediction,
+        uniform: tf.Tensor,
+        temperature: tf.Tensor | float = 1.0,
+        top_k: tf.Tensor | None = None,
+        top_p: float | None = None,
+    ) -> tf.Tensor:
+        """The next values, codes `[batch]` or `[batch, features]`, by uniform numbers `[batch, draws]`. Temperature
+        `[batch]` or a scalar divides logits and multiplies standard deviations; 0 takes the most likely value."""
+        if self.stage.makes_audio:
+            return draw_categorical(prediction[0], uniform[:, 0], temperature, top_k, top_p)
+        if self.stage.net == "mixture":
+            logits, means, raw = prediction
+            pairs = tf.reshape(uniform, [-1, self.features, 2])
+            return draw_mixture(logits, means, self._log_deviation(raw), 0.0, pairs, temperature)
+        mean, raw = prediction
+        return draw_gaussian(mean, raw, self.floor, uniform, temperature)
+
+    @property
+    def floor(self) -> float:
+        """The smallest standard deviation. MTCRNN's own loss has none."""
+        return 0.0 if self.stage.loss_name == "sampled_mse" else self.stage.scale_floor
+
+    def _log_deviation(self, raw: tf.Tensor) -> tf.Tensor:
+        """ln(softplus(raw) + floor): MTCRNN's mixtures have softplus deviations."""
+        return tf.math.log(tf.nn.softplus(raw) + self.stage.scale_floor)
+
+    def nats(self, prediction: Prediction, targets: tf.Tensor, uniform: tf.Tensor | None = None) -> tf.Tensor:
+        """-ln p of each target, `[batch, time]` (codes) or `[batch, time, features]`; with the loss sampled_mse the
+        squared error of a draw by `uniform [batch, time, features]` instead (without it: of the mean), as MTCRNN has
+        it."""
+        if self.stage.makes_audio:
+            return categorical_nats(prediction[0], targets)
+        if self.stage.net == "mixture":
+            logits, means, raw = prediction
+            return mixture_nats(targets, logits, means, self._log_deviation(raw), 0.0)
+        mean, raw = prediction
+        if self.stage.loss_name == "sampled_mse":
+            drawn = mean if uniform is None else draw_gaussian(mean, raw, self.floor, uniform)
+            return tf.square(drawn - targets)
+        return gaussian_nats(targets, mean, raw, self.floor)
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    def outcome(
+        self,
+        batch: dict[str, tf.Tensor],
+        state: TierState,
+        *,
+        dropout_seed: tf.Tensor | None = None,
+        teacher_forcing: tf.Tensor | None = None,
+        input_noise: float = 0.0,
+    ) -> Outcome:
+        """Likelihood of a batch of windows, each lane going on from its state.
+
+        batch: `inputs` int32 `[batch, 1 + time]` or float32 `[batch, 1 + time, features]`, `controls` float32
+        `[batch, 1 + time, parameters]` if there are any, `mask` float32 `[batch, time]`, `reset` bool `[batch]`. Step t
+        sees values and parameters t and predicts value t + 1 (MTCRNN). In training only: dropout_seed, from which all
+        that is random comes; teacher_forcing, the rate of `mixed` (None: always the truth); input_noise (`noisy`).
+        """
+        inputs, mask = batch["inputs"], batch["mask"]
+        values, targets = inputs[:, :-1], inputs[:, 1:]
+        controls = batch["controls"][:, :-1] if self.stage.conditioned_on else None
+        state = reset_lanes(state, self.initial_state(tf.shape(mask)[0]), batch["reset"])
+        weights = self.weights_in_effect()
+        uniform = None
+        if dropout_seed is not None:
+            fold = tf.random.experimental.stateless_fold_in
+            if input_noise > 0.0:
+                values = self.noisy(values, input_noise, fold(dropout_seed, 101))
+            if teacher_forcing is not None or self.stage.loss_name == "sampled_mse":
+                shape = [tf.shape(mask)[0], mask.shape[1], self.draws]
+                uniform = tf.random.stateless_uniform(shape, fold(dropout_seed, 102), alg="philox")
+            if teacher_forcing is not None and uniform is not None:
+                coins = tf.random.stateless_uniform([mask.shape[1]], fold(dropout_seed, 103), alg="philox")
+                values = self.mixed(values, controls, state, weights, coins < teacher_forcing, uniform)
+        prediction, state = self.sequence(values, controls, state, weights, dropout_seed=dropout_seed)
+        per_step = mask if self.stage.makes_audio else mask[..., None] * tf.ones([1, 1, self.features])
+        nats = self.nats(prediction, targets, uniform) * per_step
+        correct = tf.zeros_like(nats)
+        if self.stage.makes_audio:
+            guesses = tf.argmax(prediction[0], axis=-1, output_type=tf.int32)
+            correct = tf.cast(tf.equal(guesses, targets), tf.float32) * per_step
+
+        def per_lane(part: tf.Tensor) -> tf.Tensor:
+            return tf.reduce_sum(part, axis=list(range(1, len(part.shape))))
+
+        return Outcome(per_lane(nats), per_lane(correct), per_lane(per_step), state)
+
+    def noisy(self, values: tf.Tensor, width: float, seed: tf.Tensor) -> tf.Tensor:
+        """RNNControl's input noise, without its offset: uniform in +- width times half the range of each window. Audio
+        is decoded before and encoded after."""
+        sound = self.quantizer.decode_tensor(values) if self.stage.makes_audio else values
+        half = 0.5 * (tf.reduce_max(sound, axis=1, keepdims=True) - tf.reduce_min(sound, axis=1, keepdims=True))
+        noise = tf.random.stateless_uniform(tf.shape(sound), seed, -1.0, 1.0, alg="philox")
+        sound = sound + width * half * noise
+        return self.quantizer.encode_tensor(sound) if self.stage.makes_audio else sound
+
+    def mixed(
+        self,
+        values: tf.Tensor,
+        controls: tf.Tensor | None,
+        state: TierState,
+        weights: TierWeights,
+        truth_next: tf.Tensor,
+        uniform: tf.Tensor,
+    ) -> tf.Tensor:
+        """Inputs of which some are the network's own draws (teacher forcing below 1, scheduled sampling; MTCRNN
+        network/model.py, 105-136).
+
+        truth_next: bool `[time]`, one coin per step for the whole batch: whether the input of the step after it is the
+        truth. The first input always is. No gradient flows through a draw, so the inputs can be found by one compiled
+        loop of steps first, and the whole sequence then runs at once over them. They are drawn as in generation,
+        without dropout.
+        """
+        time = truth_next.shape[0]
+        steered = self.steered(controls, weights)
+        hoisted = len(steered.shape) == 3
+
+        def loop(index, fed, state, arrays):
+            at = steered[:, index] if hoisted else steered
+            prediction, state = self.step(fed, at, state, weights)
+            drawn = self.draw(prediction, uniform[:, index])
+            following = tf.where(truth_next[index], values[:, tf.minimum(index + 1, time - 1)], drawn)
+            return index + 1, following, state, arrays.write(index, fed)
+
+        arrays = tf.TensorArray(values.dtype, size=time, element_shape=values[:, 0].shape)
+        *_, arrays = tf.while_loop(
+            lambda index, *_: index < time,
+            loop,
+            (tf.constant(0), values[:, 0], state, arrays),
+            maximum_iterations=time,
+        )
+        order = [1, 0, *range(2, len(values.shape))]
+        return tf.stop_gradient(tf.transpose(arrays.stack(), order))
+
+
+class _Embedding(NormalisableLayer):
+    """A table `[levels, width]`."""
+
+    def __init__(self, levels: int, width: int):
+        super().__init__(name="embedding")
+        self.table = self.add_weight(
+            name="table", shape=(levels, width), initializer=keras.initializers.RandomUniform(-0.5, 0.5)
+        )
+        self.built = True

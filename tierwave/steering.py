@@ -1,0 +1,155 @@
+"""What a corpus is steered by: the parameters of every recording, and windows of them beside the windows of sound.
+
+A `Steering` holds the resolved schema of a run and the tracks of each recording; a `ControlSource` reads windows of some
+parameters at one rate from it, as the network sees them (see `tierwave.dataset`). Knows tracks and positions; where
+parameters lie in files is `paramlookup`'s matter.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tierwave.controls import Controls, Parameter, Schema, Track, resample_track
+from tierwave.dataset import Where
+from tierwave.splits import Span
+
+FEW_VALUES = 32  # that many different values of a constant parameter are told one by one
+
+
+@dataclass(frozen=True)
+class Steering:
+    """The parameters of a corpus. schema: resolved, with lo and hi; controls: of each recording, in the corpus's order,
+    with a track for every parameter of the schema; seconds: how long each recording is."""
+
+    schema: Schema
+    controls: tuple[Controls, ...]
+    seconds: tuple[float, ...]
+
+    def source(
+        self,
+        names: Sequence[str],
+        rate: float,
+        *,
+        outside_zero: bool = False,
+        through: Mapping[str, float] | None = None,
+        noise: float = 0.0,
+        seed: int = 0,
+    ) -> ControlSource:
+        """Windows of `names` at `rate` Hz; arguments as of `ControlSource`."""
+        return ControlSource(
+            self, names, rate, outside_zero=outside_zero, through=through or {}, noise=noise, seed=seed
+        )
+
+    def values(self) -> dict[str, list[float]]:
+        """The raw values a network trains on: all different ones of a constant parameter if they are few, else
+        eleven quantiles of all points; rising."""
+        found = {}
+        for name in self.schema.names:
+            tracks = [controls[name] for controls in self.controls]
+            points = np.unique(np.concatenate([track.values for track in tracks]))
+            if len(points) > FEW_VALUES or not all(track.is_constant for track in tracks):
+                points = np.unique(np.quantile(np.concatenate([track.values for track in tracks]), np.linspace(0, 1, 11)))
+            found[name] = [float(value) for value in points]
+        return found
+
+
+class ControlSource:
+    """Windows of parameters as float32 `[lanes, steps, parameters]`, normalised by the schema.
+
+    rate: of the steps, in Hz. outside_zero: 0 stands before and after a span, which is what a stage that generates
+    these parameters starts from; else their own values go on there. through: parameters that pass through a lower rate
+    first, as they will come from the tier that generates them, by name. noise: standard deviation, in normalised units,
+    of what is added to those at that lower rate; another one every epoch, drawn from the seed. What lies outside lo and
+    hi is clipped or goes beyond as the schema says, without a warning.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(
+        self,
+        steering: Steering,
+        names: Sequence[str],
+        rate: float,
+        *,
+        outside_zero: bool,
+        through: Mapping[str, float],
+        noise: float,
+        seed: int,
+    ):
+        self.parameters = [steering.schema.of(name) for name in names]
+        self.rate, self.outside_zero, self.through = float(rate), outside_zero, dict(through)
+        self.noise, self.seed = noise, seed
+        self.shape = (len(self.parameters),)
+        self._seconds = steering.seconds
+        self._tracks = [[controls[name] for name in names] for controls in steering.controls]
+        # Most parameters are one value all through a recording, and need no resampling.
+        self._constant = np.zeros([len(self._tracks), len(names)], np.float32)
+        self._moving: list[list[int]] = []
+        for recording, tracks in enumerate(self._tracks):
+            moving = []
+            for column, (track, parameter) in enumerate(zip(tracks, self.parameters, strict=True)):
+                if not track.is_constant or (noise > 0.0 and parameter.name in self.through):
+                    moving.append(column)
+                else:
+                    self._constant[recording, column] = _normalised(parameter, track.values[:1])[0]
+            self._moving.append(moving)
+        self._coarse: OrderedDict[tuple[int, int, int], Track] = OrderedDict()
+
+    def read(self, where: Where) -> np.ndarray:
+        """The values at `where`, float32 `[lanes, steps, parameters]`."""
+        lanes, steps = where.at.shape
+        values = np.empty([lanes, steps, len(self.parameters)], np.float32)
+        values[:] = self._constant[where.recording][:, None]
+        for lane, recording in enumerate(where.recording):
+            if not where.inside[lane].any():
+                continue
+            for column in self._moving[recording]:
+                values[lane, :, column] = self._window(int(recording), column, int(where.at[lane, 0]), steps, where.epoch)
+        if self.outside_zero:
+            values[~where.inside] = 0.0
+        return values
+
+    def _window(self, recording: int, column: int, first: int, steps: int, epoch: int) -> np.ndarray:
+        parameter = self.parameters[column]
+        track = self._tracks[recording][column]
+        lower = self.through.get(parameter.name)
+        if lower is None:
+            raw = resample_track(track, self.rate, steps, first_sample=first, interp=parameter.interp)
+            return _normalised(parameter, raw)
+        coarse = self._through(recording, column, epoch if self.noise else 0, lower)
+        return resample_track(coarse, self.rate, steps, first_sample=first, interp=parameter.interp)
+
+    def _through(self, recording: int, column: int, epoch: int, lower: float) -> Track:
+        """A whole track at a lower rate, normalised, with this epoch's noise."""
+        key = (recording, column, epoch)
+        if key not in self._coarse:
+            parameter, track = self.parameters[column], self._tracks[recording][column]
+            points = int(np.ceil(self._seconds[recording] * lower)) + 1
+            values = _normalised(parameter, resample_track(track, lower, points, interp=parameter.interp))
+            if self.noise:
+                rng = np.random.default_rng([self.seed, 5, epoch, recording, column])
+                values = values + (self.noise * rng.standard_normal(points)).astype(np.float32)
+            self._coarse[key] = Track.regular(parameter.name, values, lower)
+            while len(self._coarse) > 4 * len(self._tracks) * max(1, len(self.parameters)):
+                self._coarse.popitem(last=False)
+        return self._coarse[key]
+
+
+def _normalised(parameter: Parameter, raw: Any) -> np.ndarray:
+    return parameter.normalise(raw, outside="allow" if parameter.outside == "allow" else "clip", silent=True)
+
+
+def frame_spans(spans: Sequence[Span], sample_rate: int, rate: float) -> list[Span]:
+    """Spans of samples as spans of frames at `rate` Hz: the frames k whose time k / rate lies in them; empty ones are
+    left out."""
+    found = []
+    for span in spans:
+        start, stop = (int(np.ceil(edge * rate / sample_rate - 1e-9)) for edge in (span.start, span.stop))
+        if stop > start:
+            found.append(Span(span.recording, start, stop))
+    return found
