@@ -112,9 +112,7 @@ def prefers_xla(config: Config, on_gpu: bool) -> bool:
     return not on_gpu
 
 
-def generate(
-    models: Sequence[SampleRNN], config: Config, request: Request, *, sample_rate: int
-) -> np.ndarray:
+def generate(models: Sequence[SampleRNN], config: Config, request: Request, *, sample_rate: int) -> np.ndarray:
     """Float32 `[sequences, samples]`, exactly round(seconds * sample_rate) samples each."""
     return stream(models, config, request, sample_rate=sample_rate).render(request.samples(sample_rate))
 

@@ -139,9 +139,7 @@ class FrameTier(NormalisableLayer):
         self.upsample = self.add_kernel("upsample", (config.dim, ratio * config.dim), initializer)
         self.upsample_bias = None
         if paper:
-            self.upsample_bias = self.add_weight(
-                name="upsample_bias", shape=(ratio * config.dim,), initializer="zeros"
-            )
+            self.upsample_bias = self.add_weight(name="upsample_bias", shape=(ratio * config.dim,), initializer="zeros")
         self.built = True
 
     def weights_in_effect(self) -> FrameWeights:
@@ -411,6 +409,4 @@ class SampleRNN(keras.Model):
         nats = categorical_nats(logits, targets) * mask
         guesses = tf.argmax(logits, axis=-1, output_type=tf.int32)
         correct = tf.cast(tf.equal(guesses, targets), tf.float32) * mask
-        return Outcome(
-            tf.reduce_sum(nats, axis=1), tf.reduce_sum(correct, axis=1), tf.reduce_sum(mask, axis=1), state
-        )
+        return Outcome(tf.reduce_sum(nats, axis=1), tf.reduce_sum(correct, axis=1), tf.reduce_sum(mask, axis=1), state)

@@ -21,12 +21,11 @@ import tensorflow as tf
 from samplernn.model import ModelState, ModelWeights, SampleRNN
 from tierwave.distributions import counter_uniform, draw_categorical, stream_seeds
 from tierwave.errors import UsageError
-from tierwave.generation import Request, usable_cores
+from tierwave.generation import Request, group_sizes, usable_cores
 
 BLOCK_SAMPLES = 4096  # the longest stretch of one compiled call
 PLAIN_BLOCK = 64  # samples per turn of the outer loop when there is no frame tier to set it
 LARGE_DIM = 512  # from this width on an upsampling kernel is more than a cache holds
-SMALLEST_GROUP = 4  # streams per thread below which two threads no longer pay
 
 Draw = Callable[..., tf.Tensor]
 
@@ -156,9 +155,7 @@ class Sampler:
             moved = tf.concat([windows[level][:, size:], windows[level + 1]], axis=1)
             return index + 1, (*windows[:level], moved, *windows[level + 1 :]), state
 
-        _, windows, state = tf.while_loop(
-            lambda index, *_: index < tier.ratio, frame, (tf.constant(0), windows, state)
-        )
+        _, windows, state = tf.while_loop(lambda index, *_: index < tier.ratio, frame, (tf.constant(0), windows, state))
         return windows, state
 
     def _plain(self, windows, state, uniform, temperature, weights):
@@ -201,7 +198,7 @@ def sampler_of(model: SampleRNN, top_k: int | None, top_p: float | None) -> Samp
 class SampleStream:
     """Sound of a SampleRNN as it is made: `set(temperature=...)`, `render(n)`.
 
-    Groups of streams run side by side in threads, each its own compiled call; see `group_sizes`.
+    Groups of streams run side by side in threads, each its own compiled call; see `generation.group_sizes`.
     """
 
     def __init__(self, model: SampleRNN, sample_rate: int, request: Request, sampler: Sampler | None = None):
@@ -257,9 +254,3 @@ class SampleStream:
         if self._threads is None:
             return run(0)
         return np.concatenate(list(self._threads.map(run, range(len(self._carries)))), axis=0)
-
-
-def group_sizes(streams: int, cores: int) -> list[int]:
-    """How many streams each thread runs: equal shares, none below `SMALLEST_GROUP` (larger products beat threads)."""
-    groups = max(1, min(cores, streams // SMALLEST_GROUP))
-    return [streams // groups + (index < streams % groups) for index in range(groups)]

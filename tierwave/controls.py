@@ -150,11 +150,13 @@ class Parameter(StrictModel):
             )
         return self.lo, self.hi
 
-    def normalise(self, values: npt.ArrayLike, *, outside: Outside | None = None) -> npt.NDArray[np.float32]:
+    def normalise(
+        self, values: npt.ArrayLike, *, outside: Outside | None = None, silent: bool = False
+    ) -> npt.NDArray[np.float32]:
         """Raw values of any shape as the network sees them: lo is 0, hi is 1.
 
-        outside: instead of the parameter's own. Beyond lo and hi, "clip" warns (`ControlWarning`) and takes the nearer
-        end, "allow" extrapolates, "error" raises UsageError. So does any other value of a parameter that was constant
+        outside: instead of the parameter's own. silent: without the warning. Beyond lo and hi, "clip" warns
+        (`ControlWarning`) and takes the nearer end, "allow" extrapolates, "error" raises UsageError. So does any other value of a parameter that was constant
         in training (lo == hi), of which the network knows nothing else, and a value of which there is no logarithm.
         """
         lo, hi = self.span
@@ -172,7 +174,7 @@ class Parameter(StrictModel):
                 raise UsageError(f"{self.name} was {lo:g} all through training and cannot be {worst:g}: leave it out")
             if action == "error":
                 raise UsageError(f'{told}: give one within it, or set "outside" of {self.name} to "clip" or "allow"')
-            if action == "clip":
+            if action == "clip" and not silent:
                 warnings.warn(f"{told}: it was clipped", ControlWarning, stacklevel=2)
         if lo == hi:
             return np.zeros(raw.shape, np.float32)
@@ -417,7 +419,9 @@ class Track:
         gap = self.times[after] - self.times[here]
         share = np.where(gap > 0, (wanted - self.times[here]) / np.where(gap > 0, gap, 1.0), 0.0)
         share = np.clip(share, 0.0, 1.0)
-        return self.values[here] * (1.0 - share) + self.values[after] * share
+        start, stop = self.values[here], self.values[after]
+        # Between equal values exactly these, and by rounding never beyond either.
+        return np.clip(start + share * (stop - start), np.minimum(start, stop), np.maximum(start, stop))
 
     def between(self, start_seconds: float, stop_seconds: float, interp: Interpolation = "linear") -> Track:
         """The part from start to stop, on the same timeline, with points at both ends."""

@@ -405,8 +405,6 @@ def _open(place: Path, root: Path) -> Corpus:
         if len(codes) != sum(recording.samples for recording in recordings):
             raise ValueError("codes.bin has another length than corpus.json says")
         left_out = tuple((name, reason) for name, reason in document["left_out"])
-        return Corpus(
-            recordings, left_out, document["sample_rate"], document["gain"], codes, document["normalize"]
-        )
+        return Corpus(recordings, left_out, document["sample_rate"], document["gain"], codes, document["normalize"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"the cache {place} of {root} is damaged ({error}): delete it, and it is made anew") from None

@@ -54,7 +54,8 @@ class Source(Protocol):
 class Codes:
     """The codes of a corpus, as int32; `silence` stands before and after a span."""
 
-    dtype, shape = np.dtype(np.int32), ()
+    dtype: np.dtype[Any] = np.dtype(np.int32)
+    shape: tuple[int, ...] = ()
 
     def __init__(self, corpus: Corpus, silence: int):
         self.codes, self.silence = corpus.codes, silence

@@ -144,9 +144,7 @@ def _breath(samples: int, frequency: float, sample_rate: int, random: np.random.
     return noise / np.sqrt(np.mean(noise**2))
 
 
-def _partials(
-    numbers: Sequence[int], phase: Tone, level: Callable[[int], Tone], random: np.random.Generator
-) -> Tone:
+def _partials(numbers: Sequence[int], phase: Tone, level: Callable[[int], Tone], random: np.random.Generator) -> Tone:
     tone = np.zeros_like(phase)
     for number in numbers:
         tone += level(number) * np.sin(number * phase + random.uniform(0, 2 * np.pi))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +17,10 @@ from typing import Protocol
 import numpy as np
 
 from tierwave.audio import WavWriter, resample, resample_blocks
+from tierwave.controls import Controls
 from tierwave.errors import UsageError
+
+SMALLEST_GROUP = 4  # streams per thread below which two threads no longer pay
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,11 @@ class Request:
     longer list is cut, a shorter one repeats its last value; 0 takes the most likely value. top_k, top_p: draw only
     from the k most likely values, or from the fewest that hold this much probability. seed_audio: float32 `[samples]`
     at the model's rate, to be continued; None starts from silence. random_seed: the same seed gives the same sound.
+
+    For steered models: controls, the curves to follow, time 0 at the first new sample, for all sequences or one per
+    sequence (the last is repeated); averaged: whether they are averaged where they are finer than a tier (not what
+    was recorded live). seed_controls: the parameters of seed_audio, time 0 at its first sample. primed_at_random: tiers
+    that generate parameters start from noise of the length of seed_audio. tier_temperature, tier_seed: by tier.
     """
 
     sequences: int = 1
@@ -37,6 +45,12 @@ class Request:
     top_p: float | None = None
     seed_audio: np.ndarray | None = field(default=None, repr=False)
     random_seed: int = 0
+    controls: tuple[Controls, ...] = field(default=(), repr=False)
+    averaged: bool = True
+    seed_controls: Controls | None = field(default=None, repr=False)
+    primed_at_random: bool = False
+    tier_temperature: Mapping[str, float] = field(default_factory=dict)
+    tier_seed: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.sequences < 1:
@@ -45,6 +59,8 @@ class Request:
             raise UsageError(f"dur is {self.seconds:g} seconds, and it must be more than 0")
         if not self.temperature or any(not (np.isfinite(t) and t >= 0) for t in self.temperature):
             raise UsageError(f"temperature is {list(self.temperature)}, and every value must be 0 or more")
+        if any(not (np.isfinite(t) and t >= 0) for t in self.tier_temperature.values()):
+            raise UsageError(f"tier_temperature is {dict(self.tier_temperature)}, and every value must be 0 or more")
         if self.top_k is not None and self.top_k < 1:
             raise UsageError(f"top_k is {self.top_k}, and it must be 1 or more (None switches it off)")
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -56,6 +72,10 @@ class Request:
         given = [float(value) for value in self.temperature][: self.sequences]
         return given + given[-1:] * (self.sequences - len(given))
 
+    def seed_seconds(self, sample_rate: int) -> float:
+        """How long the seed is."""
+        return 0.0 if self.seed_audio is None else len(self.seed_audio) / sample_rate
+
     def samples(self, sample_rate: int) -> int:
         """Exactly how many samples each sequence gets at this rate, at least one."""
         return max(1, round(self.seconds * sample_rate))
@@ -65,12 +85,39 @@ class Stream(Protocol):
     """Sound as it is made; every audio family's `stream` returns one."""
 
     sample_rate: int
+    pace: Pace
 
     def render(self, samples: int) -> np.ndarray:
         """The next samples, float32 `[sequences, samples]`; the same whatever sizes they are asked for in."""
 
-    def set(self, **values: float) -> None:
-        """Change what is steerable by name, from the next sample on."""
+    def set(self, *, voice: int | None = None, **values: float | str) -> None:
+        """Change what is steerable by name, from the next knot on (see `gestures`); voice: None changes all."""
+
+    def record(self, voice: int = 0) -> Controls:
+        """What steered a voice so far, as curves that give the same sound again."""
+
+
+class Pace:
+    """How fast sound is made. speed: seconds of sound per second of work; late_blocks: blocks that took longer to make
+    than they last, of `blocks`."""
+
+    def __init__(self, sample_rate: int):
+        self.sample_rate, self.samples, self.seconds = sample_rate, 0, 0.0
+        self.blocks = self.late_blocks = 0
+
+    @property
+    def speed(self) -> float:
+        """Of all blocks so far; 0 before the first."""
+        return self.samples / self.sample_rate / self.seconds if self.seconds else 0.0
+
+    @contextlib.contextmanager
+    def block(self, samples: int) -> Iterator[None]:
+        """Times the making of a block."""
+        started = time.perf_counter()
+        yield
+        took = time.perf_counter() - started
+        self.samples, self.seconds, self.blocks = self.samples + samples, self.seconds + took, self.blocks + 1
+        self.late_blocks += took > samples / self.sample_rate
 
 
 def sequence_paths(output_path: str | Path, request: Request, epoch: int | None = None) -> list[Path]:
@@ -149,3 +196,9 @@ def usable_cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:
         return os.cpu_count() or 1
+
+
+def group_sizes(streams: int, cores: int) -> list[int]:
+    """How many streams each thread runs: equal shares, none below `SMALLEST_GROUP` (larger products beat threads)."""
+    groups = max(1, min(cores, streams // SMALLEST_GROUP))
+    return [streams // groups + (index < streams % groups) for index in range(groups)]

@@ -8,7 +8,8 @@ normalisation already applied), so that a generation loop reads every variable o
 Knows nothing of audio, codes or families.
 
 Shapes: inputs `[batch, time, features]`; a layer's state is a tuple of `[batch, units]` tensors, `(h,)` for a GRU and
-`(h, c)` for an LSTM; a stack's state is a tuple of layer states.
+`(h, c)` for an LSTM; a phased LSTM's is `(h, c, time)` with the steps since the last reset, int32 `[batch, 1]`; a
+stack's state is a tuple of layer states.
 
 The sequence form hoists the input projection out of the time loop and has a gradient of its own: the loop backwards
 computes only what depends on time, and the gradient of the recurrent kernel is one matrix product over all steps at the
@@ -24,11 +25,20 @@ from typing import Any, Literal, NamedTuple
 import keras
 import tensorflow as tf
 
-CellName = Literal["gru", "lstm"]
+CellName = Literal["gru", "lstm", "phased_lstm"]
 GruReset = Literal["after", "before"]
 SkipConnections = bool | Literal["prism"]
 State = tuple[tf.Tensor, ...]
 StackState = tuple[State, ...]
+
+# Phased LSTM (Neil, Pfeiffer & Liu 2016). The leak lets gradients through a closed gate; it is for training only.
+LEAK = 0.001
+INITIAL_RATIO_ON = 0.2
+# Below these a trained gate would divide by zero. A period shorter than one step has no meaning anyway.
+SHORTEST_PERIOD = 1e-3
+SMALLEST_RATIO_ON = 1e-3
+# A name of its own, so that weights made with a truncating modulo can be checked against their origin.
+_positive_modulo = tf.math.floormod
 
 
 def matmul(inputs: tf.Tensor, kernel: tf.Tensor, compute_dtype: str = "float32") -> tf.Tensor:
@@ -106,13 +116,15 @@ class CellWeights(NamedTuple):
     """Effective weights of one recurrent layer, gates in Keras' order: GRU z, r, h; LSTM i, f, c, o.
 
     kernel `[inputs, gates * units]`, recurrent_kernel `[units, gates * units]`, bias `[gates * units]`;
-    recurrent_bias `[gates * units]` only for a GRU with reset after the product.
+    recurrent_bias `[gates * units]` only for a GRU with reset after the product; gate, only for a phased LSTM, holds
+    period (steps), phase (steps) and ratio_on, each `[units]`.
     """
 
     kernel: tf.Tensor
     recurrent_kernel: tf.Tensor
     bias: tf.Tensor
     recurrent_bias: tf.Tensor | None
+    gate: tuple[tf.Tensor, tf.Tensor, tf.Tensor] | None = None
 
 
 # --- one step, given the projected input --------------------------------------------------------------------------
@@ -144,6 +156,45 @@ def _lstm_step(projected: tf.Tensor, h: tf.Tensor, c: tf.Tensor, recurrent: tf.T
     c_new = f * c + i * g
     squashed = tf.tanh(c_new)
     return o * squashed, c_new, (i, f, g, o, squashed)
+
+
+def _lstm_step_gradient(dh, dc, c, i, f, g, o, squashed):
+    """Gradients of the gates' sums and of `c`, the cell before the step, from those of h and c after it."""
+    dc = dc + dh * o * (1.0 - squashed * squashed)
+    d_gates = tf.concat(
+        [
+            dc * g * i * (1.0 - i),
+            dc * c * f * (1.0 - f),
+            dc * i * (1.0 - g * g),
+            dh * squashed * o * (1.0 - o),
+        ],
+        axis=-1,
+    )
+    return d_gates, dc * f
+
+
+def time_gate(
+    time: tf.Tensor, period: tf.Tensor, phase: tf.Tensor, ratio_on: tf.Tensor, leak: float = 0.0
+) -> tf.Tensor:
+    """How far each unit is open, 0 to 1, at `time [..., 1]` (steps): `[..., units]` (Neil et al. 2016, eq. 6 and 7).
+
+    A unit opens and closes linearly in the first `ratio_on` of its `period` (steps), which starts at `phase` (steps)
+    and is repeated to both sides; in the rest it is open by `leak` times the share of the period that has gone by.
+    """
+    # float32 counts single steps only up to 2^24, 17 minutes at 16 kHz, and fractions of a step not even so far.
+    period = tf.maximum(tf.cast(period, tf.float64), SHORTEST_PERIOD)
+    elapsed = tf.cast(time, tf.float64) - tf.cast(phase, tf.float64)
+    cycle = tf.cast(_positive_modulo(elapsed, period) / period, tf.float32)
+    opening = 2.0 * cycle / tf.maximum(ratio_on, SMALLEST_RATIO_ON)
+    return tf.where(opening < 1.0, opening, tf.where(opening < 2.0, 2.0 - opening, leak * cycle))
+
+
+def _phased_lstm_step(
+    projected: tf.Tensor, h: tf.Tensor, c: tf.Tensor, openness: tf.Tensor, recurrent: tf.Tensor, dtype: str
+):
+    """An LSTM step of which each unit takes over a share `openness` (eq. 8 to 10, without peepholes as in MTCRNN)."""
+    h_full, c_full, kept = _lstm_step(projected, h, c, recurrent, dtype)
+    return openness * h_full + (1.0 - openness) * h, openness * c_full + (1.0 - openness) * c, kept
 
 
 def _scan(
@@ -264,18 +315,8 @@ def _lstm_sequence(projected, h0, c0, recurrent, dtype):
 
             def backward(carry, inputs):
                 d_out, c, i, f, g, o, squashed = inputs
-                dh, dc = carry[0] + d_out, carry[1]
-                dc = dc + dh * o * (1.0 - squashed * squashed)
-                d_gates = tf.concat(
-                    [
-                        dc * g * i * (1.0 - i),
-                        dc * c * f * (1.0 - f),
-                        dc * i * (1.0 - g * g),
-                        dh * squashed * o * (1.0 - o),
-                    ],
-                    axis=-1,
-                )
-                return (matmul(d_gates, transposed, dtype), dc * f), (d_gates,)
+                d_gates, dc = _lstm_step_gradient(carry[0] + d_out, carry[1], c, i, f, g, o, squashed)
+                return (matmul(d_gates, transposed, dtype), dc), (d_gates,)
 
             sequences = (upstream, _shifted(c0, cs), i, f, g, o, squashed)
             (d_h0, d_c0), (d_gates,) = _scan(backward, (tf.zeros_like(h0), d_c_last), sequences, 1, reverse=True)
@@ -286,17 +327,52 @@ def _lstm_sequence(projected, h0, c0, recurrent, dtype):
     return run(projected, h0, c0, recurrent)
 
 
+def _phased_lstm_sequence(projected, openness, h0, c0, recurrent, dtype):
+    @tf.custom_gradient
+    def run(projected, openness, h0, c0, recurrent):
+        def forward(carry, inputs):
+            h, c, kept = _phased_lstm_step(inputs[0], *carry, inputs[1], recurrent, dtype)
+            return (h, c), (h, c, *kept)
+
+        (_, c_last), (hs, cs, i, f, g, o, squashed) = _scan(forward, (h0, c0), (projected, openness), 7)
+
+        def gradient(upstream, d_c_last):
+            transposed = tf.transpose(recurrent)
+
+            def backward(carry, inputs):
+                d_out, h, c, openness, i, f, g, o, squashed = inputs
+                dh, dc = carry[0] + d_out, carry[1]
+                d_openness = dh * (o * squashed - h) + dc * (f * c + i * g - c)
+                d_gates, d_c_full = _lstm_step_gradient(openness * dh, openness * dc, c, i, f, g, o, squashed)
+                closed = 1.0 - openness
+                d_h = matmul(d_gates, transposed, dtype) + closed * dh
+                return (d_h, d_c_full + closed * dc), (d_gates, d_openness)
+
+            before_h, before_c = _shifted(h0, hs), _shifted(c0, cs)
+            sequences = (upstream, before_h, before_c, openness, i, f, g, o, squashed)
+            (d_h0, d_c0), (d_gates, d_openness) = _scan(
+                backward, (tf.zeros_like(h0), d_c_last), sequences, 2, reverse=True
+            )
+            return d_gates, d_openness, d_h0, d_c0, _outer(before_h, d_gates, dtype)
+
+        return (hs, c_last), gradient
+
+    return run(projected, openness, h0, c0, recurrent)
+
+
 # --- layers -------------------------------------------------------------------------------------------------------
 
 
 class Recurrent(NormalisableLayer):
-    """One GRU or LSTM layer with explicit state.
+    """One GRU, LSTM or phased LSTM layer with explicit state.
 
-    cell: "gru" or "lstm". reset: where a GRU applies its reset gate; "after" the recurrent product (Keras, cuDNN,
-    PRiSM) or "before" it (Cho et al. 2014, the original SampleRNN). forget_bias: initial LSTM forget bias (1 in Keras,
-    3 in the original). With `weight_norm` both kernels are normalised per column, that is per gate unit.
+    cell: "gru", "lstm" or "phased_lstm" (Neil, Pfeiffer & Liu 2016, without peepholes as in MTCRNN). reset: where a GRU
+    applies its reset gate; "after" the recurrent product (Keras, cuDNN, PRiSM) or "before" it (Cho et al. 2014, the
+    original SampleRNN). forget_bias: initial forget bias of both LSTMs (1 in Keras, 3 in the original). With
+    `weight_norm` both kernels are normalised per column, that is per gate unit.
     fused: run sequences through Keras' own layer, which takes cuDNN's kernels on a GPU; the loop of this module is the
-    faster one on a CPU, and the only one that XLA can compile (it has no cuDNN recurrent kernels).
+    faster one on a CPU, and the only one that XLA can compile (it has no cuDNN recurrent kernels). Has no effect on
+    the cells cuDNN has not: the phased LSTM and the GRU with reset before the product.
     """
 
     def __init__(
@@ -324,22 +400,38 @@ class Recurrent(NormalisableLayer):
         self.recurrent_bias = None
         if cell == "gru" and reset == "after":
             self.recurrent_bias = self.add_weight(name="recurrent_bias", shape=(gates * units,), initializer="zeros")
-        if cell == "lstm":
+        if cell != "gru":
             self.bias.assign([forget_bias if units <= index < 2 * units else 0.0 for index in range(gates * units)])
+        if cell == "phased_lstm":
+            uniform = keras.initializers.RandomUniform
+            self.period = self.add_weight(name="period", shape=(units,), initializer=uniform(1.0, 3.0))
+            self.period.assign(keras.ops.exp(self.period))
+            self.phase = self.add_weight(name="phase", shape=(units,), initializer=uniform(0.0, 1.0))
+            self.phase.assign(self.phase * self.period)
+            self.ratio_on = self.add_weight(
+                name="ratio_on", shape=(units,), initializer=keras.initializers.Constant(INITIAL_RATIO_ON)
+            )
         self.built = True
 
     @property
-    def state_sizes(self) -> tuple[int, ...]:
-        """Width of each tensor of the state."""
-        return (self.units,) if self.cell == "gru" else (self.units, self.units)
+    def state_parts(self) -> tuple[tuple[int, tf.DType], ...]:
+        """Width and type of each tensor of the state; whole numbers count and cannot be learned."""
+        hidden = (self.units, tf.float32)
+        if self.cell == "gru":
+            return (hidden,)
+        return (hidden, hidden) if self.cell == "lstm" else (hidden, hidden, (1, tf.int32))
 
     def weights_in_effect(self) -> CellWeights:
-        """Kernels (normalised where asked for) and biases as tensors."""
+        """Kernels (normalised where asked for), biases and time gate as tensors."""
+        gate = None
+        if self.cell == "phased_lstm":
+            gate = tuple(tf.convert_to_tensor(variable) for variable in (self.period, self.phase, self.ratio_on))
         return CellWeights(
             self.effective("kernel"),
             self.effective("recurrent_kernel"),
             tf.convert_to_tensor(self.bias),
             None if self.recurrent_bias is None else tf.convert_to_tensor(self.recurrent_bias),
+            gate,
         )
 
     def step(self, inputs: tf.Tensor, state: State, weights: CellWeights) -> tuple[tf.Tensor, State]:
@@ -348,6 +440,11 @@ class Recurrent(NormalisableLayer):
         if self.cell == "lstm":
             h, c, _ = _lstm_step(projected, state[0], state[1], weights.recurrent_kernel, self.product_dtype)
             return h, (h, c)
+        if weights.gate is not None:
+            h, c, time = state
+            openness = time_gate(time, *weights.gate)
+            h, c, _ = _phased_lstm_step(projected, h, c, openness, weights.recurrent_kernel, self.product_dtype)
+            return h, (h, c, time + 1)
         if weights.recurrent_bias is not None:
             h, _ = _gru_after_step(
                 projected, state[0], weights.recurrent_kernel, weights.recurrent_bias, self.product_dtype
@@ -356,14 +453,26 @@ class Recurrent(NormalisableLayer):
             h, _ = _gru_before_step(projected, state[0], weights.recurrent_kernel, self.product_dtype)
         return h, (h,)
 
-    def sequence(self, inputs: tf.Tensor, state: State, weights: CellWeights) -> tuple[tf.Tensor, State]:
-        """A whole window: inputs `[batch, time, features]` -> outputs `[batch, time, units]` and the last state."""
-        if self.fused and not (self.cell == "gru" and self.reset == "before"):  # cuDNN has no such GRU
+    def sequence(
+        self, inputs: tf.Tensor, state: State, weights: CellWeights, *, training: bool = False
+    ) -> tuple[tf.Tensor, State]:
+        """A whole window: inputs `[batch, time, features]` -> outputs `[batch, time, units]` and the last state.
+
+        training: whether the closed gates of a phased LSTM leak; nothing else depends on it.
+        """
+        if self.fused and (self.cell == "lstm" or self.cell == "gru" and self.reset == "after"):
             return self._keras_sequence(inputs, state, weights)
         projected = tf.transpose(matmul(inputs, weights.kernel, self.product_dtype) + weights.bias, [1, 0, 2])
         if self.cell == "lstm":
             hs, c = _lstm_sequence(projected, state[0], state[1], weights.recurrent_kernel, self.product_dtype)
             return tf.transpose(hs, [1, 0, 2]), (hs[-1], c)
+        if weights.gate is not None:
+            h, c, time = state
+            steps = tf.shape(projected)[0]
+            times = time + tf.range(steps)[:, None, None]
+            openness = time_gate(times, *weights.gate, leak=LEAK if training else 0.0)
+            hs, c = _phased_lstm_sequence(projected, openness, h, c, weights.recurrent_kernel, self.product_dtype)
+            return tf.transpose(hs, [1, 0, 2]), (hs[-1], c, time + steps)
         if weights.recurrent_bias is not None:
             hs = _gru_after_sequence(
                 projected, state[0], weights.recurrent_kernel, weights.recurrent_bias, self.product_dtype
@@ -405,7 +514,7 @@ class RecurrentStack(keras.layers.Layer):
     the output is the sum of one linear map per layer, biased in the first only); "prism" for PRiSM's wiring, where the
     first layer sees its input twice and the others only the layer below (for imported checkpoints).
     dropout: share of each layer's inputs that is dropped in training, one mask for all time steps as in Keras.
-    learn_initial_state: the initial state is a variable (zeros at first) instead of zeros.
+    learn_initial_state: the initial state is a variable (zeros at first) instead of zeros; time always starts at 0.
     """
 
     def __init__(
@@ -469,7 +578,8 @@ class RecurrentStack(keras.layers.Layer):
             self.initial = [
                 self.add_weight(name=f"initial_{layer}_{part}", shape=(size,), initializer="zeros")
                 for layer, cell_layer in enumerate(self.layers)
-                for part, size in enumerate(cell_layer.state_sizes)
+                for part, (size, dtype) in enumerate(cell_layer.state_parts)
+                if dtype.is_floating
             ]
         self.built = True
 
@@ -479,9 +589,9 @@ class RecurrentStack(keras.layers.Layer):
         return tuple(
             tuple(
                 tf.repeat(tf.convert_to_tensor(next(flat))[None], batch, axis=0)
-                if self.initial
-                else tf.zeros([batch, size])
-                for size in layer.state_sizes
+                if self.initial and dtype.is_floating
+                else tf.zeros([batch, size], dtype)
+                for size, dtype in layer.state_parts
             )
             for layer in self.layers
         )
@@ -512,14 +622,17 @@ class RecurrentStack(keras.layers.Layer):
     ) -> tuple[tf.Tensor, StackState]:
         """A whole window: inputs `[batch, time, features]` -> outputs `[batch, time, units]` and the last state.
 
-        dropout_seed: int32 `[2]`; None switches dropout off. The same seed drops the same inputs.
+        dropout_seed: int32 `[2]`; None means this is not training: no dropout, no leak. The same seed drops the same
+        inputs.
         """
         below, total, states = inputs, None, []
         for index, layer in enumerate(self.layers):
             fed = self._wired(index, below, inputs)
             if dropout_seed is not None and self.dropout > 0.0:
                 fed = drop(fed, self.dropout, tf.random.experimental.stateless_fold_in(dropout_seed, index))
-            below, layer_state = layer.sequence(fed, state[index], weights.cells[index])
+            below, layer_state = layer.sequence(
+                fed, state[index], weights.cells[index], training=dropout_seed is not None
+            )
             states.append(layer_state)
             total = self._summed(total, below, index, weights)
         return (below if total is None else total), tuple(states)

@@ -1,8 +1,8 @@
 """What a corpus is steered by: the parameters of every recording, and windows of them beside the windows of sound.
 
-A `Steering` holds the resolved schema of a run and the tracks of each recording; a `ControlSource` reads windows of some
-parameters at one rate from it, as the network sees them (see `tierwave.dataset`). Knows tracks and positions; where
-parameters lie in files is `paramlookup`'s matter.
+A `Steering` holds the resolved schema of a run and the tracks of each recording; a `ControlSource` reads windows of
+some parameters at one rate from it, as the network sees them (see `tierwave.dataset`). Knows tracks and positions;
+where parameters lie in files is `paramlookup`'s matter.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ class Steering:
         found = {}
         for name in self.schema.names:
             tracks = [controls[name] for controls in self.controls]
-            points = np.unique(np.concatenate([track.values for track in tracks]))
+            values = np.concatenate([track.values for track in tracks])
+            points = np.unique(values)
             if len(points) > FEW_VALUES or not all(track.is_constant for track in tracks):
-                points = np.unique(np.quantile(np.concatenate([track.values for track in tracks]), np.linspace(0, 1, 11)))
+                points = np.unique(np.quantile(values, np.linspace(0, 1, 11)))
             found[name] = [float(value) for value in points]
         return found
 
@@ -68,7 +69,7 @@ class ControlSource:
     hi is clipped or goes beyond as the schema says, without a warning.
     """
 
-    dtype = np.dtype(np.float32)
+    dtype: np.dtype[Any] = np.dtype(np.float32)
 
     def __init__(
         self,
@@ -84,7 +85,7 @@ class ControlSource:
         self.parameters = [steering.schema.of(name) for name in names]
         self.rate, self.outside_zero, self.through = float(rate), outside_zero, dict(through)
         self.noise, self.seed = noise, seed
-        self.shape = (len(self.parameters),)
+        self.shape: tuple[int, ...] = (len(self.parameters),)
         self._seconds = steering.seconds
         self._tracks = [[controls[name] for name in names] for controls in steering.controls]
         # Most parameters are one value all through a recording, and need no resampling.
@@ -109,7 +110,8 @@ class ControlSource:
             if not where.inside[lane].any():
                 continue
             for column in self._moving[recording]:
-                values[lane, :, column] = self._window(int(recording), column, int(where.at[lane, 0]), steps, where.epoch)
+                first = int(where.at[lane, 0])
+                values[lane, :, column] = self._window(int(recording), column, first, steps, where.epoch)
         if self.outside_zero:
             values[~where.inside] = 0.0
         return values

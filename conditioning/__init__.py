@@ -1,0 +1,210 @@
+"""Conditional tiers (MTCRNN, Huzaifah & Wyse 2020; RNNControl, Wyse 2018): sound steered by parameters over time.
+
+One stage (`"model": "conditioning"`) generates audio or parameters; a cascade (`"model": "cascade"`) lists stages from
+slow parameters down to audio. What every family exports: see CONTRIBUTING.md. TensorFlow is imported only when a model
+is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from conditioning.config import Cascade, Config, Stage, parameters, steerable
+from tierwave.config import TrainingOptions
+from tierwave.config import clipping as _clipping
+from tierwave.controls import Schema
+from tierwave.corpus import Corpus
+from tierwave.dataset import Codes, LaneWindows, Source
+from tierwave.errors import UsageError
+from tierwave.generation import Request
+from tierwave.quantize import Quantizer
+from tierwave.splits import Span
+from tierwave.steering import Steering, frame_spans
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from conditioning.cascade import TierStream
+    from conditioning.model import ConditionalTier
+
+__all__ = [
+    "CONFIGS",
+    "FOREIGN_OPTIONS",
+    "WEIGHTLESS_KEYS",
+    "build",
+    "clipping",
+    "dataset",
+    "encoder",
+    "generate",
+    "overlap",
+    "parameters",
+    "prefers_xla",
+    "sample_rate",
+    "stages",
+    "steerable",
+    "stream",
+    "training_inputs",
+    "training_of",
+    "warnings",
+]
+
+CONFIGS = {"conditioning": Config, "cascade": Cascade}
+FOREIGN_OPTIONS: dict[str, str] = {}
+# Keys that may differ from those of the run whose weights are taken over; what is conditioned on is matched by name.
+WEIGHTLESS_KEYS = (
+    "conditioned_on", "controls", "rate", "seq_len", "loss", "scale_floor", "dropout", "exposure", "gradient_clip",
+    "normalize", "q_type",
+)  # fmt: skip
+
+
+def stages(config: Config | Cascade) -> list[str]:
+    """The models to train, in order: one per tier."""
+    return [tier.name for tier in config.tiers]
+
+
+def _stage(config: Config | Cascade, stage: str) -> Stage:
+    return config.tiers[stages(config).index(stage)]
+
+
+def training_of(config: Config | Cascade, stage: str) -> dict[str, Any]:
+    """The training options of one stage that differ from those of all."""
+    return dict(config.tiers[stages(config).index(stage)].training) if isinstance(config, Cascade) else {}
+
+
+def sample_rate(config: Config | Cascade) -> int | None:
+    """The sample rate that the config asks for, None for the corpus's."""
+    last = config.tiers[-1]
+    return int(last.rate) if last.makes_audio and last.rate is not None else None
+
+
+def warnings(config: Config | Cascade) -> list[str]:
+    """What a person should know about this config, one sentence each."""
+    return [
+        'q_type "mu-law-floor" is for weights that come from MTCRNN: "mu-law" has half its error.'
+        for tier in config.tiers
+        if tier.q_type == "mu-law-floor"
+    ]
+
+
+def encoder(config: Config | Cascade) -> Quantizer:
+    """How a corpus is kept for this family: as codes."""
+    return Quantizer(config.tiers[-1].q_type, config.tiers[-1].q_levels)
+
+
+def overlap(config: Config | Cascade) -> int:
+    """Samples of context that a window needs."""
+    return 1
+
+
+def dataset(
+    corpus: Corpus,
+    spans: Sequence[Span],
+    config: Config | Cascade,
+    stage: str,
+    *,
+    lanes: int,
+    steering: Steering | None = None,
+    **options: Any,
+) -> LaneWindows:
+    """Windows over `spans` of a corpus: codes, or parameters at the stage's rate, and what conditions them.
+
+    options as of `LaneWindows` (seed, shuffled, whole_spans, multiple_of). Raises UsageError where nothing is left of
+    the spans at a slow rate.
+    """
+    tier = _stage(config, stage)
+    rate = float(corpus.sample_rate if tier.makes_audio else tier.rate or 0.0)
+    shuffled, seed = options.get("shuffled", True), options.get("seed", 0)
+    sources: dict[str, Source] = {}
+    if tier.makes_audio:
+        sources["inputs"] = Codes(corpus, encoder(config).silence)
+    else:
+        spans = frame_spans(spans, corpus.sample_rate, rate)
+        if not spans:
+            raise UsageError(f"no recording is as long as one step at {rate:g} Hz of {stage}: raise its rate")
+        if steering is not None:
+            sources["inputs"] = steering.source(tier.generates, rate, outside_zero=True)
+    if tier.conditioned_on and steering is not None:
+        exposure = tier.exposure
+        through = {} if exposure is None else _through(config, tier)
+        noise = exposure.noise if exposure is not None and shuffled else 0.0
+        sources["controls"] = steering.source(tier.conditioned_on, rate, through=through, noise=noise, seed=seed)
+    return LaneWindows(sources, spans, window=tier.seq_len, overlap=1, lanes=lanes, **options)
+
+
+def _through(config: Config | Cascade, tier: Stage) -> dict[str, float]:
+    """The lower rates that a tier's conditioning passes through."""
+    made_at = {name: other.rate for other in config.tiers for name in other.generates}
+    given = tier.exposure.rate if tier.exposure is not None else None
+    if not isinstance(config, Cascade):
+        return {name: given for name in tier.conditioned_on if given is not None}
+    rates = {name: given or made_at[name] for name in tier.conditioned_on if name in made_at}
+    return {name: rate for name, rate in rates.items() if rate is not None}
+
+
+def build(
+    config: Config | Cascade, stage: str | None = None, *, compute_dtype: str = "float32", fused: bool = False
+) -> ConditionalTier:
+    """A new model of one stage (None: the last); weights from Keras' global seed. Options as of `ConditionalTier`."""
+    from conditioning.model import ConditionalTier
+
+    tier = config.tiers[-1] if stage is None else _stage(config, stage)
+    return ConditionalTier(tier, compute_dtype=compute_dtype, fused=fused)
+
+
+def clipping(config: Config | Cascade, stage: str | None = None) -> dict[str, float | None]:
+    """The stage's gradient_clip as `Learner` takes it."""
+    return _clipping((config.tiers[-1] if stage is None else _stage(config, stage)).gradient_clip)
+
+
+def prefers_xla(config: Config | Cascade, on_gpu: bool) -> bool:
+    """The measured choice of `--jit auto` (bench/README.md)."""
+    return not on_gpu
+
+
+def training_inputs(options: TrainingOptions, steps: int) -> Callable[[tf.Tensor], dict[str, Any]]:
+    """What `ConditionalTier.outcome` is told in training at an optimiser step, of `steps` in all.
+
+    Scheduled sampling is MTCRNN's: the teacher forcing rate runs from `tfr` to `ss` in equal steps.
+    """
+    import tensorflow as tf
+
+    def told(step: tf.Tensor) -> dict[str, Any]:
+        given: dict[str, Any] = {"input_noise": options.input_noise}
+        if options.ss is not None:
+            share = tf.minimum(tf.cast(step, tf.float32) / max(1, steps - 1), 1.0)
+            given["teacher_forcing"] = options.tfr + share * (options.ss - options.tfr)
+        elif options.tfr < 1.0:
+            given["teacher_forcing"] = tf.constant(options.tfr)
+        return given
+
+    return told
+
+
+def generate(
+    models: Sequence[ConditionalTier],
+    config: Config | Cascade,
+    request: Request,
+    *,
+    sample_rate: int,
+    schema: Schema | None = None,
+) -> np.ndarray:
+    """Float32 `[sequences, samples]`, exactly round(seconds * sample_rate) samples each."""
+    made = stream(models, config, request, sample_rate=sample_rate, schema=schema)
+    return made.render(request.samples(sample_rate))
+
+
+def stream(
+    models: Sequence[ConditionalTier],
+    config: Config | Cascade,
+    request: Request,
+    *,
+    sample_rate: int,
+    schema: Schema | None = None,
+) -> TierStream:
+    """The sound, or the curves, as they are made; models: one per tier."""
+    from conditioning.cascade import TierStream
+
+    return TierStream(models, config, request, sample_rate=sample_rate, schema=schema or Schema())

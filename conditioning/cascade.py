@@ -1,0 +1,260 @@
+"""Several tiers on one timeline, from slow parameters down to audio; a single tier is a timeline of one.
+
+Time is in seconds from the first generated sample. Step k of a tier at rate r lies at k / r; it is predicted from step
+k - 1 and the parameters there. A parameter comes from the user (`tierwave.gestures`) or from an earlier tier, whose
+steps are made when they are needed, not before, and are joined by straight lines: what is set live is heard as soon as
+it can be, and a sound does not depend on the sizes of the blocks it is asked for in.
+
+    time       0         8 ms      16 ms
+    125 Hz     |---------|---------|         rmse, pitch
+    16 kHz     ||||||||||||||||||||||        audio
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from conditioning.config import Cascade, Config, Stage, steerable
+from tierwave.controls import Controls, Parameter, Schema, Track, resample_track
+from tierwave.errors import UsageError
+from tierwave.generation import Pace, Request
+from tierwave.gestures import Gestures
+
+if TYPE_CHECKING:
+    from conditioning.model import ConditionalTier
+
+_EARLIER = 4  # frames of a tier that are kept before those a tier below asks for
+
+
+class TierStream:
+    """Sound, or parameters, of a stage or a cascade as they are made: `render`, `set`, `record`, `curves`.
+
+    A name that a tier generates and that `request.controls` draws is taken from there instead.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[ConditionalTier],
+        config: Config | Cascade,
+        request: Request,
+        *,
+        sample_rate: int,
+        schema: Schema,
+    ):
+        drawn = {name for controls in request.controls for name in controls}
+        made = {name for tier in config.tiers for name in tier.generates}
+        used = {name for tier in config.tiers for name in tier.conditioned_on}
+        self.config, self.request, self.sample_rate, self.schema = config, request, sample_rate, schema
+        self.voices = request.sequences
+        names = [name for name in schema.names if name in steerable(config) or (name in drawn & made & used)]
+        self.gestures = Gestures(
+            schema.select(names),
+            self.voices,
+            sample_rate,
+            drawn=request.controls,
+            temperatures=request.temperatures,
+            top_k=request.top_k,
+            averaged=request.averaged,
+        )
+        self.pace = Pace(sample_rate)
+        pairs = zip(config.tiers, models, strict=True)
+        self._tiers = [_Tier(self, index, tier, model) for index, (tier, model) in enumerate(pairs)]
+        self._maker = {name: tier for tier in self._tiers for name in tier.stage.generates if name not in names}
+        for tier in self._tiers:
+            tier.prime()
+
+    @property
+    def makes_audio(self) -> bool:
+        """Whether there is anything to `render`."""
+        return self._tiers[-1].stage.makes_audio
+
+    @property
+    def speed(self) -> float:
+        """Seconds of sound per second of work, so far."""
+        return self.pace.speed
+
+    @property
+    def late_blocks(self) -> int:
+        """Blocks that took longer to make than they last."""
+        return self.pace.late_blocks
+
+    def set(self, *, voice: int | None = None, **values: float | str) -> None:
+        """Parameters in raw units, temperature and top_k (0: off), from the next knot on (see `Gestures`)."""
+        self.gestures.set(self._tiers[-1].made, voice=voice, **values)
+
+    def record(self, voice: int = 0) -> Controls:
+        """What was drawn and set, to be drawn again."""
+        return self.gestures.record(voice)
+
+    def render(self, samples: int) -> np.ndarray:
+        """The next samples, float32 `[voices, samples]`."""
+        if not self.makes_audio:
+            raise UsageError("this run generates parameters, no audio: ask for its curves")
+        with self.pace.block(samples):
+            codes = self._tiers[-1].make(samples)
+            return self._tiers[-1].model.quantizer.table()[codes]
+
+    def curves(self, seconds: float, voice: int = 0) -> dict[str, Controls]:
+        """The generated parameters of every tier in raw units up to `seconds`, by the tier's name."""
+        found = {}
+        for tier in self._tiers:
+            if tier.stage.makes_audio:
+                continue
+            tier.reach(math.ceil(seconds * tier.rate - 1e-9))
+            found[tier.name] = tier.tracks(voice)
+        return found
+
+    def controls_at(self, tier: _Tier, first: int, count: int) -> np.ndarray:
+        """The parameters that a tier sees at its steps `first` and on, float32 `[voices, count, parameters]`."""
+        names = tier.stage.conditioned_on
+        values = np.empty([self.voices, count, len(names)], np.float32)
+        own = self.gestures.schema.names
+        if any(name in own for name in names):
+            steered = self.gestures.inputs(first, count, rate=tier.rate)
+        for column, name in enumerate(names):
+            if name in own:
+                values[:, :, column] = steered[:, :, own.index(name)]
+            else:
+                values[:, :, column] = self._maker[name].read(name, first, count, tier.rate)
+        return values
+
+
+class _Tier:
+    """One tier on the timeline: makes its steps, and gives them to the tiers below at their rates."""
+
+    def __init__(self, stream: TierStream, index: int, stage: Stage, model: ConditionalTier):
+        from conditioning.sampler import TierVoices
+
+        request = stream.request
+        self.stream, self.stage, self.model = stream, stage, model
+        self.name = str(getattr(stage, "name", index))
+        self.rate = float(stream.sample_rate if stage.makes_audio else stage.rate or 0.0)
+        self.made = 0
+        seed = request.tier_seed.get(self.name)
+        if seed is None:  # every tier draws numbers of its own; the last one those of a single tier
+            last = len(stream.config.tiers) - 1
+            seed = request.random_seed if index == last else request.random_seed * 1_000_003 + index + 1
+        self.voice_set = TierVoices(model, stream.voices, seed, top_p=request.top_p)
+        given = request.tier_temperature.get(self.name)
+        self.temperatures = None if given is None else np.full(stream.voices, given, np.float32)
+        self.parameters = [] if stage.makes_audio else [stream.schema.of(name) for name in stage.generates]
+        self._steps = np.zeros([stream.voices, 64, len(self.parameters)], np.float32)  # normalised, room to grow
+        self._before: np.ndarray | None = None  # the step before the first, if something was primed with
+        self._first_controls: np.ndarray | None = None
+
+    # --- making -----------------------------------------------------------------------------------------------------
+
+    def prime(self) -> None:
+        """Go on from the seed: all tiers from the same place of the same recording."""
+        request, stream, stage = self.stream.request, self.stream, self.stage
+        seconds = request.seed_seconds(stream.sample_rate)
+        steps = math.floor(seconds * self.rate + 1e-9)
+        if steps < 1:
+            return
+        names = stage.conditioned_on
+        if stage.makes_audio:
+            sound = request.seed_audio
+            values = self.model.quantizer.encode(np.asarray(sound, np.float32)).astype(np.int32)
+            steps = len(values)
+        elif request.primed_at_random:
+            rng = np.random.default_rng([request.random_seed % 2**63, 7, len(names)])
+            values = rng.random([steps, len(stage.generates)]).astype(np.float32)
+        elif request.seed_controls is not None and set(stage.generates) <= set(request.seed_controls):
+            values = self._seed_inputs(stage.generates, seconds, steps)
+        else:
+            return
+        controls = None
+        if names and request.seed_controls is not None and set(names) <= set(request.seed_controls):
+            controls = np.repeat(self._seed_inputs(names, seconds, steps)[None], stream.voices, axis=0)
+        elif names:  # what is asked for at the start holds before it too
+            controls = np.repeat(self.stream.controls_at(self, 0, 1), steps, axis=1)
+        repeated = np.repeat(values[None], stream.voices, axis=0)
+        self.voice_set.warm(repeated, controls)
+        self._first_controls = None if controls is None else controls[:, -1]
+        if not stage.makes_audio:
+            self._before = repeated[:, -1]
+
+    def _seed_inputs(self, names: Sequence[str], seconds: float, steps: int) -> np.ndarray:
+        """What the network saw of the seed's parameters during its last `steps` steps, `[steps, parameters]`."""
+        schema = self.stream.schema.select(names)
+        controls = self.stream.request.seed_controls or {}
+        return schema.inputs(controls, self.rate, steps, start_seconds=seconds, first_sample=-steps)
+
+    def make(self, steps: int) -> np.ndarray:
+        """The next steps: codes `[voices, steps]` or normalised parameters `[voices, steps, features]`."""
+        from conditioning.sampler import Settings
+
+        stream, first = self.stream, self.made
+        controls = stream.controls_at(self, first - 1, steps)  # step k follows from what holds at step k - 1
+        if first == 0 and self._first_controls is not None:
+            controls[:, 0] = self._first_controls
+        voices = stream.voices
+        if self.stage.makes_audio:
+            temperature, top_k = stream.gestures.temperature(first, steps), stream.gestures.top_k(first, steps)
+        else:
+            temperature = np.repeat(np.asarray(stream.request.temperatures, np.float32)[:, None], steps, axis=1)
+            top_k = np.zeros([voices, steps], np.int32)
+        if self.temperatures is not None:
+            temperature = np.repeat(self.temperatures[:, None], steps, axis=1)
+        values = self.voice_set.run(Settings(controls, temperature, top_k))
+        if not self.stage.makes_audio:
+            self._keep(values)
+        self.made += steps
+        return values
+
+    def _keep(self, values: np.ndarray) -> None:
+        needed = self.made + values.shape[1]
+        if needed > self._steps.shape[1]:
+            room = np.zeros_like(self._steps, shape=(len(values), 2 * needed, values.shape[2]))
+            room[:, : self.made] = self._steps[:, : self.made]
+            self._steps = room
+        self._steps[:, self.made : needed] = values
+
+    def reach(self, step: int) -> None:
+        """Have made all steps up to this one."""
+        if step >= self.made:
+            self.make(step + 1 - self.made)
+
+    # --- giving -----------------------------------------------------------------------------------------------------
+
+    def read(self, name: str, first: int, count: int, rate: float) -> np.ndarray:
+        """A generated parameter, normalised, at times (first + i) / rate: float32 `[voices, count]`."""
+        column = self.stage.generates.index(name)
+        parameter = self.parameters[column]
+        self.reach(max(0, math.ceil((first + count - 1) / rate * self.rate - 1e-9)))
+        start = max(0, math.floor(first / rate * self.rate) - _EARLIER)
+        stop = min(self.made, math.ceil((first + count - 1) / rate * self.rate) + 2)
+        times = np.arange(start, stop) / self.rate
+        values = _heard(self._steps[:, start:stop, column], parameter)
+        if start == 0 and self._before is not None:
+            times = np.concatenate([[-1.0 / self.rate], times])
+            before = _heard(self._before[:, None, column], parameter)
+            values = np.concatenate([before, values], axis=1)
+        return np.stack(
+            [
+                resample_track(Track(name, times, voice), rate, count, first_sample=first, interp=parameter.interp)
+                for voice in values
+            ]
+        )
+
+    def tracks(self, voice: int) -> Controls:
+        """What was made so far, in raw units."""
+        found = {}
+        for column, parameter in enumerate(self.parameters):
+            raw = parameter.denormalise(_heard(self._steps[voice, : self.made, column], parameter))
+            found[parameter.name] = Track.regular(parameter.name, raw, self.rate, f"tier {self.name}")
+        return found
+
+
+def _heard(values: np.ndarray, parameter: Parameter) -> np.ndarray:
+    """As the tiers below were trained to see them: within the range, unless the schema allows what lies beyond."""
+    return values if parameter.outside == "allow" else np.clip(values, 0.0, 1.0)
+
+
+def curves_of(found: Mapping[str, Controls]) -> Controls:
+    """The curves of all tiers together."""
+    return {name: track for controls in found.values() for name, track in controls.items()}
