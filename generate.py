@@ -12,18 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.commandline import FlagParser, boolean, import_tensorflow, optional, run
+from tierwave.commandline import FlagParser, boolean, import_tensorflow, optional, run, sentences
 from tierwave.config import read_document, resolve_training
 from tierwave.errors import UsageError
 
 NOT_YET = {
-    "controls": "parameters over time steer conditioned models",
-    "control": "parameters over time steer conditioned models",
-    "prime": "priming with noise or a part of the seed belongs to conditioned models; --seed continues a recording",
-    "external_array": "parameters over time steer conditioned models",
-    "external_sr": "parameters over time steer conditioned models",
-    "override": "it replaces a tier of a cascade",
-    "tier_temperature": "only cascades and MelNet have several tiers",
     "frames": "it belongs to MelNet",
     "from_tier": "it belongs to MelNet",
     "low_resolution": "it belongs to MelNet",
@@ -50,9 +43,29 @@ def parser() -> FlagParser:
     )
     flags.add_argument("--top_k", type=optional(int), help="draw from the k most likely values only")
     flags.add_argument("--top_p", type=optional(float), help="draw from the fewest values holding this probability")
-    flags.add_argument("--seed", type=optional(Path), help="audio to continue, any length, any rate")
+    flags.add_argument(
+        "--seed", type=optional(Path), help="audio to continue, any length, any rate; a folder: a random place in it"
+    )
     flags.add_argument("--seed_offset", default="0", help="where in the seed to start: samples, or 1.5s")
     flags.add_argument("--include_seed", default=False, help="keep the seed in the output (default: False)", **flag)
+    flags.add_argument(
+        "--prime",
+        help="seconds of the seed (default: all); random or floor, random:0.5: noise instead of a seed",
+    )
+    flags.add_argument("--controls", type=optional(Path), help="CSV of parameters over time")
+    flags.add_argument(
+        "--control", nargs="+", default=[], metavar="NAME=VALUE", help="a value 64, a ramp 64:76, or points 0:64,1.5:76"
+    )
+    flags.add_argument("--external_array", type=optional(Path), help="parameters as .npy [batch, length, features]")
+    flags.add_argument("--external_sr", type=optional(float), help="rate of the array in Hz")
+    flags.add_argument(
+        "--override", nargs="+", default=[], metavar="NAME=FILE", help="a CSV in place of what a tier generates"
+    )
+    flags.add_argument("--tier_temperature", nargs="+", default=[], metavar="TIER=T", help="temperature of a tier")
+    flags.add_argument("--tier_seed", nargs="+", default=[], metavar="TIER=N", help="random seed of a tier")
+    flags.add_argument(
+        "--extrapolate", default=False, help="let parameters leave the trained range (default: False)", **flag
+    )
     flags.add_argument("--random_seed", type=int, help="same seed, same sound (default: fresh, and printed)")
     flags.add_argument("--spectrogram", default=False, help="also write a PNG (default: False)", **flag)
     for name, why in NOT_YET.items():
@@ -80,32 +93,52 @@ def _generate(arguments: Any) -> None:
     resolve_training({"seed": seed_path, "seed_offset": offset}, {}, "")  # refuses no offset, and one without a seed
     document = None if arguments.config_file is None else read_document(arguments.config_file)
 
+    from tierwave.asking import Asked, request_of
     from tierwave.generation import Request, one_thread_per_call, sequence_paths, write_sounds
-    from tierwave.sessions import load_trained, seed_audio
 
     random_seed = secrets.randbelow(2**31) if arguments.random_seed is None else arguments.random_seed
-    shape = {
-        "sequences": arguments.num_seqs,
-        "seconds": arguments.dur,
-        "temperature": arguments.temperature,
-        "top_k": arguments.top_k,
-        "top_p": arguments.top_p,
-        "random_seed": random_seed,
-    }
-    Request(**shape)  # refuses wrong values before a model is loaded
+    plain = Request(
+        sequences=arguments.num_seqs,
+        seconds=arguments.dur,
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        random_seed=random_seed,
+    )  # refuses wrong values before a model is loaded
+    asked = Asked(
+        seed=arguments.seed,
+        seed_offset=offset,
+        prime=arguments.prime,
+        controls=arguments.controls,
+        control=arguments.control,
+        external_array=arguments.external_array,
+        external_rate=arguments.external_sr,
+        override=arguments.override,
+        tier_temperature=arguments.tier_temperature,
+        tier_seed=arguments.tier_seed,
+        extrapolate=arguments.extrapolate,
+    )
     import_tensorflow(debug=arguments.debug)
     one_thread_per_call()
     from tierwave.callbacks import heard
+    from tierwave.trained import load_trained
 
     trained = load_trained(arguments.checkpoint_path, best=arguments.best, config_document=document)
-    seed = seed_audio(arguments.seed, offset, trained.sample_rate, trained.config.normalize, trained.gain)
-    request = Request(**shape, seed_audio=seed)
+    trained, request, remarks = request_of(trained, plain, asked)
+    for remark in remarks:
+        print(remark)
     paths = sequence_paths(
         arguments.output_path, request, epoch=trained.entry.epoch if arguments.num_seqs > 1 else None
     )
     print(f"Generating {arguments.dur:g} s x {arguments.num_seqs} from {trained.run.folder / trained.entry.name}")
     print(f"Random seed: {random_seed}")
-    stream = trained.family.stream(trained.models, trained.config, request, sample_rate=trained.sample_rate)
+    with sentences(print):
+        stream = trained.stream(request)
+    if not stream.makes_audio:
+        for voice, path in enumerate(paths):
+            for written in _write_curves(stream, path, request, voice):
+                print(f"Wrote {written}")
+        return
     on_terminal = sys.stdout.isatty()
 
     def progress(done: float, speed: float) -> None:
@@ -119,18 +152,37 @@ def _generate(arguments: Any) -> None:
         paths,
         arguments.dur,
         sample_rate=arguments.sample_rate,
-        before=seed if arguments.include_seed else None,
+        before=request.seed_audio if arguments.include_seed else None,
         progress=progress,
     )
     if on_terminal:
         print()
-    for path, temperature in zip(paths, request.temperatures, strict=True):
-        _describe(path, temperature, request, trained, arguments)
-        print(f"Wrote {path}{heard(path)}")
+    for voice, (path, temperature) in enumerate(zip(paths, request.temperatures, strict=True)):
+        curves = _write_curves(stream, path, request, voice)
+        _describe(path, temperature, request, trained, arguments, stream, voice)
+        print(f"Wrote {path}{heard(path)}" + "".join(f", {curve.name}" for curve in curves))
     print(f"{speed:.2f} x real time per sequence, {speed * len(paths):.2f} x for all together")
 
 
-def _describe(path: Path, temperature: float, request: Any, trained: Any, arguments: Any) -> None:
+def _write_curves(stream: Any, path: Path, request: Any, voice: int) -> list[Path]:
+    """CSVs beside a wav: what steered it, and what each tier generated."""
+    from tierwave.gestures import write_gestures
+    from tierwave.paramfiles import ParamFile, document_of, write_param_file
+
+    written = []
+    steered = stream.record(voice)
+    if steered:
+        written.append(path.with_name(f"{path.stem}_controls.csv"))
+        write_gestures(written[-1], steered, stream.sample_rate)
+    for tier, curves in stream.curves(request.seconds, voice).items():
+        written.append(path.with_name(f"{path.stem}_{tier}.csv"))
+        write_param_file(written[-1], ParamFile(written[-1], document_of(curves)))
+    return written
+
+
+def _describe(
+    path: Path, temperature: float, request: Any, trained: Any, arguments: Any, stream: Any, voice: int
+) -> None:
     """The JSON beside a wav, and its picture."""
     from tierwave.runs import write_text
 
@@ -146,14 +198,24 @@ def _describe(path: Path, temperature: float, request: Any, trained: Any, argume
         "random_seed": request.random_seed,
         "seed": None if arguments.seed is None else str(arguments.seed),
         "seed_offset": arguments.seed_offset,
+        "prime": arguments.prime,
+        "control": arguments.control,
+        "controls": None if arguments.controls is None else str(arguments.controls),
+        "override": arguments.override,
+        "tier_temperature": dict(request.tier_temperature),
+        "tier_seed": dict(request.tier_seed),
     }
     write_text(path.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
     if arguments.spectrogram:
         from tierwave.audio import load
-        from tierwave.pictures import sound_picture
+        from tierwave.pictures import controls_picture
 
         sound, rate = load(path)
-        sound_picture(path.with_suffix(".png"), sound, rate, title=f"{path.stem} (temperature {temperature:g})")
+        curves = {name: track for name, track in stream.record(voice).items() if name in trained.schema.names}
+        for made in stream.curves(request.seconds, voice).values():
+            curves |= {name: track for name, track in made.items() if name not in curves}
+        title = f"{path.stem} (temperature {temperature:g})"
+        controls_picture(path.with_suffix(".png"), sound, rate, curves, trained.schema, title)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,7 @@ from tierwave.config import TrainingOptions, read_document
 from tierwave.errors import UsageError
 
 DEFAULT_CONFIG = Path(__file__).with_name("default.config.json")
-NOT_YET = {
-    "param_dir": "parameters steer the models of the conditioning family",
-    "params": "parameters steer the models of the conditioning family",
-    "stage": "only cascades and MelNet have several stages",
-    "cluster": "training on a cluster",
-    "num_workers": "training on a cluster",
-}
+NOT_YET = {"cluster": "training on a cluster", "num_workers": "training on a cluster"}
 
 
 def parser() -> FlagParser:
@@ -55,6 +49,11 @@ def parser() -> FlagParser:
     )
     flags.add_argument("--resume_from", type=optional(Path), help="go on from this checkpoint")
     flags.add_argument("--init_from", type=optional(Path), help="start from another run's weights")
+    flags.add_argument(
+        "--param_dir", type=optional(Path), help="folder of the recordings' parameters (default: beside them)"
+    )
+    flags.add_argument("--params", type=optional(Path), help="one manifest of parameters, CSV with a column filename")
+    flags.add_argument("--stage", nargs="+", metavar="NAME", help="train only these stages (default: all, in order)")
     for name, why in NOT_YET.items():
         flags.add_argument(f"--{name}", help=f"not yet: {why}")
     flags.add_argument("--debug", default=False, help="show tracebacks (default: False)", **flag)
@@ -106,6 +105,9 @@ def _train(arguments: Any) -> int:
         resume_from=arguments.resume_from,
         init_from=arguments.init_from,
         rewrite=on_terminal if arguments.verbose is None else not arguments.verbose,
+        stages=arguments.stage,
+        param_dir=arguments.param_dir,
+        params=arguments.params,
     )
     outcome = train(session, _default_document, say_line, lambda: import_tensorflow(debug=arguments.debug))
     return 0 if outcome.signal is None else 128 + outcome.signal

@@ -7,7 +7,7 @@ is built.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFIGS",
     "FOREIGN_OPTIONS",
-    "WEIGHTLESS_KEYS",
+    "architecture",
     "build",
     "clipping",
     "dataset",
@@ -46,17 +46,19 @@ __all__ = [
     "stages",
     "steerable",
     "stream",
+    "take_weights",
     "training_inputs",
     "training_of",
     "warnings",
+    "window_samples",
+    "with_training",
 ]
 
 CONFIGS = {"conditioning": Config, "cascade": Cascade}
 FOREIGN_OPTIONS: dict[str, str] = {}
-# Keys that may differ from those of the run whose weights are taken over; what is conditioned on is matched by name.
-WEIGHTLESS_KEYS = (
-    "conditioned_on", "controls", "rate", "seq_len", "loss", "scale_floor", "dropout", "exposure", "gradient_clip",
-    "normalize", "q_type",
+# What decides the shapes of a stage's weights; columns of what it is conditioned on are matched by name.
+_ARCHITECTURE = (
+    "generates", "hidden_size", "num_layers", "net", "cell", "audio_input", "emb_size", "q_levels", "mixtures",
 )  # fmt: skip
 
 
@@ -72,6 +74,43 @@ def _stage(config: Config | Cascade, stage: str) -> Stage:
 def training_of(config: Config | Cascade, stage: str) -> dict[str, Any]:
     """The training options of one stage that differ from those of all."""
     return dict(config.tiers[stages(config).index(stage)].training) if isinstance(config, Cascade) else {}
+
+
+def with_training(
+    config: Config | Cascade, options: TrainingOptions, by_stage: Mapping[str, TrainingOptions]
+) -> Config | Cascade:
+    """The config as it was trained: the options of all, and in a cascade what differs for a tier."""
+    training = options.model_dump(mode="json")
+    if not isinstance(config, Cascade):
+        return config.model_copy(update={"training": training})
+    tiers = []
+    for tier in config.tiers:
+        own = by_stage[tier.name].model_dump(mode="json")
+        differing = {key: value for key, value in own.items() if value != training.get(key)}
+        tiers.append(tier.model_copy(update={"training": differing}))
+    return config.model_copy(update={"training": training, "tiers": tiers})
+
+
+def window_samples(config: Config | Cascade) -> int:
+    """Samples of a training window of the last stage."""
+    return config.tiers[-1].seq_len
+
+
+def architecture(config: Config | Cascade, stage: str) -> dict[str, Any]:
+    """The keys that must agree for weights to be taken over."""
+    tier = _stage(config, stage)
+    return {key: getattr(tier, key) for key in _ARCHITECTURE}
+
+
+def take_weights(source: ConditionalTier, target: ConditionalTier, source_schema: Schema, schema: Schema) -> None:
+    """Start `target` from the weights of `source`, which may be conditioned on fewer parameters, or more.
+
+    A parameter that only the target has starts without any effect. One whose range differs is mapped, so that the same
+    raw value does the same as before.
+    """
+    from conditioning.model import transplant
+
+    transplant(source, target, source_schema, schema)
 
 
 def sample_rate(config: Config | Cascade) -> int | None:
@@ -183,17 +222,10 @@ def training_inputs(options: TrainingOptions, steps: int) -> Callable[[tf.Tensor
     return told
 
 
-def generate(
-    models: Sequence[ConditionalTier],
-    config: Config | Cascade,
-    request: Request,
-    *,
-    sample_rate: int,
-    schema: Schema | None = None,
-) -> np.ndarray:
-    """Float32 `[sequences, samples]`, exactly round(seconds * sample_rate) samples each."""
-    made = stream(models, config, request, sample_rate=sample_rate, schema=schema)
-    return made.render(request.samples(sample_rate))
+def generate(models: Sequence[ConditionalTier], config: Config | Cascade, request: Request, **about: Any) -> np.ndarray:
+    """Float32 `[sequences, samples]`, exactly round(seconds * sample_rate) samples each; arguments as of `stream`."""
+    made = stream(models, config, request, **about)
+    return made.render(request.samples(made.sample_rate))
 
 
 def stream(
@@ -203,8 +235,9 @@ def stream(
     *,
     sample_rate: int,
     schema: Schema | None = None,
+    stage: str | None = None,
 ) -> TierStream:
-    """The sound, or the curves, as they are made; models: one per tier."""
+    """The sound, or the curves, as they are made. models: one per tier; stage: of this one tier only."""
     from conditioning.cascade import TierStream
 
-    return TierStream(models, config, request, sample_rate=sample_rate, schema=schema or Schema())
+    return TierStream(models, config, request, sample_rate=sample_rate, schema=schema or Schema(), only=stage)

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from conditioning.config import Cascade, Config, Stage, steerable
+from conditioning.config import Cascade, Config, Stage
 from tierwave.controls import Controls, Parameter, Schema, Track, resample_track
 from tierwave.errors import UsageError
 from tierwave.generation import Pace, Request
-from tierwave.gestures import Gestures
+from tierwave.gestures import Gestures, Settings
 
 if TYPE_CHECKING:
     from conditioning.model import ConditionalTier
@@ -33,7 +33,8 @@ _EARLIER = 4  # frames of a tier that are kept before those a tier below asks fo
 class TierStream:
     """Sound, or parameters, of a stage or a cascade as they are made: `render`, `set`, `record`, `curves`.
 
-    A name that a tier generates and that `request.controls` draws is taken from there instead.
+    A name that a tier generates and that `request.controls` draws is taken from there instead. models: one per tier;
+    only: the one tier to take, conditioned on what is drawn.
     """
 
     def __init__(
@@ -44,13 +45,15 @@ class TierStream:
         *,
         sample_rate: int,
         schema: Schema,
+        only: str | None = None,
     ):
+        tiers = [tier for tier in config.tiers if only in (None, tier.name)]
         drawn = {name for controls in request.controls for name in controls}
-        made = {name for tier in config.tiers for name in tier.generates}
-        used = {name for tier in config.tiers for name in tier.conditioned_on}
-        self.config, self.request, self.sample_rate, self.schema = config, request, sample_rate, schema
+        made = {name for tier in tiers for name in tier.generates}
+        used = {name for tier in tiers for name in tier.conditioned_on}
+        self.request, self.sample_rate, self.schema, self.tier_count = request, sample_rate, schema, len(tiers)
         self.voices = request.sequences
-        names = [name for name in schema.names if name in steerable(config) or (name in drawn & made & used)]
+        names = [name for name in schema.names if name in used and (name not in made or name in drawn)]
         self.gestures = Gestures(
             schema.select(names),
             self.voices,
@@ -61,26 +64,12 @@ class TierStream:
             averaged=request.averaged,
         )
         self.pace = Pace(sample_rate)
-        pairs = zip(config.tiers, models, strict=True)
+        self.makes_audio = tiers[-1].makes_audio
+        pairs = zip(tiers, models, strict=True)
         self._tiers = [_Tier(self, index, tier, model) for index, (tier, model) in enumerate(pairs)]
         self._maker = {name: tier for tier in self._tiers for name in tier.stage.generates if name not in names}
         for tier in self._tiers:
             tier.prime()
-
-    @property
-    def makes_audio(self) -> bool:
-        """Whether there is anything to `render`."""
-        return self._tiers[-1].stage.makes_audio
-
-    @property
-    def speed(self) -> float:
-        """Seconds of sound per second of work, so far."""
-        return self.pace.speed
-
-    @property
-    def late_blocks(self) -> int:
-        """Blocks that took longer to make than they last."""
-        return self.pace.late_blocks
 
     def set(self, *, voice: int | None = None, **values: float | str) -> None:
         """Parameters in raw units, temperature and top_k (0: off), from the next knot on (see `Gestures`)."""
@@ -136,7 +125,7 @@ class _Tier:
         self.made = 0
         seed = request.tier_seed.get(self.name)
         if seed is None:  # every tier draws numbers of its own; the last one those of a single tier
-            last = len(stream.config.tiers) - 1
+            last = stream.tier_count - 1
             seed = request.random_seed if index == last else request.random_seed * 1_000_003 + index + 1
         self.voice_set = TierVoices(model, stream.voices, seed, top_p=request.top_p)
         given = request.tier_temperature.get(self.name)
@@ -186,8 +175,6 @@ class _Tier:
 
     def make(self, steps: int) -> np.ndarray:
         """The next steps: codes `[voices, steps]` or normalised parameters `[voices, steps, features]`."""
-        from conditioning.sampler import Settings
-
         stream, first = self.stream, self.made
         controls = stream.controls_at(self, first - 1, steps)  # step k follows from what holds at step k - 1
         if first == 0 and self._first_controls is not None:

@@ -192,8 +192,8 @@ class Cascade(StrictModel):
                 faster = before[name].rate if name in before else None
                 if faster is not None and tier.rate is not None and faster > tier.rate:
                     raise ValueError(
-                        f"tier {tier.name} at {tier.rate:g} Hz is conditioned on {name} at {faster:g} Hz; a cascade goes "
-                        "from slow tiers to faster ones, so lower the one rate or raise the other"
+                        f"tier {tier.name} at {tier.rate:g} Hz is conditioned on {name} at {faster:g} Hz; a cascade "
+                        "goes from slow tiers to faster ones, so lower the one rate or raise the other"
                     )
             before.update({name: tier for name in tier.generates})
         used = {name for tier in self.tiers for name in tier.conditioned_on}
@@ -216,7 +216,9 @@ def parameters(config: Config | Cascade) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def steerable(config: Config | Cascade) -> list[str]:
-    """The parameters that come from the user, since no tier generates them."""
-    made = {name for tier in config.tiers for name in tier.generates}
-    return list(dict.fromkeys(name for tier in config.tiers for name in tier.conditioned_on if name not in made))
+def steerable(config: Config | Cascade, stage: str | None = None) -> list[str]:
+    """The parameters that come from the user, since no tier generates them; stage: what this one tier, by itself, is
+    conditioned on."""
+    tiers = [tier for tier in config.tiers if stage in (None, tier.name)]
+    made = {name for tier in tiers for name in tier.generates}
+    return list(dict.fromkeys(name for tier in tiers for name in tier.conditioned_on if name not in made))

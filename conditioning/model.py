@@ -13,9 +13,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from conditioning.config import Stage
+from tierwave.controls import Schema
 from tierwave.distributions import (
     categorical_nats,
     draw_categorical,
@@ -24,6 +26,7 @@ from tierwave.distributions import (
     gaussian_nats,
     mixture_nats,
 )
+from tierwave.errors import UsageError
 from tierwave.quantize import Quantizer
 from tierwave.recurrent import (
     Linear,
@@ -35,6 +38,7 @@ from tierwave.recurrent import (
     matmul,
     reset_lanes,
 )
+from tierwave.steering import transplanted
 from tierwave.training import Outcome
 
 TierState = tuple[StackState, ...]  # the shared stack first, if there is one, then the others
@@ -69,6 +73,8 @@ class ConditionalTier(keras.Model):
         self.features = len(stage.generates)
         self.quantizer = Quantizer(stage.q_type, stage.q_levels)
         self.unit = "bits" if stage.makes_audio else "nats" if stage.loss_name != "sampled_mse" else "squared error"
+        self.has_accuracy = stage.makes_audio
+        self.steps_are = "samples" if stage.makes_audio else f"steps at {stage.rate:g} Hz"
         hidden = stage.hidden_size
         self.embedding = None
         self.value_width = self._value_width()
@@ -371,3 +377,25 @@ class _Embedding(NormalisableLayer):
             name="table", shape=(levels, width), initializer=keras.initializers.RandomUniform(-0.5, 0.5)
         )
         self.built = True
+
+
+def transplant(source: ConditionalTier, target: ConditionalTier, source_schema: Schema, schema: Schema) -> None:
+    """Copy all weights; those of the first map by the names of the parameters (see `conditioning.take_weights`)."""
+    for theirs, ours in zip(source.variables, target.variables, strict=True):
+        if theirs.shape == ours.shape and theirs is not source.first.kernel:
+            ours.assign(theirs)
+    width = source.value_width
+    if source.stage.net == "wide" and source.first.kernel.shape != target.first.kernel.shape:
+        raise UsageError('the net "wide" is as wide as its inputs: weights go only to the same number of parameters')
+    steering = transplanted(
+        keras.ops.convert_to_numpy(source.first.kernel)[width:],
+        keras.ops.convert_to_numpy(source.first.bias),
+        source.stage.conditioned_on,
+        target.stage.conditioned_on,
+        source_schema,
+        schema,
+    )
+    values = keras.ops.convert_to_numpy(source.first.kernel)[:width]
+    target.first.kernel.assign(np.concatenate([values, steering[0]]))
+    if target.first.bias is not None:
+        target.first.bias.assign(steering[1])

@@ -20,6 +20,7 @@ import tensorflow as tf
 from conditioning.model import ConditionalTier, TierState, TierWeights
 from tierwave.distributions import counter_uniform, stream_seeds
 from tierwave.generation import group_sizes, usable_cores
+from tierwave.gestures import Settings
 
 CAPACITIES = (256, 4096)  # steps of one compiled call: live blocks, and long stretches
 
@@ -31,15 +32,6 @@ class Carry(NamedTuple):
     values: tf.Tensor
     state: TierState
     position: tf.Tensor
-
-
-class Settings(NamedTuple):
-    """What steers a stretch, each for `[streams, steps]`: parameters float32 (with a last axis), temperature float32,
-    top_k int32 (0: off)."""
-
-    controls: np.ndarray
-    temperature: np.ndarray
-    top_k: np.ndarray
 
 
 class TierSampler:
@@ -78,14 +70,9 @@ class TierSampler:
     def run(
         self, weights: TierWeights, carry: Carry, steps: int, settings: Settings, seeds: np.ndarray
     ) -> tuple[np.ndarray, Carry]:
-        """The next `steps` values (at most the largest of `CAPACITIES`): `[streams, steps]` or with features."""
-        capacity = next(size for size in CAPACITIES if size >= steps)
-
-        def padded(array: np.ndarray) -> tf.Tensor:
-            width = [(0, 0), (0, capacity - steps), *[(0, 0)] * (array.ndim - 2)]
-            return tf.constant(np.pad(array, width))
-
-        values, carry = self._stretch(weights, carry, tf.constant(steps), *map(padded, settings), tf.constant(seeds))
+        """The next `steps` values, `[streams, steps]` or with features; settings are padded to a capacity."""
+        steered = [tf.constant(part) for part in settings]
+        values, carry = self._stretch(weights, carry, tf.constant(steps), *steered, tf.constant(seeds))
         return values.numpy()[:, :steps], carry
 
     def stretch(
@@ -162,12 +149,14 @@ class TierVoices:
         steps = settings.temperature.shape[1]
         sampler = sampler_of(self.model, bool(settings.top_k.any()), self.top_p)
 
+        capacity = next((size for size in CAPACITIES if size >= steps), CAPACITIES[-1])
+
         def group(index: int) -> np.ndarray:
-            first, last = self._bounds[index], self._bounds[index + 1]
+            first, last = int(self._bounds[index]), int(self._bounds[index + 1])
             pieces = []
-            for start in range(0, steps, CAPACITIES[-1]):
-                stop = min(start + CAPACITIES[-1], steps)
-                part = Settings(*(array[first:last, start:stop] for array in settings))
+            for start in range(0, steps, capacity):
+                stop = min(start + capacity, steps)
+                part = settings.part(first, last, start, stop, capacity)
                 values, self._carries[index] = sampler.run(
                     self._weights, self._carries[index], stop - start, part, self._seeds[index]
                 )

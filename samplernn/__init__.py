@@ -1,41 +1,53 @@
 """SampleRNN (Mehri et al. 2017, PRiSM 2020): raw audio, sample by sample, in tiers of falling frame size.
 
-What every family exports: `Config`, `stages`, `encoder`, `dataset`, `build`, `clipping`, `prefers_xla`, `generate`,
-`stream`. TensorFlow is imported only when a model is built.
+What every family exports: see CONTRIBUTING.md. TensorFlow is imported only when a model is built.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from samplernn.config import Config, GlobalNormClip, ValueClip
+from samplernn.config import Config
+from tierwave.config import TrainingOptions
+from tierwave.config import clipping as _clipping
+from tierwave.controls import Schema
 from tierwave.corpus import Corpus
-from tierwave.dataset import Codes, LaneWindows
+from tierwave.dataset import Codes, LaneWindows, Source
 from tierwave.generation import Request
 from tierwave.quantize import Quantizer
 from tierwave.splits import Span
+from tierwave.steering import Steering
 
 if TYPE_CHECKING:
     from samplernn.model import SampleRNN
     from samplernn.sampler import SampleStream
 
 __all__ = [
+    "CONFIGS",
     "FOREIGN_OPTIONS",
-    "WEIGHTLESS_KEYS",
     "Config",
+    "architecture",
     "build",
     "clipping",
     "dataset",
     "encoder",
     "generate",
     "overlap",
+    "parameters",
     "prefers_xla",
+    "sample_rate",
     "stages",
+    "steerable",
     "stream",
+    "take_weights",
+    "training_inputs",
+    "training_of",
     "warnings",
+    "window_samples",
+    "with_training",
 ]
 
 
@@ -48,12 +60,64 @@ FOREIGN_OPTIONS = {
 
 
 # Keys that may differ from those of the run whose weights are taken over.
-WEIGHTLESS_KEYS = ("seq_len", "rnn_dropout", "gradient_clip", "normalize", "logit_cap", "q_type")
+_WEIGHTLESS = (
+    "seq_len", "rnn_dropout", "gradient_clip", "normalize", "logit_cap", "q_type", "conditioned_on", "controls",
+    "training",
+)  # fmt: skip
+
+CONFIGS = {"samplernn": Config}
 
 
 def stages(config: Config) -> list[str]:
     """The models to train, in order: one."""
     return ["samplernn"]
+
+
+def training_of(config: Config, stage: str) -> dict[str, Any]:
+    """The training options of one stage that differ from those of all: none."""
+    return {}
+
+
+def with_training(config: Config, options: TrainingOptions, by_stage: Mapping[str, TrainingOptions]) -> Config:
+    """The config as it was trained."""
+    return config.model_copy(update={"training": options.model_dump(mode="json")})
+
+
+def training_inputs(options: TrainingOptions, steps: int) -> Callable[[Any], dict[str, Any]]:
+    """What `SampleRNN.outcome` is told in training besides: nothing."""
+    return lambda step: {}
+
+
+def parameters(config: Config) -> list[str]:
+    """Every parameter that training needs of the corpus."""
+    return list(config.conditioned_on)
+
+
+def steerable(config: Config, stage: str | None = None) -> list[str]:
+    """The parameters that come from the user."""
+    return list(config.conditioned_on)
+
+
+def sample_rate(config: Config) -> int | None:
+    """The sample rate that the config asks for: the corpus's."""
+    return None
+
+
+def window_samples(config: Config) -> int:
+    """Samples of a training window."""
+    return config.seq_len
+
+
+def architecture(config: Config, stage: str) -> dict[str, Any]:
+    """The keys that must agree for weights to be taken over."""
+    return {key: value for key, value in config.model_dump(mode="json").items() if key not in _WEIGHTLESS}
+
+
+def take_weights(source: SampleRNN, target: SampleRNN, source_schema: Schema, schema: Schema) -> None:
+    """Start `target` from the weights of `source`; parameters are matched by name (see `steering.transplanted`)."""
+    from samplernn.model import transplant
+
+    transplant(source, target, source_schema, schema)
 
 
 def warnings(config: Config) -> list[str]:
@@ -74,18 +138,20 @@ def overlap(config: Config) -> int:
 
 
 def dataset(
-    corpus: Corpus, spans: Sequence[Span], config: Config, stage: str, *, lanes: int, **options: Any
+    corpus: Corpus,
+    spans: Sequence[Span],
+    config: Config,
+    stage: str,
+    *,
+    lanes: int,
+    steering: Steering | None = None,
+    **options: Any,
 ) -> LaneWindows:
     """Windows over `spans` of a corpus; options as of `LaneWindows` (seed, shuffled, whole_spans, multiple_of)."""
-    return LaneWindows(
-        corpus,
-        spans,
-        window=config.seq_len,
-        overlap=config.top_frame,
-        lanes=lanes,
-        silence=encoder(config).silence,
-        **options,
-    )
+    sources: dict[str, Source] = {"inputs": Codes(corpus, encoder(config).silence)}
+    if steering is not None and config.conditioned_on:
+        sources["controls"] = steering.source(config.conditioned_on, corpus.sample_rate)
+    return LaneWindows(sources, spans, window=config.seq_len, overlap=config.top_frame, lanes=lanes, **options)
 
 
 def build(
@@ -97,13 +163,9 @@ def build(
     return SampleRNN(config, compute_dtype=compute_dtype, fused=fused)
 
 
-def clipping(config: Config) -> dict[str, float | None]:
+def clipping(config: Config, stage: str | None = None) -> dict[str, float | None]:
     """The config's gradient_clip as `Learner` takes it."""
-    clip = config.gradient_clip
-    return {
-        "clip_norm": clip.global_norm if isinstance(clip, GlobalNormClip) else None,
-        "clip_value": clip.value if isinstance(clip, ValueClip) else None,
-    }
+    return _clipping(config.gradient_clip)
 
 
 def prefers_xla(config: Config, on_gpu: bool) -> bool:
@@ -112,13 +174,22 @@ def prefers_xla(config: Config, on_gpu: bool) -> bool:
     return not on_gpu
 
 
-def generate(models: Sequence[SampleRNN], config: Config, request: Request, *, sample_rate: int) -> np.ndarray:
-    """Float32 `[sequences, samples]`, exactly round(seconds * sample_rate) samples each."""
-    return stream(models, config, request, sample_rate=sample_rate).render(request.samples(sample_rate))
+def generate(models: Sequence[SampleRNN], config: Config, request: Request, **about: Any) -> np.ndarray:
+    """Float32 `[sequences, samples]`, exactly round(seconds * sample_rate) samples each; arguments as of `stream`."""
+    made = stream(models, config, request, **about)
+    return made.render(request.samples(made.sample_rate))
 
 
-def stream(models: Sequence[SampleRNN], config: Config, request: Request, *, sample_rate: int) -> SampleStream:
-    """An object with `set(name=value)` and `render(n)`: the sound as it is made."""
+def stream(
+    models: Sequence[SampleRNN],
+    config: Config,
+    request: Request,
+    *,
+    sample_rate: int,
+    schema: Schema | None = None,
+    stage: str | None = None,
+) -> SampleStream:
+    """The sound as it is made, an object with `set(name=value)` and `render(n)`."""
     from samplernn.sampler import SampleStream
 
-    return SampleStream(models[0], sample_rate, request)
+    return SampleStream(models[0], sample_rate, request, schema or Schema())

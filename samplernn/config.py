@@ -36,6 +36,10 @@ class Config(StrictModel):
     convention: Literal["prism", "paper"] = "prism"
     gradient_clip: GlobalNormClip | ValueClip | None = GlobalNormClip()
     normalize: Literal["none", "corpus", "file"] = "none"
+    conditioned_on: list[str] = Field(default_factory=list, description="names of parameters that steer the sound")
+    controls: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="by parameter: lo, hi, scale, interp, outside, units"
+    )
     logit_cap: PositiveFloat | None = Field(None, description="logits become cap * tanh(logits / cap)")
     training: dict[str, Any] = Field(default_factory=dict, description="any flag of train.py")
 
@@ -59,6 +63,11 @@ class Config(StrictModel):
             )
         if self.rnn_type == "lstm" and self.gru_reset == "before":
             raise ValueError('gru_reset "before" has no meaning for rnn_type "lstm"; leave gru_reset out')
+        if len(set(self.conditioned_on)) < len(self.conditioned_on):
+            raise ValueError(f"conditioned_on {self.conditioned_on} names a parameter twice; keep it once")
+        unknown = [name for name in self.controls if name not in self.conditioned_on]
+        if unknown:
+            raise ValueError(f"controls names {unknown[0]}, which is not in conditioned_on")
         return self
 
     @property

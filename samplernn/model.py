@@ -20,10 +20,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from samplernn.config import Config
+from tierwave.controls import Schema
 from tierwave.distributions import categorical_nats
+from tierwave.errors import UsageError
 from tierwave.quantize import Quantizer
 from tierwave.recurrent import (
     Linear,
@@ -36,6 +39,7 @@ from tierwave.recurrent import (
     matmul,
     reset_lanes,
 )
+from tierwave.steering import transplanted
 from tierwave.training import Outcome
 
 ModelState = tuple[StackState, ...]  # one stack state per recurrent tier, top tier first
@@ -45,12 +49,14 @@ class FrameWeights(NamedTuple):
     """Effective weights of a frame tier.
 
     upsample: kernels `[dim, ...]` side by side, together `[dim, ratio * dim]`; their bias `[ratio * dim]` or None.
+    steer: what parameters add to the frames, or None.
     """
 
     project: tuple[tf.Tensor, tf.Tensor | None] | None
     stack: StackWeights
     upsample: tuple[tf.Tensor, ...]
     upsample_bias: tf.Tensor | None
+    steer: tuple[tf.Tensor, tf.Tensor | None] | None = None
 
 
 class SampleWeights(NamedTuple):
@@ -58,7 +64,7 @@ class SampleWeights(NamedTuple):
 
     table `[frame, levels, dim]`: what each of the last `frame` samples adds, oldest first. Folded: `table` and the
     lowest frame tier's upsampling already went through the first hidden map, so only its bias remains; not folded:
-    `hidden[0]` is still to be applied.
+    `hidden[0]` is still to be applied. steer: what parameters add, folded as the table is, or None.
     """
 
     table: tf.Tensor
@@ -66,6 +72,7 @@ class SampleWeights(NamedTuple):
     hidden: tuple[tuple[tf.Tensor, tf.Tensor | None], ...]
     logits: tuple[tf.Tensor, tf.Tensor | None]
     folded_bias: tf.Tensor | None
+    steer: tuple[tf.Tensor, tf.Tensor | None] | None = None
 
 
 class ModelWeights(NamedTuple):
@@ -113,6 +120,14 @@ def _make_stack(config: Config, inputs: int, compute_dtype: str, fused: bool) ->
     )
 
 
+def _make_steer(config: Config, outputs: int) -> Linear | None:
+    """What maps parameters to what they add to a tier."""
+    if not config.conditioned_on:
+        return None
+    parameters = len(config.conditioned_on)
+    return Linear(parameters, outputs, initializer=_linear_initializer(config, parameters), name="steer")
+
+
 class FrameTier(NormalisableLayer):
     """An RNN over frames of `frame_size` samples whose output conditions the `ratio` steps of the tier below."""
 
@@ -129,7 +144,9 @@ class FrameTier(NormalisableLayer):
                 initializer=_linear_initializer(config, frame_size),
                 name="project",
             )
-        self.stack = _make_stack(config, config.dim if self.project else frame_size, compute_dtype, fused)
+        inputs = config.dim if self.project else frame_size
+        self.stack = _make_stack(config, inputs, compute_dtype, fused)
+        self.steer = _make_steer(config, inputs)
         # PRiSM's transposed convolution is `ratio` separate linear maps side by side, drawn with its own fans.
         initializer = (
             _linear_initializer(config, config.dim)
@@ -149,12 +166,24 @@ class FrameTier(NormalisableLayer):
             self.stack.weights_in_effect(),
             (self.effective("upsample"),),
             None if self.upsample_bias is None else tf.convert_to_tensor(self.upsample_bias),
+            None if self.steer is None else self.steer.weights_in_effect(),
         )
 
-    def combined(self, frames: tf.Tensor, condition: tf.Tensor | None, weights: FrameWeights) -> tf.Tensor:
-        """What the RNN sees: scaled frames `[..., frame_size]`, projected, plus the tier above `[..., dim]`."""
+    def combined(
+        self, frames: tf.Tensor, condition: tf.Tensor | None, weights: FrameWeights, steered: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """What the RNN sees: scaled frames `[..., frame_size]`, projected, plus the tier above `[..., dim]`, plus what
+        parameters add."""
         fed = frames if weights.project is None else linear(frames, weights.project, self.product_dtype)
-        return fed if condition is None else fed + condition
+        for part in (condition, steered):
+            fed = fed if part is None else fed + part
+        return fed
+
+    def steered(self, controls: tf.Tensor | None, weights: FrameWeights) -> tf.Tensor | None:
+        """What parameters `[..., parameters]` add, those at the first sample that a frame conditions."""
+        if controls is None or weights.steer is None:
+            return None
+        return linear(controls, weights.steer, self.product_dtype)
 
     def spread(self, outputs: tf.Tensor, weights: FrameWeights) -> tf.Tensor:
         """RNN outputs `[..., dim]` -> conditioning of the steps below `[..., ratio, width]`."""
@@ -195,6 +224,7 @@ class SampleTier(NormalisableLayer):
             "window", (self.frame_size, width, config.dim), keras.initializers.RandomUniform(-limit, limit)
         )
         self.stack = None if config.frame_sizes else _make_stack(config, config.dim, compute_dtype, fused)
+        self.steer = _make_steer(config, config.dim)
         self.hidden = [
             Linear(
                 config.dim,
@@ -225,6 +255,7 @@ class SampleTier(NormalisableLayer):
             tuple(layer.weights_in_effect() for layer in self.hidden),
             self.to_logits.weights_in_effect(),
             None,
+            None if self.steer is None else self.steer.weights_in_effect(),
         )
 
 
@@ -273,6 +304,7 @@ class SampleRNN(keras.Model):
 
     def __init__(self, config: Config, *, compute_dtype: str = "float32", fused: bool = False):
         super().__init__(name="samplernn", dtype="float32")
+        self.unit, self.has_accuracy, self.steps_are = "bits", True, "samples"
         self.config = config
         self.quantizer = Quantizer(config.q_type, config.q_levels)
         self.product_dtype = compute_dtype
@@ -324,6 +356,11 @@ class SampleRNN(keras.Model):
             sample = sample._replace(
                 table=matmul(sample.table, kernel, dtype), hidden=sample.hidden[1:], folded_bias=bias
             )
+            if sample.steer is not None:
+                steer, steer_bias = sample.steer
+                if steer_bias is not None:
+                    steer_bias = matmul(steer_bias[None], kernel, dtype)[0]
+                sample = sample._replace(steer=(matmul(steer, kernel, dtype), steer_bias))
         return ModelWeights(tiers, sample)
 
     def scaled(self, codes: tf.Tensor) -> tf.Tensor:
@@ -336,15 +373,17 @@ class SampleRNN(keras.Model):
         state: ModelState,
         weights: ModelWeights | None = None,
         *,
+        controls: tf.Tensor | None = None,
         dropout_seed: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, ModelState]:
         """Teacher-forced logits of a window.
 
-        codes: int32 `[batch, overlap + time]`, the first `overlap` (= top frame) of them context. Returns logits
+        codes: int32 `[batch, overlap + time]`, the first `overlap` (= top frame) of them context; controls: float32
+        `[batch, time, parameters]` of the codes after it, if the network is steered. Returns logits
         `[batch, time, levels]` of the codes after the overlap, and the state after the window.
         """
         weights = self.weights_in_effect(folded=False) if weights is None else weights
-        features, state = self.features(codes, state, weights, dropout_seed=dropout_seed)
+        features, state = self.features(codes, state, weights, controls=controls, dropout_seed=dropout_seed)
         return self.perceptron(features, weights.sample), state
 
     def features(
@@ -353,6 +392,7 @@ class SampleRNN(keras.Model):
         state: ModelState,
         weights: ModelWeights,
         *,
+        controls: tf.Tensor | None = None,
         dropout_seed: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, ModelState]:
         """All that comes before the perceptron: `[batch, time, dim]` for the codes after the overlap, and the state."""
@@ -365,14 +405,20 @@ class SampleRNN(keras.Model):
             size = tier.frame_size
             frames = tf.reshape(scaled[:, overlap - size : overlap - size + time], [-1, time // size, size])
             seed = None if dropout_seed is None else tf.random.experimental.stateless_fold_in(dropout_seed, index)
+            steered = tier.steered(None if controls is None else controls[:, ::size], tier_weights)
             outputs, tier_state = tier.stack.sequence(
-                tier.combined(frames, condition, tier_weights), state[index], tier_weights.stack, dropout_seed=seed
+                tier.combined(frames, condition, tier_weights, steered),
+                state[index],
+                tier_weights.stack,
+                dropout_seed=seed,
             )
             spread = tier.spread(outputs, tier_weights)
             condition = tf.reshape(spread, [-1, time // size * tier.ratio, spread.shape[-1]])
             states.append(tier_state)
         start = overlap - frame
         features = looked_up(weights.sample.table, codes[:, start : start + frame + time - 1])
+        if controls is not None and weights.sample.steer is not None:
+            features = features + linear(controls, weights.sample.steer, self.product_dtype)
         stack, stack_weights = self.sample_tier.stack, weights.sample.stack
         if stack is None or stack_weights is None:
             return features + condition, tuple(states)
@@ -395,7 +441,8 @@ class SampleRNN(keras.Model):
         """Likelihood of a batch of windows, each lane going on from its state.
 
         batch: `inputs` int32 `[batch, overlap + time]`, `targets` int32 `[batch, time]`, `mask` float32 `[batch, time]`
-        (0 for padding), `reset` bool `[batch]` (true where a new recording starts). dropout_seed: given in training
+        (0 for padding), `reset` bool `[batch]` (true where a new recording starts), and for a steered network
+        `controls` float32 `[batch, overlap + time, parameters]`. dropout_seed: given in training
         only. Loss in nats.
         """
         codes, mask = batch["inputs"], batch["mask"]
@@ -404,9 +451,35 @@ class SampleRNN(keras.Model):
         samples = (lanes or 0) * mask.shape[1]
         # Folding costs frame * (levels + dim) rows of a dim x dim product and saves one row per sample.
         fold = samples > self.config.sample_frame * (self.config.q_levels + self.config.dim)
-        logits, state = self.logits(codes, state, self.weights_in_effect(folded=fold), dropout_seed=dropout_seed)
+        controls = batch["controls"][:, self.config.top_frame :] if self.config.conditioned_on else None
+        weights = self.weights_in_effect(folded=fold)
+        logits, state = self.logits(codes, state, weights, controls=controls, dropout_seed=dropout_seed)
         targets = batch["targets"]
         nats = categorical_nats(logits, targets) * mask
         guesses = tf.argmax(logits, axis=-1, output_type=tf.int32)
         correct = tf.cast(tf.equal(guesses, targets), tf.float32) * mask
         return Outcome(tf.reduce_sum(nats, axis=1), tf.reduce_sum(correct, axis=1), tf.reduce_sum(mask, axis=1), state)
+
+
+def transplant(source: SampleRNN, target: SampleRNN, source_schema: Schema, schema: Schema) -> None:
+    """Copy all weights; what maps parameters by their names. A tier that was not steered before starts as it was."""
+    pairs = zip([*source.tiers, source.sample_tier], [*target.tiers, target.sample_tier], strict=True)
+    for theirs, ours in pairs:
+        steers = {id(variable) for layer in (theirs, ours) if layer.steer for variable in layer.steer.variables}
+        weights = [[v for v in layer.variables if id(v) not in steers] for layer in (theirs, ours)]
+        for old, new in zip(*weights, strict=True):
+            new.assign(old)
+        if ours.steer is None:
+            if theirs.steer is not None:
+                raise UsageError("the run to start from is steered by parameters: name at least one in conditioned_on")
+            continue
+        outputs = ours.steer.kernel.shape[1]
+        kernel, bias = np.zeros([0, outputs], np.float32), np.zeros([outputs], np.float32)
+        if theirs.steer is not None:
+            kernel = keras.ops.convert_to_numpy(theirs.steer.kernel)
+            bias = keras.ops.convert_to_numpy(theirs.steer.bias)
+        values = transplanted(
+            kernel, bias, source.config.conditioned_on, target.config.conditioned_on, source_schema, schema
+        )
+        for variable, value in zip((ours.steer.kernel, ours.steer.bias), values, strict=True):
+            variable.assign(value)

@@ -19,11 +19,14 @@ import numpy as np
 import tensorflow as tf
 
 from samplernn.model import ModelState, ModelWeights, SampleRNN
+from tierwave.controls import Controls, Schema
 from tierwave.distributions import counter_uniform, draw_categorical, stream_seeds
-from tierwave.errors import UsageError
-from tierwave.generation import Request, group_sizes, usable_cores
+from tierwave.generation import Pace, Request, group_sizes, usable_cores
+from tierwave.gestures import Gestures, Settings
+from tierwave.recurrent import linear
 
 BLOCK_SAMPLES = 4096  # the longest stretch of one compiled call
+LIVE_SAMPLES = 256  # that of a call that is made for every few milliseconds
 PLAIN_BLOCK = 64  # samples per turn of the outer loop when there is no frame tier to set it
 LARGE_DIM = 512  # from this width on an upsampling kernel is more than a cache holds
 
@@ -38,28 +41,42 @@ class Carry(NamedTuple):
     position: tf.Tensor
 
 
+class _Turn(NamedTuple):
+    """What one turn draws with and is steered by; all but `uniform` of the whole stretch, of which it starts at
+    `first`."""
+
+    uniform: tf.Tensor
+    steered: tuple[tf.Tensor | None, ...]
+    temperature: tf.Tensor
+    top_k: tf.Tensor
+    first: tf.Tensor
+    weights: ModelWeights
+
+
 class Sampler:
     """The compiled generation loops of one model; its weights are read anew at every `weights()`.
 
-    top_k, top_p are part of the graph; temperature is an input. draw and jit are there for tests.
+    top_p and whether there is a top_k (limited) are part of the graph. draw and jit are there for tests.
     """
 
     def __init__(
         self,
         model: SampleRNN,
         *,
-        top_k: int | None = None,
+        limited: bool = False,
         top_p: float | None = None,
         draw: Draw = draw_categorical,
         jit: bool = True,
     ):
         self.model, self.config = model, model.config
-        self.top_k, self.top_p, self.draw = top_k, top_p, draw
+        self.limited, self.top_p, self.draw = limited, top_p, draw
         self.turn = self.config.top_frame if self.config.frame_sizes else PLAIN_BLOCK
         self.block_turns = max(1, BLOCK_SAMPLES // self.turn)
+        self.live_turns = max(1, LIVE_SAMPLES // self.turn)
         self.weights = tf.function(self._weights, autograph=False)
         self._advance = tf.function(
-            lambda codes, state, weights: model.features(codes, state, weights)[1], autograph=False
+            lambda codes, controls, state, weights: model.features(codes, state, weights, controls=controls)[1],
+            autograph=False,
         )
         self._stretch = tf.function(self.stretch, jit_compile=jit, autograph=False)
 
@@ -80,59 +97,93 @@ class Sampler:
         window = tf.fill([streams, self.config.top_frame], self.model.quantizer.silence)
         return Carry(window, self.model.initial_state(streams), tf.constant(0, tf.int64))
 
-    def warm(self, carry: Carry, codes: np.ndarray, weights: ModelWeights) -> Carry:
+    def warm(self, carry: Carry, codes: np.ndarray, weights: ModelWeights, controls: np.ndarray | None = None) -> Carry:
         """Run the tiers over `codes` int `[samples]`, the same for all streams, so that generation goes on from them.
 
-        Codes that do not fill a top frame are padded on the left with silence.
+        controls: float32 `[streams, samples, parameters]`, if the network is steered. Codes that do not fill a top
+        frame are padded on the left with silence, and their parameters with the first ones.
         """
         top = self.config.top_frame
         streams = carry.window.shape[0]
         silence = self.model.quantizer.silence
-        padded = np.concatenate([np.full(-len(codes) % top, silence), codes]).astype(np.int32)
+        missing = -len(codes) % top
+        padded = np.concatenate([np.full(missing, silence), codes]).astype(np.int32)
+        if controls is not None:
+            controls = np.pad(controls, [(0, 0), (missing, 0), (0, 0)], mode="edge")
         window, state = carry.window, carry.state
-        for start in range(0, len(padded), self.block_turns * top):
-            piece = tf.tile(padded[None, start : start + self.block_turns * top], [streams, 1])
-            state = self._advance(tf.concat([window, piece], axis=1), state, weights)
+        step = self.block_turns * top
+        for start in range(0, len(padded), step):
+            piece = tf.tile(padded[None, start : start + step], [streams, 1])
+            steered = None if controls is None else tf.constant(controls[:, start : start + step])
+            state = self._advance(tf.concat([window, piece], axis=1), steered, state, weights)
             window = piece[:, -top:]
         return Carry(window, state, carry.position)
 
     def run(
-        self, weights: ModelWeights, carry: Carry, turns: int, seeds: tf.Tensor, temperature: tf.Tensor
+        self, weights: ModelWeights, carry: Carry, turns: int, seeds: tf.Tensor, settings: Settings
     ) -> tuple[tf.Tensor, Carry]:
-        """The next `turns` turns (at most `block_turns`) of `turn` samples: codes `[streams, turns * turn]`."""
-        codes, carry = self._stretch(weights, carry, tf.constant(turns), seeds, temperature)
+        """The next `turns` turns of `turn` samples: codes `[streams, turns * turn]`. settings are padded to the longest
+        stretch that the call is compiled for."""
+        steered = [tf.constant(part) for part in settings]
+        codes, carry = self._stretch(weights, carry, tf.constant(turns), seeds, *steered)
         return codes[:, : turns * self.turn], carry
 
     def stretch(
-        self, weights: ModelWeights, carry: Carry, turns: tf.Tensor, seeds: tf.Tensor, temperature: tf.Tensor
+        self,
+        weights: ModelWeights,
+        carry: Carry,
+        turns: tf.Tensor,
+        seeds: tf.Tensor,
+        controls: tf.Tensor,
+        temperature: tf.Tensor,
+        top_k: tf.Tensor,
     ) -> tuple[tf.Tensor, Carry]:
-        """The graph of `run`; codes `[streams, block_turns * turn]`, of which the first `turns * turn` are made."""
+        """The graph of `run`: codes `[streams, steps of settings]`, of which the first `turns * turn` are made."""
         streams = carry.window.shape[0]
+        block_turns = temperature.shape[1] // self.turn
+        steered = self._steered(controls, weights)
+        temperature, top_k = tf.transpose(temperature), tf.transpose(top_k)
         # Every tier keeps its own window of the last frame; after a frame of steps it is the new frame, so nothing
         # else has to be collected and the output is written once per turn.
         sizes = [tier.frame_size for tier in self.model.tiers]
         windows = tuple(carry.window[:, carry.window.shape[1] - size :] for size in sizes) or (carry.window,)
-        made = tf.TensorArray(tf.int32, size=self.block_turns, element_shape=[streams, self.turn])
+        made = tf.TensorArray(tf.int32, size=block_turns, element_shape=[streams, self.turn])
 
         def turn(index, windows, state, made):
             uniform = counter_uniform(seeds, carry.position + tf.cast(index * self.turn, tf.int64), self.turn)
+            first = index * self.turn
+            now = _Turn(uniform, steered, temperature, top_k, first, weights)
             if self.model.tiers:
-                windows, state = self._tier(0, windows, state, None, uniform, 0, temperature, weights)
+                windows, state = self._tier(0, windows, state, None, 0, now)
                 codes = windows[0]
             else:
-                codes, windows, state = self._plain(windows, state, uniform, temperature, weights)
+                codes, windows, state = self._plain(windows, state, now)
             return index + 1, windows, state, made.write(index, codes)
 
         _, windows, state, made = tf.while_loop(
             lambda index, *_: index < turns, turn, (tf.constant(0), windows, carry.state, made)
         )
-        codes = tf.reshape(tf.transpose(made.stack(), [1, 0, 2]), [streams, self.block_turns * self.turn])
+        codes = tf.reshape(tf.transpose(made.stack(), [1, 0, 2]), [streams, block_turns * self.turn])
         return codes, Carry(windows[0], state, carry.position + tf.cast(turns * self.turn, tf.int64))
 
-    def _tier(self, level, windows, state, condition, uniform, offset, temperature, weights):
+    def _steered(self, controls: tf.Tensor, weights: ModelWeights) -> tuple[tf.Tensor | None, ...]:
+        """What parameters `[streams, steps, parameters]` add to each frame tier and to the sample tier, time first."""
+        if weights.sample.steer is None:
+            return (None,) * (len(self.model.tiers) + 1)
+        controls = tf.transpose(controls, [1, 0, 2])
+        frames = [
+            tier.steered(controls[:: tier.frame_size], tier_weights)
+            for tier, tier_weights in zip(self.model.tiers, weights.tiers, strict=True)
+        ]
+        return (*frames, linear(controls, weights.sample.steer, self.model.product_dtype))
+
+    def _tier(self, level, windows, state, condition, offset, now):
         """One step of frame tier `level` and all that happens below it; samples start at `offset` in this turn."""
-        tier, tier_weights = self.model.tiers[level], weights.tiers[level]
-        fed = tier.combined(self.model.scaled(windows[level]), condition, tier_weights)
+        tier, tier_weights = self.model.tiers[level], now.weights.tiers[level]
+        steered = now.steered[level]
+        if steered is not None:
+            steered = steered[(now.first + offset) // tier.frame_size]
+        fed = tier.combined(self.model.scaled(windows[level]), condition, tier_weights, steered)
         output, tier_state = tier.stack.step(fed, state[level], tier_weights.stack)
         state = (*state[:level], tier_state, *state[level + 1 :])
         spread = tf.transpose(tier.spread(output, tier_weights), [1, 0, 2])  # [ratio, streams, dim]
@@ -140,7 +191,8 @@ class Sampler:
         if level + 1 == len(self.model.tiers):
 
             def sample(index, window):
-                code = self._draw(window, spread[index], uniform[:, offset + index], temperature, weights)
+                features = self._features(window, offset + index, now) + spread[index]
+                code = self._draw(features, offset + index, now)
                 return index + 1, tf.concat([window[:, 1:], code[:, None]], axis=1)
 
             _, window = tf.while_loop(lambda index, _: index < tier.ratio, sample, (tf.constant(0), windows[level]))
@@ -149,26 +201,23 @@ class Sampler:
         size = self.model.tiers[level + 1].frame_size
 
         def frame(index, windows, state):
-            windows, state = self._tier(
-                level + 1, windows, state, spread[index], uniform, offset + index * size, temperature, weights
-            )
+            windows, state = self._tier(level + 1, windows, state, spread[index], offset + index * size, now)
             moved = tf.concat([windows[level][:, size:], windows[level + 1]], axis=1)
             return index + 1, (*windows[:level], moved, *windows[level + 1 :]), state
 
         _, windows, state = tf.while_loop(lambda index, *_: index < tier.ratio, frame, (tf.constant(0), windows, state))
         return windows, state
 
-    def _plain(self, windows, state, uniform, temperature, weights):
+    def _plain(self, windows, state, now):
         """A turn of the network without frame tiers: its RNN runs at every sample."""
         stack = self.model.sample_tier.stack
         (window,) = windows
         codes = tf.zeros([window.shape[0], self.turn], tf.int32)
 
         def sample(index, codes, window, stack_state):
-            features = self._features(window, weights)
-            features, stack_state = stack.step(features, stack_state, weights.sample.stack)
-            logits = self.model.perceptron(features, weights.sample)
-            code = self.draw(logits, uniform[:, index], temperature, self.top_k, self.top_p)
+            features = self._features(window, index, now)
+            features, stack_state = stack.step(features, stack_state, now.weights.sample.stack)
+            code = self._draw(features, index, now)
             return index + 1, tf.concat([codes[:, 1:], code[:, None]], axis=1), code[:, None], stack_state
 
         _, codes, window, stack_state = tf.while_loop(
@@ -176,78 +225,121 @@ class Sampler:
         )
         return codes, (window,), (stack_state,)
 
-    def _features(self, window, weights):
-        frame, levels, dim = weights.sample.table.shape
-        rows = tf.reshape(weights.sample.table, [frame * levels, dim])
+    def _features(self, window, offset, now):
+        frame, levels, dim = now.weights.sample.table.shape
+        rows = tf.reshape(now.weights.sample.table, [frame * levels, dim])
         at = window + levels * tf.range(frame)
         if at.shape[0] == 1:  # XLA would deal a gather from a large table out to threads, slices it does not
-            return tf.add_n([rows[at[0, tap]] for tap in range(frame)])[None]
-        return tf.reduce_sum(tf.gather(rows, at), axis=1)
+            features = tf.add_n([rows[at[0, tap]] for tap in range(frame)])[None]
+        else:
+            features = tf.reduce_sum(tf.gather(rows, at), axis=1)
+        return features if now.steered[-1] is None else features + now.steered[-1][now.first + offset]
 
-    def _draw(self, window, condition, uniform, temperature, weights):
-        logits = self.model.perceptron(self._features(window, weights) + condition, weights.sample)
-        return self.draw(logits, uniform, temperature, self.top_k, self.top_p)
+    def _draw(self, features, offset, now):
+        logits = self.model.perceptron(features, now.weights.sample)
+        limit = now.top_k[now.first + offset] if self.limited else None
+        return self.draw(logits, now.uniform[:, offset], now.temperature[now.first + offset], limit, self.top_p)
 
 
 @functools.lru_cache(maxsize=8)
-def sampler_of(model: SampleRNN, top_k: int | None, top_p: float | None) -> Sampler:
+def sampler_of(model: SampleRNN, limited: bool, top_p: float | None) -> Sampler:
     """The model's sampler for these options; compiled once, also for in-training generation."""
-    return Sampler(model, top_k=top_k, top_p=top_p)
+    return Sampler(model, limited=limited, top_p=top_p)
 
 
 class SampleStream:
-    """Sound of a SampleRNN as it is made: `set(temperature=...)`, `render(n)`.
+    """Sound of a SampleRNN as it is made: `render(n)`, `set(name=value)`, `record`.
 
     Groups of streams run side by side in threads, each its own compiled call; see `generation.group_sizes`.
     """
 
-    def __init__(self, model: SampleRNN, sample_rate: int, request: Request, sampler: Sampler | None = None):
+    makes_audio = True
+
+    def __init__(self, model: SampleRNN, sample_rate: int, request: Request, schema: Schema | None = None):
         self.sample_rate = sample_rate
-        self._model = model
-        self._sampler = sampler or sampler_of(model, request.top_k, request.top_p)
-        self._weights = self._sampler.weights()
-        self._temperatures = np.asarray(request.temperatures, np.float32)
+        self.gestures = Gestures(
+            schema or Schema(),
+            request.sequences,
+            sample_rate,
+            drawn=request.controls,
+            temperatures=request.temperatures,
+            top_k=request.top_k,
+            averaged=request.averaged,
+        )
+        self.pace = Pace(sample_rate)
+        self._model, self._top_p = model, request.top_p
+        sampler = sampler_of(model, bool(request.top_k), request.top_p)
+        self._turn, self._turns_at_once = sampler.turn, (sampler.live_turns, sampler.block_turns)
+        self._weights = sampler.weights()
         self._decoded = model.quantizer.table()
         sizes = group_sizes(request.sequences, usable_cores())
         self._bounds = np.cumsum([0, *sizes])
         seeds = stream_seeds(request.random_seed, request.sequences)
         self._carries: list[Carry] = []
         self._seeds: list[np.ndarray] = []
+        before = self._before(request)
         for first, last in zip(self._bounds[:-1], self._bounds[1:], strict=True):
-            carry = self._sampler.start(int(last - first))
+            carry = sampler.start(int(last - first))
             if request.seed_audio is not None and len(request.seed_audio):
-                carry = self._sampler.warm(carry, model.quantizer.encode(request.seed_audio), self._weights)
+                codes = model.quantizer.encode(request.seed_audio)
+                steered = None if before is None else before[first:last]
+                carry = sampler.warm(carry, codes, self._weights, steered)
             self._carries.append(carry)
             self._seeds.append(seeds[first:last])
         self._threads = ThreadPoolExecutor(len(sizes)) if len(sizes) > 1 else None
         self._left = np.zeros([request.sequences, 0], np.int32)
+        self._made = 0
 
-    def set(self, **values: float) -> None:
-        """`temperature` for all sequences, from the next frame that is made."""
-        unknown = sorted(set(values) - {"temperature"})
-        if unknown:
-            raise UsageError(f"{unknown[0]!r} cannot be set; this model can be steered by: temperature")
-        if values and not values["temperature"] >= 0:
-            raise UsageError(f"temperature is {values['temperature']}, and it must be 0 or more")
-        if values:
-            self._temperatures = np.full_like(self._temperatures, values["temperature"])
+    def _before(self, request: Request) -> np.ndarray | None:
+        """The parameters of the seed, float32 `[sequences, samples, parameters]`: its own if they are all known, else
+        those that are asked for at the start."""
+        names = self.gestures.schema.names
+        samples = 0 if request.seed_audio is None else len(request.seed_audio)
+        if not names or not samples:
+            return None
+        if request.seed_controls is not None and set(names) <= set(request.seed_controls):
+            own = self.gestures.schema.inputs(request.seed_controls, self.sample_rate, samples)
+            return np.repeat(own[None], request.sequences, axis=0)
+        return np.repeat(self.gestures.inputs(0, 1), samples, axis=1)
+
+    def set(self, *, voice: int | None = None, **values: float | str) -> None:
+        """Parameters in raw units, temperature and top_k (0: off), from the next knot on (see `Gestures`); a frame that
+        has begun is finished first."""
+        self.gestures.set(self._made - self._left.shape[1], voice=voice, **values)
+
+    def record(self, voice: int = 0) -> Controls:
+        """What was drawn and set, to be drawn again."""
+        return self.gestures.record(voice)
+
+    def curves(self, seconds: float, voice: int = 0) -> dict[str, Controls]:
+        """Nothing: a SampleRNN generates audio only."""
+        return {}
 
     def render(self, samples: int) -> np.ndarray:
         """The next samples, float32 `[sequences, samples]`."""
-        pieces, have = [self._left], self._left.shape[1]
-        while have < samples:
-            turns = min(-(-(samples - have) // self._sampler.turn), self._sampler.block_turns)
-            pieces.append(self._run(turns))
-            have += pieces[-1].shape[1]
-        codes = np.concatenate(pieces, axis=1) if len(pieces) > 1 else pieces[0]
-        self._left = codes[:, samples:]
-        return self._decoded[codes[:, :samples]]
+        with self.pace.block(samples):
+            pieces, have = [self._left], self._left.shape[1]
+            wanted = -(-(samples - have) // self._turn)
+            capacity = next((turns for turns in self._turns_at_once if turns >= wanted), self._turns_at_once[-1])
+            while have < samples:
+                turns = min(-(-(samples - have) // self._turn), capacity)
+                pieces.append(self._run(turns, capacity))
+                have += pieces[-1].shape[1]
+            codes = np.concatenate(pieces, axis=1) if len(pieces) > 1 else pieces[0]
+            self._left = codes[:, samples:]
+            return self._decoded[codes[:, :samples]]
 
-    def _run(self, turns: int) -> np.ndarray:
+    def _run(self, turns: int, capacity: int) -> np.ndarray:
+        steps = turns * self._turn
+        settings = self.gestures.settings(self._made, steps)
+        sampler = sampler_of(self._model, bool(settings.top_k.any()), self._top_p)
+        self._made += steps
+
         def run(index: int) -> np.ndarray:
-            temperature = tf.constant(self._temperatures[self._bounds[index] : self._bounds[index + 1]])
-            codes, self._carries[index] = self._sampler.run(
-                self._weights, self._carries[index], turns, self._seeds[index], temperature
+            first, last = int(self._bounds[index]), int(self._bounds[index + 1])
+            part = settings.part(first, last, 0, steps, capacity * self._turn)
+            codes, self._carries[index] = sampler.run(
+                self._weights, self._carries[index], turns, self._seeds[index], part
             )
             return codes.numpy()
 

@@ -19,8 +19,10 @@ import tensorflow as tf
 
 from tierwave.audio import load
 from tierwave.config import TrainingOptions
+from tierwave.controls import Controls
 from tierwave.generation import Request, Stream, sequence_paths, write_sounds
 from tierwave.metrics import describe, verdict
+from tierwave.paramfiles import ParamFile, document_of, write_param_file
 from tierwave.runs import CheckpointEntry, write_text
 from tierwave.training import LN2, Callback, Trainer, restore_checkpoint
 
@@ -57,7 +59,7 @@ class Limits(Callback):
         options = trainer.options
         self._check_steps(trainer)
         if time.monotonic() >= self.deadline:
-            trainer.stop(f"max_minutes ({options.max_minutes:g}) is over")
+            trainer.stop(f"max_minutes ({options.max_minutes:g}) is over", finished=False)
         if options.loss_cutoff is not None and results["loss"] < options.loss_cutoff:
             trainer.stop(f"the loss fell below loss_cutoff ({options.loss_cutoff:g})")
 
@@ -141,7 +143,7 @@ class CheckpointPolicy(Callback):
 class Generation(Callback):
     """Sounds after each new checkpoint, from the model in memory: `<output_dir>/<id>/<id>_e=<epoch>_t=<T>.wav`.
 
-    start(request) makes a stream from the model being trained.
+    start(request) makes a stream from the model being trained; one that makes no audio gives its curves as CSV.
     """
 
     def __init__(self, start: Callable[[Request], Stream], request: Request, folder: Path, name: str, say: Print):
@@ -152,6 +154,13 @@ class Generation(Callback):
         stream = self.start(self.request)
         step = f"_s={entry.step}" if entry.name.startswith("model.ckpt-step") else ""
         paths = sequence_paths(self.folder / f"{self.name}{step}.wav", self.request, epoch=entry.epoch)
+        if not stream.makes_audio:
+            for voice, path in enumerate(paths):
+                for curves in stream.curves(self.request.seconds, voice).values():
+                    path = path.with_suffix(".csv")
+                    write_param_file(path, ParamFile(path, document_of(curves)))
+                    self.say(f"Generated {path}")
+            return
         speed = write_sounds(stream, paths, self.request.seconds)
         self.made = paths
         for path in paths:
@@ -196,7 +205,11 @@ class LossTable(Callback):
         return bool(row[self.columns.index("gradient_norm")]) or int(row[1]) <= trainer.progress.epoch
 
     def _row(self, trainer: Trainer, epoch: int, values: dict[str, float]) -> None:
-        cells = [f"{values[name]:.9g}" if name in values else "" for name in self.columns[2:]]
+        model = trainer.learner.model
+        unknown = {"bits"} if model.unit != "bits" else set()
+        unknown |= set() if model.has_accuracy else {"accuracy", "val_accuracy"}
+        told = values.keys() - unknown
+        cells = [f"{values[name]:.9g}" if name in told else "" for name in self.columns[2:]]
         self.file.write(",".join([str(trainer.progress.step), str(epoch), *cells]) + "\n")
 
 
@@ -216,19 +229,26 @@ class TensorBoard(Callback):
     def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
         if trainer.progress.step % self.steps_between == 0:
             with self.writer.as_default(step=trainer.progress.step):
-                tf.summary.scalar("train/bits", results["loss"] / LN2)
-                tf.summary.scalar("train/accuracy", results["accuracy"])
+                self._losses(trainer, "train/", "", results)
                 tf.summary.scalar("train/gradient_norm", results["gradient_norm"])
 
     def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
         with self.writer.as_default(step=trainer.progress.step):
-            tf.summary.scalar("epoch/bits", results["bits"])
-            tf.summary.scalar("epoch/accuracy", results["accuracy"])
+            self._losses(trainer, "epoch/", "", results)
             tf.summary.scalar("epoch/learning_rate", trainer.learning_rate)
-            if "val_bits" in results:
-                tf.summary.scalar("epoch/val_bits", results["val_bits"])
-                tf.summary.scalar("epoch/val_accuracy", results["val_accuracy"])
+            if "val_loss" in results:
+                self._losses(trainer, "epoch/", "val_", results)
         self.writer.flush()
+
+    @staticmethod
+    def _losses(trainer: Trainer, group: str, part: str, results: dict[str, float]) -> None:
+        """The loss by its unit, and the accuracy where there is one."""
+        model = trainer.learner.model
+        loss = results[f"{part}loss"]
+        unit = model.unit.replace(" ", "_")
+        tf.summary.scalar(f"{group}{part}{unit}", loss / LN2 if unit == "bits" else loss)
+        if model.has_accuracy:
+            tf.summary.scalar(f"{group}{part}accuracy", results[f"{part}accuracy"])
 
     def on_checkpoint(self, trainer: Trainer, entry: CheckpointEntry) -> None:
         if self.generation is None:
@@ -263,23 +283,31 @@ class StatisticsLines(Callback):
         progress, options = trainer.progress, trainer.options
         line = (
             f"Epoch: {progress.epoch + 1}/{options.num_epochs}, Step: {progress.step_in_epoch}/{trainer.data.steps}, "
-            f"Loss: {results['loss']:.3f}, Accuracy: {100 * results['accuracy']:.3f}, "
-            f"({results['seconds']:.4f} sec/step)"
+            f"{self._told(trainer, results)}, ({results['seconds']:.4f} sec/step)"
         )
         self.say_line(line, self.rewrite)
 
     def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
         progress, options = trainer.progress, trainer.options
-        parts = [
-            f"Epoch: {progress.epoch}/{options.num_epochs}, Total Steps: {progress.step}",
-            f"Loss: {results['loss']:.3f}, Accuracy: {100 * results['accuracy']:.3f}",
-        ]
+        parts = [f"Epoch: {progress.epoch}/{options.num_epochs}, Total Steps: {progress.step}"]
+        parts.append(self._told(trainer, results))
         if "val_loss" in results:
-            parts.append(f"Val Loss: {results['val_loss']:.3f}, Val Accuracy: {100 * results['val_accuracy']:.3f}")
-        bits = f"Bits: {results['bits']:.3f}"
-        parts.append(bits + (f", Val Bits: {results['val_bits']:.3f}" if "val_bits" in results else ""))
+            parts.append(self._told(trainer, results, "Val ", "val_"))
+        unit = trainer.learner.model.unit
+        if unit == "bits":
+            bits = f"Bits: {results['bits']:.3f}"
+            parts.append(bits + (f", Val Bits: {results['val_bits']:.3f}" if "val_bits" in results else ""))
+        else:
+            parts.append(f"in {unit} per value")
         parts.append(f"({results['seconds']:.1f} sec, {clock(self._left(trainer))} left)")
         self.say_line(", ".join(parts), False)
+
+    @staticmethod
+    def _told(trainer: Trainer, results: dict[str, float], name: str = "", key: str = "") -> str:
+        loss = f"{name}Loss: {results[f'{key}loss']:.3f}"
+        if not trainer.learner.model.has_accuracy:
+            return loss
+        return f"{loss}, {name}Accuracy: {100 * results[f'{key}accuracy']:.3f}"
 
     def _left(self, trainer: Trainer) -> float:
         """Seconds until training ends by epochs, steps or minutes, whichever is first."""
@@ -316,7 +344,9 @@ def standard_callbacks(
     return callbacks
 
 
-def generation_request(options: TrainingOptions, seed_audio: np.ndarray | None) -> Request:
+def generation_request(
+    options: TrainingOptions, seed_audio: np.ndarray | None, controls: tuple[Controls, ...] = ()
+) -> Request:
     """What in-training generation asks for."""
     return Request(
         sequences=options.max_generate_per_epoch,
@@ -324,4 +354,5 @@ def generation_request(options: TrainingOptions, seed_audio: np.ndarray | None) 
         temperature=options.temperature,
         seed_audio=seed_audio,
         random_seed=options.random_seed,
+        controls=controls,
     )

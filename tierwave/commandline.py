@@ -7,6 +7,7 @@ particular, nor audio; TensorFlow only how to import it quietly.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import errno
 import itertools
@@ -15,7 +16,8 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
@@ -276,6 +278,16 @@ def import_tensorflow(*, debug: bool) -> None:
         os.dup2(kept, 2)
         os.close(nowhere)
         os.close(kept)
+
+
+@contextlib.contextmanager
+def sentences(say: Callable[[str], None]) -> Iterator[None]:
+    """Warnings about controls that were changed, told as sentences, each once, instead of Python's way."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for text in dict.fromkeys(str(each.message) for each in caught if issubclass(each.category, UserWarning)):
+        say(f"Warning: {text}")
 
 
 _REMEDIES = {

@@ -29,7 +29,7 @@ import numpy as np
 from tierwave.audio import AudioError, find_audio, load
 from tierwave.commandline import FlagParser, boolean, optional, run
 from tierwave.config import TrainingOptions
-from tierwave.controls import Controls, Schema, Track, constants_of
+from tierwave.controls import Controls, Schema, constants_of
 from tierwave.errors import RunError, UsageError
 from tierwave.features import FEATURES, Analysis, measure
 from tierwave.paramfiles import (
@@ -479,7 +479,7 @@ def _plot_parser() -> FlagParser:
 
 
 def _plot(flags: Namespace) -> None:
-    from tierwave.pictures import sound_picture
+    from tierwave.pictures import controls_picture
 
     if not flags.recording.is_file():
         raise UsageError(f"there is no recording {flags.recording}: check the path")
@@ -489,45 +489,13 @@ def _plot(flags: Namespace) -> None:
         raise RunError(f"{flags.recording} has no parameters: run extract, or say with --param_dir where they lie")
     audio, rate = load(flags.recording)
     schema = sources.schema_of([flags.recording], list(controls))
-    seconds = len(audio) / rate
     shown = list(controls)[:MOST_CURVES]
-    curves = {
-        (f"{name} ({schema.of(name).units})" if schema.of(name).units else name): _drawn(
-            controls[name], seconds, schema.of(name).interp == "previous"
-        )
-        for name in shown
-    }
     target = flags.output_path or Path(f"{without_audio_suffix(flags.recording.name)}.png")
     target.parent.mkdir(parents=True, exist_ok=True)
-    overlays = {
-        name: _drawn(track, seconds, schema.of(name).interp == "previous")
-        for name, track in _frequencies(controls, schema).items()
-    }
-    sound_picture(target, audio, rate, title=flags.recording.name, curves=curves, overlays=overlays)
+    controls_picture(target, audio, rate, {name: controls[name] for name in shown}, schema, flags.recording.name)
     hidden = list(controls)[MOST_CURVES:]
     left_out = f"; not shown: {', '.join(hidden)} (--names chooses)" if hidden else ""
     print(f"{target}: {', '.join(shown)}{left_out}")
-
-
-def _frequencies(controls: Controls, schema: Schema) -> Controls:
-    """The tracks that are frequencies, in hertz: they have a place on the spectrogram."""
-    found = {}
-    for name, track in controls.items():
-        units = schema.of(name).units
-        if units in ("hertz", "frequency"):
-            found[name] = track
-        elif units == "midiPitch":
-            found[name] = Track(name, track.times, 440.0 * 2.0 ** ((track.values - 69.0) / 12.0))
-    return found
-
-
-def _drawn(track: Track, seconds: float, steps: bool) -> tuple[np.ndarray, np.ndarray]:
-    """A track as a line over the whole sound: ends held, with corners where it steps."""
-    times = np.concatenate([[min(0.0, track.times[0])], track.times, [max(seconds, track.times[-1])]])
-    values = np.concatenate([track.values[:1], track.values, track.values[-1:]])
-    if steps:
-        times, values = np.repeat(times, 2)[1:], np.repeat(values, 2)[:-1]
-    return times, values
 
 
 VERBS: dict[str, tuple[Callable[[], FlagParser], Callable[[Namespace], None]]] = {

@@ -156,8 +156,9 @@ class Parameter(StrictModel):
         """Raw values of any shape as the network sees them: lo is 0, hi is 1.
 
         outside: instead of the parameter's own. silent: without the warning. Beyond lo and hi, "clip" warns
-        (`ControlWarning`) and takes the nearer end, "allow" extrapolates, "error" raises UsageError. So does any other value of a parameter that was constant
-        in training (lo == hi), of which the network knows nothing else, and a value of which there is no logarithm.
+        (`ControlWarning`) and takes the nearer end, "allow" extrapolates, "error" raises UsageError. So does any other
+        value of a parameter that was constant in training (lo == hi), of which the network knows nothing else, and a
+        value of which there is no logarithm.
         """
         lo, hi = self.span
         raw = np.asarray(values, np.float64)
@@ -466,6 +467,13 @@ class Track:
 
 Controls: TypeAlias = Mapping[str, Track]
 """All tracks of one sound by name."""
+
+
+def shifted(controls: Controls, seconds: float) -> Controls:
+    """The curves on a timeline that begins `seconds` later: what was at that time is at 0."""
+    return {
+        name: Track(track.name, track.times - seconds, track.values, track.source) for name, track in controls.items()
+    }
 
 
 def constants_of(controls: Controls) -> tuple[float | None, ...]:

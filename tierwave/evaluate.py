@@ -28,8 +28,8 @@ from tierwave.errors import RunError, UsageError
 from tierwave.metrics import bits, spectral_comparison
 from tierwave.quantize import Quantizer
 from tierwave.runs import write_text
-from tierwave.sessions import Trained, load_trained
 from tierwave.splits import Span
+from tierwave.trained import Trained, load_trained
 
 Progress = Callable[[str, int, int], None]
 

@@ -86,12 +86,16 @@ class Stream(Protocol):
 
     sample_rate: int
     pace: Pace
+    makes_audio: bool
 
     def render(self, samples: int) -> np.ndarray:
         """The next samples, float32 `[sequences, samples]`; the same whatever sizes they are asked for in."""
 
     def set(self, *, voice: int | None = None, **values: float | str) -> None:
         """Change what is steerable by name, from the next knot on (see `gestures`); voice: None changes all."""
+
+    def curves(self, seconds: float, voice: int = 0) -> Mapping[str, Controls]:
+        """The parameters that were generated on the way, by stage, in raw units; {} where there are none."""
 
     def record(self, voice: int = 0) -> Controls:
         """What steered a voice so far, as curves that give the same sound again."""

@@ -39,6 +39,24 @@ _LARGEST_WHOLE = 2**31 - 1
 _Values: TypeAlias = npt.NDArray[np.float64]
 
 
+class Settings(NamedTuple):
+    """What steers a stretch of steps, each for `[voices, steps]`: controls float32, as the network sees them, with a
+    last axis of parameters; temperature float32; top_k int32 (0: off)."""
+
+    controls: npt.NDArray[np.float32]
+    temperature: npt.NDArray[np.float32]
+    top_k: npt.NDArray[np.int32]
+
+    def part(self, first: int, last: int, start: int, stop: int, length: int) -> Settings:
+        """Voices [first, last) and steps [start, stop), padded to `length` steps."""
+
+        def cut(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            width = [(0, 0), (0, length - (stop - start)), *[(0, 0)] * (array.ndim - 2)]
+            return np.pad(array[first:last, start:stop], width)
+
+        return Settings(*map(cut, self))
+
+
 class Gestures:
     """All that steers `voices` sounds at `sample_rate` Hz: the parameters of `schema`, temperature and top-k.
 
@@ -138,6 +156,10 @@ class Gestures:
         for column, dial in enumerate(self._inputs):
             dial.fill(result[:, :, column], first, rate or self.sample_rate)
         return result
+
+    def settings(self, first: int, count: int) -> Settings:
+        """All that steers samples `first` and on, at the sample rate."""
+        return Settings(self.inputs(first, count), self.temperature(first, count), self.top_k(first, count))
 
     def temperature(self, first: int, count: int) -> npt.NDArray[np.float32]:
         """The temperatures of samples `first` and on, float32 `[voices, count]`."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tierwave.controls import Controls, Schema, Track
 from tierwave.errors import RunError
 from tierwave.spectrogram import hertz_to_mel, log_mel
 
@@ -91,6 +92,26 @@ def sound_picture(
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     _write_whole(Path(path), buffer.getvalue())
+
+
+def controls_picture(
+    path: Path | str, audio: np.ndarray, sample_rate: int, controls: Controls, schema: Schema, title: str = ""
+) -> None:
+    """`sound_picture` with a strip for every curve of `controls`, in raw units; those that are frequencies, or pitches,
+    also lie over the spectrogram."""
+    seconds = len(audio) / sample_rate
+
+    def drawn(track: Track) -> tuple[np.ndarray, np.ndarray]:
+        steps = track.name in schema.names and schema.of(track.name).interp == "previous"
+        return _drawn(track, seconds, steps)
+
+    def named(name: str) -> str:
+        units = schema.of(name).units if name in schema.names else None
+        return f"{name} ({units})" if units else name
+
+    curves = {named(name): drawn(track) for name, track in controls.items()}
+    overlays = {name: drawn(track) for name, track in _frequencies(controls, schema).items()}
+    sound_picture(path, audio, sample_rate, title=title, curves=curves, overlays=overlays)
 
 
 def spectrogram_image(audio: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -195,3 +216,24 @@ def _write_whole(path: Path, content: bytes) -> None:
         raise RunError(f"cannot write the picture {path}: {reason}; choose a folder with room that exists.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _frequencies(controls: Controls, schema: Schema) -> Controls:
+    """The tracks that are frequencies, in hertz: they have a place on the spectrogram."""
+    found = {}
+    for name, track in controls.items():
+        units = schema.of(name).units if name in schema.names else None
+        if units in ("hertz", "frequency"):
+            found[name] = track
+        elif units == "midiPitch":
+            found[name] = Track(name, track.times, 440.0 * 2.0 ** ((track.values - 69.0) / 12.0))
+    return found
+
+
+def _drawn(track: Track, seconds: float, steps: bool) -> tuple[np.ndarray, np.ndarray]:
+    """A track as a line over the whole sound: ends held, with corners where it steps."""
+    times = np.concatenate([[min(0.0, track.times[0])], track.times, [max(seconds, track.times[-1])]])
+    values = np.concatenate([track.values[:1], track.values, track.values[-1:]])
+    if steps:
+        times, values = np.repeat(times, 2)[1:], np.repeat(values, 2)[:-1]
+    return times, values

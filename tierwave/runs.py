@@ -6,6 +6,8 @@
             run.json                           sample rate, corpus, versions, seeds
             split.json statistics.json         what was held out; what the recordings are like
             log.txt losses.csv tensorboard/    what was printed; one row per step; curves, sounds, pictures
+            schema.json                        parameters: how raw values map, and which were trained on
+            <stage>/                           what follows, if the run has several stages; finished.json when it is
             model.ckpt-<epoch>.*               checkpoints
             resume.ckpt-<step>.*               the newest one in mid-epoch
             checkpoints.json                   which checkpoint is what, and which is best
@@ -91,6 +93,26 @@ class Run:
             raise RunError(f"{path} is missing: this folder is not a whole run; name another, or train anew") from None
         except ValueError as error:
             raise RunError(f"{path} is damaged ({error}): name another run, or train anew") from None
+
+    def stage(self, name: str | None) -> Run:
+        """The part of the run in which one stage of several is kept, a folder of its name; None: the run itself."""
+        return self if name is None else Run(self.folder / name)
+
+    @property
+    def root(self) -> Run:
+        """The whole run of which this is a stage, or this run."""
+        above = self.folder.parent
+        is_stage = not (self.folder / CONFIG_NAME).exists() and (above / CONFIG_NAME).exists()
+        return Run(above) if is_stage else self
+
+    @property
+    def stages(self) -> list[Run]:
+        """The stages that have checkpoints, the newest last; the run itself if it has only one."""
+        if self.checkpoints:
+            return [self]
+        inside = [Run(path.parent) for path in self.folder.glob("*/checkpoints.json")]
+        found = [stage for stage in inside if stage.checkpoints]
+        return sorted(found, key=lambda stage: (stage.folder / "checkpoints.json").stat().st_mtime_ns)
 
     @property
     def checkpoints(self) -> list[CheckpointEntry]:
@@ -187,7 +209,8 @@ def find_checkpoint(path: str | Path, *, best: bool = False) -> tuple[Run, Check
     """The run and checkpoint that a person means.
 
     path: a checkpoint's prefix, its `.index` or `.data` file, a run folder, or an id's folder (its newest run that has
-    a checkpoint). Raises UsageError that says what was looked for and what is there.
+    a checkpoint). Where a run has several stages, it is the stage that was trained last, or the one whose folder was
+    named; `Run.root` leads to the whole. Raises UsageError that says what was looked for and what is there.
     """
     path = Path(path)
     _refuse_pattern(path)
@@ -203,16 +226,16 @@ def find_checkpoint(path: str | Path, *, best: bool = False) -> tuple[Run, Check
         raise UsageError(
             f"{path} is neither a checkpoint (model.ckpt-<epoch>) nor a folder of a run or an id: look under logdir"
         )
-    if (path / "checkpoints.json").exists() and not (path / CONFIG_NAME).exists():
+    if (path / "checkpoints.json").exists() and not (Run(path).root.folder / CONFIG_NAME).exists():
         names = ", ".join(entry.name for entry in Run(path).checkpoints) or "none left"
         raise UsageError(
             f"{path / CONFIG_NAME} is missing, which says what the checkpoints beside it are of: name one of them "
             f"({names}) and its config with --config_file"
         )
-    candidates = [Run(path)] if (path / CONFIG_NAME).exists() else list(reversed(runs_of(path)))
-    for run in candidates:
-        if run.checkpoints:
-            return run, run.best() if best else run.latest()
+    one = (path / CONFIG_NAME).exists() or (path / "checkpoints.json").exists()
+    for run in [Run(path)] if one else reversed(runs_of(path)):
+        for stage in reversed(run.stages):
+            return stage, stage.best() if best else stage.latest()
     raise UsageError(f"no checkpoint was found in {path}: name a run folder, or train first (train.py)")
 
 

@@ -1,14 +1,18 @@
-"""From a person's request to a training session, and from a run folder to trained models.
+"""From a person's request to a training session.
 
-`train` puts config, corpus, split, run folder, learner and callbacks together, and refuses to mix what does not belong
-together; `load_trained` reads all it needs from the run. Asks the family for whatever is the family's own.
+`train` puts config, corpus, parameters, split, run folder, learner and callbacks together, trains the stages in turn,
+and refuses to mix what does not belong together. Asks the family for whatever is the family's own.
 """
 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
+import shlex
 import sys
+import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -18,22 +22,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tierwave.audio import load
 from tierwave.config import (
     TrainingOptions,
     apply_overrides,
     difference,
     dumps,
-    offset_in_samples,
     resolve_training,
     split_training,
-    validate,
 )
-from tierwave.corpus import Corpus, Normalize, load_corpus, normalised, summary
+from tierwave.controls import Controls, ControlWarning, Schema, constants_of, shifted
+from tierwave.corpus import Corpus, load_corpus, summary
 from tierwave.dataset import lane_warnings
 from tierwave.errors import UsageError
-from tierwave.families import load_family
+from tierwave.families import load_config
 from tierwave.metrics import CodeStatistics
+from tierwave.paramlookup import ParamSources, find_param_sources
 from tierwave.quantize import Quantizer
 from tierwave.runs import (
     CONFIG_NAME,
@@ -47,9 +50,12 @@ from tierwave.runs import (
     write_text,
 )
 from tierwave.splits import Split, make_split
+from tierwave.steering import FEW_VALUES, Steering
+from tierwave.trained import load_schema, seed_audio, take_weights
 
 if TYPE_CHECKING:
-    from tierwave.training import Trainer
+    from tierwave.callbacks import Generation
+    from tierwave.training import Learner, Trainer
 
 SPLIT_OPTIONS = {"val_frac", "test_frac", "num_val_batches"}
 MOST_MARKOV_LEVELS = 1024  # beyond this a table of code pairs is larger than any corpus
@@ -62,7 +68,9 @@ class Session:
 
     document: the config; None takes that of the run that is resumed. overrides: `KEY=VALUE` that win over it, and over
     what the resumed run was trained with. typed: training flags that were typed, by name, which win over both. source:
-    what to call the config in messages. rewrite: one statistics line, written over.
+    what to call the config in messages. rewrite: one statistics line, written over. stages: the only ones to train,
+    None: all in turn. param_dir, params: where the parameters of the recordings lie, as of
+    `paramlookup.find_param_sources`; a resumed run knows.
     """
 
     identity: str
@@ -77,15 +85,20 @@ class Session:
     resume_from: Path | None = None
     init_from: Path | None = None
     rewrite: bool = False
+    stages: Sequence[str] | None = None
+    param_dir: Path | None = None
+    params: Path | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a session ended: why, where its run lies, and the signal that ended it, if one did."""
+    """How a session ended: why, where its run lies, and the signal that ended it, if one did. finished: whether it
+    ended by itself, not by the clock or a signal."""
 
     reason: str
     run: Run
     signal: int | None
+    finished: bool = False
 
 
 def train(
@@ -106,38 +119,40 @@ def train(
         locks.enter_context(only_training(session.logdir_root, session.identity))
         resumed = _checkpoint_to_resume(session)
         if resumed is not None:
-            _refuse_imported(resumed[0])
-            owner = resumed[0].folder.resolve().parent
+            _refuse_imported(resumed[0].root)
+            owner = resumed[0].root.folder.resolve().parent
             if owner != (session.logdir_root / session.identity).resolve():  # --resume_from leads into another id's run
                 locks.enter_context(only_training(owner.parent, owner.name))
-        stored = None if resumed is None else resumed[0].read(CONFIG_NAME)
+        stored = None if resumed is None else resumed[0].root.read(CONFIG_NAME)
         document = session.document
         if document is None and stored is None and session.init_from is not None:
-            document, _ = split_training(find_checkpoint(session.init_from)[0].read(CONFIG_NAME))
+            document, _ = split_training(find_checkpoint(session.init_from)[0].root.read(CONFIG_NAME))
         if document is None:
             document = stored if stored is not None else default_document()
         document = apply_overrides(document, session.overrides)
-        family = load_family(document.get("model", "samplernn"))
-        config = validate(family.Config, document, session.source)
+        family, config = load_config(document, session.source)
         if stored is None:
-            options = resolve_training(session.typed, document, session.source)
+            trained_with, source = document, session.source
         else:
             assert resumed is not None
-            _refuse_other_architecture(document, stored, family, resumed[0], session)
+            _refuse_other_architecture(document, stored, resumed[0].root, session)
             trained_with = apply_overrides(stored, session.overrides)
-            options = resolve_training(session.typed, trained_with, str(resumed[0].folder / CONFIG_NAME))
+            source = str(resumed[0].root.folder / CONFIG_NAME)
+        options = resolve_training(session.typed, trained_with, source)
         _refuse_foreign_options(options, family)
-        return _train(session, family, config, options, resumed, say_line, start_tensorflow)
+        plan = _Plan(session, family, config, options, trained_with, source, say_line)
+        return plan.train(resumed, start_tensorflow)
 
 
 def _checkpoint_to_resume(session: Session) -> tuple[Run, CheckpointEntry] | None:
+    """The stage, or run of one stage, and the checkpoint of it that training goes on from."""
     if not session.resume:
         return None
     if session.resume_from is not None:
         return find_checkpoint(session.resume_from)
     for run in reversed(runs_of(session.logdir_root / session.identity)):
-        if run.checkpoints:
-            return run, run.latest()
+        for stage in reversed(run.stages):
+            return stage, stage.latest()
     return None
 
 
@@ -149,11 +164,13 @@ def _refuse_imported(run: Run) -> None:
         )
 
 
-def _refuse_other_architecture(
-    document: dict[str, Any], stored: dict[str, Any], family: ModuleType, run: Run, session: Session
-) -> None:
+def _refuse_other_architecture(document: dict[str, Any], stored: dict[str, Any], run: Run, session: Session) -> None:
     def architecture(of: dict[str, Any], source: str) -> dict[str, Any]:
-        return split_training(validate(family.Config, of, source).model_dump(mode="json"))[0]
+        config = load_config(of, source)[1].model_dump(mode="json")
+        for tier in config.get("tiers", []):
+            if isinstance(tier, dict):
+                tier.pop("training", None)
+        return split_training(config)[0]
 
     before = architecture(stored, str(run.folder / CONFIG_NAME))
     now = architecture(document, session.source)
@@ -172,89 +189,375 @@ def _refuse_foreign_options(options: TrainingOptions, family: ModuleType) -> Non
             raise UsageError(f"--{name} {value} does nothing for this model ({why}): leave it out")
 
 
-def _train(
-    session: Session,
+@dataclass
+class _Plan:
+    """A session made definite: its family, config and options. document: what the options of each stage come from."""
+
+    session: Session
+    family: ModuleType
+    config: Any
+    options: TrainingOptions
+    document: dict[str, Any]
+    source: str
+    say_line: SayLine
+
+    def train(self, resumed: tuple[Run, CheckpointEntry] | None, start_tensorflow: Callable[[], None]) -> Outcome:
+        """Prepare all, then train the stages in turn."""
+        session, family, config = self.session, self.family, self.config
+        stages = self._stages()
+        by_stage = {stage: self._options_of(stage) for stage in family.stages(config)}
+        root = None if resumed is None else resumed[0].root
+        described = None if root is None else root.read("run.json")
+        encoder = family.encoder(config)
+        corpus = load_corpus(
+            session.data_dir,
+            encoder,
+            sample_rate=self._sample_rate(described),
+            normalize=config.normalize,
+            cache_dir=session.logdir_root / ".cache",
+            progress=lambda done, total: self.say_line(f"Decoding: {done}/{total} recordings", True),
+        )
+        opening = [summary(corpus), *(f"Warning: {text}" for text in [*corpus.warnings(), *family.warnings(config)])]
+        sources, controls = self._parameters(corpus, described)
+        if root is not None and described is not None:
+            _refuse_other_corpus(corpus, described, session, root)
+            run = root
+            ignored = sorted(SPLIT_OPTIONS & session.typed.keys())
+            if ignored:
+                opening.append(f"Warning: --{ignored[0]} changes nothing here: a resumed run keeps what it held out.")
+            split = Split.from_document(run.read("split.json"), corpus)
+            schema = Schema() if sources is None else load_schema(run)
+            start_tensorflow()
+        else:
+            split = _split(corpus, encoder, family, config, self.options, controls)
+            schema = Schema() if sources is None else self._fitted(sources, corpus, split, controls)
+            start_tensorflow()
+            run = create_run(session.logdir_root, session.identity)
+            run.write("split.json", split.to_document(corpus))
+            run.write("run.json", self._described(corpus, sources))
+        steering = None
+        if sources is not None:
+            steering = Steering(
+                schema, controls, tuple(recording.samples / corpus.sample_rate for recording in corpus.recordings)
+            )
+            run.write("schema.json", {"parameters": schema.to_document(), "values": steering.values()})
+            opening += [f"Warning: {text}" for text in _beyond(steering)] + [_described_controls(steering)]
+        log = open(run.folder / "log.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed below)
+
+        def logged(text: str, rewrite: bool) -> None:
+            log.write(text + "\n")
+            self.say_line(text, rewrite)
+
+        try:
+            log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}: {shlex.join(sys.argv)}\n")
+            statistics = {
+                **corpus.statistics(),
+                **_baselines(corpus, split, encoder),
+                "noise_floor": _noise_floor(corpus, encoder),
+            }
+            run.write("statistics.json", statistics)
+            config_text = dumps(family.with_training(config, self.options, by_stage))
+            write_text(run.folder / CONFIG_NAME, config_text + "\n")
+            for text in [*opening, _described_split(split, corpus, statistics)]:
+                logged(text, False)
+            material = _Material(corpus, split, steering, run, config_text, logged)
+            return self._train_stages(stages, by_stage, material, resumed)
+        finally:
+            log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}: ended\n")
+            log.close()
+
+    def _stages(self) -> list[str]:
+        known = self.family.stages(self.config)
+        wanted = list(known) if self.session.stages is None else list(self.session.stages)
+        for stage in wanted:
+            if stage not in known:
+                near = difflib.get_close_matches(stage, known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise UsageError(f"--stage {stage}: the config has {', '.join(known)}{hint}")
+        return [stage for stage in known if stage in wanted]
+
+    def _options_of(self, stage: str) -> TrainingOptions:
+        """What was typed wins over the stage's own options, those over the options of all."""
+        own = self.family.training_of(self.config, stage)
+        if not own:
+            return self.options
+        training = {**split_training(self.document)[1], **own}
+        options = resolve_training(self.session.typed, {"training": training}, f"{self.source}: {stage}")
+        _refuse_foreign_options(options, self.family)
+        return options
+
+    def _sample_rate(self, described: dict[str, Any] | None) -> int | None:
+        asked, configured = self.options.sample_rate, self.family.sample_rate(self.config)
+        if asked and configured and asked != configured:
+            raise UsageError(
+                f"--sample_rate {asked} and the config's rate of audio, {configured}, differ: leave one of them out"
+            )
+        return asked or configured or (described["sample_rate"] if described else None)
+
+    def _described(self, corpus: Corpus, sources: ParamSources | None) -> dict[str, Any]:
+        described = {
+            "id": self.session.identity,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "command": sys.argv,
+            "sample_rate": corpus.sample_rate,
+            "data_dir": str(self.session.data_dir.resolve()),
+            "corpus": corpus.identity,
+            "versions": environment(),
+        }
+        if sources is not None:
+            described |= {
+                key: None if path is None else str(path.resolve())
+                for key, path in (("param_dir", self.session.param_dir), ("params", self.session.params))
+            }
+        return described
+
+    def _parameters(
+        self, corpus: Corpus, described: dict[str, Any] | None
+    ) -> tuple[ParamSources | None, tuple[Controls, ...]]:
+        """Where the parameters lie, None if the config has none; and those of every recording."""
+        session, names = self.session, self.family.parameters(self.config)
+        if not names:
+            for flag, value in (("param_dir", session.param_dir), ("params", session.params)):
+                if value is not None:
+                    raise UsageError(
+                        f"--{flag} {value} has nothing to steer: name parameters in the config's conditioned_on, or "
+                        "leave it out"
+                    )
+            return None, ()
+        given = {"param_dir": session.param_dir, "params": session.params}
+        if described is not None and not any(given.values()):
+            given = {key: Path(described[key]) if described.get(key) else None for key in given}
+        sources = find_param_sources(
+            session.data_dir, param_dir=given["param_dir"], params=given["params"], name_params=names
+        )
+        return sources, tuple(sources.controls_of(recording.name, names) for recording in corpus.recordings)
+
+    def _fitted(self, sources: ParamSources, corpus: Corpus, split: Split, controls: tuple[Controls, ...]) -> Schema:
+        """The schema of the corpus and the config, its open ranges fitted to what is trained on."""
+        names = self.family.parameters(self.config)
+        schema = sources.schema_of([recording.name for recording in corpus.recordings], names)
+        schema = schema.updated(self.config.controls, self.source)
+        rate = corpus.sample_rate
+        return schema.fit(
+            {
+                name: track
+                if track.is_constant
+                else track.between(span.start / rate, span.stop / rate, schema.of(name).interp)
+                for name, track in controls[span.recording].items()
+            }
+            for span in split.train
+        )
+
+    def _train_stages(
+        self,
+        stages: Sequence[str],
+        by_stage: Mapping[str, TrainingOptions],
+        material: _Material,
+        resumed: tuple[Run, CheckpointEntry] | None,
+    ) -> Outcome:
+        run, several = material.run, len(self.family.stages(self.config)) > 1
+        outcome = Outcome("there was nothing left to train", run, None)
+        begun = time.monotonic()
+        for number, stage in enumerate(stages):
+            options = by_stage[stage]
+            part = run.stage(stage if several else None)
+            if several:
+                if _is_finished(part, options):
+                    material.say_line(f"{stage} is finished; --num_epochs and the like make it go on.", False)
+                    continue
+                part.folder.mkdir(exist_ok=True)
+                material.say_line(f"Stage {stage} ({number + 1} of {len(stages)}):", False)
+                own = self.family.training_of(self.config, stage).get("max_minutes")
+                if options.max_minutes is not None and own is None:  # the time that is left, in equal shares
+                    left = options.max_minutes - (time.monotonic() - begun) / 60.0
+                    share = max(left / (len(stages) - number), 1e-3)
+                    options = options.model_copy(update={"max_minutes": share})
+            entry = None
+            if resumed is not None and resumed[0].folder == part.folder:
+                entry = resumed[1]
+            elif resumed is not None and part.checkpoints:
+                entry = part.latest()
+            outcome = self._train_stage(stage, options, part, material, entry)
+            if several and outcome.finished:
+                part.write("finished.json", by_stage[stage].model_dump(mode="json"))
+            if outcome.signal is not None:
+                break
+        return Outcome(outcome.reason, run, outcome.signal)
+
+    def _train_stage(
+        self, stage: str, options: TrainingOptions, part: Run, material: _Material, entry: CheckpointEntry | None
+    ) -> Outcome:
+        session, say_line = self.session, material.say_line
+        trainer = self._trainer(stage, options, part, material)
+        if entry is not None:
+            typed_rate = session.typed.get("learning_rate")
+            for remark in trainer.restore(part, entry):
+                say_line(remark, False)
+            if typed_rate is not None:
+                trainer.learning_rate = typed_rate
+            say_line(f"Going on from {part.folder / entry.name} (step {entry.step}).", False)
+        elif session.init_from is not None:
+            schema = Schema() if material.steering is None else material.steering.schema
+            take_weights(trainer.learner.model, self.family, self.config, stage, schema, session.init_from)
+        trainer.fit()
+        reason = trainer.stop_reason or ""
+        best = part.best()
+        if best.best and best != part.latest():
+            say_line(f"The best checkpoint is {best.name}: generate.py --best takes it, without it the newest.", False)
+        say_line(f"Stopped: {reason}. The run is in {material.run.folder}", False)
+        return Outcome(reason, part, trainer.interrupted, trainer.finished)
+
+    def _trainer(self, stage: str, options: TrainingOptions, part: Run, material: _Material) -> Trainer:
+        import tensorflow as tf
+
+        from tierwave.callbacks import standard_callbacks
+        from tierwave.training import Learner, Trainer, grow_gpu_memory, make_strategy
+
+        session, family, config, corpus = self.session, self.family, self.config, material.corpus
+        grow_gpu_memory()
+        strategy = make_strategy(options.strategy)
+        on_gpu = bool(tf.config.list_physical_devices("GPU"))
+        jit = family.prefers_xla(config, on_gpu) if options.jit == "auto" else options.jit
+        shape = {
+            "lanes": options.batch_size,
+            "multiple_of": strategy.num_replicas_in_sync,
+            "steering": material.steering,
+        }
+        spans = material.split
+        data = family.dataset(corpus, spans.train, config, stage, seed=options.random_seed, **shape)
+        valid = family.dataset(corpus, spans.valid, config, stage, shuffled=False, **shape) if spans.valid else None
+        steps = options.num_epochs * data.steps
+        learner = Learner(
+            lambda: family.build(
+                config, stage, compute_dtype=options.precision.removeprefix("mixed_"), fused=on_gpu and not jit
+            ),
+            options,
+            jit=jit,
+            strategy=strategy,
+            inputs=family.training_inputs(options, min(steps, options.num_steps or steps)),
+            **family.clipping(config, stage),
+        )
+        if not learner.model.has_accuracy and options.monitor.endswith("accuracy"):
+            raise UsageError(
+                f"--monitor {options.monitor}: {stage} generates parameters, of which none is right or wrong; take "
+                f"{options.monitor.replace('accuracy', 'loss')}"
+            )
+        for warning in lane_warnings(data, options.batch_size):
+            material.say_line(f"Warning: {warning}", False)
+        material.say_line(
+            f"{learner.model.count_params():,} parameters, {data.lanes} lanes x {data.window} "
+            f"{learner.model.steps_are}, {data.steps} steps an epoch, {options.precision}, "
+            f"{'XLA' if jit else 'no XLA'}",
+            False,
+        )
+        generation = self._generation(stage, options, learner, material)
+        callbacks = standard_callbacks(
+            config_text=material.config_text,
+            generation=generation,
+            sample_rate=corpus.sample_rate,
+            say_line=material.say_line,
+            rewrite=session.rewrite,
+        )
+        return Trainer(learner, data, valid, options, part, callbacks)
+
+    def _generation(
+        self, stage: str, options: TrainingOptions, learner: Learner, material: _Material
+    ) -> Generation | None:
+        """What makes sounds during training, steered as the recordings that are held out."""
+        from tierwave.callbacks import Generation, generation_request
+
+        session, family, config, corpus = self.session, self.family, self.config, material.corpus
+        if not options.generate or options.max_generate_per_epoch == 0:
+            return None
+        seed = seed_audio(options.seed, options.seed_offset, corpus.sample_rate, config.normalize, corpus.gain)
+        folder = session.output_dir / session.identity
+        try:  # now, not after the first epoch
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"{folder} cannot be written to ({error.strerror}): name another --output_dir, or leave generating "
+                "out with --generate False"
+            ) from None
+        schema = Schema()
+        followed: tuple[Controls, ...] = ()
+        if material.steering is not None:
+            schema = material.steering.schema
+            split = material.split
+            spans = (split.valid or split.train)[: options.max_generate_per_epoch]
+            names = family.steerable(config, stage)
+            for span in spans:
+                tracks = material.steering.controls[span.recording]
+                followed += (shifted({name: tracks[name] for name in names}, span.start / corpus.sample_rate),)
+        several = len(family.stages(config)) > 1
+        return Generation(
+            lambda request: family.stream(
+                [learner.model], config, request, sample_rate=corpus.sample_rate, schema=schema, stage=stage
+            ),
+            generation_request(options, seed, followed),
+            folder,
+            f"{session.identity}_{stage}" if several else session.identity,
+            lambda text: material.say_line(text, False),
+        )
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What all stages of a session are trained on and write to."""
+
+    corpus: Corpus
+    split: Split
+    steering: Steering | None
+    run: Run
+    config_text: str
+    say_line: SayLine
+
+
+def _is_finished(part: Run, options: TrainingOptions) -> bool:
+    """Whether a stage has ended by itself under these options (however long this command may take)."""
+    if not (part.folder / "finished.json").exists() or not part.checkpoints:
+        return False
+    done = part.read("finished.json")
+    now = options.model_dump(mode="json")
+    return {**done, "max_minutes": None} == {**now, "max_minutes": None}
+
+
+def _beyond(steering: Steering) -> list[str]:
+    """What of the corpus lies beyond a range that was given, one sentence per parameter."""
+    found: dict[str, str] = {}
+    for parameter in steering.schema.parameters:
+        for controls in steering.controls:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", ControlWarning)
+                parameter.normalise(controls[parameter.name].values)
+            if caught:
+                found.setdefault(parameter.name, f"{caught[0].message}, in training too.")
+    return list(found.values())
+
+
+def _described_controls(steering: Steering) -> str:
+    values = steering.values()
+    parts = []
+    for parameter in steering.schema.parameters:
+        lo, hi = parameter.span
+        trained = values[parameter.name]
+        many = f"{len(trained)} values" if len(trained) <= FEW_VALUES else "a curve"
+        constant = all(controls[parameter.name].is_constant for controls in steering.controls)
+        unit = f" {parameter.units}" if parameter.units else ""
+        parts.append(f"{parameter.name} {lo:g} to {hi:g}{unit} ({many if constant else 'over time'})")
+    return "Parameters: " + ", ".join(parts)
+
+
+def _split(
+    corpus: Corpus,
+    encoder: Any,
     family: ModuleType,
     config: Any,
     options: TrainingOptions,
-    resumed: tuple[Run, CheckpointEntry] | None,
-    say_line: SayLine,
-    start_tensorflow: Callable[[], None],
-) -> Outcome:
-    described = None if resumed is None else resumed[0].read("run.json")
-    encoder = family.encoder(config)
-    corpus = load_corpus(
-        session.data_dir,
-        encoder,
-        sample_rate=options.sample_rate or (described["sample_rate"] if described else None),
-        normalize=config.normalize,
-        cache_dir=session.logdir_root / ".cache",
-        progress=lambda done, total: say_line(f"Decoding: {done}/{total} recordings", True),
-    )
-    opening = [summary(corpus), *(f"Warning: {text}" for text in [*corpus.warnings(), *family.warnings(config)])]
-    if resumed is not None and described is not None:
-        _refuse_other_corpus(corpus, described, session, resumed[0])
-        run = resumed[0]
-        ignored = sorted(SPLIT_OPTIONS & session.typed.keys())
-        if ignored:
-            opening.append(f"Warning: --{ignored[0]} changes nothing here: a resumed run keeps what it held out.")
-        split = Split.from_document(run.read("split.json"), corpus)
-        start_tensorflow()
-    else:
-        split = _split(corpus, encoder, family, config, options)
-        start_tensorflow()
-        run = create_run(session.logdir_root, session.identity)
-        run.write("split.json", split.to_document(corpus))
-        run.write(
-            "run.json",
-            {
-                "id": session.identity,
-                "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                "command": sys.argv,
-                "sample_rate": corpus.sample_rate,
-                "data_dir": str(session.data_dir.resolve()),
-                "corpus": corpus.identity,
-                "versions": environment(),
-            },
-        )
-    log = open(run.folder / "log.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed below)
-
-    def logged(text: str, rewrite: bool) -> None:
-        log.write(text + "\n")
-        say_line(text, rewrite)
-
-    try:
-        statistics = {**corpus.statistics(), **_baselines(corpus, split, encoder)}
-        run.write("statistics.json", statistics)
-        config_text = dumps(config.model_copy(update={"training": options.model_dump(mode="json")}))
-        write_text(run.folder / CONFIG_NAME, config_text + "\n")
-        for text in [*opening, _described_split(split, corpus, statistics)]:
-            logged(text, False)
-        trainer = _trainer(session, family, config, options, corpus, split, run, config_text, logged)
-        if resumed is not None:
-            typed_rate = session.typed.get("learning_rate")
-            for remark in trainer.restore(run, resumed[1]):
-                logged(remark, False)
-            if typed_rate is not None:
-                trainer.learning_rate = typed_rate
-            logged(f"Going on from {run.folder / resumed[1].name} (step {resumed[1].step}).", False)
-        elif session.init_from is not None:
-            _take_weights(trainer, family, config, session.init_from)
-        trainer.fit()
-        reason = trainer.stop_reason or ""
-        best = run.best()
-        if best.best and best != run.latest():
-            logged(f"The best checkpoint is {best.name}: generate.py --best takes it, without it the newest.", False)
-        logged(f"Stopped: {reason}. The run is in {run.folder}", False)
-        return Outcome(reason, run, trainer.interrupted)
-    finally:
-        log.close()
-
-
-def _split(corpus: Corpus, encoder: Any, family: ModuleType, config: Any, options: TrainingOptions) -> Split:
+    controls: Sequence[Controls],
+) -> Split:
     fraction = options.val_frac
     if options.num_val_batches is not None:
-        wanted = options.num_val_batches * options.batch_size * config.seq_len
+        wanted = options.num_val_batches * options.batch_size * family.window_samples(config)
         fraction = wanted / corpus.samples
         if fraction + options.test_frac >= 1:
             raise UsageError(
@@ -268,6 +571,7 @@ def _split(corpus: Corpus, encoder: Any, family: ModuleType, config: Any, option
         test_fraction=options.test_frac,
         seed=options.random_seed,
         smallest_guard=family.overlap(config),
+        values=[constants_of(each) for each in controls] or None,
     )
 
 
@@ -307,6 +611,20 @@ def _baselines(corpus: Corpus, split: Split, encoder: Any) -> dict[str, float]:
     return {"histogram_bits": counted.histogram_bits(valid), "markov_bits": counted.markov_bits(valid)}
 
 
+def _noise_floor(corpus: Corpus, encoder: Any) -> float:
+    """Root mean square of the quiet stretches of 20 ms (the 5th percentile of those that are not digital silence)."""
+    length = max(1, round(0.02 * corpus.sample_rate))
+    found = []
+    for index, recording in enumerate(corpus.recordings[:100]):
+        sound = encoder.decode(np.asarray(corpus.of(index)[: 10 * corpus.sample_rate]))
+        frames = sound[: recording.samples // length * length]
+        frames = frames[: len(frames) // length * length].reshape(-1, length)
+        found.append(np.sqrt(np.mean(np.square(frames - frames.mean(axis=1, keepdims=True)), axis=1)))
+    levels = np.concatenate(found)
+    levels = levels[levels > 0]
+    return float(np.percentile(levels, 5)) if len(levels) else 0.0
+
+
 def _described_split(split: Split, corpus: Corpus, statistics: dict[str, Any]) -> str:
     def seconds(spans: Any) -> float:
         return sum(span.stop - span.start for span in spans) / corpus.sample_rate
@@ -322,144 +640,3 @@ def _described_split(split: Split, corpus: Corpus, statistics: dict[str, Any]) -
             f"{statistics['markov_bits']:.3f} (first-order Markov model)"
         )
     return text
-
-
-def _trainer(
-    session: Session,
-    family: ModuleType,
-    config: Any,
-    options: TrainingOptions,
-    corpus: Corpus,
-    split: Split,
-    run: Run,
-    config_text: str,
-    say_line: SayLine,
-) -> Trainer:
-    import tensorflow as tf
-
-    from tierwave.callbacks import Generation, generation_request, standard_callbacks
-    from tierwave.training import Learner, Trainer, grow_gpu_memory, make_strategy
-
-    grow_gpu_memory()
-    strategy = make_strategy(options.strategy)
-    stage = family.stages(config)[0]
-    on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    jit = family.prefers_xla(config, on_gpu) if options.jit == "auto" else options.jit
-    learner = Learner(
-        lambda: family.build(
-            config, stage, compute_dtype=options.precision.removeprefix("mixed_"), fused=on_gpu and not jit
-        ),
-        options,
-        jit=jit,
-        strategy=strategy,
-        **family.clipping(config),
-    )
-    lanes = {"lanes": options.batch_size, "multiple_of": strategy.num_replicas_in_sync}
-    data = family.dataset(corpus, split.train, config, stage, seed=options.random_seed, **lanes)
-    valid = family.dataset(corpus, split.valid, config, stage, shuffled=False, **lanes) if split.valid else None
-    for warning in lane_warnings(data, options.batch_size):
-        say_line(f"Warning: {warning}", False)
-    say_line(
-        f"{learner.model.count_params():,} parameters, {data.lanes} lanes x {data.window} samples, {data.steps} steps "
-        f"an epoch, {options.precision}, {'XLA' if jit else 'no XLA'}",
-        False,
-    )
-    generation = None
-    if options.generate and options.max_generate_per_epoch > 0:
-        seed = seed_audio(options.seed, options.seed_offset, corpus.sample_rate, config.normalize, corpus.gain)
-        folder = session.output_dir / session.identity
-        try:  # now, not after the first epoch
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"{folder} cannot be written to ({error.strerror}): name another --output_dir, or leave generating "
-                "out with --generate False"
-            ) from None
-        request = generation_request(options, seed)
-        generation = Generation(
-            lambda request: family.stream([learner.model], config, request, sample_rate=corpus.sample_rate),
-            request,
-            folder,
-            session.identity,
-            lambda text: say_line(text, False),
-        )
-    callbacks = standard_callbacks(
-        config_text=config_text,
-        generation=generation,
-        sample_rate=corpus.sample_rate,
-        say_line=say_line,
-        rewrite=session.rewrite,
-    )
-    return Trainer(learner, data, valid, options, run, callbacks)
-
-
-def seed_audio(
-    path: str | Path | None, offset: int | str, sample_rate: int, normalize: Normalize, gain: float
-) -> np.ndarray | None:
-    """The recording to continue, float32 `[samples]` at `sample_rate`, from `offset` (samples, or "1.5s") on.
-
-    Its level is changed as the corpus's was: normalize and gain are those of the run.
-    """
-    if path is None:
-        return None
-    sound, _ = load(path, sample_rate)
-    first = offset_in_samples(offset, sample_rate)
-    if first >= len(sound):
-        raise UsageError(
-            f"--seed_offset {offset} lies past the end of {path}, which has {len(sound)} samples "
-            f"({len(sound) / sample_rate:.2f} s) at {sample_rate} Hz: use a smaller offset"
-        )
-    return normalised(sound, normalize, gain)[first:]
-
-
-def _take_weights(trainer: Trainer, family: ModuleType, config: Any, path: Path) -> None:
-    from tierwave.training import restore_checkpoint
-
-    source, entry = find_checkpoint(path)
-    theirs, _ = split_training(source.read(CONFIG_NAME))
-    ours, _ = split_training(config.model_dump(mode="json"))
-    for key in family.WEIGHTLESS_KEYS:
-        theirs.pop(key, None)
-        ours.pop(key, None)
-    changes = difference(theirs, ours)
-    if changes:
-        raise UsageError(
-            f"--init_from {path} has another architecture ({'; '.join(changes)}): use its config "
-            f"({source.folder / CONFIG_NAME}) with --config_file"
-        )
-    restore_checkpoint(source.folder / entry.name, {"model": trainer.learner.model})
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A checkpoint made ready: its run, family, config, models (one per stage), sample rate and the corpus's gain."""
-
-    run: Run
-    entry: CheckpointEntry
-    family: ModuleType
-    config: Any
-    models: list[Any]
-    sample_rate: int
-    gain: float
-
-
-def load_trained(path: str | Path, *, best: bool = False, config_document: dict[str, Any] | None = None) -> Trained:
-    """Everything that generation needs from a checkpoint, run folder or id's folder (see `runs.find_checkpoint`).
-
-    config_document: for a checkpoint without a config beside it. Raises UsageError or RunError with what to do.
-    """
-    from tierwave.training import grow_gpu_memory, restore_checkpoint
-
-    run, entry = find_checkpoint(path, best=best)
-    document = run.read(CONFIG_NAME) if config_document is None else config_document
-    family = load_family(document.get("model", "samplernn"))
-    config = validate(family.Config, document, str(run.folder / CONFIG_NAME))
-    described = run.read("run.json")
-    grow_gpu_memory()
-    models = []
-    for stage in family.stages(config):
-        model = family.build(config, stage)
-        restore_checkpoint(run.folder / entry.name, {"model": model})
-        models.append(model)
-    gain = float(run.read("statistics.json")["gain"]) if config.normalize == "corpus" else 1.0
-    return Trained(run, entry, family, config, models, int(described["sample_rate"]), gain)

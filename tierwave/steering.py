@@ -155,3 +155,33 @@ def frame_spans(spans: Sequence[Span], sample_rate: int, rate: float) -> list[Sp
         if stop > start:
             found.append(Span(span.recording, start, stop))
     return found
+
+
+def transplanted(
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    names: Sequence[str],
+    wanted: Sequence[str],
+    schema: Schema,
+    wanted_schema: Schema,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a linear map `kernel [parameters, outputs]` for other parameters, and its bias.
+
+    A name that is new has no effect yet (zeros). One whose lo and hi differ is rescaled, so that a raw value does what
+    it did; where the scales differ (linear, log) that cannot be, and the row is taken as it is. A name that is gone is
+    held at the middle of its range.
+    """
+    result = np.zeros([len(wanted), kernel.shape[1]], np.float32)
+    moved = np.array(bias, np.float64)
+    for row, name in zip(kernel, names, strict=True):
+        if name not in wanted:
+            moved += 0.5 * row
+            continue
+        old, new = schema.of(name), wanted_schema.of(name)
+        factor, offset = 1.0, 0.0
+        if old.scale == new.scale and old.span[0] != old.span[1]:
+            ends = (old.normalise(np.array(new.span), outside="allow")).astype(np.float64)
+            factor, offset = ends[1] - ends[0], ends[0]
+        result[list(wanted).index(name)] = factor * row
+        moved += offset * row
+    return result, moved.astype(np.float32)

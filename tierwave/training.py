@@ -5,8 +5,9 @@
 a function of (seed, epoch, step), so a checkpoint holds weights, optimiser, recurrent state and a few numbers, and
 training goes on from it bit for bit on a CPU (see `add_in_order`).
 
-A family's model offers `initial_state(batch)` and `outcome(batch, state, dropout_seed=None)` (nats, correct, elements
-per lane, next state). Knows no family by name and prints nothing: callbacks do.
+A family's model offers `initial_state(batch)` and `outcome(batch, state, dropout_seed=None, ...)`; and says what its
+losses are: `unit` ("bits" for likelihoods of codes, else what the loss itself is in), `has_accuracy`, `steps_are`.
+Knows no family by name and prints nothing: callbacks do.
 """
 
 from __future__ import annotations
@@ -127,6 +128,7 @@ class Learner(Evaluator):
 
     clip_norm, clip_value: bounds on the joint norm of the gradients of the loss in nats, and on each element of the
     gradient of the loss in bits (the two conventions of the originals); None for no bound. jit: compile with XLA.
+    inputs(step): what else `outcome` is told in training at an optimiser step.
     """
 
     def __init__(
@@ -138,8 +140,10 @@ class Learner(Evaluator):
         clip_value: float | None = None,
         jit: bool = False,
         strategy: tf.distribute.Strategy | None = None,
+        inputs: Callable[[tf.Tensor], dict[str, Any]] = lambda step: {},
     ):
         strategy = strategy or tf.distribute.get_strategy()
+        self.inputs = inputs
         self.seed, self.clip_norm, self.clip_value = options.random_seed, clip_norm, clip_value
         keras.utils.set_random_seed(options.random_seed)
         if not jit:
@@ -181,7 +185,7 @@ class Learner(Evaluator):
         variables = self.model.trainable_variables
         raw = [variable.value for variable in variables]
         with tf.GradientTape() as tape:
-            outcome = self.model.outcome(batch, state, dropout_seed=seed)
+            outcome = self.model.outcome(batch, state, dropout_seed=seed, **self.inputs(step))
             elements = tf.maximum(total(tf.reduce_sum(outcome.elements)), 1.0)
             share = tf.reduce_sum(outcome.nats) / elements
             target = share * self.loss_scale if self.scaled else share
@@ -304,6 +308,7 @@ class Trainer:
         self.progress = Progress(lanes=data.lanes)
         self.state = learner.initial_state(data.lanes)
         self.stop_reason: str | None = None
+        self.finished = False
         self.interrupted: int | None = None
 
     @property
@@ -315,9 +320,11 @@ class Trainer:
     def learning_rate(self, value: float) -> None:
         self.learner.optimizer.learning_rate = float(value)
 
-    def stop(self, reason: str) -> None:
-        """End training after this step; the first reason stands."""
-        self.stop_reason = self.stop_reason or reason
+    def stop(self, reason: str, *, finished: bool = True) -> None:
+        """End training after this step; the first reason stands. finished: there is nothing left to do, as against
+        time being up."""
+        if self.stop_reason is None:
+            self.stop_reason, self.finished = reason, finished
 
     def fit(self) -> None:
         """Train until the options or a callback say stop. SIGINT and SIGTERM end it with a checkpoint."""
@@ -362,7 +369,7 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_step_end(self, results)
             if self.interrupted is not None:
-                self.stop(signal.Signals(self.interrupted).name)
+                self.stop(signal.Signals(self.interrupted).name, finished=False)
         if progress.step_in_epoch < self.data.steps:
             return  # stopped right after the last batch that was fetched
         results = {

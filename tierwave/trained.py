@@ -1,0 +1,159 @@
+"""From a run folder to trained models, and to what they go on from.
+
+`load_trained` reads all it needs from the run; `take_weights` starts a new model from another run's weights. Asks the
+family for whatever is the family's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tierwave.audio import load
+from tierwave.config import difference, offset_in_samples
+from tierwave.controls import Controls, Schema, shifted
+from tierwave.corpus import Normalize, normalised
+from tierwave.errors import RunError, UsageError
+from tierwave.families import load_config
+from tierwave.paramlookup import find_param_sources
+from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, find_checkpoint
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run made ready: its family, config, models (one per stage), sample rate and the corpus's gain.
+
+    run: the whole run; entry: the checkpoint that was asked for, of the last stage if none was; entries: those of all
+    stages; schema: of the parameters, empty if there are none; values: which raw values of each were trained on.
+    """
+
+    run: Run
+    entry: CheckpointEntry
+    entries: tuple[CheckpointEntry, ...]
+    family: ModuleType
+    config: Any
+    models: list[Any]
+    sample_rate: int
+    gain: float
+    schema: Schema
+    values: dict[str, list[float]]
+
+    def stream(self, request: Any) -> Any:
+        """The family's stream of this run's models."""
+        return self.family.stream(self.models, self.config, request, sample_rate=self.sample_rate, schema=self.schema)
+
+
+def load_schema(run: Run) -> Schema:
+    """The run's schema, the only mapping of its parameters."""
+    document = run.read("schema.json")
+    return Schema.from_document(document["parameters"], str(run.folder / "schema.json"))
+
+
+def load_trained(path: str | Path, *, best: bool = False, config_document: dict[str, Any] | None = None) -> Trained:
+    """Everything that generation needs from a checkpoint, run folder or id's folder (see `runs.find_checkpoint`).
+
+    Stages that `path` does not name take their newest checkpoint, or their best. config_document: for a checkpoint
+    without a config beside it. Raises UsageError or RunError with what to do.
+    """
+    from tierwave.training import grow_gpu_memory, restore_checkpoint
+
+    named, entry = find_checkpoint(path, best=best)
+    run = named.root
+    document = run.read(CONFIG_NAME) if config_document is None else config_document
+    family, config = load_config(document, str(run.folder / CONFIG_NAME))
+    described = run.read("run.json")
+    grow_gpu_memory()
+    models, entries = [], []
+    stages = family.stages(config)
+    for stage in stages:
+        part = run.stage(stage if len(stages) > 1 else None)
+        chosen = entry if part.folder == named.folder else _chosen(part, stage, best)
+        model = family.build(config, stage)
+        restore_checkpoint(part.folder / chosen.name, {"model": model})
+        models.append(model)
+        entries.append(chosen)
+    gain = float(run.read("statistics.json")["gain"]) if config.normalize == "corpus" else 1.0
+    schema, values = Schema(), {}
+    if family.parameters(config):
+        schema, values = load_schema(run), run.read("schema.json").get("values", {})
+    asked = entry if named.folder != run.folder and Path(path).name == entry.name else entries[-1]
+    return Trained(
+        run, asked, tuple(entries), family, config, models, int(described["sample_rate"]), gain, schema, values
+    )
+
+
+def _chosen(part: Run, stage: str, best: bool) -> CheckpointEntry:
+    if not part.checkpoints:
+        raise RunError(
+            f"the stage {stage} has no checkpoint in {part.folder}: train it first, with train.py --stage {stage} and "
+            "the same --id"
+        )
+    return part.best() if best else part.latest()
+
+
+def take_weights(model: Any, family: ModuleType, config: Any, stage: str, schema: Schema, path: Path) -> None:
+    """Start `model` from the weights of the same stage of another run. Raises UsageError where they do not fit."""
+    from tierwave.training import restore_checkpoint
+
+    named, entry = find_checkpoint(path)
+    run = named.root
+    theirs_family, theirs = load_config(run.read(CONFIG_NAME), str(run.folder / CONFIG_NAME))
+    stages = theirs_family.stages(theirs)
+    if theirs_family is not family:
+        raise UsageError(f"--init_from {path} is of another model ({theirs.model}): use its config with --config_file")
+    other = stage if stage in stages else stages[-1] if len(stages) == 1 else None
+    if other is None:
+        raise UsageError(f"--init_from {path} has no stage {stage}, only {', '.join(stages)}")
+    changes = difference(family.architecture(theirs, other), family.architecture(config, stage))
+    if changes:
+        raise UsageError(
+            f"--init_from {path} has another architecture ({'; '.join(changes)}): use its config "
+            f"({run.folder / CONFIG_NAME}) with --config_file"
+        )
+    part = run.stage(other if len(stages) > 1 else None)
+    chosen = entry if part.folder == named.folder else _chosen(part, other, False)
+    source = family.build(theirs, other)
+    restore_checkpoint(part.folder / chosen.name, {"model": source})
+    their_schema = load_schema(run) if family.parameters(theirs) else Schema()
+    family.take_weights(source, model, their_schema, schema)
+
+
+def seed_audio(
+    path: str | Path | None, offset: int | str, sample_rate: int, normalize: Normalize, gain: float
+) -> np.ndarray | None:
+    """The recording to continue, float32 `[samples]` at `sample_rate`, from `offset` (samples, or "1.5s") on.
+
+    Its level is changed as the corpus's was: normalize and gain are those of the run.
+    """
+    if path is None:
+        return None
+    sound, _ = load(path, sample_rate)
+    first = offset_in_samples(offset, sample_rate)
+    if first >= len(sound):
+        raise UsageError(
+            f"--seed_offset {offset} lies past the end of {path}, which has {len(sound)} samples "
+            f"({len(sound) / sample_rate:.2f} s) at {sample_rate} Hz: use a smaller offset"
+        )
+    return normalised(sound, normalize, gain)[first:]
+
+
+def seed_parameters(trained: Trained, path: Path, offset: int | str) -> Controls | None:
+    """The parameters of a recording from `offset` on, as far as they can be found; None where there are none.
+
+    Looked for as in training if it is one of the corpus's recordings, else beside the recording.
+    """
+    described = trained.run.read("run.json")
+    names = trained.family.parameters(trained.config)
+    root = Path(described["data_dir"])
+    inside = root.is_dir() and path.resolve().is_relative_to(root)
+    param_dir, params = (described.get(key) if inside else None for key in ("param_dir", "params"))
+    try:
+        sources = find_param_sources(root if inside else path, param_dir=param_dir, params=params, name_params=names)
+        found = sources.controls_of(path.resolve() if inside else path, names)
+    except RunError:
+        return None
+    return shifted(found, offset_in_samples(offset, trained.sample_rate) / trained.sample_rate)
