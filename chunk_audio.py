@@ -43,6 +43,10 @@ def make_parser() -> FlagParser:
         help="a chunk at least half of whose length is one stretch below it is silent and left out (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
+        "--highpass", type=optional(float), default=defaults.highpass, metavar="HZ",
+        help="take out what lies below, such as a DC offset: 20 is below hearing (default: leave it in)",
+    )  # fmt: skip
+    parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, metavar="N",
         help="files processed side by side (default: all cores)",
     )  # fmt: skip
@@ -60,8 +64,9 @@ def make_parser() -> FlagParser:
 
 def chunk(flags: argparse.Namespace) -> None:
     options = ChunkOptions(
-        flags.chunk_length, flags.overlap, flags.sample_rate, flags.mono, flags.silence_threshold, flags.keep_tail
-    )
+        flags.chunk_length, flags.overlap, flags.sample_rate, flags.mono, flags.silence_threshold, flags.keep_tail,
+        flags.highpass,
+    )  # fmt: skip
     sources = find_sources(flags.input_file, flags.output_dir)
     size = sum(source.stat().st_size for source in sources)
     reports = []

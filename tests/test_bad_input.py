@@ -318,7 +318,7 @@ def test_a_wrong_override(place: Place, capsys: Capture, setting: str, expected:
         (["--set", "training.tfr=0.5"], ["tfr", "0.5", "leave it out"]),
         (["--param_dir", "x"], ["--param_dir", "x", "leave it out"]),
         (["--params", "x.csv"], ["--params", "x.csv", "leave it out"]),
-        (["--stage", "1"], ["--stage", "1", "leave it out"]),
+        (["--stage", "1"], ["--stage", "1", "samplernn"]),
         (["--cluster", "local"], ["--cluster", "local", "leave it out"]),
         (["--num_workers", "2"], ["--num_workers", "2", "leave it out"]),
     ],

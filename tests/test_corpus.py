@@ -424,7 +424,7 @@ def test_a_sound_corpus_is_not_warned_of() -> None:
     ("levels", "words"),
     [
         ({"peak": 0.05}, ("0.050", "normalize=corpus")),
-        ({"dc": -0.02}, ("DC offset", "a.wav", "-0.020", "high-pass")),
+        ({"dc": -0.02}, ("DC offset", "a.wav", "-0.020", "--highpass")),
         ({"silent_share": 0.4}, ("40%", "chunk_audio.py")),
         ({"clipped_share": 0.01}, ("1.00%", "clipped")),
         ({"samples": 30 * RATE}, ("30.0 s", "by heart")),

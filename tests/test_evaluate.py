@@ -21,7 +21,7 @@ from tierwave.errors import RunError, UsageError
 from tierwave.evaluate import Evaluation, Score, evaluate, main
 from tierwave.quantize import Quantizer
 from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, create_run, write_text
-from tierwave.sessions import load_trained
+from tierwave.trained import load_trained
 from tierwave.training import make_checkpoint
 
 RATE = 4000

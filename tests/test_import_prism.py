@@ -19,7 +19,7 @@ import train
 from samplernn.import_prism import Imported, PrismCheckpoint, import_checkpoint, main
 from tierwave.audio import load
 from tierwave.errors import RunError, UsageError
-from tierwave.sessions import load_trained
+from tierwave.trained import load_trained
 
 ORACLE = Path(__file__).with_name("data") / "oracle" / "prism"
 CONFIG: dict[str, Any] = {

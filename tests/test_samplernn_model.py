@@ -12,6 +12,7 @@ import samplernn.sampler as sampler_module
 from samplernn.config import Config
 from samplernn.model import SampleRNN, looked_up
 from samplernn.sampler import Sampler
+from tierwave.gestures import Settings
 
 LEVELS = 16
 AXES = {
@@ -20,6 +21,7 @@ AXES = {
     "gru_reset": ("after", "before"),
     "skip_conn": (False, True, "prism"),
     "weight_norm": (False, True),
+    "conditioned_on": ([], ["a", "b"]),
     "learn_h0": (False, True),
     "emb_size": (5, 0),
     "convention": ("prism", "paper"),
@@ -66,6 +68,14 @@ def make_model(**keys) -> SampleRNN:
     return model
 
 
+def steered(model: SampleRNN, streams: int, steps: int) -> tuple[np.ndarray | None, Settings]:
+    """Parameters at random for the sequence form (None without), and settings with them for the generation loops."""
+    parameters = len(model.config.conditioned_on)
+    controls = np.random.default_rng(8).normal(size=[streams, steps, parameters]).astype(np.float32)
+    settings = Settings(controls, np.ones([streams, steps], np.float32), np.zeros([streams, steps], np.int32))
+    return controls if parameters else None, settings
+
+
 def check_step_equals_sequence(keys: dict) -> None:
     """Feed the generation loops forced codes, collect their logits, and compare with the teacher-forced pass."""
     model = make_model(**keys)
@@ -82,10 +92,11 @@ def check_step_equals_sequence(keys: dict) -> None:
     sampler = Sampler(model, draw=forced, jit=False)
     weights = model.weights_in_effect(folded=True)
     start = sampler.start(streams)
-    made, carry = sampler.stretch(weights, start, tf.constant(2), tf.zeros([streams, 2], tf.int32), tf.ones([streams]))
+    controls, settings = steered(model, streams, 2 * sampler_turn)
+    made, carry = sampler.stretch(weights, start, tf.constant(2), tf.zeros([streams, 2], tf.int32), *settings)
     stepped = np.stack(seen, axis=1)
     window = tf.concat([start.window, codes], axis=1)
-    whole, state = model.logits(window, model.initial_state(streams))
+    whole, state = model.logits(window, model.initial_state(streams), controls=controls)
     np.testing.assert_array_equal(made[:, : codes.shape[1]], codes)
     np.testing.assert_allclose(stepped, whole, atol=1e-5)
     # After its frame of samples the carried window is the newest frame, which the tiers have not read yet.
@@ -110,10 +121,11 @@ def test_upsampling_in_blocks_is_the_same_generation(monkeypatch):
     for threshold in (1, 1000):
         monkeypatch.setattr(sampler_module, "LARGE_DIM", threshold)
         sampler = Sampler(make_model(frame_sizes=[4, 8], convention="paper"))
-        seeds, temperature = tf.constant([[0, 0], [0, 1]]), tf.ones([2])
+        seeds = tf.constant([[0, 0], [0, 1]])
+        settings = steered(sampler.model, 2, 4 * sampler.turn)[1]
         weights = sampler.weights()
         assert [len(tier.upsample) for tier in weights.tiers] == ([2, 4] if threshold == 1 else [1, 1])
-        codes.append(sampler.run(weights, sampler.start(2), 4, seeds, temperature)[0].numpy())
+        codes.append(sampler.run(weights, sampler.start(2), 4, seeds, settings)[0].numpy())
     np.testing.assert_array_equal(*codes)
 
 

@@ -356,6 +356,24 @@ def resample_blocks(blocks: Iterable[Audio], from_rate: int, to_rate: int) -> It
         yield np.concatenate([last, np.zeros((missing - len(last), *last.shape[1:]), np.float32)])
 
 
+def highpass_blocks(blocks: Iterable[Audio], rate: int, cutoff: float) -> Iterator[Audio]:
+    """A sound that comes in blocks without what lies below `cutoff` Hz, a DC offset above all (Butterworth, second
+    order). It starts as if its first sample had always been there, so that an offset makes no click."""
+    from scipy import signal
+
+    if not 0 < cutoff < rate / 2:
+        raise UsageError(f"A high-pass at {cutoff:g} Hz does not fit {rate} Hz: give between 0 and {rate / 2:g} Hz")
+    sections = signal.butter(2, cutoff, "highpass", fs=rate, output="sos")
+    state = None
+    for block in blocks:
+        if state is None and len(block):
+            state = np.multiply.outer(signal.sosfilt_zi(sections), block[0].astype(np.float64))
+        if len(block):
+            filtered, state = signal.sosfilt(sections, block, axis=0, zi=state)
+            block = filtered.astype(np.float32)
+        yield block
+
+
 def _concatenate(blocks: list[Audio], channels: int) -> Audio:
     if not blocks:
         return np.zeros((0,) if channels == 1 else (0, channels), np.float32)

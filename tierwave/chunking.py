@@ -23,6 +23,7 @@ from tierwave.audio import (
     AudioError,
     AudioInfo,
     find_audio,
+    highpass_blocks,
     is_silent,
     probe,
     read_blocks,
@@ -34,7 +35,8 @@ from tierwave.errors import UsageError
 
 @dataclass(frozen=True)
 class ChunkOptions:
-    """How to cut. Lengths are in milliseconds, the rate in Hz (None: the recording's), the threshold in dBFS.
+    """How to cut. Lengths are in milliseconds, the rate in Hz (None: the recording's), the threshold in dBFS, the
+    high-pass in Hz (None: there is none).
 
     Raises:
         UsageError: a value out of range.
@@ -46,6 +48,7 @@ class ChunkOptions:
     mono: bool = True
     silence_threshold: float = -64
     keep_tail: bool = False
+    highpass: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.chunk_length < math.inf:
@@ -57,6 +60,8 @@ class ChunkOptions:
             )
         if self.sample_rate is not None and self.sample_rate < 1:
             raise UsageError(f"sample_rate must be at least 1 Hz, not {self.sample_rate}")
+        if self.highpass is not None and not 0 < self.highpass < math.inf:
+            raise UsageError(f"highpass must be more than 0 Hz, not {self.highpass:g}")
         if math.isnan(self.silence_threshold):
             raise UsageError("silence_threshold must be a number of dBFS such as -64, not nan")
 
@@ -207,6 +212,8 @@ def chunk_file(
         chunk_frames, overlap_frames = options.frames(rate)
         progress.expect(expected_frames)
         blocks = progress.watch(read_blocks(source, options.sample_rate, mono=options.mono))
+        if options.highpass is not None:
+            blocks = highpass_blocks(blocks, rate, options.highpass)
         for number, chunk in enumerate(cut(blocks, chunk_frames, overlap_frames)):
             if len(chunk) < chunk_frames and not options.keep_tail:
                 left_over = (len(chunk) - (overlap_frames if number else 0)) / rate

@@ -125,7 +125,7 @@ class Corpus:
             worst = max(self.recordings, key=lambda recording: abs(recording.dc))
             warnings.append(
                 f"The recordings have a DC offset, most of all {worst.name} ({worst.dc:+.3f}): "
-                "remove it with a high-pass filter."
+                "remove it, with chunk_audio.py --highpass 20."
             )
         low = [recording for recording in self.recordings if recording.file_rate < self.sample_rate]
         if low:

@@ -1,9 +1,15 @@
-"""How well a trained network predicts recordings: `python -m tierwave.evaluate --checkpoint_path RUN --data_dir DIR`.
+"""How well a trained network predicts recordings, and whether it follows its parameters.
 
-Bits per sample, for every file and for all together: what an ideal coder that knows the network would need. Numbers of
-different networks are comparable where sample rate, quantisation and normalisation are the same; log2(levels) is what
-guessing blindly costs. Every file is read from its beginning to its end with a fresh state, and none of its samples is
-left out. Knows the run and the corpus; asks the family for whatever is the family's own.
+    python -m tierwave.evaluate --checkpoint_path RUN --data_dir DIR
+    python -m tierwave.evaluate --checkpoint_path RUN --controls
+
+Likelihood: bits per sample, for every file and for all together: what an ideal coder that knows the network would
+need. Numbers of different networks are comparable where sample rate, quantisation and normalisation are the same;
+log2(levels) is what guessing blindly costs. Every file is read from its beginning to its end with a fresh state, and
+none of its samples is left out. Tiers that generate parameters are told in nats per value, of values mapped to [0, 1].
+
+Following: sounds are generated at parameters that were trained on, between them and along sweeps, and measured
+(`tierwave.following`). Knows the run and the corpus; asks the family for whatever is the family's own.
 """
 
 from __future__ import annotations
@@ -11,33 +17,39 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tierwave.audio import AudioError, find_audio, load
+from tierwave.audio import AudioError, find_audio, load, write_wav
 from tierwave.commandline import FlagParser, boolean, import_tensorflow, run
 from tierwave.config import TrainingOptions
-from tierwave.corpus import Encoder, load_corpus
+from tierwave.corpus import Corpus, Encoder, load_corpus
 from tierwave.errors import RunError, UsageError
+from tierwave.following import Following, Result, measure_following, plot_following, scenarios, summarise
+from tierwave.generation import Request
 from tierwave.metrics import bits, spectral_comparison
+from tierwave.paramlookup import find_param_sources
 from tierwave.quantize import Quantizer
 from tierwave.runs import write_text
-from tierwave.splits import Span
+from tierwave.splits import Span, Split
+from tierwave.steering import Steering
 from tierwave.trained import Trained, load_trained
 
+SIDE_BY_SIDE = 10  # sounds that are generated at a time
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Score:
-    """The likelihood of a stretch of sound. samples: predicted ones, all of them; bits: summed over them; correct: how
-    many of them were the most likely one."""
+    """The likelihood of a stretch of sound. samples: predicted ones, all of them (or values of parameters); bits:
+    summed over them; correct: how many of them were the most likely one."""
 
     samples: int
     bits: float
@@ -56,12 +68,14 @@ class Score:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network reaches on a folder. files: by path within it; left_out: (path, reason); levels: of a sample."""
+    """What a network reaches on a folder. files: by path within it, of what makes audio; left_out: (path, reason);
+    levels: of a sample; tiers: of the stages that generate parameters, all files together."""
 
     files: dict[str, Score]
     left_out: tuple[tuple[str, str], ...]
     sample_rate: int
     levels: int
+    tiers: dict[str, Score] = field(default_factory=dict)
 
     @property
     def total(self) -> Score:
@@ -93,13 +107,23 @@ class Evaluation:
             "sample_rate": self.sample_rate,
             "levels": self.levels,
             "chance_bits": self.chance_bits,
-            "total": described(self.total),
+            "total": described(self.total) if self.files else None,
+            "tiers": {
+                name: {"values": score.samples, "nats_per_value": score.bits_per_sample * math.log(2)}
+                for name, score in self.tiers.items()
+            },
             "files": {name: described(score) for name, score in self.files.items()},
             "left_out": dict(self.left_out),
         }
 
     def table(self) -> str:
         """As lines of text."""
+        tiers = [
+            f"{name}: {score.bits_per_sample * math.log(2):.4f} nats per value ({score.samples} values)"
+            for name, score in self.tiers.items()
+        ]
+        if not self.files:
+            return "\n".join(tiers)
         width = max(len(name) for name in [*self.files, "file", "all files"])
         rows = [f"{'file':{width}}  {'samples':>10}  {'seconds':>9}  {'bits/sample':>11}  {'accuracy':>8}"]
         for name, score in [*self.files.items(), ("all files", self.total)]:
@@ -108,6 +132,7 @@ class Evaluation:
                 f"{score.bits_per_sample:>11.4f}  {score.accuracy:>8.2%}"
             )
         rows.append(f"chance: {self.chance_bits:.4f} bits per sample ({self.levels} levels)")
+        rows += tiers
         rows += [f"left out: {name}: {reason}" for name, reason in self.left_out]
         return "\n".join(rows)
 
@@ -125,26 +150,41 @@ class Amplified:
 
 
 def evaluate(
-    trained: Trained, data_dir: str | Path, *, batch_size: int | None = None, progress: Progress | None = None
+    trained: Trained,
+    data_dir: str | Path | None = None,
+    *,
+    part: str | None = None,
+    param_dir: Path | None = None,
+    params: Path | None = None,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """The likelihood of every recording under `data_dir`, resampled, normalised and encoded as in the run.
 
-    A run with "normalize": "corpus" keeps the gain of the corpus it was trained on. batch_size: files read side by
-    side, by default as many as in training. progress(what, done, total) is called on the way. Nothing is left on disk.
-    Raises UsageError and RunError with what to do.
+    A run with "normalize": "corpus" keeps the gain of the corpus it was trained on. part: "train", "valid" or "test",
+    what the run's split says of its own recordings, instead of all; data_dir None: the run's own. param_dir, params:
+    where the parameters of a steered network lie, as of train.py, the run's own if it is the run's folder. batch_size:
+    files read side by side, by default as many as in training. progress(what, done, total) is called on the way.
+    Nothing is left on disk. Raises UsageError and RunError with what to do.
     """
     import tensorflow as tf
 
     from tierwave.training import Evaluator, measure
 
-    family, config = trained.family, trained.config
+    family, config, run = trained.family, trained.config, trained.run
+    described = run.read("run.json")
+    if data_dir is None:
+        if "data_dir" not in described:
+            raise UsageError(f"{run.folder} does not know the recordings it was trained on: name them with --data_dir")
+        data_dir = described["data_dir"]
+    own = str(Path(data_dir).resolve()) == described.get("data_dir")
     if batch_size is None:
         batch_size = config.training.get("batch_size", TrainingOptions.model_fields["batch_size"].default)
     if batch_size < 1:
         raise UsageError(f"--batch_size {batch_size} must be 1 or more")
     quantizer = family.encoder(config)
     if not isinstance(quantizer, Quantizer):
-        raise UsageError(f"{trained.run.folder} does not predict samples of audio, so it has no bits per sample")
+        raise UsageError(f"{run.folder} does not predict samples of audio, so it has no bits per sample")
     encoder: Encoder = quantizer
     normalize = config.normalize
     if normalize == "corpus":
@@ -153,6 +193,9 @@ def evaluate(
     def told(what: str) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, total: progress(what, done, total)
 
+    jit = family.prefers_xla(config, bool(tf.config.list_physical_devices("GPU")))
+    files: dict[str, Score] = {}
+    tiers: dict[str, Score] = {}
     # What is mapped into memory cannot be deleted on Windows.
     with tempfile.TemporaryDirectory(prefix="tierwave-", ignore_cleanup_errors=True) as cache:
         corpus = load_corpus(
@@ -164,19 +207,109 @@ def evaluate(
             progress=told("Decoding"),
         )
         spans = [Span(index, 0, recording.samples) for index, recording in enumerate(corpus.recordings)]
-        stage = family.stages(config)[0]
-        windows = family.dataset(corpus, spans, config, stage, lanes=batch_size, shuffled=False, whole_spans=True)
-        jit = family.prefers_xla(config, bool(tf.config.list_physical_devices("GPU")))
-        measured = measure(Evaluator(trained.models[0], jit=jit), windows, told("Measuring"))
-    files = {}
-    for recording, (nats, correct, samples) in zip(corpus.recordings, measured, strict=True):
-        if not math.isfinite(nats):
-            raise RunError(
-                f"the network gives {recording.name} no finite likelihood, so its weights are damaged: name another "
-                f"checkpoint than {trained.run.folder / trained.entry.name}"
+        if part is not None:
+            spans = _part(trained, corpus, part)
+        names = family.parameters(config)
+        steering = None
+        if names:
+            places = {"param_dir": param_dir, "params": params}
+            if own and not any(places.values()):
+                places = {key: Path(described[key]) if described.get(key) else None for key in places}
+            sources = find_param_sources(
+                data_dir, param_dir=places["param_dir"], params=places["params"], name_params=names
             )
-        files[recording.name] = Score(round(samples), bits(float(nats)), float(correct))
-    return Evaluation(files, corpus.left_out, trained.sample_rate, quantizer.levels)
+            steering = Steering(
+                trained.schema,
+                tuple(sources.controls_of(recording.name, names) for recording in corpus.recordings),
+                tuple(recording.samples / corpus.sample_rate for recording in corpus.recordings),
+            )
+        for stage, model in zip(family.stages(config), trained.models, strict=True):
+            windows = family.dataset(
+                corpus, spans, config, stage, lanes=batch_size, shuffled=False, whole_spans=True, steering=steering
+            )
+            measured = measure(Evaluator(model, jit=jit), windows, told(f"Measuring {stage}"))
+            if not np.isfinite(measured).all():
+                raise RunError(
+                    f"the network gives {_worst(measured, spans, corpus)} no finite likelihood, so its weights are "
+                    f"damaged: name another checkpoint than {run.folder / trained.entry.name}"
+                )
+            if not model.has_accuracy:
+                nats, _, values = measured.sum(axis=0)
+                tiers[stage] = Score(round(values), bits(float(nats)), 0.0)
+                continue
+            sums: dict[int, np.ndarray] = {}
+            for span, row in zip(spans, measured, strict=True):
+                sums[span.recording] = sums.get(span.recording, 0.0) + row
+            for index, (nats, correct, samples) in sums.items():
+                name = corpus.recordings[index].name
+                files[name] = Score(round(samples), bits(float(nats)), float(correct))
+    return Evaluation(files, corpus.left_out, trained.sample_rate, quantizer.levels, tiers)
+
+
+def _part(trained: Trained, corpus: Corpus, part: str) -> list[Span]:
+    document = trained.run.read("split.json")
+    known = {recording.name for recording in corpus.recordings}
+    missing = [name for name, *_ in document[part] if name not in known]
+    if missing:
+        raise UsageError(
+            f"--part {part}: {missing[0]} of the run's split is not among the recordings; leave --data_dir out to take "
+            "the run's own, or --part to take all"
+        )
+    spans = list(getattr(Split.from_document(document, corpus), part))
+    if not spans:
+        raise UsageError(f"--part {part}: the run held nothing out for it; take another part, or leave it out")
+    return spans
+
+
+def _worst(measured: np.ndarray, spans: Sequence[Span], corpus: Corpus) -> str:
+    number = int(np.argmin(np.isfinite(measured).all(axis=1)))
+    return corpus.recordings[spans[number].recording].name if number < len(spans) else "a recording"
+
+
+def follow(
+    trained: Trained,
+    *,
+    names: Sequence[str] | None = None,
+    seconds: float = 2.0,
+    plain: Request,
+    output_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> Following:
+    """Whether the sound does what it is asked: generated at `scenarios`, measured, summed up.
+
+    names: of parameters, by default all that can be measured. plain: temperature, top_k, top_p and random seed.
+    output_dir: where every sound goes, with a picture of the curves asked for and measured. Raises UsageError for a run
+    that is not steered.
+    """
+    steerable = trained.family.steerable(trained.config)
+    if not steerable:
+        raise UsageError(f"{trained.run.folder} was trained without parameters, so there is nothing to follow")
+    schema = trained.schema.select(steerable)
+    asked = scenarios(schema, trained.values, names=names or None, seconds=seconds)
+    results = []
+    if output_dir is not None:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    for start in range(0, len(asked), SIDE_BY_SIDE):
+        group = asked[start : start + SIDE_BY_SIDE]
+        request = replace(
+            plain,
+            sequences=len(group),
+            seconds=seconds,
+            temperature=plain.temperature[:1],
+            controls=tuple(scenario.controls for scenario in group),
+            random_seed=plain.random_seed + start,
+        )
+        sounds = trained.stream(request).render(request.samples(trained.sample_rate))
+        for number, (scenario, sound) in enumerate(zip(group, sounds, strict=True)):
+            followed = measure_following(sound, trained.sample_rate, scenario.controls, schema)
+            results.append(Result(scenario, followed))
+            if output_dir is not None:
+                stem = re.sub(r"[^\w=., -]", "_", f"{scenario.kind} {scenario.name}")
+                write_wav(output_dir / f"{stem}.wav", sound, trained.sample_rate)
+                plot_following(output_dir / f"{stem}.png", followed, sound, trained.sample_rate, title=scenario.name)
+            if progress is not None:
+                progress("Generating and measuring", start + number + 1, len(asked))
+    return summarise(results)
 
 
 def compare_sounds(trained: Trained, data_dir: Path, sounds: Sequence[Path]) -> dict[str, float]:
@@ -198,13 +331,31 @@ def compare_sounds(trained: Trained, data_dir: Path, sounds: Sequence[Path]) -> 
 def parser() -> FlagParser:
     """All flags."""
     flags = FlagParser(
-        "python -m tierwave.evaluate", description="How many bits per sample a trained network needs for recordings."
+        "python -m tierwave.evaluate",
+        description="How well a trained network predicts recordings, and follows its parameters.",
     )
     flag: dict[str, Any] = {"nargs": "?", "const": True, "default": False, "type": boolean}
     flags.add_argument(
         "--checkpoint_path", type=Path, required=True, help="a checkpoint, its .index file, a run or an id's folder"
     )
-    flags.add_argument("--data_dir", type=Path, required=True, help="folder of recordings, searched recursively")
+    flags.add_argument("--data_dir", type=Path, help="folder of recordings, searched recursively")
+    flags.add_argument(
+        "--part", choices=("train", "valid", "test"), help="only what the run's split says (default: all of them)"
+    )
+    flags.add_argument("--param_dir", type=Path, help="folder of the recordings' parameters (default: beside them)")
+    flags.add_argument("--params", type=Path, help="one manifest of parameters")
+    flags.add_argument(
+        "--controls",
+        nargs="*",
+        metavar="NAME",
+        help="does the sound follow its parameters? (default: all that can be measured)",
+    )
+    flags.add_argument("--dur", type=float, default=2.0, help="seconds of each sound for --controls (default: 2)")
+    flags.add_argument("--temperature", type=float, default=0.75, help="for --controls (default: 0.75)")
+    flags.add_argument("--top_k", type=int, help="for --controls: draw from the k most likely values only")
+    flags.add_argument("--top_p", type=float, help="for --controls: draw from the fewest values of this probability")
+    flags.add_argument("--random_seed", type=int, default=0, help="for --controls (default: 0)")
+    flags.add_argument("--output_dir", type=Path, help="for --controls: folder for the sounds and their pictures")
     flags.add_argument(
         "--sounds", type=Path, nargs="+", help="generated sounds: how near is their average spectrum to the recordings'"
     )
@@ -228,8 +379,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(arguments: Any) -> None:
-    if not arguments.data_dir.exists():
+    likelihood = arguments.data_dir is not None or arguments.part is not None
+    if arguments.data_dir is not None and not arguments.data_dir.exists():
         raise UsageError(f"--data_dir {arguments.data_dir} does not exist: name a folder of recordings")
+    if not likelihood and arguments.controls is None:
+        raise UsageError("there is nothing to do: give --data_dir (likelihood of recordings), --part, or --controls")
+    plain = Request(
+        temperature=[arguments.temperature],
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        seconds=arguments.dur,
+        random_seed=arguments.random_seed,
+    )
     import_tensorflow(debug=arguments.debug)
     on_terminal = sys.stderr.isatty()
 
@@ -238,29 +399,53 @@ def _evaluate(arguments: Any) -> None:
             print(f"\r\x1b[2K{what}: {done}/{total}" if done < total else "\r\x1b[2K", end="", file=sys.stderr)
 
     trained = load_trained(arguments.checkpoint_path, best=arguments.best)
-    evaluation = evaluate(trained, arguments.data_dir, batch_size=arguments.batch_size, progress=progress)
     about: dict[str, Any] = {
         "checkpoint": str(trained.run.folder / trained.entry.name),
         "epoch": trained.entry.epoch,
         "step": trained.entry.step,
-        "data_dir": str(arguments.data_dir),
     }
+    lines = []
+    if likelihood:
+        evaluation = evaluate(
+            trained,
+            arguments.data_dir,
+            part=arguments.part,
+            param_dir=arguments.param_dir,
+            params=arguments.params,
+            batch_size=arguments.batch_size,
+            progress=progress,
+        )
+        where = str(arguments.data_dir or trained.run.read("run.json")["data_dir"])
+        about |= {"data_dir": where, **evaluation.document()}
+        part = f" ({arguments.part})" if arguments.part else ""
+        lines += [f"{about['checkpoint']} on {where}{part}, {trained.sample_rate} Hz", evaluation.table()]
     if arguments.sounds is not None:
-        about["spectral_distance_db"] = compare_sounds(trained, arguments.data_dir, arguments.sounds)
-    text = json.dumps({**about, **evaluation.document()}, indent=1, ensure_ascii=False, allow_nan=False)
+        if arguments.data_dir is None:
+            raise UsageError("--sounds are compared with recordings: name them with --data_dir")
+        found = compare_sounds(trained, arguments.data_dir, arguments.sounds)
+        about["spectral_distance_db"] = found
+        lines.append(
+            f"average spectrum of the sounds: {found['generated']:.1f} dB from the recordings' (their two halves: "
+            f"{found['halves']:.1f}, white noise: {found['white_noise']:.1f}, shuffled: {found['shuffled']:.1f})"
+        )
+    if arguments.controls is not None:
+        following = follow(
+            trained,
+            names=arguments.controls,
+            seconds=arguments.dur,
+            plain=plain,
+            output_dir=arguments.output_dir,
+            progress=progress,
+        )
+        about["following"] = following.document()
+        lines += [f"{about['checkpoint']}: does it follow?", following.table()]
+    text = json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False)
     if arguments.json == "-":
         print(text)
         return
     if arguments.json is not None:
         write_text(Path(arguments.json), text + "\n")
-    print(f"{about['checkpoint']} on {arguments.data_dir}, {trained.sample_rate} Hz")
-    print(evaluation.table())
-    if arguments.sounds is not None:
-        found = about["spectral_distance_db"]
-        print(
-            f"average spectrum of the sounds: {found['generated']:.1f} dB from the recordings' (their two halves: "
-            f"{found['halves']:.1f}, white noise: {found['white_noise']:.1f}, shuffled: {found['shuffled']:.1f})"
-        )
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -450,10 +450,17 @@ class Manifest:
 
     def of(self, name: str, without_suffix: str) -> dict[str, float]:
         """The constants of a recording, by its path within the corpus (slashes) with and without the suffix, or by its
-        bare name; {} if there is no row for it."""
+        bare name; for a chunk (`<stem>_chunk_<n>`) else those of the recording it was cut from; {} if there is no row.
+        """
         for key in (name, without_suffix, name.rpartition("/")[2], without_suffix.rpartition("/")[2]):
             if key in self.rows:
                 return self.rows[key]
+        parent = re.sub(r"_chunk_\d+$", "", without_suffix)
+        if parent != without_suffix:
+            for key in (parent, parent.rpartition("/")[2]):
+                for row, constants in self.rows.items():
+                    if row == key or row.rpartition(".")[0] == key:
+                        return constants
         return {}
 
 

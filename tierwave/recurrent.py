@@ -174,17 +174,27 @@ def _lstm_step_gradient(dh, dc, c, i, f, g, o, squashed):
 
 
 def time_gate(
-    time: tf.Tensor, period: tf.Tensor, phase: tf.Tensor, ratio_on: tf.Tensor, leak: float = 0.0
+    time: tf.Tensor,
+    period: tf.Tensor,
+    phase: tf.Tensor,
+    ratio_on: tf.Tensor,
+    leak: float = 0.0,
+    *,
+    origin: tf.Tensor | int = 0,
 ) -> tf.Tensor:
     """How far each unit is open, 0 to 1, at `time [..., 1]` (steps): `[..., units]` (Neil et al. 2016, eq. 6 and 7).
 
     A unit opens and closes linearly in the first `ratio_on` of its `period` (steps), which starts at `phase` (steps)
     and is repeated to both sides; in the rest it is open by `leak` times the share of the period that has gone by.
+    origin: the time of the window's first step; a change of period is taken to begin there, since its gradient would
+    otherwise grow with the time since the recording began and drown all others.
     """
     # float32 counts single steps only up to 2^24, 17 minutes at 16 kHz, and fractions of a step not even so far.
     period = tf.maximum(tf.cast(period, tf.float64), SHORTEST_PERIOD)
-    elapsed = tf.cast(time, tf.float64) - tf.cast(phase, tf.float64)
-    cycle = tf.cast(_positive_modulo(elapsed, period) / period, tf.float32)
+    origin = tf.cast(origin, tf.float64)
+    elapsed = tf.cast(time, tf.float64) - origin - tf.cast(phase, tf.float64)
+    before = tf.stop_gradient(tf.math.floormod(origin, period) / period)
+    cycle = tf.cast(_positive_modulo(before + elapsed / period, tf.constant(1.0, tf.float64)), tf.float32)
     opening = 2.0 * cycle / tf.maximum(ratio_on, SMALLEST_RATIO_ON)
     return tf.where(opening < 1.0, opening, tf.where(opening < 2.0, 2.0 - opening, leak * cycle))
 
@@ -470,7 +480,7 @@ class Recurrent(NormalisableLayer):
             h, c, time = state
             steps = tf.shape(projected)[0]
             times = time + tf.range(steps)[:, None, None]
-            openness = time_gate(times, *weights.gate, leak=LEAK if training else 0.0)
+            openness = time_gate(times, *weights.gate, leak=LEAK if training else 0.0, origin=time)
             hs, c = _phased_lstm_sequence(projected, openness, h, c, weights.recurrent_kernel, self.product_dtype)
             return tf.transpose(hs, [1, 0, 2]), (hs[-1], c, time + steps)
         if weights.recurrent_bias is not None:

@@ -35,6 +35,7 @@ from tierwave.corpus import Corpus, load_corpus, summary
 from tierwave.dataset import lane_warnings
 from tierwave.errors import UsageError
 from tierwave.families import load_config
+from tierwave.following import trained_values
 from tierwave.metrics import CodeStatistics
 from tierwave.paramlookup import ParamSources, find_param_sources
 from tierwave.quantize import Quantizer
@@ -50,7 +51,7 @@ from tierwave.runs import (
     write_text,
 )
 from tierwave.splits import Split, make_split
-from tierwave.steering import FEW_VALUES, Steering
+from tierwave.steering import Steering
 from tierwave.trained import load_schema, seed_audio, take_weights
 
 if TYPE_CHECKING:
@@ -240,8 +241,9 @@ class _Plan:
             steering = Steering(
                 schema, controls, tuple(recording.samples / corpus.sample_rate for recording in corpus.recordings)
             )
-            run.write("schema.json", {"parameters": schema.to_document(), "values": steering.values()})
-            opening += [f"Warning: {text}" for text in _beyond(steering)] + [_described_controls(steering)]
+            values = trained_values(schema, controls)
+            run.write("schema.json", {"parameters": schema.to_document(), "values": values})
+            opening += [f"Warning: {text}" for text in _beyond(steering)] + [_described_controls(steering, values)]
         log = open(run.folder / "log.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed below)
 
         def logged(text: str, rewrite: bool) -> None:
@@ -534,13 +536,12 @@ def _beyond(steering: Steering) -> list[str]:
     return list(found.values())
 
 
-def _described_controls(steering: Steering) -> str:
-    values = steering.values()
+def _described_controls(steering: Steering, values: Mapping[str, Sequence[float]]) -> str:
     parts = []
     for parameter in steering.schema.parameters:
         lo, hi = parameter.span
         trained = values[parameter.name]
-        many = f"{len(trained)} values" if len(trained) <= FEW_VALUES else "a curve"
+        many = f"{len(trained)} value{'s' if len(trained) > 1 else ''}"
         constant = all(controls[parameter.name].is_constant for controls in steering.controls)
         unit = f" {parameter.units}" if parameter.units else ""
         parts.append(f"{parameter.name} {lo:g} to {hi:g}{unit} ({many if constant else 'over time'})")

@@ -18,8 +18,6 @@ from tierwave.controls import Controls, Parameter, Schema, Track, resample_track
 from tierwave.dataset import Where
 from tierwave.splits import Span
 
-FEW_VALUES = 32  # that many different values of a constant parameter are told one by one
-
 
 @dataclass(frozen=True)
 class Steering:
@@ -44,19 +42,6 @@ class Steering:
         return ControlSource(
             self, names, rate, outside_zero=outside_zero, through=through or {}, noise=noise, seed=seed
         )
-
-    def values(self) -> dict[str, list[float]]:
-        """The raw values a network trains on: all different ones of a constant parameter if they are few, else
-        eleven quantiles of all points; rising."""
-        found = {}
-        for name in self.schema.names:
-            tracks = [controls[name] for controls in self.controls]
-            values = np.concatenate([track.values for track in tracks])
-            points = np.unique(values)
-            if len(points) > FEW_VALUES or not all(track.is_constant for track in tracks):
-                points = np.unique(np.quantile(values, np.linspace(0, 1, 11)))
-            found[name] = [float(value) for value in points]
-        return found
 
 
 class ControlSource:
