@@ -12,12 +12,13 @@ import functools
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from conditioning.config import Stage
 from samplernn.config import Config
 
 BYTES = 4  # of a float32
@@ -189,12 +190,27 @@ class Limit:
     text: str
 
 
+def tier_matrices(stage: Stage) -> list[Matrix]:
+    """The same for a conditioning stage that makes audio from scalar input: what parameters add is multiplied out for
+    a whole stretch at once, but it is multiplied."""
+    width = stage.hidden_size
+    return [
+        Matrix("first", 1 + len(stage.conditioned_on), width, 1.0),
+        Matrix("rnn", 2 * width * stage.num_layers, 3 * width, 1.0),
+        Matrix("logits", width, stage.q_levels, 1.0),
+    ]
+
+
 def generation_limit(config: Config, streams: int, cores: int, *, repeats: int = 7) -> Limit:
+    """The limit of a SampleRNN."""
+    return limit_of(generation_matrices(config), streams, cores, repeats=repeats)
+
+
+def limit_of(matrices: Sequence[Matrix], streams: int, cores: int, *, repeats: int = 7) -> Limit:
     """For every matrix the larger of the time to read it and the time to multiply it, summed over a sample.
 
     With several cores the streams are shared out and each core reads all weights for its share.
     """
-    matrices = generation_matrices(config)
     share = streams / cores
     often = sum(matrix.size for matrix in matrices if matrix.uses == 1.0) * BYTES
     seldom = sum(matrix.size for matrix in matrices if matrix.uses < 1.0) * BYTES

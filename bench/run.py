@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-BENCHMARKS = ("generation", "training", "pipeline", "startup")
+BENCHMARKS = ("generation", "training", "steered", "pipeline", "startup")
 
 
 def cases(benchmark: str, small: bool) -> list[dict[str, Any]]:
@@ -33,6 +33,14 @@ def cases(benchmark: str, small: bool) -> list[dict[str, Any]]:
             {"name": "A", "lanes": 8, "precisions": both, "repeats": 5},
             {"name": "B", "lanes": 64},
         ]
+    if benchmark == "steered":
+        if small:
+            return [
+                {"what": "generation", "streams": 2, "hidden": 8, "layers": 1, "repeats": 2},
+                {"what": "training", "lanes": 2, "window": 16, "hidden": 8, "layers": 1, "repeats": 2},
+            ]
+        found: list[dict[str, Any]] = [{"what": "generation", "streams": streams} for streams in (1, 10)]
+        return [*found, {"what": "training", "lanes": 64}, {"what": "training", "lanes": 256, "repeats": 5}]
     if benchmark == "pipeline":
         if small:
             return [{"name": "tiny", "lanes": 4, "minutes": 0.1, "steps": 2}]
@@ -65,15 +73,17 @@ def run_case(benchmark: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows of one benchmark as Markdown; the sentences about limits stand below it."""
-    columns = [name for name in rows[0] if name not in ("benchmark", "limit_text")]
+    columns = list(dict.fromkeys(name for row in rows for name in row if name not in ("benchmark", "limit_text")))
 
     def cell(value: Any) -> str:
+        if value is None:
+            return ""
         if isinstance(value, float):
             return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
         return str(value)
 
     lines = ["| " + " | ".join(columns) + " |", "| " + " | ".join("---" for _ in columns) + " |"]
-    lines += ["| " + " | ".join(cell(row[name]) for name in columns) + " |" for row in rows]
+    lines += ["| " + " | ".join(cell(row.get(name)) for name in columns) + " |" for row in rows]
     texts = [f"- limit of {row['config']}: {row['limit_text']}" for row in rows if "limit_text" in row]
     return "\n".join([*lines, "", *dict.fromkeys(texts)])
 

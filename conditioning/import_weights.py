@@ -140,7 +140,7 @@ def _read(path: Path) -> dict[str, _Array]:
         raise UsageError(f"there is no file {path}: name an .npz of the arrays of a state dict") from None
     except (ValueError, EOFError):  # NumPy takes all it does not know for pickled
         raise UsageError(f"{path} is no .npz file: {_SEE_HELP}") from None
-    except (zipfile.BadZipFile, OSError) as error:
+    except zipfile.BadZipFile as error:
         raise _damaged(path, error) from None
     if isinstance(file, np.ndarray):
         raise UsageError(f"{path} holds a single array without a name: {_SEE_HELP}")
@@ -257,13 +257,12 @@ def _names_fit(
         widths = {"scalar": 1} if layout.origin == "RNNControl" else {"scalar": 1, "onehot": outputs}
         possible = {kind: inputs - width for kind, width in widths.items() if inputs >= width}
         fitting = [kind for kind, rest in possible.items() if rest == len(conditioned_on)]
-        if not fitting or audio_input not in (None, fitting[0]):
-            told = " or ".join(f"{kind} audio ({widths[kind]}) and {rest}" for kind, rest in possible.items())
-            asked = "" if audio_input is None else f" and --audio_input is {audio_input}"
-            raise UsageError(
-                f"{state.path} has {inputs} inputs, {told} parameters, but {named}{asked}: name the parameters it was "
-                "trained with, in their order"
-            )
+        told = ", or ".join(f"{kind} audio ({widths[kind]}) and {rest} parameters" for kind, rest in possible.items())
+        found = f"{state.path} has {inputs} inputs, which is {told}"
+        if not fitting:
+            raise UsageError(f"{found}, but {named}: name the parameters it was trained with, in their order")
+        if audio_input not in (None, fitting[0]):
+            raise UsageError(f"{found}, but --audio_input is {audio_input}: leave it out")
         return {"generates": [AUDIO], "audio_input": fitting[0]}
     if audio_input is not None:
         raise UsageError(

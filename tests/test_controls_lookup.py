@@ -305,7 +305,7 @@ def test_an_analysis_may_end_a_hop_early(tmp_path: Path) -> None:
 
 def test_a_chunk_has_the_constants_of_the_recording_it_was_cut_from(tmp_path: Path) -> None:
     for name in ("a_chunk_0.wav", "a_chunk_1.wav", "b_chunk_0.wav"):
-        soundfile.write(tmp_path / name, np.zeros(100), 8000)
+        write_wav(tmp_path / name, np.zeros(100, np.float32), 8000)
     (tmp_path / "params.csv").write_text("filename,p\na.wav,64\na_chunk_1.wav,65\nb,70\n")
     sources = find_param_sources(tmp_path)
     found = {name: sources.controls_of(name, ["p"])["p"].values[0] for name in ("a_chunk_0.wav", "a_chunk_1.wav")}

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -9,6 +10,7 @@ import chunk_audio
 import generate
 import samplernn
 import train
+from conditioning.config import Cascade, Config, NetName, Tier
 from tierwave import evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +27,11 @@ def test_every_flag_is_named(parser):
 
 def test_every_key_and_preset_is_named():
     assert [key for key in samplernn.Config.model_fields if key != "model" and f"| `{key}` |" not in README] == []
+    keys = [key for model in (Config, Cascade, Tier) for key in model.model_fields if key != "model"]
+    table = README[README.index("### Config keys of a conditional tier") :]
+    assert [key for key in keys if f"`{key}`" not in table] == []
+    nets = get_args(NetName)
+    assert [net for net in nets if f"`{net}`" not in table] == []
     presets = [path.name.removesuffix(".config.json") for path in (ROOT / "configs").glob("*.config.json")]
     assert [preset for preset in presets if f"`{preset}`" not in README] == []
 
