@@ -21,7 +21,7 @@ from tierwave.dataset import Codes, LaneWindows, Source
 from tierwave.errors import UsageError
 from tierwave.generation import Request
 from tierwave.quantize import Quantizer
-from tierwave.splits import Span
+from tierwave.splits import Span, Split
 from tierwave.steering import Steering, frame_spans
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ __all__ = [
     "overlap",
     "parameters",
     "prefers_xla",
+    "prepare",
     "sample_rate",
     "stages",
     "steerable",
@@ -55,6 +56,7 @@ __all__ = [
 ]
 
 CONFIGS = {"conditioning": Config, "cascade": Cascade}
+LEAST_STEPS = 50  # of an epoch of a tier that generates parameters
 FOREIGN_OPTIONS: dict[str, str] = {}
 # What decides the shapes of a stage's weights; columns of what it is conditioned on are matched by name.
 _ARCHITECTURE = (
@@ -133,6 +135,11 @@ def encoder(config: Config | Cascade) -> Quantizer:
     return Quantizer(config.tiers[-1].q_type, config.tiers[-1].q_levels)
 
 
+def prepare(corpus: Corpus, split: Split, config: Any, stored: dict[str, Any] | None) -> None:
+    """What is made of a corpus before training: nothing."""
+    return None
+
+
 def overlap(config: Config | Cascade) -> int:
     """Samples of context that a window needs."""
     return 1
@@ -146,6 +153,7 @@ def dataset(
     *,
     lanes: int,
     steering: Steering | None = None,
+    prepared: None = None,
     **options: Any,
 ) -> LaneWindows:
     """Windows over `spans` of a corpus: codes, or parameters at the stage's rate, and what conditions them.
@@ -170,6 +178,8 @@ def dataset(
         through = {} if exposure is None else _through(config, tier)
         noise = exposure.noise if exposure is not None and shuffled else 0.0
         sources["controls"] = steering.source(tier.conditioned_on, rate, through=through, noise=noise, seed=seed)
+    if not tier.makes_audio:  # slow parameters make short epochs
+        options.setdefault("least_steps", LEAST_STEPS)
     return LaneWindows(sources, spans, window=tier.seq_len, overlap=1, lanes=lanes, **options)
 
 
@@ -236,6 +246,7 @@ def stream(
     sample_rate: int,
     schema: Schema | None = None,
     stage: str | None = None,
+    prepared: None = None,
 ) -> TierStream:
     """The sound, or the curves, as they are made. models: one per tier; stage: of this one tier only."""
     from conditioning.cascade import TierStream

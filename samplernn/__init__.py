@@ -18,7 +18,7 @@ from tierwave.corpus import Corpus
 from tierwave.dataset import Codes, LaneWindows, Source
 from tierwave.generation import Request
 from tierwave.quantize import Quantizer
-from tierwave.splits import Span
+from tierwave.splits import Span, Split
 from tierwave.steering import Steering
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ __all__ = [
     "overlap",
     "parameters",
     "prefers_xla",
+    "prepare",
     "sample_rate",
     "stages",
     "steerable",
@@ -132,6 +133,11 @@ def encoder(config: Config) -> Quantizer:
     return Quantizer(config.q_type, config.q_levels)
 
 
+def prepare(corpus: Corpus, split: Split, config: Any, stored: dict[str, Any] | None) -> None:
+    """What is made of a corpus before training: nothing."""
+    return None
+
+
 def overlap(config: Config) -> int:
     """Samples of context that a window needs, and that must at least lie between training and held-out sound."""
     return config.top_frame
@@ -145,6 +151,7 @@ def dataset(
     *,
     lanes: int,
     steering: Steering | None = None,
+    prepared: None = None,
     **options: Any,
 ) -> LaneWindows:
     """Windows over `spans` of a corpus; options as of `LaneWindows` (seed, shuffled, whole_spans, multiple_of)."""
@@ -188,6 +195,7 @@ def stream(
     sample_rate: int,
     schema: Schema | None = None,
     stage: str | None = None,
+    prepared: None = None,
 ) -> SampleStream:
     """The sound as it is made, an object with `set(name=value)` and `render(n)`."""
     from samplernn.sampler import SampleStream

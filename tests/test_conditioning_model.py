@@ -90,6 +90,7 @@ def model_of(config: Config) -> ConditionalTier:
             variable.assign(rng.uniform(1.2, 1.8, variable.shape))
         elif name not in ("period", "phase"):
             variable.assign(rng.normal(0, 0.4, variable.shape))
+    model.first.bias.assign(rng.uniform(0.5, 1.0, model.first.bias.shape))  # most rectifiers let through
     return model
 
 
@@ -146,10 +147,9 @@ def check_forms(model: ConditionalTier) -> None:
     shape = [model.features] if not model.stage.makes_audio else [LEVELS]
     shape = [*shape, model.stage.mixtures] if model.stage.net == "mixture" else shape
     assert [part.shape for part in whole] == [[3, TIME + 1, *shape]] * len(whole)
-    cut = [None if controls is None else part for part in ((controls, controls) if controls is not None else (0, 0))]
-    cut = [None if part is None else piece for part, piece in zip(cut, _halves(controls), strict=True)]
-    first, middle = model.sequence(values[:, :3], cut[0], state, weights)
-    second, end = model.sequence(values[:, 3:], cut[1], middle, weights)
+    early, late = (None, None) if controls is None else (controls[:, :3], controls[:, 3:])
+    first, middle = model.sequence(values[:, :3], early, state, weights)
+    second, end = model.sequence(values[:, 3:], late, middle, weights)
     same(tuple(tf.concat(parts, axis=1) for parts in zip(first, second, strict=True)), whole)
     same(end, last)
     for lane in range(3):
@@ -160,10 +160,6 @@ def check_forms(model: ConditionalTier) -> None:
             weights,
         )[0]
         same(one, tuple(part[lane : lane + 1] for part in whole))
-
-
-def _halves(controls: Any) -> tuple[Any, Any]:
-    return (None, None) if controls is None else (controls[:, :3], controls[:, 3:])
 
 
 def check_causality(case: Case) -> None:
@@ -180,7 +176,7 @@ def check_causality(case: Case) -> None:
     if model.stage.makes_audio:
         fed = model.scaled(values) if model.stage.audio_input == "scalar" else weights.values
         if model.stage.audio_input == "scalar":
-            model.scaled = lambda codes: fed  # type: ignore[method-assign]
+            model.scaled = lambda codes: fed
     rng = np.random.default_rng(2)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([fed] + ([] if controls is None else [controls]))
@@ -192,8 +188,7 @@ def check_causality(case: Case) -> None:
     for t in (0, 3, TIME):
         gradient = tf.convert_to_tensor(tape.gradient(sums[t], fed)).numpy()
         by_place = np.abs(gradient[0] if gradient.shape[0] == 1 else gradient[: TIME + 1]).reshape(TIME + 1, -1)
-        assert np.all(by_place[t] > 0) or model.stage.net in ("baseline", "wide"), "rectifiers may close a way"
-        assert np.any(by_place[t] > 0)
+        assert np.all(by_place[t].reshape(-1, max(1, model.features)).max(axis=0) > 0)
         assert not by_place[t + 1 :].any()
         assert np.all(by_place[:t].max(axis=1) > 0)
         if controls is not None:
@@ -226,7 +221,7 @@ def check_generation(model: ConditionalTier) -> None:
             np.testing.assert_allclose(drawn, values[:, t], atol=1e-4)
 
 
-def check_training(config: Config, *, jit: bool = False, nothing_idle: bool = True) -> None:
+def check_training(config: Config, *, jit: bool = False, batches: tuple[int, ...] = (3, 1)) -> None:
     """Two steps with all that is special in training: finite losses, and every variable moves."""
     options = TrainingOptions(learning_rate=0.01, tfr=0.5, ss=0.25, input_noise=0.1)
     learner = Learner(
@@ -240,7 +235,7 @@ def check_training(config: Config, *, jit: bool = False, nothing_idle: bool = Tr
         if variable.path.endswith("ratio_on"):  # in so few steps every gate opens
             variable.assign(np.full(variable.shape, 1.5))
     before = [np.array(variable.numpy()) for variable in learner.model.trainable_variables]
-    for lanes in (3, 1):
+    for lanes in batches:
         state = learner.initial_state(lanes)
         for step in range(2):
             batch = batch_of(learner.model, lanes, seed=step)
@@ -270,7 +265,7 @@ def test_networks(case: Case, eager: None) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", full_product(), ids=ident)
 def test_every_network(case: Case, eager: None) -> None:
-    test_networks.__wrapped__(case, eager) if hasattr(test_networks, "__wrapped__") else test_networks(case, eager)
+    test_networks(case, eager)
 
 
 @pytest.mark.slow
@@ -281,11 +276,13 @@ def test_networks_compiled(case: Case, jit: bool) -> None:
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm", "phased_lstm"])
-def test_several_layers_and_a_compiled_step(cell: str) -> None:
-    config = config_of(("shared_pathways", "three", cell, 3), num_layers=2)
-    check_forms(model_of(config))
-    if cell == "gru":
-        check_training(config)
+def test_several_layers(cell: str) -> None:
+    check_forms(model_of(config_of(("shared_split", "three", cell, 3), num_layers=3)))
+
+
+def test_a_compiled_step() -> None:
+    """All else here runs as it is written; this is traced, with loops and shapes as in training."""
+    check_training(config_of(("rnncontrol", "three", "gru", 3)), batches=(3,))
 
 
 def test_pairs_are_all_there() -> None:
@@ -433,7 +430,7 @@ def test_state_is_reset_and_carried(kind: str, cell: str) -> None:
     assert np.all(np.abs(fresh.nats - carried.nats) > 1e-3)
     pieces, state = [], dirty
     for start in (0, TIME):  # a window begins with the last value of the one before
-        part = {name: value[:, start : start + TIME + 1] for name, value in batch.items() if name in ("inputs", "controls")}
+        part = {name: batch[name][:, start : start + TIME + 1] for name in ("inputs", "controls")}
         outcome = model.outcome({**part, "mask": batch["mask"][:, :TIME], "reset": batch["reset"]}, state)
         pieces.append(outcome.nats)
         state = outcome.state
@@ -522,7 +519,7 @@ def test_the_gradient_of_scheduled_sampling_is_that_of_the_loop(keys: dict[str, 
         seen.update(coins=truth_next.numpy(), uniform=uniform.numpy())
         return mixed(values, controls, state, weights, truth_next, uniform)
 
-    model.mixed = noted  # type: ignore[method-assign]
+    model.mixed = noted
     variables = model.trainable_variables
     raw = [variable.value for variable in variables]
     with tf.GradientTape() as tape:
@@ -552,7 +549,7 @@ def test_the_drawn_value_that_is_fed_is_the_one_that_is_scored() -> None:
         fed.append(values)
         return sequence(values, *rest, **options)
 
-    model.sequence = noted  # type: ignore[method-assign]
+    model.sequence = noted
     outcome = model.outcome(batch, model.initial_state(3), dropout_seed=tf.constant([1, 2]), teacher_forcing=0.0)
     drawn = fed[0].numpy()[:, 1:]
     errors = (drawn - batch["inputs"].numpy()[:, 1:-1]) ** 2
@@ -578,12 +575,19 @@ def test_the_rate_of_teacher_forcing_and_its_ends(kind: str) -> None:
     untrained = model.outcome(batch, state, teacher_forcing=tf.constant(0.0), input_noise=0.5)
     same(untrained, plain)  # without a seed this is no training
     counts = []
-    model.mixed = lambda values, controls, state, weights, coins, uniform: (  # type: ignore[method-assign]
-        counts.append(coins.numpy().mean()) or values
-    )
+
+    class EnoughError(Exception):
+        """The coins were seen; the network need not run over so many steps."""
+
+    def counted(values: Any, controls: Any, state: Any, weights: Any, coins: Any, uniform: Any) -> None:
+        counts.append(coins.numpy().mean())
+        raise EnoughError
+
+    model.mixed = counted
     long = batch_of(model, 1, 2000)
     for rate in (0.2, 0.9):
-        model.outcome(long, model.initial_state(1), dropout_seed=seed, teacher_forcing=tf.constant(rate))
+        with pytest.raises(EnoughError):
+            model.outcome(long, model.initial_state(1), dropout_seed=seed, teacher_forcing=tf.constant(rate))
     np.testing.assert_allclose(counts, [0.2, 0.9], atol=0.04)
 
 
@@ -639,7 +643,7 @@ def test_noise_on_audio_is_added_to_the_sound_between_codes() -> None:
     np.testing.assert_allclose(np.abs(noise).max(axis=1), 0.1, rtol=0.02)
     edge = model.noisy(tf.constant([[0, 4095] * 50]), 1.0, tf.constant([1, 2])).numpy()
     assert edge.min() >= 0 and edge.max() <= 4095
-    model.noisy(codes, 0.0, tf.constant([1, 2])).numpy().tobytes() == codes.numpy().tobytes()
+    np.testing.assert_array_equal(model.noisy(codes, 0.0, tf.constant([1, 2])), codes)
 
 
 @pytest.mark.parametrize("kind", ["scalar", "three"])
@@ -656,7 +660,7 @@ def test_noise_is_on_the_inputs_only_in_training_and_follows_the_seed(kind: str)
         np.testing.assert_array_equal(targets, batch["inputs"][:, 1:])
         return nats(prediction, targets, *rest)
 
-    model.sequence, model.nats = noted, scored  # type: ignore[method-assign]
+    model.sequence, model.nats = noted, scored
     for seed, noise in (((1, 2), 0.5), ((1, 2), 0.5), ((1, 3), 0.5), ((1, 2), 0.0), (None, 0.5)):
         given = None if seed is None else tf.constant(seed)
         model.outcome(batch, state, dropout_seed=given, input_noise=noise)
@@ -696,14 +700,20 @@ def test_parallel_stacks_drop_different_inputs() -> None:
             seen.append(fed.numpy()) or sequence(fed, *rest, **options)
         )
     for seed in range(4):
-        model.seen = lambda *_: inputs  # type: ignore[method-assign]
+        model.seen = lambda *_: inputs
         model.outcome(batch, model.initial_state(1), dropout_seed=tf.constant([1, seed]))
     assert any(np.any(mean != deviation) for mean, deviation in zip(seen[::2], seen[1::2], strict=True))
 
 
 # Weights of another run ----------------------------------------------------------------------------------------------
 
-OLD = Schema(parameters=(Parameter(name="a", lo=0, hi=4), Parameter(name="b", lo=1, hi=2), Parameter(name="x", lo=0, hi=1)))
+OLD = Schema(
+    parameters=(
+        Parameter(name="a", lo=0, hi=4),
+        Parameter(name="b", lo=1, hi=2),
+        Parameter(name="x", lo=0, hi=1),
+    )
+)
 NEW = Schema(
     parameters=(
         Parameter(name="n", lo=0, hi=1),

@@ -164,14 +164,15 @@ def test_linear_maps_the_last_axis_of_any_shape():
 # --- phased LSTM --------------------------------------------------------------------------------------------------
 
 
-def gate_in_numpy(time, period, phase, ratio_on, leak):
-    """Neil, Pfeiffer & Liu 2016, eq. 6 and 7, in float64: time `[batch, 1]` -> `[batch, units]`."""
-    cycle = np.mod(time - phase, period) / period
+def gate_in_numpy(time, period, phase, ratio_on, leak, origin=0, first_period=1.0):
+    """Neil, Pfeiffer & Liu 2016, eq. 6 and 7, in float64: time `[batch, 1]` -> `[batch, units]`. The period has been
+    `first_period` until the time `origin`."""
+    cycle = np.mod(np.mod(origin, first_period) / first_period + (time - origin - phase) / period, 1.0)
     falling = np.where(cycle < ratio_on, 2 - 2 * cycle / ratio_on, leak * cycle)
     return np.where(cycle < ratio_on / 2, 2 * cycle / ratio_on, falling)
 
 
-def phased_lstm_in_numpy(values, inputs, h, c, time, leak):
+def phased_lstm_in_numpy(values, inputs, h, c, time, leak, first_period):
     """The whole cell in float64, eq. 1 to 10 without peepholes: outputs `[batch, time, units]`, last h and c."""
 
     def sigmoid(sums):
@@ -189,7 +190,7 @@ def phased_lstm_in_numpy(values, inputs, h, c, time, leak):
         i, f, g, o = np.split(sums, 4, axis=-1)
         c_full = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
         h_full = sigmoid(o) * np.tanh(c_full)
-        k = gate_in_numpy(time + step, *(values[name] for name in GATE), leak)
+        k = gate_in_numpy(time + step, *(values[name] for name in GATE), leak, time, first_period)
         h, c = k * h_full + (1 - k) * h, k * c_full + (1 - k) * c
         outputs.append(h)
     return np.stack(outputs, axis=1), h, c
@@ -257,7 +258,8 @@ def test_phased_lstm_and_its_gradients_equal_a_plain_reference(training, jit):
 
     def reference(values):
         arrays = (values[name] for name in ("inputs", "h", "c"))
-        return phased_lstm_in_numpy(values, *arrays, time.numpy(), LEAK if training else 0.0)
+        first_period = np.asarray(watched["period"], np.float64)  # a window's gradient knows no earlier ones
+        return phased_lstm_in_numpy(values, *arrays, time.numpy(), LEAK if training else 0.0, first_period)
 
     def reference_loss(values):
         outputs, h, c = reference(values)

@@ -1,4 +1,4 @@
-"""Parameters beside the windows of sound: slices of whole tracks, through a lower rate with noise, and other schemas."""
+"""Parameters beside the windows of sound: slices of whole tracks, through a lower rate with noise, other schemas."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ def tracks_of(number: int) -> Controls:
     }
 
 
-STEERING = Steering(
-    SCHEMA, tuple(tracks_of(number) for number in range(3)), tuple(length / RATE for length in LENGTHS)
-)
+STEERING = Steering(SCHEMA, tuple(tracks_of(number) for number in range(3)), tuple(length / RATE for length in LENGTHS))
 
 
 def whole(names: Sequence[str], number: int, rate: float, first: int, count: int) -> np.ndarray:
@@ -64,8 +62,8 @@ def whole(names: Sequence[str], number: int, rate: float, first: int, count: int
         if parameter.outside != "allow":
             raw = np.clip(raw, *parameter.span)
         start, stop = parameter.span
-        share = np.log(raw / start) / np.log(stop / start) if parameter.scale == "log" else (raw - start) / (stop - start)
-        columns.append(share)
+        log = parameter.scale == "log"
+        columns.append(np.log(raw / start) / np.log(stop / start) if log else (raw - start) / (stop - start))
     return np.stack(columns, axis=-1)
 
 
@@ -242,9 +240,7 @@ def test_each_tier_reads_its_own_names_at_its_own_rate() -> None:
                 zip(read["inputs"], read["controls"], read["mask"], strict=True)
             ):
                 first = span.start + index * tier.seq_len - 1
-                np.testing.assert_array_equal(
-                    controls, exposed.read(where(span.recording, first, tier.seq_len + 1))[0]
-                )
+                np.testing.assert_array_equal(controls, exposed.read(where(span.recording, first, tier.seq_len + 1))[0])
                 inside = (first + np.arange(tier.seq_len + 1) >= span.start) & (
                     first + np.arange(tier.seq_len + 1) < span.stop
                 )
@@ -252,9 +248,7 @@ def test_each_tier_reads_its_own_names_at_its_own_rate() -> None:
                 if tier.makes_audio:
                     codes = corpus().codes
                     offset = corpus().recordings[span.recording].offset + first
-                    expected = [
-                        codes[offset + i] if ok else 16 for i, ok in enumerate(inside)
-                    ]  # silence of 32 levels
+                    expected = [codes[offset + i] if ok else 16 for i, ok in enumerate(inside)]  # silence of 32 levels
                     np.testing.assert_array_equal(inputs, expected)
                 else:
                     seen = whole(tier.generates, span.recording, rate, first, tier.seq_len + 1)
@@ -280,9 +274,7 @@ def test_noise_is_in_training_only() -> None:
 
 
 def test_a_single_stage_exposes_all_that_conditions_it() -> None:
-    config = Config(
-        conditioned_on=["p", "inst"], seq_len=16, q_levels=32, **{"exposure": {"rate": 40.0, "noise": 0.0}}
-    )
+    config = Config(conditioned_on=["p", "inst"], seq_len=16, q_levels=32, **{"exposure": {"rate": 40.0, "noise": 0.0}})
     windows = conditioning.dataset(
         corpus(), SPANS[:1], config, "conditioning", lanes=1, steering=STEERING, shuffled=False
     )

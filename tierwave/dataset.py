@@ -73,7 +73,8 @@ class LaneWindows:
     sources: what is read, by the name it has in a batch; "inputs" must be among them. lanes: at most this many; fewer
     where there are fewer windows. shuffled: a new order every epoch, else the order of the spans. whole_spans: a span
     is never cut between lanes (likelihood of whole files); lanes then differ in work. multiple_of: the number of lanes
-    is rounded up to a multiple of this (the number of replicas).
+    is rounded up to a multiple of this (the number of replicas). least_steps: a shuffled epoch goes over the spans as
+    often as it takes to have so many steps, so that what is done after every epoch does not cost more than the epoch.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class LaneWindows:
         shuffled: bool = True,
         whole_spans: bool = False,
         multiple_of: int = 1,
+        least_steps: int = 1,
     ):
         self.sources, self.window, self.overlap = dict(sources), window, overlap
         self.seed, self.shuffled, self.whole_spans = seed, shuffled, whole_spans
@@ -105,27 +107,36 @@ class LaneWindows:
             self.steps = max(len(lane) for lane in self._whole)
         else:
             self.steps = -(-self.windows // self.lanes)
+        self.passes = -(-least_steps // self.steps) if shuffled and not whole_spans else 1
+        self._steps_of_pass = self.steps
+        self.steps *= self.passes
 
     def layout(self, epoch: int) -> Layout:
         """(span, window within the span, reset), each `[steps, lanes]`; span is `IDLE` where a lane has no work."""
-        span = np.full([self.steps, self.lanes], IDLE, np.int64)
-        place = np.zeros([self.steps, self.lanes], np.int64)
+        passes = [self._layout_of_pass(epoch * self.passes + number) for number in range(self.passes)]
+        span, place, reset = (np.concatenate(parts) for parts in zip(*passes, strict=True))
+        return span, place, reset
+
+    def _layout_of_pass(self, number: int) -> Layout:
+        steps = self._steps_of_pass
+        span = np.full([steps, self.lanes], IDLE, np.int64)
+        place = np.zeros([steps, self.lanes], np.int64)
         if self.whole_spans:
             for lane, entries in enumerate(self._whole):
-                for step, (number, within) in enumerate(entries):
-                    span[step, lane], place[step, lane] = number, within
+                for step, (which, within) in enumerate(entries):
+                    span[step, lane], place[step, lane] = which, within
             return span, place, (place == 0) & (span != IDLE)
         order: np.ndarray = np.arange(len(self._windows))
         turn = 0
         if self.shuffled:
-            rng = np.random.default_rng([self.seed, 3, epoch])
+            rng = np.random.default_rng([self.seed, 3, number])
             order = rng.permutation(len(order))
             turn = int(rng.integers(self.windows))  # else a single span would be cut in the same places every epoch
         counts = self._windows[order]
         row_span = np.repeat(order, counts)
         row_place = np.arange(self.windows) - np.repeat(np.cumsum(counts) - counts, counts)
         bounds = np.arange(self.lanes + 1) * self.windows // self.lanes
-        at = bounds[:-1][None, :] + np.arange(self.steps)[:, None]
+        at = bounds[:-1][None, :] + np.arange(steps)[:, None]
         busy = at < bounds[1:][None, :]
         at = (at + turn) % self.windows
         span[busy], place[busy] = row_span[at][busy], row_place[at][busy]

@@ -223,9 +223,18 @@ def evaluate(
                 tuple(sources.controls_of(recording.name, names) for recording in corpus.recordings),
                 tuple(recording.samples / corpus.sample_rate for recording in corpus.recordings),
             )
+        prepared = family.prepare(corpus, None, config, trained.prepared) if trained.prepared is not None else None
         for stage, model in zip(family.stages(config), trained.models, strict=True):
             windows = family.dataset(
-                corpus, spans, config, stage, lanes=batch_size, shuffled=False, whole_spans=True, steering=steering
+                corpus,
+                spans,
+                config,
+                stage,
+                lanes=batch_size,
+                shuffled=False,
+                whole_spans=True,
+                steering=steering,
+                prepared=prepared,
             )
             measured = measure(Evaluator(model, jit=jit), windows, told(f"Measuring {stage}"))
             if not np.isfinite(measured).all():

@@ -11,7 +11,7 @@ from typing import Any
 from tierwave.config import validate
 from tierwave.errors import UsageError
 
-FAMILIES = {"samplernn": "samplernn", "conditioning": "conditioning", "cascade": "conditioning"}
+FAMILIES = {"samplernn": "samplernn", "conditioning": "conditioning", "cascade": "conditioning", "melnet": "melnet"}
 """The packages by what the config key `model` says."""
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -36,6 +36,9 @@ class Request:
     sequence (the last is repeated); averaged: whether they are averaged where they are finer than a tier (not what
     was recorded live). seed_controls: the parameters of seed_audio, time 0 at its first sample. primed_at_random: tiers
     that generate parameters start from noise of the length of seed_audio. tier_temperature, tier_seed: by tier.
+
+    For spectrograms: frames, their number instead of seconds; from_tier, the first tier that is sampled, on top of the
+    lower tiers of low_audio; bias, which sharpens the mixtures (Graves 2013); inversion, how they become sound.
     """
 
     sequences: int = 1
@@ -51,6 +54,11 @@ class Request:
     primed_at_random: bool = False
     tier_temperature: Mapping[str, float] = field(default_factory=dict)
     tier_seed: Mapping[str, int] = field(default_factory=dict)
+    frames: int | None = None
+    from_tier: int = 1
+    low_audio: np.ndarray | None = field(default=None, repr=False)
+    bias: float = 0.0
+    inversion: Literal["griffin_lim", "gradient"] = "gradient"
 
     def __post_init__(self) -> None:
         if self.sequences < 1:
@@ -61,6 +69,10 @@ class Request:
             raise UsageError(f"temperature is {list(self.temperature)}, and every value must be 0 or more")
         if any(not (np.isfinite(t) and t >= 0) for t in self.tier_temperature.values()):
             raise UsageError(f"tier_temperature is {dict(self.tier_temperature)}, and every value must be 0 or more")
+        if self.frames is not None and self.frames < 1:
+            raise UsageError(f"frames is {self.frames}, and it must be 1 or more")
+        if self.from_tier < 1 or not self.bias >= 0:
+            raise UsageError(f"from_tier ({self.from_tier}) must be 1 or more, and bias ({self.bias:g}) 0 or more")
         if self.top_k is not None and self.top_k < 1:
             raise UsageError(f"top_k is {self.top_k}, and it must be 1 or more (None switches it off)")
         if self.top_p is not None and not 0 < self.top_p <= 1:

@@ -446,7 +446,14 @@ class Recurrent(NormalisableLayer):
 
     def step(self, inputs: tf.Tensor, state: State, weights: CellWeights) -> tuple[tf.Tensor, State]:
         """One time step: inputs `[batch, features]` -> output `[batch, units]` and the next state."""
-        projected = matmul(inputs, weights.kernel, self.product_dtype) + weights.bias
+        return self.advance(self.project(inputs, weights), state, weights)
+
+    def project(self, inputs: tf.Tensor, weights: CellWeights) -> tf.Tensor:
+        """What inputs `[..., features]` add to the gates, with the bias: it may be had for many steps at once."""
+        return matmul(inputs, weights.kernel, self.product_dtype) + weights.bias
+
+    def advance(self, projected: tf.Tensor, state: State, weights: CellWeights) -> tuple[tf.Tensor, State]:
+        """One time step from a projected input: output `[batch, units]` and the next state."""
         if self.cell == "lstm":
             h, c, _ = _lstm_step(projected, state[0], state[1], weights.recurrent_kernel, self.product_dtype)
             return h, (h, c)

@@ -52,7 +52,7 @@ from tierwave.runs import (
 )
 from tierwave.splits import Split, make_split
 from tierwave.steering import Steering
-from tierwave.trained import load_schema, seed_audio, take_weights
+from tierwave.trained import PREPARED, load_schema, seed_audio, take_weights
 
 if TYPE_CHECKING:
     from tierwave.callbacks import Generation
@@ -236,6 +236,10 @@ class _Plan:
             run = create_run(session.logdir_root, session.identity)
             run.write("split.json", split.to_document(corpus))
             run.write("run.json", self._described(corpus, sources))
+        stored = run.read(PREPARED) if resumed is not None and (run.folder / PREPARED).exists() else None
+        prepared = family.prepare(corpus, split, config, stored)
+        if prepared is not None:
+            run.write(PREPARED, prepared.document)
         steering = None
         if sources is not None:
             steering = Steering(
@@ -262,7 +266,7 @@ class _Plan:
             write_text(run.folder / CONFIG_NAME, config_text + "\n")
             for text in [*opening, _described_split(split, corpus, statistics)]:
                 logged(text, False)
-            material = _Material(corpus, split, steering, run, config_text, logged)
+            material = _Material(corpus, split, steering, prepared, run, config_text, logged)
             return self._train_stages(stages, by_stage, material, resumed)
         finally:
             log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}: ended\n")
@@ -424,6 +428,7 @@ class _Plan:
             "lanes": options.batch_size,
             "multiple_of": strategy.num_replicas_in_sync,
             "steering": material.steering,
+            "prepared": material.prepared,
         }
         spans = material.split
         data = family.dataset(corpus, spans.train, config, stage, seed=options.random_seed, **shape)
@@ -493,7 +498,13 @@ class _Plan:
         several = len(family.stages(config)) > 1
         return Generation(
             lambda request: family.stream(
-                [learner.model], config, request, sample_rate=corpus.sample_rate, schema=schema, stage=stage
+                [learner.model],
+                config,
+                request,
+                sample_rate=corpus.sample_rate,
+                schema=schema,
+                stage=stage,
+                prepared=None if material.prepared is None else material.prepared.document,
             ),
             generation_request(options, seed, followed),
             folder,
@@ -509,6 +520,7 @@ class _Material:
     corpus: Corpus
     split: Split
     steering: Steering | None
+    prepared: Any
     run: Run
     config_text: str
     say_line: SayLine

@@ -43,17 +43,28 @@ def power_spectrogram(audio: np.ndarray, n_fft: int, win_length: int, hop_length
     if audio.ndim != 1 or not len(audio):
         raise ValueError(f"one channel of at least one sample is needed, not audio of shape {audio.shape}.")
 
-    window = np.zeros(n_fft)
-    left = (n_fft - win_length) // 2
-    window[left : left + win_length] = np.hanning(win_length + 1)[:-1]
+    window = padded_window(n_fft, win_length)
     padded = np.pad(audio.astype(np.float64), n_fft // 2, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length]
     power = np.empty((len(frames), n_fft // 2 + 1), np.float32)
     batch = max(1, _CHUNK_SAMPLES // n_fft)
     for start in range(0, len(frames), batch):
-        spectrum = np.fft.rfft(frames[start : start + batch] * window)
-        power[start : start + batch] = np.square(spectrum.real) + np.square(spectrum.imag)
+        power[start : start + batch] = frame_power(frames[start : start + batch], window)
     return power
+
+
+def padded_window(n_fft: int, win_length: int) -> np.ndarray:
+    """A periodic Hann window of win_length samples with zeros on both sides, float64 [n_fft]."""
+    window = np.zeros(n_fft)
+    left = (n_fft - win_length) // 2
+    window[left : left + win_length] = np.hanning(win_length + 1)[:-1]
+    return window
+
+
+def frame_power(frames: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Squared magnitudes [frames, n_fft // 2 + 1] of frames [frames, n_fft] under a window [n_fft]."""
+    spectrum = np.fft.rfft(frames * window)
+    return np.square(spectrum.real) + np.square(spectrum.imag)
 
 
 def hertz_to_mel(frequency: np.ndarray | float, mel_scale: MelScale = "slaney") -> np.ndarray:

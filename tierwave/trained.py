@@ -22,13 +22,16 @@ from tierwave.families import load_config
 from tierwave.paramlookup import find_param_sources
 from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, find_checkpoint
 
+PREPARED = "prepared.json"
+
 
 @dataclass(frozen=True)
 class Trained:
     """A run made ready: its family, config, models (one per stage), sample rate and the corpus's gain.
 
     run: the whole run; entry: the checkpoint that was asked for, of the last stage if none was; entries: those of all
-    stages; schema: of the parameters, empty if there are none; values: which raw values of each were trained on.
+    stages; schema: of the parameters, empty if there are none; values: which raw values of each were trained on;
+    prepared: what the family stored of the corpus (see `prepare` in CONTRIBUTING.md), or None.
     """
 
     run: Run
@@ -41,10 +44,18 @@ class Trained:
     gain: float
     schema: Schema
     values: dict[str, list[float]]
+    prepared: dict[str, Any] | None = None
 
     def stream(self, request: Any) -> Any:
         """The family's stream of this run's models."""
-        return self.family.stream(self.models, self.config, request, sample_rate=self.sample_rate, schema=self.schema)
+        return self.family.stream(
+            self.models,
+            self.config,
+            request,
+            sample_rate=self.sample_rate,
+            schema=self.schema,
+            prepared=self.prepared,
+        )
 
 
 def load_schema(run: Run) -> Schema:
@@ -80,10 +91,10 @@ def load_trained(path: str | Path, *, best: bool = False, config_document: dict[
     schema, values = Schema(), {}
     if family.parameters(config):
         schema, values = load_schema(run), run.read("schema.json").get("values", {})
+    prepared = run.read(PREPARED) if (run.folder / PREPARED).exists() else None
     asked = entry if named.folder != run.folder and Path(path).name == entry.name else entries[-1]
-    return Trained(
-        run, asked, tuple(entries), family, config, models, int(described["sample_rate"]), gain, schema, values
-    )
+    rate = int(described["sample_rate"])
+    return Trained(run, asked, tuple(entries), family, config, models, rate, gain, schema, values, prepared)
 
 
 def _chosen(part: Run, stage: str, best: bool) -> CheckpointEntry:
@@ -148,8 +159,9 @@ def seed_parameters(trained: Trained, path: Path, offset: int | str) -> Controls
     """
     described = trained.run.read("run.json")
     names = trained.family.parameters(trained.config)
-    root = Path(described["data_dir"])
-    inside = root.is_dir() and path.resolve().is_relative_to(root)
+    given = described.get("data_dir")  # an imported run has none
+    root = path if given is None else Path(given)
+    inside = given is not None and root.is_dir() and path.resolve().is_relative_to(root)
     param_dir, params = (described.get(key) if inside else None for key in ("param_dir", "params"))
     try:
         sources = find_param_sources(root if inside else path, param_dir=param_dir, params=params, name_params=names)

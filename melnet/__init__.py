@@ -1,0 +1,210 @@
+"""MelNet (Vasquez & Lewis 2019): mel spectrograms in tiers of resolution, made audible.
+
+What every family exports: see CONTRIBUTING.md. TensorFlow is imported only when a model is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from melnet.config import Config
+from melnet.data import ENCODER, Spectrograms, prepare, spans_of
+from tierwave.config import TrainingOptions
+from tierwave.config import clipping as _clipping
+from tierwave.controls import Schema
+from tierwave.corpus import Corpus
+from tierwave.dataset import LaneWindows, Source
+from tierwave.generation import Request
+from tierwave.mel import filter_warnings
+from tierwave.quantize import Quantizer
+from tierwave.splits import Span
+from tierwave.steering import Steering
+
+if TYPE_CHECKING:
+    from melnet.generation import MelStream
+    from melnet.model import MelTier
+
+__all__ = [
+    "CONFIGS",
+    "FOREIGN_OPTIONS",
+    "Config",
+    "architecture",
+    "build",
+    "clipping",
+    "dataset",
+    "encoder",
+    "generate",
+    "overlap",
+    "parameters",
+    "prefers_xla",
+    "prepare",
+    "sample_rate",
+    "stages",
+    "steerable",
+    "stream",
+    "take_weights",
+    "training_inputs",
+    "training_of",
+    "warnings",
+    "window_samples",
+    "with_training",
+]
+
+LEAST_STEPS = 20  # of an epoch: there are few windows of frames in an hour of sound
+CONFIGS = {"melnet": Config}
+FOREIGN_OPTIONS = {
+    "tfr": "teacher forcing rates belong to the conditioning family",
+    "ss": "scheduled sampling belongs to the conditioning family",
+    "input_noise": "input noise belongs to the conditioning family",
+}
+_ARCHITECTURE = ("tiers", "layers", "hidden_size", "mixtures", "cell", "conditioned_on", "text")
+
+
+def stages(config: Config) -> list[str]:
+    """The models to train, in order: the tiers, coarse to fine."""
+    return [f"tier{number}" for number in range(1, config.tiers + 1)]
+
+
+def _tier(config: Config, stage: str) -> int:
+    return stages(config).index(stage) + 1
+
+
+def training_of(config: Config, stage: str) -> dict[str, Any]:
+    """The training options of one tier that differ from those of all."""
+    return dict(config.training_per_tier[_tier(config, stage) - 1]) if config.training_per_tier else {}
+
+
+def with_training(config: Config, options: TrainingOptions, by_stage: Mapping[str, TrainingOptions]) -> Config:
+    """The config as it was trained: the options of all, and what differs for a tier."""
+    training = options.model_dump(mode="json")
+    per_tier = []
+    for stage in stages(config):
+        own = by_stage[stage].model_dump(mode="json")
+        per_tier.append({key: value for key, value in own.items() if value != training.get(key)})
+    return config.model_copy(update={"training": training, "training_per_tier": per_tier if any(per_tier) else []})
+
+
+def training_inputs(options: TrainingOptions, steps: int) -> Callable[[Any], dict[str, Any]]:
+    """What `MelTier.outcome` is told in training besides: nothing."""
+    return lambda step: {}
+
+
+def sample_rate(config: Config) -> int | None:
+    """The sample rate that the config asks for, None for the corpus's."""
+    return config.audio.sample_rate
+
+
+def parameters(config: Config) -> list[str]:
+    """Every parameter that training needs of the corpus."""
+    return list(config.conditioned_on)
+
+
+def steerable(config: Config, stage: str | None = None) -> list[str]:
+    """The parameters that come from the user."""
+    return list(config.conditioned_on)
+
+
+def warnings(config: Config) -> list[str]:
+    """What a person should know about this config, one sentence each."""
+    return filter_warnings(config.audio, config.audio.sample_rate) if config.audio.sample_rate else []
+
+
+def encoder(config: Config) -> Quantizer:
+    """How a corpus is kept for this family: as sound of 16 bits."""
+    return ENCODER
+
+
+def overlap(config: Config) -> int:
+    """Samples that must lie between training and held-out sound: a window of the front end."""
+    return config.audio.n_fft
+
+
+def window_samples(config: Config) -> int:
+    """Samples of a training window."""
+    return config.seq_len * config.audio.hop_length
+
+
+def architecture(config: Config, stage: str) -> dict[str, Any]:
+    """The keys that must agree for weights to be taken over."""
+    found = {key: getattr(config, key) for key in _ARCHITECTURE}
+    found["text"] = None if config.text is None else config.text.model_dump(mode="json")
+    return {**found, "mel_channels": config.audio.mel_channels}
+
+
+def take_weights(source: MelTier, target: MelTier, source_schema: Schema, schema: Schema) -> None:
+    """Start `target` from the weights of `source`."""
+    for theirs, ours in zip(source.variables, target.variables, strict=True):
+        ours.assign(theirs)
+
+
+def dataset(
+    corpus: Corpus,
+    spans: Sequence[Span],
+    config: Config,
+    stage: str,
+    *,
+    lanes: int,
+    prepared: Spectrograms | None = None,
+    steering: Steering | None = None,
+    **options: Any,
+) -> LaneWindows:
+    """Windows of frames over `spans` of a corpus; options as of `LaneWindows`."""
+    if prepared is None:
+        raise ValueError("a MelNet is trained on prepared spectrograms: pass what `prepare` gave")
+    sources: dict[str, Source] = {"inputs": prepared}
+    if steering is not None and config.conditioned_on:
+        sources["controls"] = steering.source(config.conditioned_on, prepared.front_end.frame_rate)
+    options.setdefault("least_steps", LEAST_STEPS)
+    return LaneWindows(
+        sources,
+        spans_of(spans, corpus, config),
+        window=config.seq_len,
+        overlap=config.time_factor,
+        lanes=lanes,
+        **options,
+    )
+
+
+def build(config: Config, stage: str = "tier1", *, compute_dtype: str = "float32", fused: bool = False) -> MelTier:
+    """A new model of one tier; weights from Keras' global seed."""
+    from melnet.model import MelTier
+
+    return MelTier(config, _tier(config, stage), compute_dtype=compute_dtype)
+
+
+def clipping(config: Config, stage: str | None = None) -> dict[str, float | None]:
+    """The config's gradient_clip as `Learner` takes it."""
+    return _clipping(config.gradient_clip)
+
+
+def prefers_xla(config: Config, on_gpu: bool) -> bool:
+    """The measured choice of `--jit auto` (bench/README.md)."""
+    return True
+
+
+def generate(models: Sequence[MelTier], config: Config, request: Request, **about: Any) -> np.ndarray:
+    """Float32 `[sequences, samples]`, exactly round(seconds * sample_rate) samples each; arguments as of `stream`."""
+    made = stream(models, config, request, **about)
+    return made.render(request.samples(made.sample_rate))
+
+
+def stream(
+    models: Sequence[MelTier],
+    config: Config,
+    request: Request,
+    *,
+    sample_rate: int,
+    schema: Schema | None = None,
+    stage: str | None = None,
+    prepared: dict[str, Any] | None = None,
+) -> MelStream:
+    """The sound of new spectrograms; they are made whole at the first `render`. models: one per tier; stage: only the
+    tiers up to this one can be heard, the rest is interpolated. prepared: the normalisation that the run stores."""
+    from melnet.generation import MelStream
+
+    return MelStream(
+        models, config, request, sample_rate=sample_rate, schema=schema or Schema(), prepared=prepared, stage=stage
+    )

@@ -1,0 +1,80 @@
+"""The keys of a MelNet config, their defaults and what they exclude. Knows no TensorFlow."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from melnet.multiscale import factors
+from tierwave.config import GlobalNormClip, StrictModel, ValueClip
+from tierwave.mel import MelAudio
+
+
+class Text(StrictModel):
+    """Text that the sound says: characters attended to in the first tier's central stack.
+
+    column: of `metadata.csv` (LJSpeech's: by number, from 0) or of a manifest (by name). components: of the
+    discretised mixture of logistics. layer: of the central stack after which attention stands; None: in the middle.
+    """
+
+    column: str | int = "text"
+    components: PositiveInt = 10
+    layer: PositiveInt | None = None
+
+
+class Config(StrictModel):
+    """A MelNet. seq_len: frames per training window, of the whole spectrogram; a multiple of the tiers' time factor."""
+
+    model: Literal["melnet"] = "melnet"
+    audio: MelAudio = Field(default_factory=MelAudio)
+    tiers: Annotated[int, Field(ge=1, le=12)] = 6
+    layers: list[PositiveInt] = Field([12, 5, 4, 3, 2, 2], description="recurrent layers of each tier")
+    hidden_size: PositiveInt = 512
+    mixtures: PositiveInt = 10
+    cell: Literal["lstm", "gru"] = "lstm"
+    seq_len: PositiveInt = Field(256, description="frames per training window")
+    scale_floor: PositiveFloat = Field(0.001, description="smallest standard deviation, in normalised units")
+    conditioned_on: list[str] = Field(default_factory=list, description="names of parameters")
+    controls: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="by parameter: lo, hi, scale, interp, outside, units"
+    )
+    text: Text | None = None
+    recompute: bool = Field(False, description="compute layers again in the backward pass: more time, less memory")
+    gradient_clip: GlobalNormClip | ValueClip | None = GlobalNormClip()
+    accumulate: PositiveInt = Field(1, description="batches whose gradients make one update")
+    normalize: Literal["none", "corpus", "file"] = "none"
+    training: dict[str, Any] = Field(default_factory=dict, description="any flag of train.py")
+    training_per_tier: list[dict[str, Any]] = Field(default_factory=list, description="what differs, by tier")
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Config:
+        if len(self.layers) != self.tiers:
+            raise ValueError(f"layers {self.layers} are {len(self.layers)}, and tiers is {self.tiers}; give one each")
+        by_time, by_frequency = factors(self.tiers)
+        if self.audio.mel_channels % by_frequency:
+            raise ValueError(
+                f"audio.mel_channels {self.audio.mel_channels} must be a multiple of {by_frequency} with {self.tiers} "
+                "tiers"
+            )
+        if self.seq_len % by_time:
+            nearest = max(1, round(self.seq_len / by_time)) * by_time
+            raise ValueError(
+                f"seq_len {self.seq_len} must be a multiple of {by_time} with {self.tiers} tiers; use {nearest}"
+            )
+        if len(self.training_per_tier) not in (0, self.tiers):
+            raise ValueError(
+                f"training_per_tier has {len(self.training_per_tier)} entries, and tiers is {self.tiers}; give one "
+                "each, {} where nothing differs"
+            )
+        if self.text is not None and self.text.layer is not None and self.text.layer > self.layers[0]:
+            raise ValueError(f"text.layer {self.text.layer} is above the first tier's {self.layers[0]} layers")
+        unknown = [name for name in self.controls if name not in self.conditioned_on]
+        if unknown:
+            raise ValueError(f"controls names {unknown[0]}, which is not in conditioned_on")
+        return self
+
+    @property
+    def time_factor(self) -> int:
+        """Frames of the whole per frame of the first tier."""
+        return factors(self.tiers)[0]

@@ -1,0 +1,208 @@
+"""New spectrograms, tier after tier, and the sound of them.
+
+Every tier is sampled whole before the next begins, since the feature extractor looks both ways in time. `MelStream`
+offers what every family's stream offers; the spectrogram is made whole at the first `render`. A recording can be
+continued (its frames are forced, tier by tier), or only refined: `from_tier` takes the low tiers of a real one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from melnet.config import Config
+from melnet.multiscale import Size, below, interleave, sizes, split
+from tierwave.controls import Controls, Schema
+from tierwave.distributions import stream_seeds
+from tierwave.errors import UsageError
+from tierwave.generation import Pace, Request
+from tierwave.gestures import Gestures
+from tierwave.inversion import invert
+from tierwave.mel import MelFrontEnd, Normaliser
+
+if TYPE_CHECKING:
+    from melnet.model import MelTier
+
+Progress = Callable[[str, int, int], None]
+
+
+class MelStream:
+    """Sound of a MelNet: `render`; `spectrograms` are the stages of it, coarse to fine.
+
+    models: one per tier, or the one of `stage` alone, which then is heard on the low tiers of `request.low_audio` or by
+    itself if it is the first. progress(what, done, total) is called while it is made.
+    """
+
+    makes_audio = True
+
+    def __init__(
+        self,
+        models: Sequence[MelTier],
+        config: Config,
+        request: Request,
+        *,
+        sample_rate: int,
+        schema: Schema,
+        prepared: dict[str, Any] | None,
+        stage: str | None = None,
+        progress: Progress | None = None,
+    ):
+        if prepared is None:
+            raise UsageError("the run has no normalisation of spectrograms (prepared.json): train it anew")
+        self.models, self.config, self.request, self.sample_rate = models, config, request, sample_rate
+        self.only = None if stage is None else int(stage.removeprefix("tier"))
+        self.front_end = MelFrontEnd(config.audio, sample_rate)
+        self.normaliser = Normaliser.from_document(prepared)
+        self.progress = progress
+        self.pace = Pace(sample_rate)
+        self.gestures = Gestures(
+            schema,
+            request.sequences,
+            sample_rate,
+            drawn=request.controls,
+            temperatures=request.temperatures,
+            averaged=request.averaged,
+        )
+        self.spectrograms: list[np.ndarray] = []
+        self._sound: np.ndarray | None = None
+        self._rendered = 0
+
+    @property
+    def frames(self) -> int:
+        """New frames that are asked for, before rounding up to what divides into tiers."""
+        if self.request.frames is not None:
+            return self.request.frames
+        return self.front_end.frames(self.request.samples(self.sample_rate))
+
+    def set(self, *, voice: int | None = None, **values: float | str) -> None:
+        """Parameters in raw units and temperature, before the first `render`: a spectrogram is made whole."""
+        if self._sound is not None:
+            raise UsageError("a MelNet makes the whole sound at once: set what steers it before it begins")
+        self.gestures.set(0, voice=voice, **values)
+
+    def record(self, voice: int = 0) -> Controls:
+        """What was drawn and set."""
+        return self.gestures.record(voice)
+
+    def curves(self, seconds: float, voice: int = 0) -> dict[str, Controls]:
+        """Nothing: a MelNet generates spectrograms."""
+        return {}
+
+    def render(self, samples: int) -> np.ndarray:
+        """The next samples, float32 `[sequences, samples]`; silence after the end."""
+        with self.pace.block(samples):
+            if self._sound is None:
+                self._sound = self._make()
+            piece = self._sound[:, self._rendered : self._rendered + samples]
+            self._rendered += samples
+            return np.pad(piece, [(0, 0), (0, samples - piece.shape[1])])
+
+    def log_mels(self) -> np.ndarray:
+        """The finished spectrograms, log-mel float32 `[sequences, frames, channels]`; made now if they are not yet."""
+        if not self.spectrograms:
+            self._sample()
+        return self.spectrograms[-1]
+
+    def _make(self) -> np.ndarray:
+        sounds = []
+        finished = self.log_mels()
+        for number, log_mel in enumerate(finished):
+            self._tell("Inverting", number, len(finished))
+            sounds.append(
+                invert(log_mel, self.front_end, method=self.request.inversion, seed=self.request.random_seed + number)
+            )
+        self._tell("Inverting", len(finished), len(finished))
+        return np.stack(sounds)
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(what, done, total)
+
+    # --- sampling ---------------------------------------------------------------------------------------------------
+
+    def _sample(self) -> None:
+        config, request = self.config, self.request
+        given = self._given(request.seed_audio, config.time_factor, whole=False)
+        prime = 0 if given is None else given.shape[0]
+        low = self._given(request.low_audio, config.time_factor, whole=True)
+        wanted = self.frames if low is None else low.shape[0] - prime
+        frames = prime + math.ceil(wanted / config.time_factor) * config.time_factor
+        every = sizes(frames, config.audio.mel_channels, config.tiers)
+        first = self.only or request.from_tier
+        if first > 1 and low is None:
+            raise UsageError(f"sampling from tier {first} needs the tiers below it: give a recording to take them from")
+        streams = request.sequences
+        lower = None
+        if first > 1 and low is not None:
+            whole = np.repeat(low[None, :frames], streams, axis=0)
+            lower = np.asarray(below(whole, first, config.tiers)[1])
+            self._keep(lower, frames, prime, wanted)
+        last = self.only or config.tiers
+        for number in range(first, last + 1):
+            model = self.models[0] if self.only is not None else self.models[number - 1]
+            forced = None if given is None else split(given, config.tiers)[number - 1]
+            values = self._tier(model, number, every[number - 1], frames, forced, lower)
+            lower = values if lower is None else interleave(lower, values, number)
+            self._keep(lower, frames, prime, wanted)
+
+    def _given(self, sound: np.ndarray | None, factor: int, *, whole: bool) -> np.ndarray | None:
+        """The normalised spectrogram of a recording `[frames, channels]`, whole tiers of it: the last ones before new
+        sound, or (whole) all, repeated at the end to fill up."""
+        if sound is None or not len(sound):
+            return None
+        log_mel = self.front_end.analyse(np.asarray(sound, np.float32))
+        frames = self.normaliser.normalise(log_mel)
+        if whole:
+            return np.pad(frames, [(0, -len(frames) % factor), (0, 0)], mode="edge")
+        usable = len(frames) // factor * factor
+        if usable < factor:
+            raise UsageError(
+                f"the seed has {len(frames)} frames, and one of the first tier is {factor}: use a longer seed"
+            )
+        return frames[len(frames) - usable :]
+
+    def _tier(
+        self, model: MelTier, number: int, size: Size, frames: int, forced: np.ndarray | None, lower: np.ndarray | None
+    ) -> np.ndarray:
+        """All of one tier, `[sequences, size.frames, size.bins]`, normalised; its first frames are `forced`."""
+        from melnet.sampler import BLOCK_FRAMES, sampler_of
+
+        request, streams = self.request, self.request.sequences
+        sampler = sampler_of(model)
+        weights = sampler.weights()
+        controls = None
+        if self.config.conditioned_on:
+            rate = self.front_end.frame_rate * size.frames / frames
+            controls = self.gestures.inputs(0, size.frames, rate=rate)
+        conditions = sampler.condition(lower, controls, weights)
+        carry = sampler.start(streams)
+        pieces = []
+        made = 0
+        if forced is not None:
+            repeated = np.repeat(forced[None], streams, axis=0)
+            made = forced.shape[0]
+            carry = sampler.warm(carry, repeated, conditions, weights)
+            pieces.append(repeated)
+        name = f"tier{number}"
+        seed = request.tier_seed.get(name, request.random_seed * 1_000_003 + number)
+        seeds = stream_seeds(seed, streams)
+        temperature = np.asarray(request.temperatures, np.float32)
+        if name in request.tier_temperature:
+            temperature = np.full(streams, request.tier_temperature[name], np.float32)
+        while made < size.frames:
+            self._tell(f"Tier {number}", made, size.frames)
+            count = min(BLOCK_FRAMES, size.frames - made)
+            values, carry = sampler.run(weights, carry, conditions, made, count, seeds, temperature, request.bias)
+            pieces.append(values)
+            made += count
+        self._tell(f"Tier {number}", size.frames, size.frames)
+        return np.concatenate(pieces, axis=1)
+
+    def _keep(self, lower: np.ndarray, frames: int, prime: int, wanted: int) -> None:
+        """Remember a stage as log-mel at full size, every element repeated where finer tiers are still missing."""
+        channels = self.config.audio.mel_channels
+        full = lower.repeat(frames // lower.shape[1], axis=1).repeat(channels // lower.shape[2], axis=2)
+        self.spectrograms.append(self.normaliser.denormalise(full[:, prime : prime + wanted]))

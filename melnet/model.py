@@ -1,0 +1,404 @@
+"""One tier of a MelNet: stacks of recurrent layers over time and frequency, and a mixture of Gaussians per element.
+
+A tier models its elements frame by frame, bins from low to high (section 4). The time-delayed stack sees earlier frames
+(three RNNs: along time, up and down the bins), the centralised stack of the first tier sees each earlier frame whole,
+the frequency-delayed stack sees the lower bins of the frame and what both others say:
+
+    x(t-1, f) -> time-delayed layers  (time, up, down) -> h_t                     layer by layer, residual
+    x(t-1, :) -> centralised layers   (time)           -> h_c   (first tier)
+    x(t, f-1) -> frequency-delayed    (up)             -> h_f   sees h_t + h_c of its own layer
+    h_f of the last layer -> means, deviations and weights of the mixture at (t, f)
+
+Tiers from the second on are conditioned on all tiers below, through a feature extractor that looks in all four
+directions. `MelTier.sequence` runs whole windows (training, likelihoods); the sampler (`melnet.sampler`) runs the same
+weights with cached state. Sources: Vasquez & Lewis 2019, equations 3 to 9, the centralised stack of the paper's first
+version. Knows nothing of files, training loops or sampling.
+
+Shapes: frames T and bins F of this tier; `[batch, T, F]`, hidden D.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from melnet.config import Config
+from melnet.multiscale import below, factors, sizes
+from tierwave.distributions import mixture_nats
+from tierwave.recurrent import CellName, CellWeights, Linear, NormalisableLayer, Recurrent, State, linear, reset_lanes
+from tierwave.training import Outcome
+
+Conditions = tuple[tf.Tensor | None, tf.Tensor | None, tf.Tensor | None]
+LinearWeights = tuple[tf.Tensor, tf.Tensor | None]
+
+
+class RnnWeights(NamedTuple):
+    """A recurrent layer and its learned initial state, one tensor `[units]` per part."""
+
+    cell: CellWeights
+    initial: tuple[tf.Tensor, ...]
+
+
+class LayerWeights(NamedTuple):
+    """Effective weights of one layer of all stacks; `central` and `to_central` in the first tier only."""
+
+    time: RnnWeights
+    up: RnnWeights
+    down: RnnWeights
+    to_time: LinearWeights
+    central: RnnWeights | None
+    to_central: LinearWeights | None
+    frequency: RnnWeights
+    to_frequency: LinearWeights
+
+
+class TierWeights(NamedTuple):
+    """Effective weights of a tier. features: of the extractor, forward and backward along time, up and down."""
+
+    time_input: LinearWeights
+    frequency_input: LinearWeights
+    central_input: LinearWeights | None
+    layers: tuple[LayerWeights, ...]
+    features: tuple[RnnWeights, ...]
+    features_to_time: LinearWeights | None
+    features_to_frequency: LinearWeights | None
+    controls_to_time: LinearWeights | None
+    controls_to_frequency: LinearWeights | None
+    controls_to_central: LinearWeights | None
+    output: LinearWeights
+
+
+class MelState(NamedTuple):
+    """What a window hands to the next: per layer the time RNN's state `[batch, F, D]` and the central one's `[batch,
+    D]`, each a tuple of parts."""
+
+    time: tuple[State, ...]
+    central: tuple[State, ...]
+
+
+class Rnn(NormalisableLayer):
+    """A recurrent layer with a learned initial state."""
+
+    def __init__(self, inputs: int, units: int, *, cell: CellName, compute_dtype: str, name: str):
+        super().__init__(name=name)
+        self.cell = Recurrent(inputs, units, cell=cell, compute_dtype=compute_dtype, name="cell")
+        self.initial = [
+            self.add_weight(name=f"initial_{part}", shape=(units,), initializer="zeros")
+            for part in range(len(self.cell.state_parts))
+        ]
+        self.built = True
+
+    def weights_in_effect(self) -> RnnWeights:
+        """All weights as tensors."""
+        return RnnWeights(self.cell.weights_in_effect(), tuple(tf.convert_to_tensor(part) for part in self.initial))
+
+
+def initial_state(weights: RnnWeights, batch: int | tf.Tensor) -> State:
+    """The learned initial state for a batch."""
+    return tuple(tf.repeat(part[None], batch, axis=0) for part in weights.initial)
+
+
+class MelLayer(NormalisableLayer):
+    """One layer of the three stacks."""
+
+    def __init__(self, units: int, *, central: bool, cell: CellName, compute_dtype: str, name: str):
+        super().__init__(name=name)
+
+        def rnn(name: str) -> Rnn:
+            return Rnn(units, units, cell=cell, compute_dtype=compute_dtype, name=name)
+
+        self.time, self.up, self.down = rnn("time"), rnn("up"), rnn("down")
+        self.to_time = Linear(3 * units, units, name="to_time")
+        self.central = rnn("central") if central else None
+        self.to_central = Linear(units, units, name="to_central") if central else None
+        self.frequency = rnn("frequency")
+        self.to_frequency = Linear(units, units, name="to_frequency")
+        self.built = True
+
+    def weights_in_effect(self) -> LayerWeights:
+        """All weights as tensors."""
+        return LayerWeights(
+            self.time.weights_in_effect(),
+            self.up.weights_in_effect(),
+            self.down.weights_in_effect(),
+            self.to_time.weights_in_effect(),
+            None if self.central is None else self.central.weights_in_effect(),
+            None if self.to_central is None else self.to_central.weights_in_effect(),
+            self.frequency.weights_in_effect(),
+            self.to_frequency.weights_in_effect(),
+        )
+
+
+class MelTier(keras.Model):
+    """Tier `tier` (from 1) of a `Config`. State is passed in and out.
+
+    compute_dtype: what matrix products are computed in; sums, states, outputs and losses stay float32.
+    """
+
+    def __init__(self, config: Config, tier: int, *, compute_dtype: str = "float32"):
+        super().__init__(name=f"tier_{tier}", dtype="float32")
+        self.config, self.tier, self.product_dtype = config, tier, compute_dtype
+        self.unit, self.has_accuracy, self.steps_are = "nats", False, "frames"
+        units, parameters = config.hidden_size, len(config.conditioned_on)
+        self.units = units
+        self.bins = _bins(config, tier)
+        self.central = tier == 1
+        self.time_input = Linear(1, units, name="time_input")
+        self.frequency_input = Linear(1, units, name="frequency_input")
+        self.central_input = Linear(self.bins, units, name="central_input") if self.central else None
+        self.layers_of_stacks = [
+            MelLayer(units, central=self.central, cell=config.cell, compute_dtype=compute_dtype, name=f"layer_{index}")
+            for index in range(config.layers[tier - 1])
+        ]
+        self.features = [
+            Rnn(1, units, cell=config.cell, compute_dtype=compute_dtype, name=f"features_{name}")
+            for name in (("forward", "backward", "up", "down") if tier > 1 else ())
+        ]
+        self.features_to_time = Linear(4 * units, units, use_bias=False, name="features_to_time") if tier > 1 else None
+        self.features_to_frequency = (
+            Linear(4 * units, units, use_bias=False, name="features_to_frequency") if tier > 1 else None
+        )
+        self.controls_to_time = Linear(parameters, units, name="controls_to_time") if parameters else None
+        self.controls_to_frequency = Linear(parameters, units, name="controls_to_frequency") if parameters else None
+        self.controls_to_central = (
+            Linear(parameters, units, name="controls_to_central") if parameters and self.central else None
+        )
+        self.output_map = Linear(units, 3 * config.mixtures, name="output")
+        self.built = True
+
+    def weights_in_effect(self) -> TierWeights:
+        """All effective weights as plain tensors."""
+
+        def of(layer: Linear | None) -> Any:
+            return None if layer is None else layer.weights_in_effect()
+
+        return TierWeights(
+            of(self.time_input),
+            of(self.frequency_input),
+            of(self.central_input),
+            tuple(layer.weights_in_effect() for layer in self.layers_of_stacks),
+            tuple(rnn.weights_in_effect() for rnn in self.features),
+            of(self.features_to_time),
+            of(self.features_to_frequency),
+            of(self.controls_to_time),
+            of(self.controls_to_frequency),
+            of(self.controls_to_central),
+            of(self.output_map),
+        )
+
+    def initial_state(self, batch: int | tf.Tensor) -> MelState:
+        """The state before the first frame of a recording: learned, repeated for every lane and bin."""
+        time, central = [], []
+        for layer in self.layers_of_stacks:
+            weights = layer.time.weights_in_effect()
+            time.append(tuple(tf.tile(part[None, None], [batch, self.bins, 1]) for part in weights.initial))
+            if layer.central is not None:
+                central.append(initial_state(layer.central.weights_in_effect(), batch))
+        return MelState(tuple(time), tuple(central))
+
+    # --- whole windows ----------------------------------------------------------------------------------------------
+
+    def extracted(self, lower: tf.Tensor, weights: TierWeights) -> tf.Tensor:
+        """What the tiers below say of each element, seen from all four sides: `[batch, T, F]` -> `[..., 4 D]`."""
+        forward, backward, up, down = weights.features
+        rnns = self.features
+        columns = lower[..., None]
+        return tf.concat(
+            [
+                _along_time(rnns[0], columns, forward),
+                tf.reverse(_along_time(rnns[1], tf.reverse(columns, [1]), backward), [1]),
+                _along_bins(rnns[2], columns, up),
+                tf.reverse(_along_bins(rnns[3], tf.reverse(columns, [2]), down), [2]),
+            ],
+            axis=-1,
+        )
+
+    def conditioning(self, lower: tf.Tensor | None, controls: tf.Tensor | None, weights: TierWeights) -> Conditions:
+        """What is added to the inputs of the stacks: to the time-delayed and the frequency-delayed `[batch, T, F, D]`,
+        to the centralised `[batch, T, D]`; None where there is nothing. controls `[batch, T, parameters]`."""
+        to_time = to_frequency = to_central = None
+        if lower is not None and weights.features_to_time is not None and weights.features_to_frequency is not None:
+            features = self.extracted(lower, weights)
+            to_time = linear(features, weights.features_to_time, self.product_dtype)
+            to_frequency = linear(features, weights.features_to_frequency, self.product_dtype)
+        if controls is not None and weights.controls_to_time is not None:
+            to_time = _plus(linear(controls, weights.controls_to_time, self.product_dtype)[:, :, None], to_time)
+            assert weights.controls_to_frequency is not None
+            added = linear(controls, weights.controls_to_frequency, self.product_dtype)[:, :, None]
+            to_frequency = _plus(added, to_frequency)
+            if weights.controls_to_central is not None:
+                to_central = linear(controls, weights.controls_to_central, self.product_dtype)
+        return to_time, to_frequency, to_central
+
+    def sequence(
+        self,
+        values: tf.Tensor,
+        previous: tf.Tensor,
+        lower: tf.Tensor | None,
+        controls: tf.Tensor | None,
+        state: MelState,
+        weights: TierWeights,
+    ) -> tuple[tuple[tf.Tensor, tf.Tensor, tf.Tensor], MelState]:
+        """A whole window, teacher-forced.
+
+        values `[batch, T, F]`, previous `[batch, F]` the frame before it, lower `[batch, T, F]` the tiers below (None
+        for the first), controls `[batch, T, parameters]` or None. Returns (logits, means, log deviations), each
+        `[batch, T, F, mixtures]`, of every element given those before it, and the state after the window.
+        """
+        return self.stacks(values, previous, self.conditioning(lower, controls, weights), state, weights)
+
+    def stacks(
+        self,
+        values: tf.Tensor,
+        previous: tf.Tensor,
+        conditions: Conditions,
+        state: MelState,
+        weights: TierWeights,
+    ) -> tuple[tuple[tf.Tensor, tf.Tensor, tf.Tensor], MelState]:
+        """`sequence`, given what `conditioning` says."""
+        to_time, to_frequency, to_central = conditions
+        delayed = tf.concat([previous[:, None], values[:, :-1]], axis=1)
+        lowered = tf.pad(values, [[0, 0], [0, 0], [1, 0]])[:, :, :-1]
+        h_time = _plus(linear(delayed[..., None], weights.time_input, self.product_dtype), to_time)
+        h_frequency = _plus(linear(lowered[..., None], weights.frequency_input, self.product_dtype), to_frequency)
+        h_central = None
+        if weights.central_input is not None:
+            h_central = _plus(linear(delayed, weights.central_input, self.product_dtype), to_central)
+        time_states, central_states = [], []
+        for index, (layer, layer_weights) in enumerate(zip(self.layers_of_stacks, weights.layers, strict=True)):
+            central_state = state.central[index] if h_central is not None else ()
+
+            def run(h_time, h_frequency, h_central, time_state, central_state, layer_weights, layer=layer):
+                return layer_sequence(
+                    layer, h_time, h_frequency, h_central, time_state, central_state, layer_weights, self.product_dtype
+                )
+
+            arguments = (h_time, h_frequency, h_central, state.time[index], central_state, layer_weights)
+            run_layer = recomputed(run) if self.config.recompute else run
+            h_time, h_frequency, h_central, time_state, central_state = run_layer(*arguments)
+            time_states.append(time_state)
+            central_states.append(central_state)
+        parameters = linear(h_frequency, weights.output, self.product_dtype)
+        after = MelState(tuple(time_states), tuple(central_states) if h_central is not None else ())
+        return split_parameters(parameters), after
+
+    def outcome(
+        self, batch: dict[str, tf.Tensor], state: MelState, *, dropout_seed: tf.Tensor | None = None
+    ) -> Outcome:
+        """Likelihood of a batch of windows, each lane going on from its state.
+
+        batch: `inputs` float32 `[batch, overlap + frames, bins]`, the whole normalised spectrogram, of which this tier
+        takes its part; the overlap is one frame of the first tier. `controls` float32 `[batch, overlap + frames,
+        parameters]`; `mask` float32 `[batch, frames]`; `reset` bool `[batch]`.
+        """
+        config, tiers = self.config, self.config.tiers
+        whole, mask = batch["inputs"], batch["mask"]
+        overlap = whole.shape[1] - mask.shape[1]
+        values, lower = below(whole, self.tier, tiers)
+        ratio = whole.shape[1] // values.shape[1]
+        before = overlap // ratio
+        counted, _ = below(mask[..., None] * tf.ones([1, 1, config.audio.mel_channels]), self.tier, tiers)
+        controls = batch["controls"][:, overlap::ratio] if config.conditioned_on else None
+        state = reset_lanes(state, self.initial_state(tf.shape(whole)[0]), batch["reset"])
+        prediction, state = self.sequence(
+            values[:, before:],
+            values[:, before - 1],
+            None if lower is None else lower[:, before:],
+            controls,
+            state,
+            self.weights_in_effect(),
+        )
+        nats = mixture_nats(values[:, before:], *prediction, config.scale_floor) * counted
+        total = tf.reduce_sum(nats, axis=[1, 2])
+        return Outcome(total, tf.zeros_like(total), tf.reduce_sum(counted, axis=[1, 2]), state)
+
+
+def layer_sequence(
+    layer: MelLayer,
+    h_time: tf.Tensor,
+    h_frequency: tf.Tensor,
+    h_central: tf.Tensor | None,
+    time_state: State,
+    central_state: State,
+    weights: LayerWeights,
+    dtype: str,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None, State, State]:
+    """One layer of all stacks over a window; time_state: parts `[batch, F, D]`, central_state: `[batch, D]`."""
+    along, time_state = _along_time_from(layer.time, h_time, time_state, weights.time)
+    up = _along_bins(layer.up, h_time, weights.up)
+    down = tf.reverse(_along_bins(layer.down, tf.reverse(h_time, [2]), weights.down), [2])
+    h_time = h_time + linear(tf.concat([along, up, down], axis=-1), weights.to_time, dtype)
+    seen = h_frequency + h_time
+    if h_central is not None and layer.central is not None:
+        assert weights.central is not None and weights.to_central is not None
+        output, central_state = layer.central.cell.sequence(h_central, central_state, weights.central.cell)
+        h_central = h_central + linear(output, weights.to_central, dtype)
+        seen = seen + h_central[:, :, None]
+    output = _along_bins(layer.frequency, seen, weights.frequency)
+    return h_time, h_frequency + linear(output, weights.to_frequency, dtype), h_central, time_state, central_state
+
+
+def recomputed(run: Any) -> Any:
+    """`run` without keeping what it computes on the way: computed again in the backward pass."""
+
+    def wrapped(*arguments: Any) -> Any:
+        flat = tf.nest.flatten(arguments)
+        tensors = [part for part in flat if part is not None]
+
+        @tf.recompute_grad
+        def inner(*given: tf.Tensor) -> Any:
+            queue = iter(given)
+            filled = [None if part is None else next(queue) for part in flat]
+            result = run(*tf.nest.pack_sequence_as(arguments, filled))
+            shape.append(result)
+            return [part for part in tf.nest.flatten(result) if part is not None]
+
+        shape: list[Any] = []
+        made = iter(inner(*tensors))
+        filled = [None if part is None else next(made) for part in tf.nest.flatten(shape[-1])]
+        return tf.nest.pack_sequence_as(shape[-1], filled)
+
+    return wrapped
+
+
+def split_parameters(parameters: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The output map's `[..., 3 K]` (means, log deviations, logits, as the public implementations have them) as
+    (logits, means, log deviations), the order of `distributions.mixture_nats`."""
+    means, log_scales, logits = tf.split(parameters, 3, axis=-1)
+    return logits, means, log_scales
+
+
+def _bins(config: Config, tier: int) -> int:
+    """Bins of a tier."""
+    return sizes(factors(config.tiers)[0], config.audio.mel_channels, config.tiers)[tier - 1].bins
+
+
+def _plus(first: tf.Tensor, second: tf.Tensor | None) -> tf.Tensor:
+    return first if second is None else first + second
+
+
+def _along_time_from(rnn: Rnn, inputs: tf.Tensor, state: State, weights: RnnWeights) -> tuple[tf.Tensor, State]:
+    """Over the frames of `[batch, T, F, D]`, every bin by itself; state parts `[batch, F, units]`."""
+    frames, bins, width = inputs.shape[1:]
+    rows = tf.reshape(tf.transpose(inputs, [0, 2, 1, 3]), [-1, frames, width])
+    flat = tuple(tf.reshape(part, [-1, part.shape[-1]]) for part in state)
+    output, flat = rnn.cell.sequence(rows, flat, weights.cell)
+    output = tf.transpose(tf.reshape(output, [-1, bins, frames, output.shape[-1]]), [0, 2, 1, 3])
+    return output, tuple(tf.reshape(part, [-1, bins, part.shape[-1]]) for part in flat)
+
+
+def _along_time(rnn: Rnn, inputs: tf.Tensor, weights: RnnWeights) -> tf.Tensor:
+    bins = inputs.shape[2]
+    batch = tf.shape(inputs)[0]
+    state = tuple(tf.tile(part[None, None], [batch, bins, 1]) for part in weights.initial)
+    return _along_time_from(rnn, inputs, state, weights)[0]
+
+
+def _along_bins(rnn: Rnn, inputs: tf.Tensor, weights: RnnWeights) -> tf.Tensor:
+    """Over the bins of `[batch, T, F, D]`, every frame by itself, from the learned initial state."""
+    frames, bins, width = inputs.shape[1:]
+    rows = tf.reshape(inputs, [-1, bins, width])
+    output, _ = rnn.cell.sequence(rows, initial_state(weights, tf.shape(rows)[0]), weights.cell)
+    return tf.reshape(output, [-1, frames, bins, output.shape[-1]])
