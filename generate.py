@@ -16,13 +16,7 @@ from tierwave.commandline import FlagParser, boolean, import_tensorflow, optiona
 from tierwave.config import read_document, resolve_training
 from tierwave.errors import UsageError
 
-NOT_YET = {
-    "frames": "it belongs to MelNet",
-    "from_tier": "it belongs to MelNet",
-    "low_resolution": "it belongs to MelNet",
-    "inversion": "it belongs to MelNet",
-    "vocoder": "it belongs to MelNet",
-}
+NOT_YET = {"vocoder": "a conditioned run that renders a spectrogram"}
 
 
 def parser() -> FlagParser:
@@ -68,6 +62,19 @@ def parser() -> FlagParser:
     )
     flags.add_argument("--random_seed", type=int, help="same seed, same sound (default: fresh, and printed)")
     flags.add_argument("--spectrogram", default=False, help="also write a PNG (default: False)", **flag)
+    flags.add_argument("--frames", type=optional(int), help="MelNet: length in frames instead of --dur")
+    flags.add_argument("--text", help="MelNet with text: what is said")
+    flags.add_argument("--bias", type=float, default=0.0, help="MelNet: sharper mixtures, 0 or more (default: 0)")
+    flags.add_argument("--from_tier", type=optional(int), help="MelNet: sample from this tier on, above real low tiers")
+    flags.add_argument(
+        "--low_resolution", type=optional(Path), help="MelNet: the recording whose low tiers are taken"
+    )
+    flags.add_argument(
+        "--inversion",
+        choices=("gradient", "griffin_lim"),
+        default="gradient",
+        help="MelNet: spectrogram to sound (default: gradient)",
+    )
     for name, why in NOT_YET.items():
         flags.add_argument(f"--{name}", nargs="+", help=f"not yet: {why}")
     flags.add_argument("--debug", default=False, help="show tracebacks (default: False)", **flag)
@@ -104,6 +111,11 @@ def _generate(arguments: Any) -> None:
         top_k=arguments.top_k,
         top_p=arguments.top_p,
         random_seed=random_seed,
+        frames=arguments.frames,
+        from_tier=arguments.from_tier or 1,
+        bias=arguments.bias,
+        inversion=arguments.inversion,
+        text=arguments.text,
     )  # refuses wrong values before a model is loaded
     asked = Asked(
         seed=arguments.seed,
@@ -117,6 +129,7 @@ def _generate(arguments: Any) -> None:
         tier_temperature=arguments.tier_temperature,
         tier_seed=arguments.tier_seed,
         extrapolate=arguments.extrapolate,
+        low_resolution=arguments.low_resolution,
     )
     import_tensorflow(debug=arguments.debug)
     one_thread_per_call()
@@ -130,10 +143,11 @@ def _generate(arguments: Any) -> None:
     paths = sequence_paths(
         arguments.output_path, request, epoch=trained.entry.epoch if arguments.num_seqs > 1 else None
     )
-    print(f"Generating {arguments.dur:g} s x {arguments.num_seqs} from {trained.run.folder / trained.entry.name}")
-    print(f"Random seed: {random_seed}")
     with sentences(print):
         stream = trained.stream(request)
+    seconds = stream.seconds
+    print(f"Generating {seconds:g} s x {arguments.num_seqs} from {trained.run.folder / trained.entry.name}")
+    print(f"Random seed: {random_seed}")
     if not stream.makes_audio:
         for voice, path in enumerate(paths):
             for written in _write_curves(stream, path, request, voice):
@@ -143,14 +157,14 @@ def _generate(arguments: Any) -> None:
 
     def progress(done: float, speed: float) -> None:
         if on_terminal:
-            left = (arguments.dur - done) / max(speed, 1e-9)
-            line = f"\r\x1b[2K{done:.1f} of {arguments.dur:g} s, {speed:.2f}x real time, {left:.0f} s left"
+            left = (seconds - done) / max(speed, 1e-9)
+            line = f"\r\x1b[2K{done:.1f} of {seconds:g} s, {speed:.2f}x real time, {left:.0f} s left"
             print(line, end="", flush=True)
 
     speed = write_sounds(
         stream,
         paths,
-        arguments.dur,
+        seconds,
         sample_rate=arguments.sample_rate,
         before=request.seed_audio if arguments.include_seed else None,
         progress=progress,
@@ -158,7 +172,7 @@ def _generate(arguments: Any) -> None:
     if on_terminal:
         print()
     for voice, (path, temperature) in enumerate(zip(paths, request.temperatures, strict=True)):
-        curves = _write_curves(stream, path, request, voice)
+        curves = [*_write_curves(stream, path, request, voice), *_write_stages(stream, path, voice)]
         _describe(path, temperature, request, trained, arguments, stream, voice)
         print(f"Wrote {path}{heard(path)}" + "".join(f", {curve.name}" for curve in curves))
     print(f"{speed:.2f} x real time per sequence, {speed * len(paths):.2f} x for all together")
@@ -178,6 +192,20 @@ def _write_curves(stream: Any, path: Path, request: Any, voice: int) -> list[Pat
         written.append(path.with_name(f"{path.stem}_{tier}.csv"))
         write_param_file(written[-1], ParamFile(written[-1], document_of(curves)))
     return written
+
+
+def _write_stages(stream: Any, path: Path, voice: int) -> list[Path]:
+    """What a spectrogram network made on the way: a picture of every stage, and the last one as an array."""
+    stages = stream.stages(voice)
+    if not stages:
+        return []
+    from tierwave.pictures import stages_picture
+    from tierwave.runs import write_array
+
+    array, picture = path.with_suffix(".npy"), path.with_name(f"{path.stem}_stages.png")
+    write_array(array, list(stages.values())[-1])
+    stages_picture(picture, stages, stream.seconds, title=path.stem)
+    return [array, picture]
 
 
 def _describe(

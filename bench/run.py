@@ -1,4 +1,4 @@
-"""`python -m bench.run [generation training pipeline startup] [--small] [--json FILE]`.
+"""`python -m bench.run [BENCHMARK ...] [--small] [--json FILE] [--recordings FILE[@SECONDS] ...]`.
 
 Every case runs in a process of its own, so that peaks of memory are its own, with BLAS held to one thread: the limits
 are measured on the cores that the case uses.
@@ -15,11 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-BENCHMARKS = ("generation", "training", "steered", "pipeline", "startup")
+BENCHMARKS = ("generation", "training", "steered", "pipeline", "startup", "inversion")
 
 
-def cases(benchmark: str, small: bool) -> list[dict[str, Any]]:
-    """The arguments of `measure` for every case of a benchmark."""
+def cases(benchmark: str, small: bool, recordings: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The arguments of `measure` for every case of a benchmark; `recordings` are what is inverted, files with the
+    second to begin at after an @, and three made-up sounds where there are none."""
+    if benchmark == "inversion":
+        if small:
+            return [{"sound": "strings", "seconds": 0.3, "iterations": 4, "refinement": 2}]
+        return [{"sound": sound} for sound in recordings or ("strings", "bells", "speech")]
     if benchmark == "generation":
         if small:
             return [{"name": "tiny", "streams": streams, "seconds": 0.2, "repeats": 2} for streams in (1, 8)]
@@ -94,13 +99,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("benchmarks", nargs="*", metavar="BENCHMARK", help=f"of {', '.join(BENCHMARKS)} (all)")
     flags.add_argument("--small", action="store_true", help="tiny sizes, seconds in all: does it run?")
     flags.add_argument("--json", type=Path, help="write all figures to this file")
+    flags.add_argument(
+        "--recordings",
+        nargs="+",
+        default=[],
+        metavar="FILE[@SECONDS]",
+        help="what inversion inverts, 4 seconds of each from that second on (made-up sounds)",
+    )
     arguments = flags.parse_args(argv)
     for name in arguments.benchmarks:
         if name not in BENCHMARKS:
             flags.error(f"{name!r} is not a benchmark; there are {', '.join(BENCHMARKS)}")
     everything = []
     for benchmark in arguments.benchmarks or BENCHMARKS:
-        rows = [row for case in cases(benchmark, arguments.small) for row in run_case(benchmark, case)]
+        found = cases(benchmark, arguments.small, arguments.recordings)
+        rows = [row for case in found for row in run_case(benchmark, case)]
         print(f"\n## {benchmark}\n\n{table(rows)}", flush=True)
         everything += rows
     if arguments.json is not None:

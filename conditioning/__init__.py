@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFIGS",
     "FOREIGN_OPTIONS",
+    "FOREIGN_REQUESTS",
     "architecture",
     "build",
     "clipping",
@@ -43,6 +44,7 @@ __all__ = [
     "parameters",
     "prefers_xla",
     "prepare",
+    "preview",
     "sample_rate",
     "stages",
     "steerable",
@@ -62,6 +64,11 @@ FOREIGN_OPTIONS: dict[str, str] = {}
 _ARCHITECTURE = (
     "generates", "hidden_size", "num_layers", "net", "cell", "audio_input", "emb_size", "q_levels", "mixtures",
 )  # fmt: skip
+
+
+FOREIGN_REQUESTS = {
+    name: "it belongs to MelNet" for name in ("frames", "text", "bias", "from_tier", "low_resolution", "inversion")
+}
 
 
 def stages(config: Config | Cascade) -> list[str]:
@@ -138,6 +145,11 @@ def encoder(config: Config | Cascade) -> Quantizer:
 def prepare(corpus: Corpus, split: Split, config: Any, stored: dict[str, Any] | None) -> None:
     """What is made of a corpus before training: nothing."""
     return None
+
+
+def preview(corpus: Corpus, spans: Sequence[Span], config: Any, stage: str) -> dict[str, Any]:
+    """What sounds during training are asked for besides: nothing."""
+    return {}
 
 
 def overlap(config: Config | Cascade) -> int:

@@ -64,7 +64,7 @@ class TierStream:
             averaged=request.averaged,
         )
         self.pace = Pace(sample_rate)
-        self.makes_audio = tiers[-1].makes_audio
+        self.makes_audio, self.seconds = tiers[-1].makes_audio, request.seconds
         pairs = zip(tiers, models, strict=True)
         self._tiers = [_Tier(self, index, tier, model) for index, (tier, model) in enumerate(pairs)]
         self._maker = {name: tier for tier in self._tiers for name in tier.stage.generates if name not in names}
@@ -78,6 +78,10 @@ class TierStream:
     def record(self, voice: int = 0) -> Controls:
         """What was drawn and set, to be drawn again."""
         return self.gestures.record(voice)
+
+    def stages(self, voice: int = 0) -> dict[str, np.ndarray]:
+        """Nothing: there are no spectrograms on the way."""
+        return {}
 
     def render(self, samples: int) -> np.ndarray:
         """The next samples, float32 `[voices, samples]`."""

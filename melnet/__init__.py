@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from melnet.config import Config
-from melnet.data import ENCODER, Spectrograms, prepare, spans_of
+from melnet.data import ENCODER, Spectrograms, prepare, sound_of, spans_of
 from tierwave.config import TrainingOptions
 from tierwave.config import clipping as _clipping
 from tierwave.controls import Schema
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFIGS",
     "FOREIGN_OPTIONS",
+    "FOREIGN_REQUESTS",
     "Config",
     "architecture",
     "build",
@@ -41,6 +42,7 @@ __all__ = [
     "parameters",
     "prefers_xla",
     "prepare",
+    "preview",
     "sample_rate",
     "stages",
     "steerable",
@@ -55,10 +57,16 @@ __all__ = [
 
 LEAST_STEPS = 20  # of an epoch: there are few windows of frames in an hour of sound
 CONFIGS = {"melnet": Config}
+PREVIEW_SECONDS = 3
 FOREIGN_OPTIONS = {
     "tfr": "teacher forcing rates belong to the conditioning family",
     "ss": "scheduled sampling belongs to the conditioning family",
     "input_noise": "input noise belongs to the conditioning family",
+}
+FOREIGN_REQUESTS = {
+    "top_k": "its mixtures have no levels to choose from; --bias sharpens them",
+    "top_p": "its mixtures have no levels to choose from; --bias sharpens them",
+    "override": "it belongs to cascades",
 }
 _ARCHITECTURE = ("tiers", "layers", "hidden_size", "mixtures", "cell", "conditioned_on", "text")
 
@@ -115,6 +123,17 @@ def warnings(config: Config) -> list[str]:
 def encoder(config: Config) -> Quantizer:
     """How a corpus is kept for this family: as sound of 16 bits."""
     return ENCODER
+
+
+def preview(corpus: Corpus, spans: Sequence[Span], config: Config, stage: str) -> dict[str, Any]:
+    """What sounds during training are asked for besides: the low tiers of a held-out recording for the high ones to
+    stand on, and the quicker way to sound."""
+    asked: dict[str, Any] = {"inversion": "griffin_lim"}
+    if _tier(config, stage) > 1:
+        span = max(spans, key=lambda each: each.stop - each.start)
+        sound = sound_of(corpus, span.recording)[span.start : span.stop]
+        asked["low_audio"] = sound[: PREVIEW_SECONDS * corpus.sample_rate]
+    return asked
 
 
 def overlap(config: Config) -> int:

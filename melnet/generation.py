@@ -77,6 +77,14 @@ class MelStream:
             return self.request.frames
         return self.front_end.frames(self.request.samples(self.sample_rate))
 
+    @property
+    def seconds(self) -> float:
+        """How long the sound is."""
+        low = self.request.low_audio
+        if low is not None:
+            return len(low) / self.sample_rate
+        return self.frames / self.front_end.frame_rate if self.request.frames is not None else self.request.seconds
+
     def set(self, *, voice: int | None = None, **values: float | str) -> None:
         """Parameters in raw units and temperature, before the first `render`: a spectrogram is made whole."""
         if self._sound is not None:
@@ -90,6 +98,13 @@ class MelStream:
     def curves(self, seconds: float, voice: int = 0) -> dict[str, Controls]:
         """Nothing: a MelNet generates spectrograms."""
         return {}
+
+    def stages(self, voice: int = 0) -> dict[str, np.ndarray]:
+        """The log-mel spectrograms `[frames, channels]` after each tier, what is still missing repeated."""
+        self.log_mels()
+        first = len(self.models) - len(self.spectrograms) + 1 if self.only is None else self.only
+        names = [f"tiers 1 to {first + number}" for number in range(len(self.spectrograms))]
+        return {name: stage[voice] for name, stage in zip(names, self.spectrograms, strict=True)}
 
     def render(self, samples: int) -> np.ndarray:
         """The next samples, float32 `[sequences, samples]`; silence after the end."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFIGS",
     "FOREIGN_OPTIONS",
+    "FOREIGN_REQUESTS",
     "Config",
     "architecture",
     "build",
@@ -39,6 +40,7 @@ __all__ = [
     "parameters",
     "prefers_xla",
     "prepare",
+    "preview",
     "sample_rate",
     "stages",
     "steerable",
@@ -67,6 +69,11 @@ _WEIGHTLESS = (
 )  # fmt: skip
 
 CONFIGS = {"samplernn": Config}
+
+
+FOREIGN_REQUESTS = {
+    name: "it belongs to MelNet" for name in ("frames", "text", "bias", "from_tier", "low_resolution", "inversion")
+}
 
 
 def stages(config: Config) -> list[str]:
@@ -136,6 +143,11 @@ def encoder(config: Config) -> Quantizer:
 def prepare(corpus: Corpus, split: Split, config: Any, stored: dict[str, Any] | None) -> None:
     """What is made of a corpus before training: nothing."""
     return None
+
+
+def preview(corpus: Corpus, spans: Sequence[Span], config: Any, stage: str) -> dict[str, Any]:
+    """What sounds during training are asked for besides: nothing."""
+    return {}
 
 
 def overlap(config: Config) -> int:

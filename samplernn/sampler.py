@@ -256,7 +256,7 @@ class SampleStream:
     makes_audio = True
 
     def __init__(self, model: SampleRNN, sample_rate: int, request: Request, schema: Schema | None = None):
-        self.sample_rate = sample_rate
+        self.sample_rate, self.seconds = sample_rate, request.seconds
         self.gestures = Gestures(
             schema or Schema(),
             request.sequences,
@@ -313,6 +313,10 @@ class SampleStream:
 
     def curves(self, seconds: float, voice: int = 0) -> dict[str, Controls]:
         """Nothing: a SampleRNN generates audio only."""
+        return {}
+
+    def stages(self, voice: int = 0) -> dict[str, np.ndarray]:
+        """Nothing: there are no spectrograms on the way."""
         return {}
 
     def render(self, samples: int) -> np.ndarray:

@@ -555,6 +555,19 @@ def test_tiers_go_on_from_a_recording_as_mtcrnn_primes(known: bool, noted: None)
         check_draws(tier.model, prediction, uniform, temperature, values)
 
 
+def test_a_tier_without_a_past_sees_that_of_the_tier_above(noted: None) -> None:
+    """Its step 0 follows from what holds a step before: between the seed's last step of the slower tier and the new."""
+    known = {name: SEED[name] for name in ("u", "s")}
+    stream = stream_of(seed_audio=SEED_SOUND, seed_controls=known)
+    play(stream, total=40)
+    heard = heard_by(stream)
+    before = seen_in_seed(["s"], 50, 1)[0, 0]
+    after = np.clip(heard["slow"].values[:, 0, 0], 0, 1)
+    np.testing.assert_allclose(heard["fast"].controls[:, 0, 0], 0.25 * before + 0.75 * after, atol=1e-6)
+    assert np.all(np.abs(before - after) > 0.01)
+    check_timeline(heard, skip=1)
+
+
 def test_a_primed_sound_does_not_depend_on_blocks_and_long_seeds_are_cut_up(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {"seed_audio": SEED_SOUND, "seed_controls": SEED}
     whole = play(stream_of(**given), [Move(0, None, {"u": 8.0})])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import conditioning
@@ -160,7 +160,7 @@ def test_noise_is_new_in_each_epoch_and_a_function_of_the_seed() -> None:
     # One window after the other sees the same noise as all at once: it belongs to the frames, not to the windows.
     pieces = [source.read(where(0, start, 50, epoch=1)) for start in range(0, 900, 50)]
     np.testing.assert_array_equal(np.concatenate(pieces, axis=1)[0], source.read(where(0, 0, 900, epoch=1))[0])
-    assert not np.allclose(first[:300], noise_of(source, 1, 0)[:300])  # each recording has its own
+    assert np.abs(first[:300] - noise_of(source, 1, 0)[:300]).max() > 0.05  # each recording has its own
     assert np.abs(np.corrcoef(first.T) - np.eye(4)).max() < 0.5  # and each parameter
 
 
@@ -301,13 +301,14 @@ def test_spans_shorter_than_a_step_are_refused_where_nothing_is_left() -> None:
     rates=st.sampled_from([(1000, 125.0), (44100, 66.7), (16000, 62.5), (48000, 48000.0), (8000, 7999.0), (100, 0.25)])
     | st.tuples(st.integers(100, 2000), st.floats(0.5, 3000).map(lambda rate: round(rate, 3))),
 )
+@example(edges=[2990, 3000, 3200], rates=(100, 1.1))  # 3000 * 1.1 / 100 is 33 and a rounding
 def test_frames_belong_to_the_span_in_which_their_time_lies(edges: list[int], rates: tuple[int, float]) -> None:
     sample_rate, rate = rates
     spans = [Span(3, start, stop) for start, stop in zip(sorted(edges), sorted(edges)[1:], strict=False)]
     step = Fraction(sample_rate) / Fraction(str(rate))  # samples from one frame to the next
     expected = []
     for span in spans:
-        inside = [k for k in range(int(400 / step) + 2) if span.start <= k * step < span.stop]
+        inside = [k for k in range(int(max(edges) / step) + 2) if span.start <= k * step < span.stop]
         if inside:
             assert inside == list(range(inside[0], inside[-1] + 1))
             expected.append(Span(3, inside[0], inside[-1] + 1))
@@ -366,7 +367,7 @@ def test_superset_subset_and_the_same() -> None:
 
 
 def test_another_scale_leaves_the_row_as_it_is() -> None:
-    linear = Schema(parameters=(Parameter(name="f", lo=100, hi=800),))
+    linear = Schema(parameters=(Parameter(name="f", lo=50, hi=3200),))
     kernel, bias = transplanted(KERNEL[1:2], BIAS, ["f"], ["f"], OLD, linear)
     np.testing.assert_array_equal(kernel, KERNEL[1:2])
     np.testing.assert_array_equal(bias, BIAS)
@@ -392,3 +393,12 @@ def test_what_is_seen_in_training_stays_within_the_range_as_in_generation() -> N
     read = through(125.0, noise=0.3).read(where(0, 0, 900))[0]
     assert read[:, :2].min() >= 0 and read[:, :2].max() <= 1
     assert read[:, 3].max() > 1  # where beyond is allowed, it is
+
+
+@pytest.mark.xfail(strict=True, reason="what was constant in training and moves in a held-out recording is refused")
+def test_what_was_constant_in_training_stays_so_without_a_word() -> None:
+    """The range is fitted to what is trained on; a recording that is held out may go beyond it."""
+    schema = Schema(parameters=(Parameter(name="c", lo=5, hi=5),))
+    tracks = ({"c": Track.constant("c", 5)}, {"c": Track.constant("c", 6)})
+    source = Steering(schema, tracks, (1.0, 1.0)).source(["c"], RATE)
+    assert not source.read(where(1, 0, 10)).any()

@@ -47,6 +47,7 @@ class Asked:
     tier_temperature: Sequence[str] = ()
     tier_seed: Sequence[str] = ()
     extrapolate: bool = False
+    low_resolution: Path | None = None
 
 
 def request_of(trained: Trained, plain: Request, asked: Asked) -> tuple[Trained, Request, list[str]]:
@@ -61,6 +62,10 @@ def request_of(trained: Trained, plain: Request, asked: Asked) -> tuple[Trained,
     remarks: list[str] = []
     sound, own, after, at_random = _priming(trained, plain, asked, remarks)
     controls, averaged = _controls(trained, plain, asked, after, remarks)
+    low = None
+    if asked.low_resolution is not None:
+        low = seed_audio(asked.low_resolution, 0, trained.sample_rate, trained.config.normalize, trained.gain)
+    _refuse_foreign(trained, plain, asked)
     return (
         trained,
         replace(
@@ -72,9 +77,26 @@ def request_of(trained: Trained, plain: Request, asked: Asked) -> tuple[Trained,
             averaged=averaged,
             tier_temperature=temperatures,
             tier_seed=seeds,
+            low_audio=low,
         ),
         remarks,
     )
+
+
+def _refuse_foreign(trained: Trained, plain: Request, asked: Asked) -> None:
+    """UsageError for what this model would take and forget."""
+    foreign = trained.family.FOREIGN_REQUESTS
+    for name in foreign:
+        value = getattr(asked, name) if hasattr(asked, name) else getattr(plain, name)
+        usual = Request.__dataclass_fields__[name].default if name in Request.__dataclass_fields__ else None
+        given = value is not None and value != usual and not (isinstance(value, (list, tuple)) and not value)
+        if given:
+            raise UsageError(f"--{name} {value} does nothing for this model ({foreign[name]}): leave it out")
+    stages = len(trained.family.stages(trained.config))
+    if plain.from_tier > stages:
+        raise UsageError(f"--from_tier {plain.from_tier}: the run has only {stages} tiers")
+    if (plain.from_tier > 1) != (asked.low_resolution is not None):
+        raise UsageError("--from_tier and --low_resolution belong together: from which tier on, above whose low tiers")
 
 
 def _open(schema: Schema) -> Schema:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TextIO
 
 import numpy as np
@@ -161,9 +162,14 @@ class Generation(Callback):
                     write_param_file(path, ParamFile(path, document_of(curves)))
                     self.say(f"Generated {path}")
             return
-        speed = write_sounds(stream, paths, self.request.seconds)
+        speed = write_sounds(stream, paths, stream.seconds)
         self.made = paths
-        for path in paths:
+        for voice, path in enumerate(paths):
+            stages = stream.stages(voice)
+            if stages:
+                from tierwave.pictures import stages_picture
+
+                stages_picture(path.with_suffix(".png"), stages, stream.seconds, title=path.stem)
             self.say(f"Generated {path} ({speed:.2f}x real time){heard(path)}")
 
 
@@ -345,9 +351,12 @@ def standard_callbacks(
 
 
 def generation_request(
-    options: TrainingOptions, seed_audio: np.ndarray | None, controls: tuple[Controls, ...] = ()
+    options: TrainingOptions,
+    seed_audio: np.ndarray | None,
+    controls: tuple[Controls, ...] = (),
+    preview: Mapping[str, Any] = MappingProxyType({}),
 ) -> Request:
-    """What in-training generation asks for."""
+    """What in-training generation asks for; preview: what the family adds to it."""
     return Request(
         sequences=options.max_generate_per_epoch,
         seconds=options.output_file_dur,
@@ -355,4 +364,5 @@ def generation_request(
         seed_audio=seed_audio,
         random_seed=options.random_seed,
         controls=controls,
+        **preview,
     )

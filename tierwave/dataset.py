@@ -42,13 +42,15 @@ class Where(NamedTuple):
 
 
 class Source(Protocol):
-    """Something to read windows from; dtype and shape: of one element."""
+    """Something to read windows from; dtype and shape: of one element; per_step: whether there is one for every step,
+    or one for a lane's recording (its text)."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    per_step: bool
 
     def read(self, where: Where) -> np.ndarray:
-        """The elements, `[lanes, overlap + window, *shape]`."""
+        """The elements, `[lanes, overlap + window, *shape]`, or `[lanes, *shape]` where they are not per step."""
 
 
 class Codes:
@@ -56,6 +58,7 @@ class Codes:
 
     dtype: np.dtype[Any] = np.dtype(np.int32)
     shape: tuple[int, ...] = ()
+    per_step = True
 
     def __init__(self, corpus: Corpus, silence: int):
         self.codes, self.silence = corpus.codes, silence
@@ -145,8 +148,8 @@ class LaneWindows:
         return span, place, reset
 
     def batch(self, layout: Layout, step: int, epoch: int = 0) -> dict[str, np.ndarray]:
-        """Step `step` of a layout: each source's elements `[lanes, overlap + window, ...]`, mask float32
-        `[lanes, window]` (0 for padding), reset bool `[lanes]`."""
+        """Step `step` of a layout: each source's elements `[lanes, overlap + window, ...]` (or `[lanes,
+        ...]`), mask float32 `[lanes, window]` (0 for padding), reset bool `[lanes]`."""
         span, place, reset = (part[step] for part in layout)
         first, last = self._first[span][:, None], self._last[span][:, None]
         at = first + place[:, None] * self.window - self.overlap + np.arange(self.overlap + self.window)
@@ -161,7 +164,10 @@ class LaneWindows:
         import tensorflow as tf
 
         total, lanes = self.overlap + self.window, self.lanes
-        shapes = {name: ([lanes, total, *source.shape], source.dtype) for name, source in self.sources.items()}
+        shapes = {
+            name: ([lanes, total, *source.shape] if source.per_step else [lanes, *source.shape], source.dtype)
+            for name, source in self.sources.items()
+        }
         shapes |= {"mask": ([lanes, self.window], np.dtype(np.float32)), "reset": ([lanes], np.dtype(np.bool_))}
 
         def assemble(step: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -38,7 +38,8 @@ class Request:
     that generate parameters start from noise of the length of seed_audio. tier_temperature, tier_seed: by tier.
 
     For spectrograms: frames, their number instead of seconds; from_tier, the first tier that is sampled, on top of the
-    lower tiers of low_audio; bias, which sharpens the mixtures (Graves 2013); inversion, how they become sound.
+    lower tiers of low_audio; bias, which sharpens the mixtures (Graves 2013); inversion, how they become sound; text,
+    what is said.
     """
 
     sequences: int = 1
@@ -58,6 +59,7 @@ class Request:
     from_tier: int = 1
     low_audio: np.ndarray | None = field(default=None, repr=False)
     bias: float = 0.0
+    text: str | None = None
     inversion: Literal["griffin_lim", "gradient"] = "gradient"
 
     def __post_init__(self) -> None:
@@ -99,6 +101,7 @@ class Stream(Protocol):
     sample_rate: int
     pace: Pace
     makes_audio: bool
+    seconds: float
 
     def render(self, samples: int) -> np.ndarray:
         """The next samples, float32 `[sequences, samples]`; the same whatever sizes they are asked for in."""
@@ -108,6 +111,10 @@ class Stream(Protocol):
 
     def curves(self, seconds: float, voice: int = 0) -> Mapping[str, Controls]:
         """The parameters that were generated on the way, by stage, in raw units; {} where there are none."""
+
+    def stages(self, voice: int = 0) -> Mapping[str, np.ndarray]:
+        """The log-mel spectrograms `[frames, channels]` that were made on the way, coarse to fine; {} where there are
+        none."""
 
     def record(self, voice: int = 0) -> Controls:
         """What steered a voice so far, as curves that give the same sound again."""

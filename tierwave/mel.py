@@ -99,28 +99,30 @@ def filter_warnings(audio: MelAudio, sample_rate: int) -> list[str]:
     A channel narrower than the spacing of the bins falls between them and stands still at the floor; where channels
     depend linearly on each other, the network has to learn the dependence and the inversion cannot use them.
     """
-    filters = _filters(audio, sample_rate)
-    empty = int((filters.max(axis=1) <= 0.0).sum())
-    rank = int(np.linalg.matrix_rank(filters))
-    if rank == audio.mel_channels:
+    empty = int((_filters(audio, sample_rate).max(axis=1) <= 0.0).sum())
+    rank = _rank(audio, sample_rate)
+    channels = audio.mel_channels
+    if rank == channels:
         return []
     found = (
-        f"{empty} of the {audio.mel_channels} mel channels hear nothing"
+        f"{empty} of the {channels} mel channels hear nothing"
         if empty
-        else f"The {audio.mel_channels} mel channels are worth only {rank}, for some are sums of others"
+        else f"The {channels} mel channels are worth only {rank}, for some are sums of others"
     )
+    fewer = rank
+    while (worth := _rank(audio, sample_rate, mel_channels=fewer)) < fewer:
+        fewer = worth
+    finer = [audio.n_fft * factor for factor in (2, 4, 8)]
+    enough = [n_fft for n_fft in finer if _rank(audio, sample_rate, n_fft=n_fft) == channels][:1]
+    remedy = f"raise n_fft to {enough[0]} (win_length can stay), or lower" if enough else "lower"
     return [
         f"{found}, because they lie closer than the bins of n_fft {audio.n_fft} at {sample_rate} Hz: "
-        f"{_finer(audio, sample_rate)} mel_channels to {rank} or fewer."
+        f"{remedy} mel_channels to {fewer}."
     ]
 
 
-def _finer(audio: MelAudio, sample_rate: int) -> str:
-    for n_fft in (audio.n_fft * factor for factor in (2, 4, 8)):
-        finer = audio.model_copy(update={"n_fft": n_fft})
-        if np.linalg.matrix_rank(_filters(finer, sample_rate)) == audio.mel_channels:
-            return f"raise n_fft to {n_fft} (win_length can stay), or lower"
-    return "lower"
+def _rank(audio: MelAudio, sample_rate: int, **changed: int) -> int:
+    return int(np.linalg.matrix_rank(_filters(audio.model_copy(update=changed), sample_rate)))
 
 
 def _filters(audio: MelAudio, sample_rate: int) -> np.ndarray:

@@ -162,6 +162,22 @@ def log_spectral_distance(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(first - second))))
 
 
+def spectral_convergence(reference: np.ndarray, estimate: np.ndarray) -> float:
+    """How far a magnitude spectrogram is from the one it should be, as a share of it (Sturmel & Daudet 2011): the norm
+    of the difference over the norm of the reference, 0 where they are equal, 1 for silence.
+
+    Raises:
+        ValueError: they differ in shape, or the reference is silent.
+    """
+    reference, estimate = np.asarray(reference, np.float64), np.asarray(estimate, np.float64)
+    if reference.shape != estimate.shape:
+        raise ValueError(f"spectrograms of shape {reference.shape} and {estimate.shape} cannot be compared.")
+    level = float(np.linalg.norm(reference))
+    if not level > 0.0:
+        raise ValueError("the reference is silent; there is no share of nothing.")
+    return float(np.linalg.norm(reference - estimate)) / level
+
+
 def spectral_comparison(
     recordings: Sequence[np.ndarray], sounds: Sequence[np.ndarray], sample_rate: int, seed: int = 0
 ) -> dict[str, float]:

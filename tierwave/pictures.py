@@ -114,6 +114,46 @@ def controls_picture(
     sound_picture(path, audio, sample_rate, title=title, curves=curves, overlays=overlays)
 
 
+def stages_picture(
+    path: Path | str, stages: Mapping[str, np.ndarray], seconds: float, *, title: str = ""
+) -> None:
+    """Write a PNG of log-mel spectrograms `[frames, channels]` by name, one below the other, on one scale of colours.
+
+    seconds: the length of each. Raises RunError where the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(
+        figsize=(11.0, 1.9 * len(stages) + 0.9), dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+    )
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(stages), 1, sharex=True, squeeze=False)[:, 0]
+    if title:
+        axes[0].set_title(title, fontsize=13, color=_INK, pad=10, parse_math=False)
+    decibels = {name: 10.0 / np.log(10.0) * stage for name, stage in stages.items()}
+    top = max(float(stage.max()) for stage in decibels.values())
+    for axis, (name, stage) in zip(axes, decibels.items(), strict=True):
+        axis.imshow(
+            stage.T,
+            origin="lower",
+            aspect="auto",
+            cmap="magma",
+            vmin=top - 80.0,
+            vmax=top,
+            extent=(0.0, seconds, 0, stage.shape[1]),
+            interpolation="nearest",
+        )
+        axis.set_ylabel(name, color=_INK, fontsize=9)
+        axis.tick_params(colors=_INK, labelsize=8, length=3)
+    axes[-1].set_xlabel("seconds", color=_INK)
+    figure.align_ylabels(axes)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    _write_whole(Path(path), buffer.getvalue())
+
+
 def spectrogram_image(audio: np.ndarray, sample_rate: int) -> np.ndarray:
     """The mel spectrogram alone, low frequencies at the bottom, 80 dB from black to white.
 

@@ -30,6 +30,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tierwave.errors import RunError, UsageError
 
 CONFIG_NAME = "run.config.json"
@@ -59,6 +61,21 @@ def write_text(path: Path, text: str) -> None:
     try:
         with open(temporary, "x", encoding="utf-8", newline="\n") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write a whole `.npy` file or none."""
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
+    try:
+        with open(temporary, "xb") as file:
+            np.save(file, array, allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

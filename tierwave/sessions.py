@@ -506,7 +506,12 @@ class _Plan:
                 stage=stage,
                 prepared=None if material.prepared is None else material.prepared.document,
             ),
-            generation_request(options, seed, followed),
+            generation_request(
+                options,
+                seed,
+                followed,
+                family.preview(corpus, material.split.valid or material.split.train, config, stage),
+            ),
             folder,
             f"{session.identity}_{stage}" if several else session.identity,
             lambda text: material.say_line(text, False),

@@ -55,6 +55,7 @@ class ControlSource:
     """
 
     dtype: np.dtype[Any] = np.dtype(np.float32)
+    per_step = True
 
     def __init__(
         self,
