@@ -35,6 +35,7 @@ __all__ = [
     "FOREIGN_OPTIONS",
     "FOREIGN_REQUESTS",
     "architecture",
+    "bars",
     "build",
     "clipping",
     "dataset",
@@ -149,6 +150,11 @@ def prepare(corpus: Corpus, split: Split, config: Any, stored: dict[str, Any] | 
 
 def preview(corpus: Corpus, spans: Sequence[Span], config: Any, stage: str) -> dict[str, Any]:
     """What sounds during training are asked for besides: nothing."""
+    return {}
+
+
+def bars(prepared: None, split: Split, config: Any, stage: str) -> dict[str, float]:
+    """What a stage has to beat on held-out sound, in nats per element by name: nothing of the family's own."""
     return {}
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from melnet.baselines import baselines
 from melnet.config import Config
-from melnet.data import ENCODER, Spectrograms, prepare, sound_of, spans_of
+from melnet.data import ENCODER, Spectrograms, check_text_spans, prepare, sound_of, spans_of
 from tierwave.config import TrainingOptions
 from tierwave.config import clipping as _clipping
 from tierwave.controls import Schema
@@ -20,7 +21,7 @@ from tierwave.dataset import LaneWindows, Source
 from tierwave.generation import Request
 from tierwave.mel import filter_warnings
 from tierwave.quantize import Quantizer
-from tierwave.splits import Span
+from tierwave.splits import Span, Split
 from tierwave.steering import Steering
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
     "FOREIGN_REQUESTS",
     "Config",
     "architecture",
+    "bars",
     "build",
     "clipping",
     "dataset",
@@ -136,6 +138,11 @@ def preview(corpus: Corpus, spans: Sequence[Span], config: Config, stage: str) -
     return asked
 
 
+def bars(prepared: Spectrograms, split: Split, config: Config, stage: str) -> dict[str, float]:
+    """What a stage has to beat on held-out sound, in nats per element by name."""
+    return baselines(prepared, split, config, _tier(config, stage))
+
+
 def overlap(config: Config) -> int:
     """Samples that must lie between training and held-out sound: a window of the front end."""
     return config.audio.n_fft
@@ -170,16 +177,21 @@ def dataset(
     steering: Steering | None = None,
     **options: Any,
 ) -> LaneWindows:
-    """Windows of frames over `spans` of a corpus; options as of `LaneWindows`."""
+    """Windows of frames over `spans` of a corpus; options as of `LaneWindows`. Raises UsageError where a recording is
+    too long for its text to be learned, or only partly there."""
     if prepared is None:
         raise ValueError("a MelNet is trained on prepared spectrograms: pass what `prepare` gave")
     sources: dict[str, Source] = {"inputs": prepared}
     if steering is not None and config.conditioned_on:
         sources["controls"] = steering.source(config.conditioned_on, prepared.front_end.frame_rate)
     options.setdefault("least_steps", LEAST_STEPS)
+    frames = spans_of(spans, corpus, config)
+    if prepared.texts is not None and _tier(config, stage) == 1:
+        check_text_spans(frames, corpus, config)
+        sources["text"] = prepared.texts
     return LaneWindows(
         sources,
-        spans_of(spans, corpus, config),
+        frames,
         window=config.seq_len,
         overlap=config.time_factor,
         lanes=lanes,

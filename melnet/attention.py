@@ -3,13 +3,13 @@
 The encoder is an embedding and one bidirectional layer. The attention is an LSTM over frames that sees the centralised
 stack and what it read a frame ago, and says how far to go on, how sharply to look and which component to trust:
 
-    LSTM([h_c ; context before]) -> per component m: kappa_m += softplus(.) + 1e-3, beta_m = softplus(.) + floor, alpha_m
+    LSTM([h_c ; context before]) -> components m:  kappa_m += softplus(.) + 1e-3, beta_m = softplus(.) + 0.1, alpha_m
     F(x) = sum_m alpha_m sigma((x - kappa_m) / beta_m)     w_u = F(u + 1/2) - F(u - 1/2),  characters u = 1 to U
     context = sum_u w_u memory_u
 
-which is the mixture attention of Graves 2013 with discretised logistics (Vasquez & Lewis 2019, first version), its steps
-bounded below as in R-MelNet. `sequence` runs windows and `step` single frames with the same weights; state goes in and
-comes out. Knows nothing of alphabets, spectrograms or files.
+which is the mixture attention of Graves 2013 with discretised logistics (Vasquez & Lewis 2019, first version), its
+steps bounded below as in R-MelNet. `sequence` runs windows and `step` single frames with the same weights; state goes
+in and comes out. Knows nothing of alphabets, spectrograms or files.
 
 Shapes: characters U, components M, units D; codes int32 `[batch, U]`, 0 for padding at the end.
 """
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tierwave.errors import UsageError
 from tierwave.recurrent import CellWeights, Linear, NormalisableLayer, Recurrent, State, linear, matmul
 
 LEAST_STEP = 1e-3  # characters per frame: no component ever stands still
@@ -67,6 +68,8 @@ class TextAttention(NormalisableLayer):
 
     def __init__(self, characters: int, units: int, components: int, *, compute_dtype: str = "float32", name: str):
         super().__init__(name=name)
+        if units < 2:
+            raise UsageError(f"hidden_size is {units}, and text needs 2 or more: half of it reads each way")
         self.units, self.components, self.product_dtype = units, components, compute_dtype
 
         def lstm(inputs: int, units: int, name: str) -> Recurrent:
@@ -74,7 +77,7 @@ class TextAttention(NormalisableLayer):
 
         self.embedding = self.add_weight(name="embedding", shape=(characters + 1, units), initializer="random_normal")
         self.forward = lstm(units, units - units // 2, "forward")
-        self.backward = lstm(units, units // 2, "backward") if units > 1 else None
+        self.backward = lstm(units, units // 2, "backward")
         self.cell = lstm(2 * units, units, "cell")
         self.mixture = Linear(units, 3 * components, name="mixture")
         self.to_central = Linear(units, units, name="to_central")
@@ -152,9 +155,8 @@ class TextAttention(NormalisableLayer):
         # Positions are counted in float32 whatever the products are multiplied in.
         ahead, breadth, trust = tf.split(linear(output, weights.mixture), 3, axis=-1)
         kappa = state.kappa + tf.nn.softplus(ahead) + LEAST_STEP
-        alignment = looked(
-            kappa, tf.nn.softplus(breadth) + LEAST_BREADTH, tf.nn.softmax(trust), memory.mask
-        )
+        beta, alpha = tf.nn.softplus(breadth) + LEAST_BREADTH, tf.nn.softmax(trust)
+        alignment = looked(kappa, beta, alpha, memory.mask)
         context = tf.linalg.matvec(memory.values, alignment.weights, transpose_a=True)
         return alignment, AttentionState(cell, context, kappa)
 

@@ -42,7 +42,6 @@ class Config(StrictModel):
     text: Text | None = None
     recompute: bool = Field(False, description="compute layers again in the backward pass: more time, less memory")
     gradient_clip: GlobalNormClip | ValueClip | None = GlobalNormClip()
-    accumulate: PositiveInt = Field(1, description="batches whose gradients make one update")
     normalize: Literal["none", "corpus", "file"] = "none"
     training: dict[str, Any] = Field(default_factory=dict, description="any flag of train.py")
     training_per_tier: list[dict[str, Any]] = Field(default_factory=list, description="what differs, by tier")

@@ -7,11 +7,13 @@ front end and its normalisation; no network.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from melnet.config import Config
+from melnet.text import Texts
 from tierwave.corpus import Corpus
 from tierwave.dataset import Where
 from tierwave.errors import UsageError
@@ -27,21 +29,24 @@ ENCODER = Quantizer("linear", 65536)
 class Spectrograms:
     """The normalised log-mel spectrograms of a corpus, a source of windows (see `tierwave.dataset`).
 
-    What lies before and after a span is 0, the mean: that is also what sampling starts from.
+    What lies before and after a span is 0, the mean: that is also what sampling starts from. texts: what the recordings
+    say, a source of its own; None where the config has no text.
     """
 
     dtype: np.dtype[Any] = np.dtype(np.float32)
+    per_step = True
 
-    def __init__(self, corpus: Corpus, front_end: MelFrontEnd, normaliser: Normaliser):
-        self.corpus, self.front_end, self.normaliser = corpus, front_end, normaliser
+    def __init__(self, corpus: Corpus, front_end: MelFrontEnd, normaliser: Normaliser, texts: Texts | None = None):
+        self.corpus, self.front_end, self.normaliser, self.texts = corpus, front_end, normaliser, texts
         self.shape: tuple[int, ...] = (front_end.audio.mel_channels,)
         self._kept: dict[int, np.ndarray] = {}
         self._bytes = 0
 
     @property
     def document(self) -> dict[str, Any]:
-        """What the run stores: the normalisation."""
-        return self.normaliser.to_document()
+        """What the run stores: the normalisation, and under "text" the alphabet."""
+        document = self.normaliser.to_document()
+        return document if self.texts is None else {**document, "text": self.texts.document}
 
     def of(self, recording: int) -> np.ndarray:
         """The whole of one recording, normalised, float32 `[frames, channels]`."""
@@ -68,18 +73,26 @@ def sound_of(corpus: Corpus, recording: int) -> np.ndarray:
     return ENCODER.decode(np.asarray(corpus.of(recording)))
 
 
-def prepare(corpus: Corpus, split: Split, config: Config, stored: dict[str, Any] | None) -> Spectrograms:
-    """The spectrograms of a corpus, normalised as the run says (`stored`) or by what is trained on."""
+def prepare(
+    corpus: Corpus, split: Split, config: Config, stored: dict[str, Any] | None, *, data_dir: Path | None = None
+) -> Spectrograms:
+    """The spectrograms of a corpus, normalised as the run says (`stored`) or by what is trained on; with text, what the
+    recordings say too, for which `data_dir`, the corpus's folder, is needed. Raises what `Texts.of` raises."""
     front_end = MelFrontEnd(config.audio, corpus.sample_rate)
+    texts = None
+    if config.text is not None:
+        if data_dir is None:
+            raise ValueError("the transcripts of a corpus lie in its folder: pass data_dir")
+        texts = Texts.of(corpus, data_dir, config.text.column, None if stored is None else stored.get("text", {}))
     if stored is not None:
-        return Spectrograms(corpus, front_end, Normaliser.from_document(stored))
+        return Spectrograms(corpus, front_end, Normaliser.from_document(stored), texts)
 
     def trained_on() -> Any:
         for span in spans_of(split.train, corpus, config):
             sound = sound_of(corpus, span.recording)
             yield front_end.analyse(sound, seed=span.recording, start=span.start, stop=span.stop)
 
-    return Spectrograms(corpus, front_end, Normaliser.of(config.audio, trained_on()))
+    return Spectrograms(corpus, front_end, Normaliser.of(config.audio, trained_on()), texts)
 
 
 def spans_of(spans: Sequence[Span], corpus: Corpus, config: Config) -> list[Span]:
@@ -92,3 +105,23 @@ def spans_of(spans: Sequence[Span], corpus: Corpus, config: Config) -> list[Span
             "smaller audio.hop_length"
         )
     return found
+
+
+def check_text_spans(spans: Sequence[Span], corpus: Corpus, config: Config) -> None:
+    """Raises UsageError for a span of frames whose text cannot be learned: one that begins within a recording, or does
+    not fit into a window."""
+    for span in spans:
+        if span.start > 0:
+            raise UsageError(
+                f"a part of {corpus.recordings[span.recording].name} is held out, and with text a recording is one "
+                "piece: give 30 recordings or more, which are then held out whole, or hold out none with --val_frac 0 "
+                "--monitor loss"
+            )
+    longest = max(spans, key=lambda span: span.stop)
+    if longest.stop > config.seq_len:
+        needed = -(-longest.stop // config.time_factor) * config.time_factor
+        raise UsageError(
+            f"{corpus.recordings[longest.recording].name} has {longest.stop} frames, and with text a recording must "
+            f"fit into one window of seq_len {config.seq_len}: raise seq_len to {needed}, or cut the recording and its "
+            "text"
+        )

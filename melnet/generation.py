@@ -2,7 +2,8 @@
 
 Every tier is sampled whole before the next begins, since the feature extractor looks both ways in time. `MelStream`
 offers what every family's stream offers; the spectrogram is made whole at the first `render`. A recording can be
-continued (its frames are forced, tier by tier), or only refined: `from_tier` takes the low tiers of a real one.
+continued (its frames are forced, tier by tier), or only refined: `from_tier` takes the low tiers of a real one. A run
+with text says what the request has written, and its sound ends with the text, if that is before what is asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from melnet.config import Config
 from melnet.multiscale import Size, below, interleave, sizes, split
+from melnet.text import alphabet_of, normalised, padded
 from tierwave.controls import Controls, Schema
 from tierwave.distributions import stream_seeds
 from tierwave.errors import UsageError
@@ -22,11 +24,14 @@ from tierwave.generation import Pace, Request
 from tierwave.gestures import Gestures
 from tierwave.inversion import invert
 from tierwave.mel import MelFrontEnd, Normaliser
+from tierwave.spectrogram import LOG_FLOOR
 
 if TYPE_CHECKING:
+    from melnet.attention import Alignment
     from melnet.model import MelTier
 
 Progress = Callable[[str, int, int], None]
+TEXT_LENGTHS = 32  # texts are padded to multiples of so many characters, each of which is compiled once
 
 
 class MelStream:
@@ -34,6 +39,10 @@ class MelStream:
 
     models: one per tier, or the one of `stage` alone, which then is heard on the low tiers of `request.low_audio` or by
     itself if it is the first. progress(what, done, total) is called while it is made.
+
+    Known once the spectrograms are made: `lengths`, the frames of each sequence; with text `alignments`, how much of
+    each new frame of the first tier looked at each character, one `[frames, characters]` per sequence, beside `texts`.
+    A seed counts as read: the text is that of seed and new sound together.
     """
 
     makes_audio = True
@@ -66,7 +75,11 @@ class MelStream:
             temperatures=request.temperatures,
             averaged=request.averaged,
         )
+        self.texts: list[str] = []
+        self._codes = self._spelt(prepared)
         self.spectrograms: list[np.ndarray] = []
+        self.alignments: list[np.ndarray] = []
+        self.lengths: list[int] = []
         self._sound: np.ndarray | None = None
         self._rendered = 0
 
@@ -79,7 +92,11 @@ class MelStream:
 
     @property
     def seconds(self) -> float:
-        """How long the sound is."""
+        """How long the sound is; with text, of which the end is not known before, the spectrograms are made now."""
+        if self._codes is not None:
+            self.log_mels()
+            if max(self.lengths) < self.frames:
+                return max(self.lengths) / self.front_end.frame_rate
         low = self.request.low_audio
         if low is not None:
             return len(low) / self.sample_rate
@@ -87,7 +104,7 @@ class MelStream:
 
     def set(self, *, voice: int | None = None, **values: float | str) -> None:
         """Parameters in raw units and temperature, before the first `render`: a spectrogram is made whole."""
-        if self._sound is not None:
+        if self.spectrograms:
             raise UsageError("a MelNet makes the whole sound at once: set what steers it before it begins")
         self.gestures.set(0, voice=voice, **values)
 
@@ -124,17 +141,42 @@ class MelStream:
     def _make(self) -> np.ndarray:
         sounds = []
         finished = self.log_mels()
-        for number, log_mel in enumerate(finished):
+        for number, (log_mel, length) in enumerate(zip(finished, self.lengths, strict=True)):
             self._tell("Inverting", number, len(finished))
-            sounds.append(
-                invert(log_mel, self.front_end, method=self.request.inversion, seed=self.request.random_seed + number)
-            )
+            sounds.append(invert(log_mel[:length], self.front_end, method=self.request.inversion))
         self._tell("Inverting", len(finished), len(finished))
-        return np.stack(sounds)
+        longest = max(map(len, sounds))
+        return np.stack([np.pad(sound, (0, longest - len(sound))) for sound in sounds])
 
     def _tell(self, what: str, done: int, total: int) -> None:
         if self.progress is not None:
             self.progress(what, done, total)
+
+    # --- text -------------------------------------------------------------------------------------------------------
+
+    def _spelt(self, prepared: dict[str, Any]) -> np.ndarray | None:
+        """Codes int32 `[sequences, characters]` of what the first tier reads; None where it reads nothing."""
+        text, sequences = self.request.text, self.request.sequences
+        if self.config.text is None:
+            if text is not None:
+                raise UsageError('this run has not learned to read: leave --text out, or train one with "text"')
+            return None
+        if (self.only or self.request.from_tier) > 1:
+            return None
+        if text is None:
+            raise UsageError("this run reads aloud: write what with --text")
+        texts = [text] * sequences if isinstance(text, str) else list(text)
+        if len(texts) != sequences:
+            raise UsageError(f"{len(texts)} texts were given for {sequences} sequences: give one, or one for each")
+        alphabet = alphabet_of(prepared.get("text", {}))
+        self.texts = [normalised(each) for each in texts]
+        return padded([alphabet.encode(each) for each in self.texts], TEXT_LENGTHS)
+
+    def _read(self, looks: Sequence[Alignment]) -> list[int | None]:
+        """The number of frames of the first tier after which each sequence has said its text; None: not yet."""
+        from melnet.attention import end_of, is_past
+
+        return [end_of(passed) for passed in np.concatenate([is_past(*look) for look in looks], axis=1)]
 
     # --- sampling ---------------------------------------------------------------------------------------------------
 
@@ -150,6 +192,7 @@ class MelStream:
         if first > 1 and low is None:
             raise UsageError(f"sampling from tier {first} needs the tiers below it: give a recording to take them from")
         streams = request.sequences
+        self.lengths = [wanted] * streams
         lower = None
         if first > 1 and low is not None:
             whole = np.repeat(low[None, :frames], streams, axis=0)
@@ -160,6 +203,15 @@ class MelStream:
             model = self.models[0] if self.only is not None else self.models[number - 1]
             forced = None if given is None else split(given, config.tiers)[number - 1]
             values = self._tier(model, number, every[number - 1], frames, forced, lower)
+            if number == 1 and self.alignments:
+                frames = values.shape[1] * config.time_factor
+                every = sizes(frames, config.audio.mel_channels, config.tiers)
+                wanted = min(wanted, frames - prime)
+                self.lengths = [min(wanted, len(each) * config.time_factor) for each in self.alignments]
+            per_frame = values.shape[1] // every[0].frames
+            for voice, alignment in enumerate(self.alignments):
+                end = prime // config.time_factor + len(alignment)
+                values[voice, end * per_frame :] = 0.0  # the mean, which stands after the end in training
             lower = values if lower is None else interleave(lower, values, number)
             self._keep(lower, frames, prime, wanted)
 
@@ -193,13 +245,15 @@ class MelStream:
             rate = self.front_end.frame_rate * size.frames / frames
             controls = self.gestures.inputs(0, size.frames, rate=rate)
         conditions = sampler.condition(lower, controls, weights)
+        memory = sampler.remember(self._codes, weights) if number == 1 and self._codes is not None else None
+        looks: list[Alignment] = []
         carry = sampler.start(streams)
         pieces = []
         made = 0
         if forced is not None:
             repeated = np.repeat(forced[None], streams, axis=0)
             made = forced.shape[0]
-            carry = sampler.warm(carry, repeated, conditions, weights)
+            carry = sampler.warm(carry, repeated, conditions, weights, memory)
             pieces.append(repeated)
         name = f"tier{number}"
         seed = request.tier_seed.get(name, request.random_seed * 1_000_003 + number)
@@ -210,14 +264,32 @@ class MelStream:
         while made < size.frames:
             self._tell(f"Tier {number}", made, size.frames)
             count = min(BLOCK_FRAMES, size.frames - made)
-            values, carry = sampler.run(weights, carry, conditions, made, count, seeds, temperature, request.bias)
-            pieces.append(values)
+            block, carry = sampler.run(
+                weights, carry, conditions, made, count, seeds, temperature, request.bias, memory
+            )
+            pieces.append(block.values)
             made += count
+            if block.alignment is not None:
+                looks.append(block.alignment)
+                if None not in self._read(looks):
+                    break
         self._tell(f"Tier {number}", size.frames, size.frames)
-        return np.concatenate(pieces, axis=1)
+        values = np.concatenate(pieces, axis=1)
+        if looks:
+            new = sum(look.past.shape[1] for look in looks)
+            ends = [end or new for end in self._read(looks)]
+            weights_read = np.concatenate([look.weights for look in looks], axis=1)
+            self.alignments = [
+                look[:end, : len(text)] for look, end, text in zip(weights_read, ends, self.texts, strict=True)
+            ]
+            values = values[:, : made - new + max(ends)]
+        return values
 
     def _keep(self, lower: np.ndarray, frames: int, prime: int, wanted: int) -> None:
         """Remember a stage as log-mel at full size, every element repeated where finer tiers are still missing."""
         channels = self.config.audio.mel_channels
         full = lower.repeat(frames // lower.shape[1], axis=1).repeat(channels // lower.shape[2], axis=2)
-        self.spectrograms.append(self.normaliser.denormalise(full[:, prime : prime + wanted]))
+        log_mels = self.normaliser.denormalise(full[:, prime : prime + wanted])
+        for log_mel, length in zip(log_mels, self.lengths, strict=True):
+            log_mel[length:] = math.log(LOG_FLOOR)
+        self.spectrograms.append(log_mels)

@@ -9,10 +9,11 @@ the frequency-delayed stack sees the lower bins of the frame and what both other
     x(t, f-1) -> frequency-delayed    (up)             -> h_f   sees h_t + h_c of its own layer
     h_f of the last layer -> means, deviations and weights of the mixture at (t, f)
 
-Tiers from the second on are conditioned on all tiers below, through a feature extractor that looks in all four
-directions. `MelTier.sequence` runs whole windows (training, likelihoods); the sampler (`melnet.sampler`) runs the same
-weights with cached state. Sources: Vasquez & Lewis 2019, equations 3 to 9, the centralised stack of the paper's first
-version. Knows nothing of files, training loops or sampling.
+The first tier may read a text, which is added to h_c after a layer in the middle (`melnet.attention`). Tiers from the
+second on are conditioned on all tiers below, through a feature extractor that looks in all four directions.
+`MelTier.sequence` runs whole windows (training, likelihoods); the sampler (`melnet.sampler`) runs the same weights with
+cached state. Sources: Vasquez & Lewis 2019, equations 3 to 9, the centralised stack of the paper's first version. Knows
+nothing of files, training loops or sampling.
 
 Shapes: frames T and bins F of this tier; `[batch, T, F]`, hidden D.
 """
@@ -24,8 +25,10 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from melnet.attention import Alignment, AttentionState, AttentionWeights, Memory, TextAttention
 from melnet.config import Config
 from melnet.multiscale import below, factors, sizes
+from melnet.text import MOST_CHARACTERS
 from tierwave.distributions import mixture_nats
 from tierwave.recurrent import CellName, CellWeights, Linear, NormalisableLayer, Recurrent, State, linear, reset_lanes
 from tierwave.training import Outcome
@@ -68,14 +71,24 @@ class TierWeights(NamedTuple):
     controls_to_frequency: LinearWeights | None
     controls_to_central: LinearWeights | None
     output: LinearWeights
+    text: AttentionWeights | None
 
 
 class MelState(NamedTuple):
     """What a window hands to the next: per layer the time RNN's state `[batch, F, D]` and the central one's `[batch,
-    D]`, each a tuple of parts."""
+    D]`, each a tuple of parts; text: where the attention stands, () where there is none."""
 
     time: tuple[State, ...]
     central: tuple[State, ...]
+    text: AttentionState | tuple[()] = ()
+
+
+class Reading(NamedTuple):
+    """What a layer needs that reads a text: the text, where the attention stands, and its weights."""
+
+    memory: Memory
+    state: AttentionState
+    weights: AttentionWeights
 
 
 class Rnn(NormalisableLayer):
@@ -166,6 +179,13 @@ class MelTier(keras.Model):
             Linear(parameters, units, name="controls_to_central") if parameters and self.central else None
         )
         self.output_map = Linear(units, 3 * config.mixtures, name="output")
+        self.text = None
+        self.text_layer = -1  # the index of the layer after which it is read
+        if config.text is not None and self.central:
+            self.text = TextAttention(
+                MOST_CHARACTERS, units, config.text.components, compute_dtype=compute_dtype, name="text"
+            )
+            self.text_layer = (config.text.layer or max(1, config.layers[0] // 2)) - 1
         self.built = True
 
     def weights_in_effect(self) -> TierWeights:
@@ -186,6 +206,7 @@ class MelTier(keras.Model):
             of(self.controls_to_frequency),
             of(self.controls_to_central),
             of(self.output_map),
+            None if self.text is None else self.text.weights_in_effect(),
         )
 
     def initial_state(self, batch: int | tf.Tensor) -> MelState:
@@ -196,7 +217,15 @@ class MelTier(keras.Model):
             time.append(tuple(tf.tile(part[None, None], [batch, self.bins, 1]) for part in weights.initial))
             if layer.central is not None:
                 central.append(initial_state(layer.central.weights_in_effect(), batch))
-        return MelState(tuple(time), tuple(central))
+        return MelState(tuple(time), tuple(central), () if self.text is None else self.text.initial_state(batch))
+
+    def remember(self, text: tf.Tensor | None, weights: TierWeights) -> Memory | None:
+        """The encoded text of codes int32 `[batch, U]`, or None where this tier reads none."""
+        if self.text is None or weights.text is None:
+            return None
+        if text is None:
+            raise ValueError("this tier has learned to read: it needs a text")
+        return self.text.remember(text, weights.text)
 
     # --- whole windows ----------------------------------------------------------------------------------------------
 
@@ -240,14 +269,18 @@ class MelTier(keras.Model):
         controls: tf.Tensor | None,
         state: MelState,
         weights: TierWeights,
+        text: tf.Tensor | None = None,
     ) -> tuple[tuple[tf.Tensor, tf.Tensor, tf.Tensor], MelState]:
         """A whole window, teacher-forced.
 
         values `[batch, T, F]`, previous `[batch, F]` the frame before it, lower `[batch, T, F]` the tiers below (None
-        for the first), controls `[batch, T, parameters]` or None. Returns (logits, means, log deviations), each
-        `[batch, T, F, mixtures]`, of every element given those before it, and the state after the window.
+        for the first), controls `[batch, T, parameters]` or None, text int32 `[batch, U]` or None. Returns (logits,
+        means, log deviations), each `[batch, T, F, mixtures]`, of every element given those before it, and the state
+        after the window.
         """
-        return self.stacks(values, previous, self.conditioning(lower, controls, weights), state, weights)
+        conditions, memory = self.conditioning(lower, controls, weights), self.remember(text, weights)
+        prediction, state, _ = self.stacks(values, previous, conditions, state, weights, memory)
+        return prediction, state
 
     def stacks(
         self,
@@ -256,8 +289,9 @@ class MelTier(keras.Model):
         conditions: Conditions,
         state: MelState,
         weights: TierWeights,
-    ) -> tuple[tuple[tf.Tensor, tf.Tensor, tf.Tensor], MelState]:
-        """`sequence`, given what `conditioning` says."""
+        memory: Memory | None = None,
+    ) -> tuple[tuple[tf.Tensor, tf.Tensor, tf.Tensor], MelState, Alignment | None]:
+        """`sequence`, given what `conditioning` and `remember` say; and where in the text each frame was read."""
         to_time, to_frequency, to_central = conditions
         delayed = tf.concat([previous[:, None], values[:, :-1]], axis=1)
         lowered = tf.pad(values, [[0, 0], [0, 0], [1, 0]])[:, :, :-1]
@@ -267,22 +301,38 @@ class MelTier(keras.Model):
         if weights.central_input is not None:
             h_central = _plus(linear(delayed, weights.central_input, self.product_dtype), to_central)
         time_states, central_states = [], []
+        text_state, alignment = state.text, None
         for index, (layer, layer_weights) in enumerate(zip(self.layers_of_stacks, weights.layers, strict=True)):
             central_state = state.central[index] if h_central is not None else ()
 
-            def run(h_time, h_frequency, h_central, time_state, central_state, layer_weights, layer=layer):
+            def run(h_time, h_frequency, h_central, time_state, central_state, layer_weights, reading, layer=layer):
                 return layer_sequence(
-                    layer, h_time, h_frequency, h_central, time_state, central_state, layer_weights, self.product_dtype
+                    layer,
+                    h_time,
+                    h_frequency,
+                    h_central,
+                    time_state,
+                    central_state,
+                    layer_weights,
+                    self.product_dtype,
+                    self.text,
+                    reading,
                 )
 
-            arguments = (h_time, h_frequency, h_central, state.time[index], central_state, layer_weights)
+            reading = None
+            if index == self.text_layer:
+                assert memory is not None and weights.text is not None and state.text
+                reading = Reading(memory, state.text, weights.text)
+            arguments = (h_time, h_frequency, h_central, state.time[index], central_state, layer_weights, reading)
             run_layer = recomputed(run) if self.config.recompute else run
-            h_time, h_frequency, h_central, time_state, central_state = run_layer(*arguments)
+            h_time, h_frequency, h_central, time_state, central_state, read = run_layer(*arguments)
+            if read is not None:
+                alignment, text_state = read
             time_states.append(time_state)
             central_states.append(central_state)
         parameters = linear(h_frequency, weights.output, self.product_dtype)
-        after = MelState(tuple(time_states), tuple(central_states) if h_central is not None else ())
-        return split_parameters(parameters), after
+        after = MelState(tuple(time_states), tuple(central_states) if h_central is not None else (), text_state)
+        return split_parameters(parameters), after, alignment
 
     def outcome(
         self, batch: dict[str, tf.Tensor], state: MelState, *, dropout_seed: tf.Tensor | None = None
@@ -291,7 +341,8 @@ class MelTier(keras.Model):
 
         batch: `inputs` float32 `[batch, overlap + frames, bins]`, the whole normalised spectrogram, of which this tier
         takes its part; the overlap is one frame of the first tier. `controls` float32 `[batch, overlap + frames,
-        parameters]`; `mask` float32 `[batch, frames]`; `reset` bool `[batch]`.
+        parameters]`; `mask` float32 `[batch, frames]`; `reset` bool `[batch]`; `text` int32 `[batch, U]`, where
+        this tier reads one.
         """
         config, tiers = self.config, self.config.tiers
         whole, mask = batch["inputs"], batch["mask"]
@@ -309,6 +360,7 @@ class MelTier(keras.Model):
             controls,
             state,
             self.weights_in_effect(),
+            None if self.text is None else batch["text"],
         )
         nats = mixture_nats(values[:, before:], *prediction, config.scale_floor) * counted
         total = tf.reduce_sum(nats, axis=[1, 2])
@@ -324,20 +376,27 @@ def layer_sequence(
     central_state: State,
     weights: LayerWeights,
     dtype: str,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None, State, State]:
-    """One layer of all stacks over a window; time_state: parts `[batch, F, D]`, central_state: `[batch, D]`."""
+    text: TextAttention | None = None,
+    reading: Reading | None = None,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None, State, State, tuple[Alignment, AttentionState] | None]:
+    """One layer of all stacks over a window; time_state: parts `[batch, F, D]`, central_state: `[batch, D]`. A layer
+    with a `reading` reads the text, and the last that it returns is where, and the attention's state."""
     along, time_state = _along_time_from(layer.time, h_time, time_state, weights.time)
     up = _along_bins(layer.up, h_time, weights.up)
     down = tf.reverse(_along_bins(layer.down, tf.reverse(h_time, [2]), weights.down), [2])
     h_time = h_time + linear(tf.concat([along, up, down], axis=-1), weights.to_time, dtype)
-    seen = h_frequency + h_time
+    seen, read = h_frequency + h_time, None
     if h_central is not None and layer.central is not None:
         assert weights.central is not None and weights.to_central is not None
         output, central_state = layer.central.cell.sequence(h_central, central_state, weights.central.cell)
         h_central = h_central + linear(output, weights.to_central, dtype)
+        if text is not None and reading is not None:
+            added, alignment, text_state = text.sequence(h_central, *reading)
+            h_central, read = h_central + added, (alignment, text_state)
         seen = seen + h_central[:, :, None]
     output = _along_bins(layer.frequency, seen, weights.frequency)
-    return h_time, h_frequency + linear(output, weights.to_frequency, dtype), h_central, time_state, central_state
+    h_frequency = h_frequency + linear(output, weights.to_frequency, dtype)
+    return h_time, h_frequency, h_central, time_state, central_state, read
 
 
 def recomputed(run: Any) -> Any:

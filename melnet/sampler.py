@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from melnet.attention import Alignment, Memory
 from melnet.model import Conditions, MelState, MelTier, RnnWeights, TierWeights, initial_state, split_parameters
 from tierwave.distributions import counter_uniform, draw_mixture
 from tierwave.recurrent import linear
@@ -36,6 +37,13 @@ class Carry(NamedTuple):
     position: tf.Tensor
 
 
+class Made(NamedTuple):
+    """Frames of a stretch: values `[streams, frames, F]`, and where in the text they were read, if there is one."""
+
+    values: Any
+    alignment: Alignment | None
+
+
 class TierSampler:
     """The compiled loops of one tier. draw and jit are there for tests."""
 
@@ -43,6 +51,7 @@ class TierSampler:
         self.model, self.draw = model, draw
         self.weights = tf.function(model.weights_in_effect, autograph=False)
         self._condition = tf.function(model.conditioning, jit_compile=jit, autograph=False)
+        self._remember = tf.function(model.remember, jit_compile=jit, autograph=False)
         self._forced = tf.function(lambda *arguments: model.stacks(*arguments)[1], jit_compile=jit, autograph=False)
         self._stretch = tf.function(self.stretch, jit_compile=jit, autograph=False)
 
@@ -56,12 +65,23 @@ class TierSampler:
         given = [None if part is None else tf.constant(part, tf.float32) for part in (lower, controls)]
         return self._condition(*given, weights)
 
-    def warm(self, carry: Carry, values: np.ndarray, conditions: Conditions, weights: TierWeights) -> Carry:
+    def remember(self, text: np.ndarray, weights: TierWeights) -> Memory:
+        """The encoded texts of codes int32 `[streams, U]`."""
+        return self._remember(tf.constant(text, tf.int32), weights)
+
+    def warm(
+        self,
+        carry: Carry,
+        values: np.ndarray,
+        conditions: Conditions,
+        weights: TierWeights,
+        memory: Memory | None = None,
+    ) -> Carry:
         """Run over frames that are given, `[streams, T, F]`, so that generation goes on from them; `conditions` are
         those of the whole tier, which begins with these frames."""
         frames = tf.constant(values, tf.float32)
         here = tuple(None if part is None else part[:, : values.shape[1]] for part in conditions)
-        state = self._forced(frames, carry.previous, here, carry.state, weights)
+        state = self._forced(frames, carry.previous, here, carry.state, weights, memory)
         return Carry(frames[:, -1], state, carry.position + values.shape[1])
 
     def run(
@@ -74,9 +94,10 @@ class TierSampler:
         seeds: np.ndarray,
         temperature: np.ndarray,
         bias: float,
-    ) -> tuple[np.ndarray, Carry]:
-        """The next `frames` (at most `BLOCK_FRAMES`) frames `[streams, frames, F]`; `conditions` are those of the whole
-        tier, of which these begin at `first`."""
+        memory: Memory | None = None,
+    ) -> tuple[Made, Carry]:
+        """The next `frames` (at most `BLOCK_FRAMES`) frames; `conditions` are those of the whole tier, of which these
+        begin at `first`. Everything in NumPy."""
 
         def block(part: tf.Tensor | None) -> tf.Tensor | None:
             if part is None:
@@ -84,7 +105,7 @@ class TierSampler:
             cut = part[:, first : first + frames]
             return tf.pad(cut, [[0, 0], [0, BLOCK_FRAMES - frames], *[[0, 0]] * (len(cut.shape) - 2)])
 
-        values, carry = self._stretch(
+        made, carry = self._stretch(
             weights,
             carry,
             tuple(map(block, conditions)),
@@ -92,8 +113,11 @@ class TierSampler:
             tf.constant(seeds),
             tf.constant(temperature, tf.float32),
             tf.constant(bias, tf.float32),
+            memory,
         )
-        return values.numpy()[:, :frames], carry
+        parts = [made.values, *(made.alignment or ())]
+        values, *looks = [part.numpy()[:, :frames] for part in parts]
+        return Made(values, Alignment(*looks) if looks else None), carry
 
     def stretch(
         self,
@@ -104,33 +128,41 @@ class TierSampler:
         seeds: tf.Tensor,
         temperature: tf.Tensor,
         bias: tf.Tensor,
-    ) -> tuple[tf.Tensor, Carry]:
-        """The graph of `run`: `[streams, BLOCK_FRAMES, F]`, of which the first `frames` are made."""
+        memory: Memory | None = None,
+    ) -> tuple[Made, Carry]:
+        """The graph of `run`: `BLOCK_FRAMES` frames, of which the first `frames` are made."""
         streams, bins = carry.previous.shape
         made = tf.TensorArray(tf.float32, size=BLOCK_FRAMES, element_shape=[streams, bins])
+        widths = [] if memory is None else [[streams, memory.mask.shape[1]], [streams]]
+        read = tuple(tf.TensorArray(tf.float32, size=BLOCK_FRAMES, element_shape=width) for width in widths)
         time_first = tuple(
             None if part is None else tf.transpose(part, [1, 0, *range(2, len(part.shape))]) for part in conditions
         )
 
-        def frame(index, previous, state, made):
+        def frame(index, previous, state, made, read):
             here = tuple(None if part is None else part[index] for part in time_first)
-            gates, base, state = self._frame(previous, here, state, weights)
+            gates, base, state, alignment = self._frame(previous, here, memory, state, weights)
+            read = tuple(array.write(index, part) for array, part in zip(read, alignment, strict=True))
             at = (carry.position + tf.cast(index, tf.int64)) * (bins * DRAWS)
             uniform = tf.reshape(counter_uniform(seeds, at, bins * DRAWS), [streams, bins, DRAWS])
             values = self._elements(gates, base, uniform, temperature, bias, weights)
-            return index + 1, values, state, made.write(index, values)
+            return index + 1, values, state, made.write(index, values), read
 
-        _, previous, state, made = tf.while_loop(
-            lambda index, *_: index < frames, frame, (tf.constant(0), carry.previous, carry.state, made)
+        _, previous, state, made, read = tf.while_loop(
+            lambda index, *_: index < frames, frame, (tf.constant(0), carry.previous, carry.state, made, read)
         )
         position = carry.position + tf.cast(frames, tf.int64)
-        return tf.transpose(made.stack(), [1, 0, 2]), Carry(previous, state, position)
+        alignment = None
+        if memory is not None:
+            looks, past = (array.stack() for array in read)
+            alignment = Alignment(tf.transpose(looks, [1, 0, 2]), tf.transpose(past))
+        return Made(tf.transpose(made.stack(), [1, 0, 2]), alignment), Carry(previous, state, position)
 
-    def _frame(self, previous, here, state, weights):
+    def _frame(self, previous, here, memory, state, weights):
         """One step in time of all that does not depend on this frame's own elements.
 
         Returns what each frequency-delayed layer's gates get from it `[F, streams, gates]`, what its input gets
-        `[F, streams, D]`, and the next state.
+        `[F, streams, D]`, the next state, and where in the text was read, () where there is none.
         """
         model, dtype = self.model, self.model.product_dtype
         to_time, to_frequency, to_central = here
@@ -142,6 +174,7 @@ class TierSampler:
             h_central = h_central if to_central is None else h_central + to_central
         streams, bins = previous.shape
         gates, time_states, central_states = [], [], []
+        text_state, alignment = state.text, ()
         for index, (layer, layer_weights) in enumerate(zip(model.layers_of_stacks, weights.layers, strict=True)):
             flat = tuple(tf.reshape(part, [-1, part.shape[-1]]) for part in state.time[index])
             rows = tf.reshape(h_time, [-1, h_time.shape[-1]])
@@ -156,13 +189,16 @@ class TierSampler:
                     h_central, state.central[index], layer_weights.central.cell
                 )
                 h_central = h_central + linear(output, layer_weights.to_central, dtype)
+                if index == model.text_layer:
+                    added, alignment, text_state = model.text.step(h_central, memory, text_state, weights.text)
+                    h_central = h_central + added
                 central_states.append(central_state)
                 told = told + h_central[:, None]
             gates.append(layer.frequency.cell.project(tf.transpose(told, [1, 0, 2]), layer_weights.frequency.cell))
         base = tf.zeros([bins, streams, model.units]) + weights.frequency_input[1]
         if to_frequency is not None:
             base = base + tf.transpose(to_frequency, [1, 0, 2])
-        return tuple(gates), base, MelState(tuple(time_states), tuple(central_states))
+        return tuple(gates), base, MelState(tuple(time_states), tuple(central_states), text_state), alignment
 
     def _elements(self, gates, base, uniform, temperature, bias, weights):
         """The frame's elements, from the lowest bin up: `[streams, F]`."""

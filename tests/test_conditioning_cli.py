@@ -147,7 +147,7 @@ def named(studio: Studio) -> str:
 @pytest.fixture(scope="module")
 def curves(studio: Studio) -> str:
     """A run that generates parameters; the network by MTCRNN's number."""
-    studio.train("curves", {**CURVES, "net": 1}, "--num_epochs", 2, "--num_steps", "None", data="curved")
+    studio.train("curves", {**CURVES, "net": 1}, data="curved")
     return "curves"
 
 
@@ -180,8 +180,9 @@ _original = trained_module.load_trained
 @functools.lru_cache
 def _load_trained(path: Path, best: bool = False, config_document: None = None) -> trained_module.Trained:
     trained = _original(path, best=best, config_document=config_document)
-    for variable in trained.models[-1].weights if trained.models[-1].has_accuracy else []:
-        variable.assign(4.0 * variable)  # a few steps make a network that hardly listens: this one does
+    if trained.models[-1].has_accuracy:
+        for variable in trained.models[-1].weights:  # a few steps make a network that hardly listens: this one does
+            variable.assign((1.5 if trained.family is samplernn else 4.0) * variable)
     return trained
 
 
@@ -289,7 +290,7 @@ def test_what_is_asked_for_steers_the_sound_and_is_written_beside_it(studio: Stu
         ("ramp", "64:76", [(0.0, 64.0), (0.02, 76.0)]),
         ("points", "0:64,0.01:64,0.01:76", [(0.0, 64.0), (0.01, 64.0), (0.01, 76.0)]),
     ]:
-        path = studio.make(named, name, "--control", "inst=1", f"p={p}", "a=0.3", "--temperature", 0)
+        path = studio.make(named, name, "--control", "inst=1", f"p={p}", "a=0.3", *LIVELY)
         found[name] = path.read_bytes()
         track = read_param_file(path.with_name(f"{name}_controls.csv")).track("p")
         assert list(zip(track.times, track.values, strict=True)) == points
@@ -298,8 +299,8 @@ def test_what_is_asked_for_steers_the_sound_and_is_written_beside_it(studio: Stu
 
 def test_a_control_does_nothing_before_its_time(studio: Studio, named: str) -> None:
     for word in ("0:64,0.01:64,0.01:76", "0:64,0.01:64,0.02:76"):
-        still = studio.sound(named, "--control", "inst=1", "p=64", "a=0.3", "--temperature", 0)
-        moved = studio.sound(named, "--control", "inst=1", f"p={word}", "a=0.3", "--temperature", 0)
+        still = studio.sound(named, "--control", "inst=1", "p=64", "a=0.3", *LIVELY)
+        moved = studio.sound(named, "--control", "inst=1", f"p={word}", "a=0.3", *LIVELY)
         np.testing.assert_array_equal(still[:81], moved[:81])  # the step is at sample 80, which is an input of 81
         assert not np.array_equal(still, moved)
 
@@ -463,7 +464,7 @@ def test_parameters_are_generated_as_curves_in_raw_units(studio: Studio, curves:
     ranges = {entry["name"]: (entry["lo"], entry["hi"]) for entry in run.read("schema.json")["parameters"]}
     made = []
     for index in range(2):
-        tracks = read_param_file(studio.out / f"curve_e=2({index})_t=1_conditioning.csv").tracks()
+        tracks = read_param_file(studio.out / f"curve_e=0({index})_t=1_conditioning.csv").tracks()
         assert list(tracks) == ["rmse", "pitch"]
         for name, track in tracks.items():
             np.testing.assert_allclose(np.diff(track.times), 0.01)
@@ -471,14 +472,13 @@ def test_parameters_are_generated_as_curves_in_raw_units(studio: Studio, curves:
             lo, hi = ranges[name]
             assert lo <= track.values.min() < track.values.max() <= hi
         made.append(tracks["pitch"].values)
-        assert read_param_file(studio.out / f"curve_e=2({index})_t=1_controls.csv").holds("fill")
+        assert read_param_file(studio.out / f"curve_e=0({index})_t=1_controls.csv").holds("fill")
     assert not np.array_equal(*made)
     assert not list(studio.out.glob("curve*.wav"))
 
 
-def test_curves_that_were_generated_have_the_range_of_audio_left_alone(studio: Studio, curves: str) -> None:
-    """Bits and accuracies are of samples: of parameters there is a loss only."""
-    with open(studio.run(curves).folder / "losses.csv", encoding="utf-8", newline="") as file:
+def test_parameters_have_a_loss_and_neither_bits_nor_an_accuracy(studio: Studio, cascade: str) -> None:
+    with open(studio.run(cascade).folder / "slow" / "losses.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert all(row["loss"] and not row["accuracy"] and not row["bits"] and not row["val_accuracy"] for row in rows)
     assert any(row["val_loss"] for row in rows)
@@ -796,12 +796,6 @@ def test_following_is_told_in_numbers(
 def fault(reason: str) -> pytest.MarkDecorator:
     """A test that fails until what it says is put right."""
     return pytest.mark.xfail(strict=True, reason=reason)
-
-
-@fault("a category takes a value between two of its values without a word")
-def test_a_value_between_two_categories_is_refused(studio: Studio, named: str) -> None:
-    with pytest.raises(AssertionError):
-        studio.sound(named, "--control", "inst=0.5", "p=70", "a=0.3")
 
 
 @fault("the checkpoint that is told lies in the folder of its stage")

@@ -375,6 +375,14 @@ def test_every_tier_sees_what_holds_one_step_before(noted: None) -> None:
         assert (tier.temperature == np.float32([[1.0], [0.6]])).all()
 
 
+@pytest.mark.parametrize("averaged", [True, False])
+def test_what_is_drawn_is_averaged_for_a_slower_tier_unless_it_was_played(averaged: bool, noted: None) -> None:
+    drawn = {**DRAWN, "u": Track.regular("u", [2, 8] * 1000, 2000)}
+    stream = stream_of(drawn=drawn, averaged=averaged)
+    play(stream, total=100)
+    np.testing.assert_allclose(heard_by(stream)["slow"].controls[:, 2:], 0.5 if averaged else 0.2, atol=0.02)
+
+
 def test_curves_are_what_the_tiers_below_heard_in_raw_units(noted: None) -> None:
     stream = stream_of()
     sound = play(stream)
@@ -663,9 +671,8 @@ def test_voices_are_what_they_are_alone(two_cores: None) -> None:
     sound = play(together, [Move(100, 6, {"u": 1.0})], [17], total=200)
     for voice in (0, 4, 6, 8):
         alone = stream_of(sequences=1, controls=(drawn[voice],), temperature=(temperatures[voice],))
-        for one, all in zip(alone._tiers, together._tiers, strict=True):
-            seeds = np.concatenate(all.voice_set._seeds)
-            one.voice_set._seeds = [seeds[voice : voice + 1]]
+        for tier, seed in zip(alone._tiers, (5 * 1_000_003 + 1, 5 * 1_000_003 + 2, 5), strict=True):
+            tier.voice_set._seeds = [stream_seeds(seed, 9)[voice : voice + 1]]
         moves = [Move(100, None, {"u": 1.0})] if voice == 6 else []
         np.testing.assert_array_equal(play(alone, moves, total=200)[0], sound[voice])
     assert len({row.tobytes() for row in sound}) == 9

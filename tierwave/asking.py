@@ -55,6 +55,7 @@ def request_of(trained: Trained, plain: Request, asked: Asked) -> tuple[Trained,
     each. Raises UsageError and RunError with what to do."""
     family, config = trained.family, trained.config
     stages = family.stages(config)
+    _refuse_foreign(trained, plain, asked)
     if asked.extrapolate:
         trained = replace(trained, schema=_open(trained.schema))
     temperatures = _by_tier(asked.tier_temperature, "--tier_temperature", stages, float)
@@ -65,7 +66,6 @@ def request_of(trained: Trained, plain: Request, asked: Asked) -> tuple[Trained,
     low = None
     if asked.low_resolution is not None:
         low = seed_audio(asked.low_resolution, 0, trained.sample_rate, trained.config.normalize, trained.gain)
-    _refuse_foreign(trained, plain, asked)
     return (
         trained,
         replace(
@@ -189,15 +189,23 @@ def _controls(
     """The curves to follow, one `Controls` per sequence or one for all, and whether to average them."""
     family, config, schema = trained.family, trained.config, trained.schema
     wanted = family.steerable(config)
-    typed = dict(parse_controls(asked.control, seconds=plain.seconds, schema=schema))
     if not schema.names:
-        for flag, value in (
-            ("control", asked.control), ("controls", asked.controls), ("external_array", asked.external_array),
-            ("override", asked.override),
-        ):  # fmt: skip
+        given = {
+            "control": asked.control,
+            "controls": asked.controls,
+            "external_array": asked.external_array,
+            "external_sr": asked.external_rate,
+            "override": asked.override,
+        }
+        for flag, value in given.items():
             if value:
-                raise UsageError(f"--{flag} has nothing to steer: {trained.run.folder} was trained without parameters")
+                told = " ".join(value) if isinstance(value, (list, tuple)) else value
+                raise UsageError(
+                    f"--{flag} {told} has nothing to steer, since {trained.run.folder} was trained without parameters: "
+                    "leave it out"
+                )
         return (), True
+    typed = dict(parse_controls(asked.control, seconds=plain.seconds, schema=schema))
     averaged = True
     from_file: Controls = {}
     if asked.controls is not None:

@@ -365,6 +365,9 @@ class TrainingOptions(StrictModel):
         None, description="stop after this much wall-clock time, with a checkpoint"
     )
     batch_size: Positive = Field(64, description="lanes, that is windows trained on side by side")
+    accumulate: Positive = Field(
+        1, description="parts of a batch whose gradients, one after the other, make one update: less memory"
+    )
     optimizer: Literal["adam", "sgd", "rmsprop"] = Field("adam", description="the optimiser")
     learning_rate: float = Field(
         0.001, gt=0, description="learning rate; on resume, where it is typed, it wins over the checkpoint's"

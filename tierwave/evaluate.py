@@ -34,6 +34,7 @@ from tierwave.corpus import Corpus, Encoder, load_corpus
 from tierwave.errors import RunError, UsageError
 from tierwave.following import Following, Result, measure_following, plot_following, scenarios, summarise
 from tierwave.generation import Request
+from tierwave.mel import Normaliser
 from tierwave.metrics import bits, spectral_comparison
 from tierwave.paramlookup import find_param_sources
 from tierwave.quantize import Quantizer
@@ -69,13 +70,15 @@ class Score:
 @dataclass(frozen=True)
 class Evaluation:
     """What a network reaches on a folder. files: by path within it, of what makes audio; left_out: (path, reason);
-    levels: of a sample; tiers: of the stages that generate parameters, all files together."""
+    levels: of a sample; tiers: of the stages that generate parameters, all files together; nats_per_db_offset: of
+    spectrograms, what makes nats per value nats per dB."""
 
     files: dict[str, Score]
     left_out: tuple[tuple[str, str], ...]
     sample_rate: int
     levels: int
     tiers: dict[str, Score] = field(default_factory=dict)
+    nats_per_db_offset: float | None = None
 
     @property
     def total(self) -> Score:
@@ -86,6 +89,12 @@ class Evaluation:
             math.fsum(score.bits for score in scores),
             math.fsum(score.correct for score in scores),
         )
+
+    @property
+    def all_tiers(self) -> Score:
+        """All values of all tiers together; every value counts the same."""
+        scores = list(self.tiers.values())
+        return Score(sum(score.samples for score in scores), math.fsum(score.bits for score in scores), 0.0)
 
     @property
     def chance_bits(self) -> float:
@@ -112,6 +121,7 @@ class Evaluation:
                 name: {"values": score.samples, "nats_per_value": score.bits_per_sample * math.log(2)}
                 for name, score in self.tiers.items()
             },
+            "nats_per_db_offset": self.nats_per_db_offset,
             "files": {name: described(score) for name, score in self.files.items()},
             "left_out": dict(self.left_out),
         }
@@ -122,6 +132,12 @@ class Evaluation:
             f"{name}: {score.bits_per_sample * math.log(2):.4f} nats per value ({score.samples} values)"
             for name, score in self.tiers.items()
         ]
+        if len(self.tiers) > 1 and not self.files:
+            total = self.all_tiers
+            line = f"all tiers: {total.bits_per_sample * math.log(2):.4f} nats per value ({total.samples} values)"
+            if self.nats_per_db_offset is not None:
+                line += f", {total.bits_per_sample * math.log(2) + self.nats_per_db_offset:.4f} nats per dB"
+            tiers.append(line)
         if not self.files:
             return "\n".join(tiers)
         width = max(len(name) for name in [*self.files, "file", "all files"])
@@ -252,7 +268,10 @@ def evaluate(
             for index, (nats, correct, samples) in sums.items():
                 name = corpus.recordings[index].name
                 files[name] = Score(round(samples), bits(float(nats)), float(correct))
-    return Evaluation(files, corpus.left_out, trained.sample_rate, quantizer.levels, tiers)
+    offset = None
+    if prepared is not None:
+        offset = Normaliser.from_document(trained.prepared or {}).nats_per_db_offset
+    return Evaluation(files, corpus.left_out, trained.sample_rate, quantizer.levels, tiers, offset)
 
 
 def _part(trained: Trained, corpus: Corpus, part: str) -> list[Span]:

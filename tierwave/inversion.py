@@ -23,6 +23,7 @@ Progress = Callable[[int, int], None]
 COMPRESSION = 0.3  # exponent of mel power that the gradient compares; near loudness (Stevens' law)
 
 _FIT_STEPS = 30
+_RENEWED = np.float32(0.9)  # share of the magnitudes' power that an iteration of Griffin-Lim takes from the last
 _NATS_BELOW_PEAK = 60.0  # what is quieter than this is no longer told apart; keeps float32 far from its ends
 _HANN_AS_GAUSSIAN = 0.25645  # squared width of the Gaussian nearest to a Hann window of length 1 (Prusa et al. 2017)
 
@@ -260,8 +261,9 @@ def griffin_lim(
     for iteration in range(iterations):
         rebuilt = transform.forward(transform.inverse(spectrum))
         power = np.square(rebuilt.real) + np.square(rebuilt.imag)
-        # Multiplying cannot raise what a first bad phase has cancelled, hence the lower bound.
-        magnitude = np.sqrt(bank.fit(mel, np.maximum(power, 0.1 * fitted), steps=1))
+        # Some of the first fit stays, for multiplying cannot raise what a bad phase has once cancelled, and a few broad
+        # channels leave so much open that the magnitudes would wander off.
+        magnitude = np.sqrt(bank.fit(mel, _RENEWED * power + (1.0 - _RENEWED) * fitted, steps=1))
         spectrum = rebuilt if before is None else rebuilt - np.float32(momentum / (1.0 + momentum)) * before
         spectrum = spectrum * (magnitude / np.maximum(np.abs(spectrum), np.finfo(np.float32).tiny))
         before = rebuilt

@@ -109,9 +109,13 @@ def filter_warnings(audio: MelAudio, sample_rate: int) -> list[str]:
         if empty
         else f"The {channels} mel channels are worth only {rank}, for some are sums of others"
     )
-    fewer = rank
-    while (worth := _rank(audio, sample_rate, mel_channels=fewer)) < fewer:
-        fewer = worth
+    fewer, too_many = 1, rank + 1
+    while too_many - fewer > 1:
+        middle = (fewer + too_many) // 2
+        if _rank(audio, sample_rate, mel_channels=middle) == middle:
+            fewer = middle
+        else:
+            too_many = middle
     finer = [audio.n_fft * factor for factor in (2, 4, 8)]
     enough = [n_fft for n_fft in finer if _rank(audio, sample_rate, n_fft=n_fft) == channels][:1]
     remedy = f"raise n_fft to {enough[0]} (win_length can stay), or lower" if enough else "lower"

@@ -10,6 +10,7 @@ import io
 import itertools
 import math
 import os
+import re
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,8 @@ _OVERLAY_COLOURS = ("#67e8f9", "#86efac", "#fde68a", "#f0abfc")  # light, on the
 _TICKS_HZ = (100, 250, 500, 1000, 2000, 4000, 8000, 16000)
 _WINDOW_SECONDS = 0.04
 _MOST_COLUMNS = 1500  # more than a picture shows only costs time
+_MOST_LETTERS = 60  # of a text that are written one by one; the words of a longer one begin where they stand
+_MOST_WORDS = 80
 
 
 def sound_picture(
@@ -149,6 +152,64 @@ def stages_picture(
         axis.tick_params(colors=_INK, labelsize=8, length=3)
     axes[-1].set_xlabel("seconds", color=_INK)
     figure.align_ylabels(axes)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    _write_whole(Path(path), buffer.getvalue())
+
+
+def alignment_picture(path: Path | str, alignment: np.ndarray, text: str, seconds_per_frame: float) -> None:
+    """Write a PNG: which characters of a text were read when, the text upwards and time to the right.
+
+    Args:
+        path: of the PNG; its folder must exist.
+        alignment: float [frames, characters], the share of each frame's look that falls on each character.
+        text: its characters.
+        seconds_per_frame: of the alignment.
+
+    Raises:
+        RunError: the file cannot be written.
+        ValueError: the alignment is not one of at least one frame, with a column for each character.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    alignment = np.asarray(alignment, np.float32)
+    if alignment.ndim != 2 or not alignment.size or alignment.shape[1] != len(text):
+        raise ValueError(f"[frames, {len(text)}] are needed, not {alignment.shape}: a column for each character.")
+    seconds = len(alignment) * seconds_per_frame
+    if len(text) <= _MOST_LETTERS:
+        labels = {index: "\u2423" if letter == " " else letter for index, letter in enumerate(text)}
+    else:
+        labels = {match.start(): match.group() for match in re.finditer(r"\S+", text)}
+        labels = dict(list(labels.items())[:: math.ceil(len(labels) / _MOST_WORDS)])
+    figure = Figure(
+        figsize=(11.0, 1.5 + float(np.clip(0.19 * len(labels), 2.5, 13.0))),
+        dpi=110,
+        layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08),
+    )
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    image = axis.imshow(
+        alignment.T,
+        origin="lower",
+        aspect="auto",
+        cmap=_COLOURS,
+        extent=(0.0, seconds, -0.5, len(text) - 0.5),
+        vmin=0.0,
+        vmax=max(float(alignment.max()), 1e-3),
+        interpolation="nearest",
+    )
+    axis.set_yticks(list(labels), list(labels.values()), parse_math=False)
+    axis.tick_params(colors=_INK, labelsize=9, length=3)
+    axis.set_xlabel("seconds", color=_INK)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color(_INK)
+    bar = axis.figure.colorbar(image, cax=axis.inset_axes((1.012, 0.0, 0.014, 1.0)))
+    bar.set_label("share of the look", color=_INK)
+    bar.ax.tick_params(colors=_INK, labelsize=9, length=3)
+    bar.ax.spines[:].set_visible(False)
+
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     _write_whole(Path(path), buffer.getvalue())

@@ -457,6 +457,10 @@ class _Plan:
             f"{'XLA' if jit else 'no XLA'}",
             False,
         )
+        bars = family.bars(material.prepared, material.split, config, stage)
+        if bars:
+            listed = ", ".join(f"{nats:.3f} ({name})" for name, nats in bars.items())
+            material.say_line(f"To beat on held-out sound, in nats per value: {listed}", False)
         generation = self._generation(stage, options, learner, material)
         callbacks = standard_callbacks(
             config_text=material.config_text,

@@ -144,6 +144,7 @@ class Learner(Evaluator):
     ):
         strategy = strategy or tf.distribute.get_strategy()
         self.inputs = inputs
+        self.parts = options.accumulate
         self.seed, self.clip_norm, self.clip_value = options.random_seed, clip_norm, clip_value
         keras.utils.set_random_seed(options.random_seed)
         if not jit:
@@ -182,14 +183,13 @@ class Learner(Evaluator):
         seed = tf.stack([tf.constant(self.seed % 2**31, tf.int32), step])
         if replicas > 1:
             seed = tf.random.experimental.stateless_fold_in(seed, context.replica_id_in_sync_group)
-        variables = self.model.trainable_variables
-        raw = [variable.value for variable in variables]
-        with tf.GradientTape() as tape:
-            outcome = self.model.outcome(batch, state, dropout_seed=seed, **self.inputs(step))
-            elements = tf.maximum(total(tf.reduce_sum(outcome.elements)), 1.0)
-            share = tf.reduce_sum(outcome.nats) / elements
-            target = share * self.loss_scale if self.scaled else share
-        gradients = total([tf.convert_to_tensor(gradient) for gradient in tape.gradient(target, raw)])
+        if self.parts == 1:
+            outcome, gradients = self._gradients(batch, state, seed, step)
+        else:
+            outcome, gradients = self._gradients_in_parts(batch, state, seed, step)
+        elements = tf.maximum(total(tf.reduce_sum(outcome.elements)), 1.0)
+        share = tf.reduce_sum(outcome.nats) / elements
+        gradients = [gradient / elements for gradient in total(gradients)]
         if self.scaled:
             gradients = [gradient / self.loss_scale for gradient in gradients]
         norm = tf.linalg.global_norm(gradients)
@@ -203,6 +203,45 @@ class Learner(Evaluator):
         loss = total(share)
         accuracy = total(tf.reduce_sum(outcome.correct)) / elements
         return tf.stack([loss, accuracy, elements, norm]), outcome.state
+
+    def _gradients(
+        self, batch: Any, state: Any, seed: tf.Tensor, step: tf.Tensor
+    ) -> tuple[Outcome, list[tf.Tensor]]:
+        """The outcome of a batch and the gradients of its nats, summed over all elements (float16: scaled up)."""
+        raw = [variable.value for variable in self.model.trainable_variables]
+        with tf.GradientTape() as tape:
+            outcome = self.model.outcome(batch, state, dropout_seed=seed, **self.inputs(step))
+            target = tf.reduce_sum(outcome.nats)
+            if self.scaled:  # the scale is that of a mean
+                target = target * (self.loss_scale / tf.maximum(tf.reduce_sum(outcome.elements), 1.0))
+        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(target, raw)]
+        if self.scaled:
+            gradients = [gradient * tf.maximum(tf.reduce_sum(outcome.elements), 1.0) for gradient in gradients]
+        return outcome, gradients
+
+    def _gradients_in_parts(
+        self, batch: Any, state: Any, seed: tf.Tensor, step: tf.Tensor
+    ) -> tuple[Outcome, list[tf.Tensor]]:
+        """The same, some lanes after the others."""
+        outcomes: list[Outcome] = []
+        gradients: list[tf.Tensor] = []
+        lanes = batch["mask"].shape[0]
+        bounds = [lanes * part // self.parts for part in range(self.parts + 1)]
+        for number, (first, last) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+            if first == last:
+                continue
+
+            def cut(part: tf.Tensor, first: int = first, last: int = last) -> tf.Tensor:
+                return part[first:last]
+
+            with tf.control_dependencies(gradients):  # one part's memory is free before the next begins
+                part_seed = tf.random.experimental.stateless_fold_in(seed, number)
+                mine = tf.nest.map_structure(cut, batch), tf.nest.map_structure(cut, state)
+                outcome, found = self._gradients(*mine, part_seed, step)
+            outcomes.append(outcome)
+            gradients = [one + other for one, other in zip(gradients, found, strict=True)] if gradients else found
+        joined = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *outcomes)
+        return joined, gradients
 
     def _update(self, gradients: list[tf.Tensor], norm: tf.Tensor, replicas: int) -> None:
         # Keras sums gradients over replicas once more.

@@ -1,0 +1,146 @@
+"""jgarciapueyo's YAML files as ours: `python -m melnet.convert_yaml train.yml --output_path my.config.json`.
+
+A training file becomes a config, with its optimiser, rates and batch in `training`; a synthesis file becomes the
+generate.py command that does the same. What his files say and ours do not need (checkpoint and log folders, URLs) is
+named. His weights are PyTorch's and stay behind. Reads YAML without anything that it could run.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from melnet.config import Config
+from melnet.multiscale import factors
+from tierwave.commandline import FlagParser, boolean, run
+from tierwave.config import dumps, validate
+from tierwave.errors import UsageError
+from tierwave.runs import write_text
+
+# His layer counts are one more than the recurrent layers there are (melnet.md, J-4).
+_MELS = {"sample_rate": "sample_rate", "n_fft": "n_fft", "mel_channels": "mel_channels", "hop_length": "hop_length"}
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises UsageError that says what was found instead."""
+    try:
+        import yaml
+    except ImportError:
+        raise UsageError("reading YAML needs PyYAML: pip install 'tierwave[yaml]'") from None
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}: name his training or synthesis file")
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not YAML ({str(error).splitlines()[0]}): correct it there") from None
+    if not isinstance(document, dict):
+        raise UsageError(f"{path} holds a {type(document).__name__}, but one of his files is a mapping of keys")
+    return document
+
+
+def config_of(document: Mapping[str, Any], source: str) -> tuple[Config, list[str]]:
+    """A training file's config, and remarks on what became of the rest. Raises UsageError for what is missing."""
+    for part in ("audio", "network", "training"):
+        if not isinstance(document.get(part), Mapping):
+            raise UsageError(f"{source} has no {part}, so it is none of his training files: name one of those")
+    audio, network, training = document["audio"], document["network"], document["training"]
+    missing = [key for key in ("n_tiers", "layers", "hidden_size", "gmm_size") if key not in network]
+    missing += [key for key in _MELS if key not in audio]
+    if missing:
+        raise UsageError(f"{source} lacks {missing[0]}: add it there")
+    layers = [int(count) for count in network["layers"]]
+    tiers = int(network["n_tiers"])
+    if len(layers) != tiers:
+        raise UsageError(f"{source} has {tiers} tiers, but layers {layers}: give one number per tier")
+    batch = int(training.get("batch_size", 1))
+    remarks = [
+        "his layers count one more than there are: "
+        f"{'-'.join(map(str, layers))} became {'-'.join(str(max(1, count - 1)) for count in layers)}"
+    ]
+    accumulation = int(training.get("accumulation_steps", batch))
+    accumulate = max(1, round(accumulation / batch))
+    options: dict[str, Any] = {"batch_size": batch * accumulate, "num_epochs": int(training.get("epochs", 100))}
+    if accumulate > 1:
+        options["accumulate"] = accumulate
+        remarks.append(f"accumulation_steps {accumulation}: batch_size {batch * accumulate} in {accumulate} parts")
+    if str(training.get("optimizer", "RMSprop")).lower() != "rmsprop":
+        remarks.append(f"optimizer {training['optimizer']} was never used there, which is RMSprop; it is here too")
+    options |= {"optimizer": "rmsprop", "epsilon": 1e-8}
+    for theirs, ours in (("lr", "learning_rate"), ("momentum", "momentum")):
+        if theirs in training:
+            options[ours] = float(training[theirs])
+    if "save_iterations" in training:
+        options["checkpoint_steps"] = max(1, round(int(training["save_iterations"]) / accumulation))
+    by_time = factors(tiers)[0]
+    frames = max(by_time, round(4 * int(audio["sample_rate"]) / int(audio["hop_length"]) / by_time) * by_time)
+    remarks.append(f"seq_len is {frames} frames, four seconds; he trains on whole recordings")
+    found = {
+        "model": "melnet",
+        "audio": {
+            **{ours: int(audio[theirs]) for theirs, ours in _MELS.items()},
+            "win_length": int(audio.get("win_length", audio["n_fft"])),
+            "mel_scale": "htk",
+            "normalise": "db",
+            "ref_level_db": float(audio.get("ref_level_db", 20)),
+            "min_level_db": float(audio.get("min_level_db", -100)),
+        },
+        "tiers": tiers,
+        "layers": [max(1, count - 1) for count in layers],
+        "hidden_size": int(network["hidden_size"]),
+        "mixtures": int(network["gmm_size"]),
+        "seq_len": frames,
+        "training": options,
+    }
+    data = document.get("data", {})
+    if isinstance(data, Mapping) and data.get("path"):
+        remarks.append(f"data.path is --data_dir {shlex.quote(str(data['path']))}")
+    return validate(Config, found, source), remarks
+
+
+def command_of(document: Mapping[str, Any], source: str, frames: int) -> str:
+    """The generate.py command for a synthesis file."""
+    for key in ("checkpoints_path", "output_path"):
+        if key not in document:
+            raise UsageError(f"{source} has no {key}, so it is none of his synthesis files: name one of those")
+    name = str(document.get("name", "melnet"))
+    output = str(Path(str(document["output_path"])) / f"{name}.wav")
+    words = ["python", "generate.py", "--checkpoint_path", f"logdir/{name}", "--output_path", output]
+    return shlex.join([*words, "--frames", str(frames)])
+
+
+def parser() -> FlagParser:
+    """All flags."""
+    flags = FlagParser("python -m melnet.convert_yaml", description="jgarciapueyo's MelNet files as ours.")
+    flags.add_argument("yaml", type=Path, help="his training or synthesis file")
+    flags.add_argument("--output_path", type=Path, help="the config to write (default: printed)")
+    flags.add_argument("-t", "--frames", type=int, default=300, help="his -t, for a synthesis file (default: 300)")
+    flags.add_argument("--debug", nargs="?", const=True, default=False, type=boolean, help="show tracebacks")
+    return flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse `argv`, convert, return the exit code."""
+    arguments = parser().parse_args(argv)
+    return run(lambda: _convert(arguments), debug=arguments.debug)
+
+
+def _convert(arguments: Any) -> None:
+    document = read_yaml(arguments.yaml)
+    if "checkpoints_path" in document:
+        print(command_of(document, str(arguments.yaml), arguments.frames))
+        return
+    config, remarks = config_of(document, str(arguments.yaml))
+    for remark in remarks:
+        print(f"Note: {remark}", file=sys.stderr)
+    if arguments.output_path is None:
+        print(dumps(config))
+    else:
+        write_text(arguments.output_path, dumps(config) + "\n")
+        print(f"Wrote {arguments.output_path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

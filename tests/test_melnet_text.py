@@ -1,0 +1,514 @@
+"""Text in the first tier: one frame at a time gives what whole windows give, the look never goes back, and what is read
+from a corpus is what it says."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+import melnet
+import melnet.generation
+from melnet.attention import HOLD_FRAMES, Memory, TextAttention, end_of, is_past, looked
+from melnet.config import Config
+from melnet.data import ENCODER
+from melnet.model import MelTier
+from melnet.sampler import BLOCK_FRAMES, TierSampler
+from melnet.text import Alphabet, Texts, find_transcripts, normalised, padded
+from tierwave.config import TrainingOptions
+from tierwave.corpus import Corpus, Recording
+from tierwave.dataset import Where
+from tierwave.errors import RunError, UsageError
+from tierwave.generation import Request
+from tierwave.pictures import alignment_picture
+from tierwave.splits import Span, Split
+from tierwave.training import Learner
+
+RATE = 8000
+AUDIO = {"n_fft": 128, "win_length": 96, "hop_length": 64, "mel_channels": 8}
+CODES = np.array([[3, 1, 2, 5, 4], [2, 2, 6, 0, 0], [1, 0, 0, 0, 0]], np.int32)
+
+
+def config_of(**keys: Any) -> Config:
+    document: dict[str, Any] = {
+        "audio": AUDIO,
+        "tiers": 3,
+        "layers": [3, 1, 1],
+        "hidden_size": 5,
+        "mixtures": 2,
+        "seq_len": 12,
+        "text": {"components": 3},
+        **keys,
+    }
+    return Config(**document)
+
+
+def tier_of(config: Config, scale: float = 0.4) -> MelTier:
+    """A first tier with random weights."""
+    model = MelTier(config, 1)
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(0, scale, variable.shape))
+    return model
+
+
+# --- the attention ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", [None, 1, 3])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_steps_equal_the_sequence(layer: int | None, cell: str) -> None:
+    config = config_of(text={"components": 3, "layer": layer}, cell=cell, conditioned_on=["p"])
+    model = tier_of(config)
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(3, 7, model.bins)).astype(np.float32)
+    controls = tf.constant(rng.normal(size=(3, 7, 1)), tf.float32)
+    weights = model.weights_in_effect()
+    memory = model.remember(tf.constant(CODES), weights)
+    conditions = model.conditioning(None, controls, weights)
+    expected, after, alignment = model.stacks(
+        tf.constant(values), tf.zeros([3, model.bins]), conditions, model.initial_state(3), weights, memory
+    )
+    seen: list[list[np.ndarray]] = []
+    flat = values.transpose(1, 2, 0).reshape(-1, 3)
+
+    def draw(*given: tf.Tensor) -> tf.Tensor:
+        seen.append([part.numpy() for part in given[:3]])
+        return tf.constant(flat[len(seen) - 1])
+
+    sampler = TierSampler(model, draw=draw, jit=False)
+    blocks = tuple(
+        None if part is None else tf.pad(part, [[0, 0], [0, BLOCK_FRAMES - 7], *[[0, 0]] * (len(part.shape) - 2)])
+        for part in conditions
+    )
+    made, carry = sampler.stretch(
+        weights,
+        sampler.start(3),
+        blocks,
+        tf.constant(7),
+        tf.zeros([3, 2], tf.int32),
+        tf.ones([3]),
+        tf.constant(0.0),
+        memory,
+    )
+    for number, whole in enumerate(expected):
+        stepped = np.stack([parts[number] for parts in seen]).reshape(7, model.bins, 3, -1).transpose(2, 0, 1, 3)
+        np.testing.assert_allclose(stepped, whole, atol=1e-5)
+    np.testing.assert_allclose(made.alignment.weights[:, :7], alignment.weights, atol=1e-5)
+    np.testing.assert_allclose(made.alignment.past[:, :7], alignment.past, atol=1e-5)
+    for stepped, whole in zip(tf.nest.flatten(carry.state), tf.nest.flatten(after), strict=True):
+        np.testing.assert_allclose(stepped, whole, atol=1e-5)
+
+
+def test_a_layer_with_text_hears_it() -> None:
+    for layer in (1, 3):  # the last too
+        model = tier_of(config_of(text={"layer": layer}))
+        state, weights = model.initial_state(3), model.weights_in_effect()
+        given = tf.zeros([3, 4, model.bins]), tf.zeros([3, model.bins]), None, None, state, weights
+        one, _ = model.sequence(*given, tf.constant(CODES))
+        other, _ = model.sequence(*given, tf.constant(CODES[::-1].copy()))
+        assert np.abs(one[1] - other[1]).max() > 1e-4
+
+
+def test_padding_changes_nothing() -> None:
+    attention = TextAttention(6, 5, 3, name="text")
+    weights = attention.weights_in_effect()
+    h = tf.random.stateless_normal([1, 4, 5], [1, 2])
+    results = []
+    for codes in (CODES[1:2, :3], CODES[1:2], np.pad(CODES[1:2], [(0, 0), (0, 9)])):
+        memory = attention.remember(tf.constant(codes), weights)
+        added, alignment, state = attention.sequence(h, memory, attention.initial_state(1), weights)
+        assert not np.any(alignment.weights[:, :, 3:])
+        results.append([memory.values[:, :3], alignment.weights[:, :, :3], alignment.past, added, *state[1:]])
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+def test_the_encoder_reads_both_ways() -> None:
+    attention = TextAttention(6, 6, 2, name="text")
+    weights = attention.weights_in_effect()
+
+    def encoded(codes: list[int]) -> np.ndarray:
+        return attention.remember(tf.constant([codes], tf.int32), weights).values.numpy()[0]
+
+    last, first = encoded([1, 2, 3]) - encoded([1, 2, 4]), encoded([1, 2, 3]) - encoded([5, 2, 3])
+    assert np.abs(last[0, :3]).max() == 0.0 and np.abs(last[0, 3:]).max() > 1e-6  # seen from behind only
+    assert np.abs(first[2, 3:]).max() == 0.0 and np.abs(first[2, :3]).max() > 1e-6
+
+
+def test_the_look_is_a_discretised_mixture_of_logistics() -> None:
+    rng = np.random.default_rng(2)
+    kappa, beta = rng.uniform(0, 6, (2, 3)), rng.uniform(0.2, 2, (2, 3))
+    alpha = rng.dirichlet(np.ones(3), 2)
+    mask = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]], np.float32)
+    found = looked(*(tf.constant(part, tf.float32) for part in (kappa, beta, alpha, mask)))
+    for lane, length in enumerate((5, 2)):
+        for u in range(1, length + 1):
+            upper, lower = (1 / (1 + np.exp(-(u + half - kappa[lane]) / beta[lane])) for half in (0.5, -0.5))
+            np.testing.assert_allclose(found.weights[lane, u - 1], np.sum(alpha[lane] * (upper - lower)), atol=1e-6)
+        beyond = 1 - np.sum(alpha[lane] / (1 + np.exp(-(length + 0.5 - kappa[lane]) / beta[lane])))
+        np.testing.assert_allclose(found.past[lane], beyond, atol=1e-6)
+
+
+@given(st.integers(0, 2**31), st.sampled_from([0.3, 2.0, 8.0]))
+def test_no_component_ever_goes_back(seed: int, scale: float) -> None:
+    attention = TextAttention(6, 4, 3, name="text")
+    rng = np.random.default_rng(seed)
+    for variable in attention.trainable_variables:
+        variable.assign(rng.normal(0, scale, variable.shape))
+    weights = attention.weights_in_effect()
+    memory = attention.remember(tf.constant(CODES), weights)
+    state = attention.initial_state(3)
+    for _ in range(8):
+        before = state.kappa
+        h = tf.constant(rng.normal(0, scale, (3, 4)), tf.float32)
+        _, alignment, state = attention.step(h, memory, state, weights)
+        assert np.all(state.kappa - before > 0.0)
+        assert np.all(alignment.weights.numpy() >= 0.0)
+        assert np.all(alignment.weights.numpy().sum(1) + alignment.past <= 1.0 + 1e-5)
+
+
+def test_the_mean_position_goes_on_where_breadth_and_trust_stay() -> None:
+    mask = tf.ones([1, 40])
+    beta, alpha = tf.constant([[0.3, 0.9]]), tf.constant([[0.6, 0.4]])
+    positions = []
+    for step in np.linspace(2, 30, 60):
+        weights, _ = looked(tf.constant([[step, 0.8 * step + 1]], tf.float32), beta, alpha, mask)
+        positions.append(float(np.sum(weights * np.arange(1, 41))))
+    assert np.all(np.diff(positions) > 0)
+    np.testing.assert_allclose(positions[30], 0.6 * 16.237 + 0.4 * (0.8 * 16.237 + 1), atol=0.05)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_gradients_are_those_of_finite_differences(recompute: bool) -> None:
+    model = tier_of(config_of(recompute=recompute, layers=[2, 1, 1], hidden_size=4))
+    rng = np.random.default_rng(3)
+    batch = {
+        "inputs": tf.constant(rng.normal(size=(3, 14, 8)), tf.float32),
+        "mask": tf.ones([3, 12]),
+        "reset": tf.constant([True, False, True]),
+        "text": tf.constant(CODES),
+    }
+
+    # Compiled as in training: the gradient of the loop must be one that XLA takes.
+    @tf.function(jit_compile=True, autograph=False)
+    def nats_and_gradients(*values: tf.Tensor) -> Any:
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(model.outcome(batch, model.initial_state(3)).nats)
+        return total, [tf.convert_to_tensor(each) for each in tape.gradient(total, variables)]
+
+    variables = [variable.value for variable in model.text.trainable_variables]
+    _, gradients = nats_and_gradients()
+    for variable, gradient in zip(variables, gradients, strict=True):
+        start = variable.numpy()
+        direction = gradient.numpy() / np.linalg.norm(gradient)
+        ends = []
+        for side in (-1, 1):
+            variable.assign(start + side * 2e-3 * direction)
+            ends.append(float(nats_and_gradients()[0]))
+        variable.assign(start)
+        assert np.linalg.norm(gradient) > 0.0
+        np.testing.assert_allclose((ends[1] - ends[0]) / 4e-3, np.linalg.norm(gradient), rtol=0.03, atol=0.02)
+
+
+def test_without_text_nothing_is_there() -> None:
+    model = MelTier(config_of(text=None), 1)
+    assert model.text is None and model.initial_state(2).text == () and model.weights_in_effect().text is None
+    assert not any("text" in variable.path for variable in model.variables)
+    assert MelTier(config_of(), 2).text is None
+    with pytest.raises(ValueError, match="needs a text"):
+        reader = tier_of(config_of())
+        reader.remember(None, reader.weights_in_effect())
+
+
+# --- the end of the text ----------------------------------------------------------------------------------------------
+
+
+def test_the_text_is_over_when_more_lies_past_it_than_on_any_character() -> None:
+    mask, one = tf.ones([1, 6]), tf.ones([1, 1])
+    passed = []
+    for kappa in (1.0, 5.0, 6.0, 6.4, 6.6, 9.0):
+        look = looked(tf.constant([[kappa]]), 0.3 * one, one, mask)
+        passed.append(bool(is_past(look.weights.numpy(), look.past.numpy())[0]))
+    assert passed == [False, False, False, False, True, True]
+
+
+def test_the_end_is_held() -> None:
+    assert HOLD_FRAMES == 3
+    assert end_of(np.array([0, 1, 1, 0, 1, 1, 1, 1], bool)) == 7
+    assert end_of(np.array([1, 1, 0, 1, 1], bool)) is None
+    assert end_of(np.array([1, 1, 1], bool)) == 3
+
+
+# --- transcripts and alphabet -----------------------------------------------------------------------------------------
+
+
+def test_text_is_normalised() -> None:
+    assert normalised("  A\u0308pfel,\n\tUND  E\u0301 ") == "äpfel, und é"
+
+
+@given(st.lists(st.text(min_size=1).filter(lambda text: normalised(text)), min_size=1, max_size=4))
+def test_an_alphabet_spells_what_it_was_fitted_to(texts: list[str]) -> None:
+    said = [normalised(text) for text in texts]
+    alphabet = Alphabet.fit(said)
+    assert list(alphabet.characters) == sorted(set("".join(said)))
+    for text in said:
+        codes = alphabet.encode(text)
+        if normalised(text) == text:  # a few characters change again when lower-cased twice
+            assert "".join(alphabet.characters[code - 1] for code in codes) == text
+        assert codes.min() >= 1
+
+
+def test_an_unknown_character_is_named() -> None:
+    with pytest.raises(UsageError, match=r'character "x" \(latin small letter x\).* only " abc"'):
+        Alphabet(" abc").encode("cab x")
+    with pytest.raises(UsageError, match="is empty"):
+        Alphabet("a").encode(" \n")
+
+
+def test_padded() -> None:
+    codes = [np.array([1, 2, 3]), np.array([4])]
+    assert padded(codes).tolist() == [[1, 2, 3], [4, 0, 0]]
+    assert padded(codes, 4).shape == (2, 4)
+
+
+@pytest.mark.parametrize("column, expected", [(1, 'he said "4 | no'), (2, "he said four")])
+def test_metadata_of_ljspeech(tmp_path: Path, column: int, expected: str) -> None:
+    lines = ['LJ001-0001|He said "4 \u00a6 no|He said four', "LJ001-0002|Two|two\n"]
+    (tmp_path / "metadata.csv").write_text("\n".join(lines), encoding="utf-8")
+    path, found = find_transcripts(tmp_path, column)
+    assert path.name == "metadata.csv"
+    assert found["LJ001-0001"] == expected.replace("|", "\u00a6") and found["LJ001-0002"] == "two"
+
+
+def test_a_manifest_with_the_named_column(tmp_path: Path) -> None:
+    (tmp_path / "notes.csv").write_text("time,value\n0,1\n")
+    (tmp_path / "odd.csv").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "said.csv").write_text('# by hand\nfilename,speaker,text\nsub/a.wav,1,"One, two"\nb,2,Three\n')
+    _, found = find_transcripts(tmp_path, "text")
+    assert found == {"sub/a.wav": "one, two", "b": "three"}
+
+
+def corpus_of(samples: list[int], names: list[str]) -> Corpus:
+    rng = np.random.default_rng(4)
+    sound = np.concatenate([np.sin(0.2 * np.arange(n)) * 0.5 + rng.normal(0, 0.05, n) for n in samples])
+    offsets = np.cumsum([0, *samples])
+    recordings = tuple(
+        Recording(name, int(at), n, str(at), RATE, 1, 1.0, 0.0, 0.1, 0.0, 0.0)
+        for name, at, n in zip(names, offsets, samples, strict=False)
+    )
+    return Corpus(recordings, (), RATE, 1.0, ENCODER.encode(sound.astype(np.float32)))
+
+
+@pytest.fixture
+def spoken(tmp_path: Path) -> Iterator[tuple[Corpus, Path]]:
+    """Two recordings, found by their bare id and by their path."""
+    (tmp_path / "metadata.csv").write_text("a|Baa.\nwavs/b.wav|a b\n")
+    yield corpus_of([640, 400], ["wavs/a.wav", "wavs/b.wav"]), tmp_path
+
+
+def test_the_texts_of_a_corpus(spoken: tuple[Corpus, Path]) -> None:
+    texts = Texts.of(*spoken, 1)
+    assert texts.said == ("baa.", "a b") and texts.document == {"alphabet": " .ab", "longest": 4}
+    assert texts.codes.tolist() == [[4, 3, 3, 2], [3, 1, 4, 0]]
+    where = Where(np.array([1, 0, 1]), np.zeros([3, 5], int), np.ones([3, 5], bool), 0)
+    assert texts.read(where).tolist() == texts.codes[[1, 0, 1]].tolist()
+    with pytest.raises(UsageError, match='the text of wavs/a.wav has the character "."'):
+        Texts.of(*spoken, 1, {"alphabet": " ab", "longest": 9})
+
+
+@pytest.mark.parametrize(
+    "name, content, column, message",
+    [
+        ("metadata.csv", "a|Baa\n", 1, "wavs/b.wav has no text in"),
+        ("metadata.csv", "a|Baa\nb| \n", 1, "wavs/b.wav has an empty text"),
+        ("metadata.csv", "a|Baa\na|Boo\nb|x\n", 1, "two texts for a, the second at line 2"),
+        ("metadata.csv", "a|Baa\nb\n", 1, "line 2 of .* has 1 columns"),
+        ("metadata.csv", "a|Baa\nb|x\n", 2, "text.column is 2"),
+        ("metadata.csv", "a|Baa\nb|x\n", "text", "no CSV in .* give a number"),
+        ("said.csv", "filename,text\na,x\nb,y\n", 1, "metadata.csv, and there is none"),
+        ("said.csv", "filename,text\na,one, two\n", "text", "line 2 of .* quotes"),
+        ("said.csv", "filename,text\na,x\n", "words", "no CSV in .* columns filename and words"),
+    ],
+)
+def test_transcripts_that_do_not_fit(tmp_path: Path, name: str, content: str, column: int | str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(RunError, match=message):
+        Texts.of(corpus_of([640, 400], ["wavs/a.wav", "wavs/b.wav"]), tmp_path, column)
+
+
+# --- from the corpus to training --------------------------------------------------------------------------------------
+
+
+def prepared_of(spoken: tuple[Corpus, Path], config: Config, stored: dict[str, Any] | None = None) -> Any:
+    corpus, folder = spoken
+    spans = [Span(number, 0, recording.samples) for number, recording in enumerate(corpus.recordings)]
+    split = Split("files", tuple(spans), (), ())
+    return melnet.prepare(corpus, split, config, stored, data_dir=folder), spans
+
+
+def test_windows_bring_the_text_of_their_recording(spoken: tuple[Corpus, Path]) -> None:
+    config = config_of(text={"column": 1, "components": 3})
+    prepared, spans = prepared_of(spoken, config)
+    stored = json.loads(json.dumps(prepared.document))
+    again, _ = prepared_of(spoken, config, stored)
+    assert again.document == stored and stored["text"] == {"alphabet": " .ab", "longest": 4}
+    windows = melnet.dataset(spoken[0], spans, config, "tier1", lanes=2, prepared=prepared, shuffled=False)
+    batch = next(iter(windows.epoch(0)))
+    assert batch["text"].shape == (2, 4) and batch["text"].numpy().tolist() == prepared.texts.codes.tolist()
+    assert batch["inputs"].shape == (2, 14, 8) and batch["reset"].numpy().all()
+    assert "text" not in next(
+        iter(melnet.dataset(spoken[0], spans, config, "tier2", lanes=2, prepared=prepared).epoch(0))
+    )
+    with pytest.raises(ValueError, match="data_dir"):
+        melnet.prepare(spoken[0], Split("files", tuple(spans), (), ()), config, None)
+
+
+def test_a_recording_must_be_one_window(spoken: tuple[Corpus, Path]) -> None:
+    config = config_of(text={"column": 1}, seq_len=6)
+    prepared, spans = prepared_of(spoken, config)
+    with pytest.raises(UsageError, match=r"wavs/a.wav has 10 frames.*raise seq_len to 10"):
+        melnet.dataset(spoken[0], spans, config, "tier1", lanes=2, prepared=prepared)
+    with pytest.raises(UsageError, match=r"a part of wavs/b.wav is held out.*--val_frac 0"):
+        melnet.dataset(spoken[0], [Span(1, 128, 400)], config, "tier1", lanes=2, prepared=prepared)
+    melnet.dataset(spoken[0], spans, config, "tier2", lanes=2, prepared=prepared)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_it_trains(spoken: tuple[Corpus, Path], jit: bool) -> None:
+    config = config_of(text={"column": 1, "components": 2}, layers=[2, 1, 1])
+    prepared, spans = prepared_of(spoken, config)
+    windows = melnet.dataset(spoken[0], spans, config, "tier1", lanes=2, prepared=prepared)
+    options = TrainingOptions(optimizer="adam", learning_rate=0.01)
+    learner = Learner(lambda: melnet.build(config, "tier1"), options, clip_norm=1.0, jit=jit)
+    state = learner.initial_state(2)
+    before = learner.model.text.embedding.numpy()
+    losses = []
+    for step, batch in enumerate(windows.epoch(0)):
+        values, state = learner.train_step(batch, state, step)
+        losses.append(values["loss"])
+    assert np.isfinite(losses).all() and np.mean(losses[-3:]) < losses[0]
+    moved = np.abs(learner.model.text.embedding.numpy() - before).max(axis=1)
+    assert np.all(moved[1:5] > 0.0) and not np.any(moved[5:])
+
+
+# --- generation -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch) -> tuple[Config, list[MelTier], dict[str, Any]]:
+    """A model with random weights; what turns spectrograms into sound is another module's matter."""
+
+    def silence(log_mel: np.ndarray, front_end: Any, **options: Any) -> np.ndarray:
+        return np.ones(len(log_mel) * AUDIO["hop_length"], np.float32)
+
+    monkeypatch.setattr(melnet.generation, "invert", silence)
+    config = config_of(layers=[2, 1, 1])
+    models = [tier_of(config, 0.2), *(MelTier(config, tier) for tier in (2, 3))]
+    stored = {"offset": [0.0], "scale": 1.0, "clip": False, "text": {"alphabet": " abc", "longest": 9}}
+    return config, models, stored
+
+
+def hurried(model: MelTier, step: float) -> None:
+    """All components go on by `step` characters per frame, with a narrow look."""
+    components = model.text.components
+    kernel, bias = model.text.mixture.kernel, model.text.mixture.bias
+    kernel.assign(tf.zeros_like(kernel))
+    ahead = np.log(np.expm1(step - 1e-3))
+    bias.assign(np.repeat([ahead, -9.0, 0.0], components).astype(np.float32))
+
+
+def test_the_sound_ends_with_the_text(reader: tuple[Config, list[MelTier], dict[str, Any]]) -> None:
+    config, models, stored = reader
+    hurried(models[0], 0.5)
+    texts = ("abc", "a cab cab")  # past 3.5 after frame 8, past 9.5 after frame 20 (of 0.5 characters each)
+    request = Request(sequences=2, frames=100, text=texts, random_seed=3)  # type: ignore[arg-type]
+    stream = melnet.stream(models, config, request, sample_rate=RATE, prepared=stored)
+    log_mels = stream.log_mels()
+    ends = [8 - 1 + HOLD_FRAMES, 20 - 1 + HOLD_FRAMES]
+    assert [look.shape for look in stream.alignments] == [(ends[0], 3), (ends[1], 9)]
+    assert stream.lengths == [2 * end for end in ends] and stream.texts == list(texts)
+    assert log_mels.shape == (2, 2 * ends[1], 8)
+    assert np.all(log_mels[0, 2 * ends[0] :] == np.float32(np.log(1e-10)))
+    assert np.all(log_mels[0, : 2 * ends[0]] > -20.0)
+    assert stream.seconds == 2 * ends[1] * AUDIO["hop_length"] / RATE
+    sound = stream.render(100 * 64)
+    assert [np.flatnonzero(each)[-1] + 1 for each in sound] == [2 * end * 64 for end in ends]
+    for look in stream.alignments:
+        position = look.argmax(axis=1)
+        assert np.all(np.diff(position[look.max(axis=1) > 0.2]) >= 0) and position.max() == look.shape[1] - 1
+
+
+def test_no_longer_than_asked_for(reader: tuple[Config, list[MelTier], dict[str, Any]]) -> None:
+    config, models, stored = reader
+    hurried(models[0], 0.01)
+    request = Request(sequences=2, frames=37, text="abc")
+    stream = melnet.stream(models, config, request, sample_rate=RATE, prepared=stored)
+    assert stream.log_mels().shape == (2, 37, 8) and stream.lengths == [37, 37]
+    assert [look.shape for look in stream.alignments] == [(19, 3), (19, 3)]
+    with pytest.raises(UsageError, match="before it begins"):
+        stream.set(temperature=0.5)
+
+
+def test_a_seed_has_been_read(reader: tuple[Config, list[MelTier], dict[str, Any]]) -> None:
+    config, models, stored = reader
+    hurried(models[0], 0.5)
+    seed = np.sin(0.3 * np.arange(64 * 7)).astype(np.float32)  # 8 frames, 4 of the first tier
+    request = Request(frames=100, text="abc", seed_audio=seed)
+    stream = melnet.stream(models, config, request, sample_rate=RATE, prepared=stored)
+    assert stream.log_mels().shape == (1, 2 * (8 - 1 + HOLD_FRAMES - 4), 8)
+    assert len(stream.alignments[0]) == 8 - 1 + HOLD_FRAMES - 4
+
+
+def test_the_same_text_whatever_is_beside_it(reader: tuple[Config, list[MelTier], dict[str, Any]]) -> None:
+    config, models, stored = reader
+    made = []
+    for texts in (("ab", "ab"), ("ab", "cab cab cab cab cab cab cab cab cab cab")):  # the second is padded further
+        request = Request(sequences=2, frames=12, text=texts, random_seed=5)  # type: ignore[arg-type]
+        stream = melnet.stream(models, config, request, sample_rate=RATE, prepared=stored, stage=None)
+        made.append((stream.log_mels(), stream.alignments))
+    frames = min(len(looks[0]) for _, looks in made)
+    np.testing.assert_allclose(made[0][0][0], made[1][0][0], atol=1e-4)
+    np.testing.assert_allclose(made[0][1][0][:frames], made[1][1][0][:frames], atol=1e-5)
+    assert np.abs(made[0][0][1] - made[1][0][1]).max() > 1e-4
+
+
+def test_what_cannot_be_read(reader: tuple[Config, list[MelTier], dict[str, Any]]) -> None:
+    config, models, stored = reader
+
+    def ask(config: Config = config, **request: Any) -> Any:
+        return melnet.stream(models, config, Request(**request), sample_rate=RATE, prepared=stored)
+
+    with pytest.raises(UsageError, match="--text"):
+        ask()
+    with pytest.raises(UsageError, match='character "é"'):
+        ask(text="ab\u00e9")
+    with pytest.raises(UsageError, match="2 texts were given for 3 sequences"):
+        ask(sequences=3, text=("a", "b"))
+    with pytest.raises(UsageError, match="not learned to read"):
+        ask(config_of(text=None), text="a")
+    low = np.zeros(640, np.float32)
+    assert ask(from_tier=2, low_audio=low).texts == []  # above a real first tier nothing is read
+
+
+# --- the picture ------------------------------------------------------------------------------------------------------
+
+
+def test_the_picture_of_an_alignment(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    for name, text in (("short.png", "a $b"), ("long.png", "words and " * 20)):
+        alignment_picture(tmp_path / name, rng.uniform(size=(11, len(text))), text, 0.05)
+        assert (tmp_path / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["long.png", "short.png"]
+    with pytest.raises(ValueError, match="column for each character"):
+        alignment_picture(tmp_path / "x.png", np.ones([4, 3]), "ab", 0.1)
+    assert unicodedata.name("\u2423") == "OPEN BOX"  # what a space is drawn as
