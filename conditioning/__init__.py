@@ -179,7 +179,10 @@ def dataset(
     options as of `LaneWindows` (seed, shuffled, whole_spans, multiple_of). Raises UsageError where nothing is left of
     the spans at a slow rate.
     """
+    from conditioning.cascade import refuse_faster
+
     tier = _stage(config, stage)
+    refuse_faster([tier], corpus.sample_rate)
     rate = float(corpus.sample_rate if tier.makes_audio else tier.rate or 0.0)
     shuffled, seed = options.get("shuffled", True), options.get("seed", 0)
     sources: dict[str, Source] = {}

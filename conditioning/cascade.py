@@ -23,6 +23,7 @@ from tierwave.controls import Controls, Parameter, Schema, Track, resample_track
 from tierwave.errors import UsageError
 from tierwave.generation import Pace, Request
 from tierwave.gestures import Gestures, Settings
+from tierwave.steering import seen
 
 if TYPE_CHECKING:
     from conditioning.model import ConditionalTier
@@ -51,6 +52,8 @@ class TierStream:
         drawn = {name for controls in request.controls for name in controls}
         made = {name for tier in tiers for name in tier.generates}
         used = {name for tier in tiers for name in tier.conditioned_on}
+        if tiers[-1].makes_audio:
+            refuse_faster(tiers, sample_rate)
         self.request, self.sample_rate, self.schema, self.tier_count = request, sample_rate, schema, len(tiers)
         self.voices = request.sequences
         names = [name for name in schema.names if name in used and (name not in made or name in drawn)]
@@ -67,13 +70,14 @@ class TierStream:
         self.makes_audio, self.seconds = tiers[-1].makes_audio, request.seconds
         pairs = zip(tiers, models, strict=True)
         self._tiers = [_Tier(self, index, tier, model) for index, (tier, model) in enumerate(pairs)]
-        self._maker = {name: tier for tier in self._tiers for name in tier.stage.generates if name not in names}
+        self._maker = {name: tier for tier in self._tiers for name in tier.stage.generates}
         for tier in self._tiers:
             tier.prime()
 
     def set(self, *, voice: int | None = None, **values: float | str) -> None:
         """Parameters in raw units, temperature and top_k (0: off), from the next knot on (see `Gestures`)."""
-        self.gestures.set(self._tiers[-1].made, voice=voice, **values)
+        last = self._tiers[-1]
+        self.gestures.set(round(last.made / last.rate * self.sample_rate), voice=voice, **values)
 
     def record(self, voice: int = 0) -> Controls:
         """What was drawn and set, to be drawn again."""
@@ -93,12 +97,14 @@ class TierStream:
 
     def curves(self, seconds: float, voice: int = 0) -> dict[str, Controls]:
         """The generated parameters of every tier in raw units up to `seconds`, by the tier's name."""
-        found = {}
+        found: dict[str, Controls] = {}
         for tier in self._tiers:
-            if tier.stage.makes_audio:
+            replaced = [name in self.gestures.schema.names for name in tier.stage.generates]
+            if tier.stage.makes_audio or all(replaced):
                 continue
             tier.reach(math.ceil(seconds * tier.rate - 1e-9))
-            found[tier.name] = tier.tracks(voice)
+            made = tier.tracks(voice, seconds)
+            found[tier.name] = {name: made[name] for name in made if name not in self.gestures.schema.names}
         return found
 
     def controls_at(self, tier: _Tier, first: int, count: int) -> np.ndarray:
@@ -116,6 +122,16 @@ class TierStream:
         return values
 
 
+def refuse_faster(tiers: Sequence[Stage], sample_rate: int) -> None:
+    """UsageError for a tier of parameters above the sample rate, which the config may not know."""
+    for tier in tiers:
+        if not tier.makes_audio and tier.rate is not None and tier.rate > sample_rate:
+            raise UsageError(
+                f"{', '.join(tier.generates)} at {tier.rate:g} Hz are faster than the sound at {sample_rate} Hz: lower "
+                "their rate"
+            )
+
+
 class _Tier:
     """One tier on the timeline: makes its steps, and gives them to the tiers below at their rates."""
 
@@ -123,7 +139,7 @@ class _Tier:
         from conditioning.sampler import TierVoices
 
         request = stream.request
-        self.stream, self.stage, self.model = stream, stage, model
+        self.stream, self.index, self.stage, self.model = stream, index, stage, model
         self.name = str(getattr(stage, "name", index))
         self.rate = float(stream.sample_rate if stage.makes_audio else stage.rate or 0.0)
         self.made = 0
@@ -154,7 +170,7 @@ class _Tier:
             values = self.model.quantizer.encode(np.asarray(sound, np.float32)).astype(np.int32)
             steps = len(values)
         elif request.primed_at_random:
-            rng = np.random.default_rng([request.random_seed % 2**63, 7, len(names)])
+            rng = np.random.default_rng([request.random_seed % 2**63, 7, self.index])
             values = rng.random([steps, len(stage.generates)]).astype(np.float32)
         elif request.seed_controls is not None and set(stage.generates) <= set(request.seed_controls):
             values = self._seed_inputs(stage.generates, seconds, steps)
@@ -173,9 +189,15 @@ class _Tier:
 
     def _seed_inputs(self, names: Sequence[str], seconds: float, steps: int) -> np.ndarray:
         """What the network saw of the seed's parameters during its last `steps` steps, `[steps, parameters]`."""
-        schema = self.stream.schema.select(names)
         controls = self.stream.request.seed_controls or {}
-        return schema.inputs(controls, self.rate, steps, start_seconds=seconds, first_sample=-steps)
+        columns = []
+        for parameter in self.stream.schema.select(names).parameters:
+            track = controls[parameter.name]
+            raw = resample_track(
+                track, self.rate, steps, start_seconds=seconds, first_sample=-steps, interp=parameter.interp
+            )
+            columns.append(seen(parameter, raw))
+        return np.stack(columns, axis=-1)
 
     def make(self, steps: int) -> np.ndarray:
         """The next steps: codes `[voices, steps]` or normalised parameters `[voices, steps, features]`."""
@@ -184,11 +206,14 @@ class _Tier:
         if first == 0 and self._first_controls is not None:
             controls[:, 0] = self._first_controls
         voices = stream.voices
+        top_k = np.zeros([voices, steps], np.int32)
         if self.stage.makes_audio:
             temperature, top_k = stream.gestures.temperature(first, steps), stream.gestures.top_k(first, steps)
-        else:
+        elif stream.makes_audio:  # what is set live is the sound's
             temperature = np.repeat(np.asarray(stream.request.temperatures, np.float32)[:, None], steps, axis=1)
-            top_k = np.zeros([voices, steps], np.int32)
+        else:
+            at = np.round(np.arange(first, first + steps) / self.rate * stream.sample_rate).astype(int)
+            temperature = np.concatenate([stream.gestures.temperature(int(place), 1) for place in at], axis=1)
         if self.temperatures is not None:
             temperature = np.repeat(self.temperatures[:, None], steps, axis=1)
         values = self.voice_set.run(Settings(controls, temperature, top_k))
@@ -232,11 +257,12 @@ class _Tier:
             ]
         )
 
-    def tracks(self, voice: int) -> Controls:
-        """What was made so far, in raw units."""
+    def tracks(self, voice: int, seconds: float) -> Controls:
+        """What was made up to `seconds`, in raw units."""
         found = {}
+        stop = min(self.made, math.ceil(seconds * self.rate - 1e-9) + 1)
         for column, parameter in enumerate(self.parameters):
-            raw = parameter.denormalise(_heard(self._steps[voice, : self.made, column], parameter))
+            raw = parameter.denormalise(_heard(self._steps[voice, :stop, column], parameter))
             found[parameter.name] = Track.regular(parameter.name, raw, self.rate, f"tier {self.name}")
         return found
 

@@ -102,6 +102,8 @@ class Stage(StrictModel):
         for key in ("audio_input", "emb_size", "q_type", "q_levels"):
             if getattr(self, key) != Stage.model_fields[key].default:
                 raise ValueError(f"{key} belongs to audio, and this stage generates {', '.join(self.generates)}")
+        if self.loss == "sampled_mse" and self.scale_floor != Stage.model_fields["scale_floor"].default:
+            raise ValueError('scale_floor does nothing for loss "sampled_mse", which has no floor; leave it out')
         if (self.loss == "mixture") != (self.net == "mixture") and self.loss is not None:
             raise ValueError(f'loss "{self.loss}" does not fit net "{self.net}": mixture goes with mixture')
 
@@ -147,11 +149,25 @@ class Config(Stage):
         return [self]
 
 
+# What is one for all tiers, since they share a corpus and a split.
+COMMON_TRAINING = ("val_frac", "test_frac", "num_val_batches", "sample_rate", "random_seed")
+
+
 class Tier(Stage):
     """One stage of a cascade."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = Field(description="such as pitch or audio")
     training: dict[str, Any] = Field(default_factory=dict, description="flags of train.py for this tier only")
+
+    @model_validator(mode="after")
+    def _training_of_its_own(self) -> Tier:
+        common = [key for key in self.training if key in COMMON_TRAINING]
+        if common:
+            raise ValueError(
+                f"{self.name}: training.{common[0]} is one for all tiers, which share a corpus; put it into the "
+                "cascade's training"
+            )
+        return self
 
 
 class Cascade(StrictModel):
@@ -185,8 +201,12 @@ class Cascade(StrictModel):
             late = [name for name in tier.conditioned_on if name in made and name not in before]
             if late:
                 raise ValueError(
-                    f"tier {tier.name} is conditioned on {late[0]}, which a later tier generates; put that tier before "
-                    f"{tier.name}"
+                    f"tier {tier.name} is conditioned on {late[0]}, which a later tier generates; a tier sees only "
+                    "what comes before it, so change their order, or break the circle if there is one"
+                )
+            if tier.exposure is not None and not any(name in made for name in tier.conditioned_on):
+                raise ValueError(
+                    f"tier {tier.name} has an exposure, but no tier generates what it is conditioned on; leave it out"
                 )
             for name in tier.conditioned_on:
                 faster = before[name].rate if name in before else None

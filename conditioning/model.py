@@ -300,7 +300,9 @@ class ConditionalTier(keras.Model):
         if dropout_seed is not None:
             fold = tf.random.experimental.stateless_fold_in
             if input_noise > 0.0:
-                values = self.noisy(values, input_noise, fold(dropout_seed, 101))
+                # An input is real where it was a target; the first is what came before the window, or silence.
+                real = tf.pad(mask[:, :-1], [[0, 0], [1, 0]]) > 0.0
+                values = self.noisy(values, input_noise, fold(dropout_seed, 101), real)
             if teacher_forcing is not None or self.stage.loss_name == "sampled_mse":
                 shape = [tf.shape(mask)[0], mask.shape[1], self.draws]
                 uniform = tf.random.stateless_uniform(shape, fold(dropout_seed, 102), alg="philox")
@@ -320,11 +322,19 @@ class ConditionalTier(keras.Model):
 
         return Outcome(per_lane(nats), per_lane(correct), per_lane(per_step), state)
 
-    def noisy(self, values: tf.Tensor, width: float, seed: tf.Tensor) -> tf.Tensor:
-        """RNNControl's input noise, without its offset: uniform in +- width times half the range of each window. Audio
-        is decoded before and encoded after."""
+    def noisy(
+        self, values: tf.Tensor, width: float, seed: tf.Tensor, real: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """RNNControl's input noise, without its offset: uniform in +- width times half the range of each window's
+        sound; real: bool `[batch, time]`, what of it counts. Audio is decoded before and encoded after."""
         sound = self.quantizer.decode_tensor(values) if self.stage.makes_audio else values
-        half = 0.5 * (tf.reduce_max(sound, axis=1, keepdims=True) - tf.reduce_min(sound, axis=1, keepdims=True))
+        if real is None:
+            real = tf.ones(tf.shape(sound)[:2], tf.bool)
+        if not self.stage.makes_audio:
+            real = tf.repeat(real[..., None], self.features, axis=-1)
+        highest = tf.reduce_max(tf.where(real, sound, -1e9), axis=1, keepdims=True)
+        lowest = tf.reduce_min(tf.where(real, sound, 1e9), axis=1, keepdims=True)
+        half = 0.5 * tf.maximum(highest - lowest, 0.0)
         noise = tf.random.stateless_uniform(tf.shape(sound), seed, -1.0, 1.0, alg="philox")
         sound = sound + width * half * noise
         return self.quantizer.encode_tensor(sound) if self.stage.makes_audio else sound

@@ -154,7 +154,7 @@ class TierVoices:
         def group(index: int) -> np.ndarray:
             first, last = int(self._bounds[index]), int(self._bounds[index + 1])
             pieces = []
-            for start in range(0, steps, capacity):
+            for start in range(0, max(steps, 1), capacity):
                 stop = min(start + capacity, steps)
                 part = settings.part(first, last, start, stop, capacity)
                 values, self._carries[index] = sampler.run(

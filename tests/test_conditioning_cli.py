@@ -241,8 +241,9 @@ def test_the_same_parameters_from_anywhere_train_the_same_way(studio: Studio, tm
         "by_curve": ["--param_dir", tmp_path / "curves"],
         "by_wrong": ["--params", tmp_path / "wrong.csv"],
     }.items():
-        found[identity] = losses(studio.train(identity, plain, *words, data=str(data)))
-        assert studio.run(identity).read("run.json")[words[0][2:]] == str(words[1])
+        flag, where = map(str, words)
+        found[identity] = losses(studio.train(identity, plain, flag, where, data=str(data)))
+        assert studio.run(identity).read("run.json")[flag[2:]] == where
     shutil.copy(tmp_path / "right.csv", data / "params.csv")
     found["beside"] = losses(studio.train("beside", plain, data=str(data)))
     assert found["by_manifest"] == found["by_curve"] == found["beside"] == expected
@@ -473,7 +474,7 @@ def test_parameters_are_generated_as_curves_in_raw_units(studio: Studio, curves:
             assert lo <= track.values.min() < track.values.max() <= hi
         made.append(tracks["pitch"].values)
         assert read_param_file(studio.out / f"curve_e=0({index})_t=1_controls.csv").holds("fill")
-    assert not np.array_equal(*made)
+    assert not np.array_equal(made[0], made[1])
     assert not list(studio.out.glob("curve*.wav"))
 
 

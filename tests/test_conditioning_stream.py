@@ -207,7 +207,6 @@ def test_exactly_as_many_samples_as_were_asked_for(seconds: float, samples: int)
     np.testing.assert_array_equal(stream.render(samples), sound)
 
 
-@pytest.mark.xfail(strict=True, reason="no samples are no pieces to join")
 def test_no_samples_are_no_samples() -> None:
     assert stream_of(SINGLE).render(0).shape == (2, 0)
 
@@ -430,7 +429,6 @@ def test_one_of_two_generated_names_may_be_given(noted: None) -> None:
     assert np.unique(heard["sound"].controls[..., 0]).size > 5
 
 
-@pytest.mark.xfail(strict=True, reason="curves() runs a tier that a given curve replaces, and tells what nobody heard")
 def test_curves_leave_out_what_a_given_curve_replaces() -> None:
     stream = stream_of(drawn={**DRAWN, "s": Track.constant("s", 61), "f": Track.constant("f", 0)})
     play(stream)
@@ -632,7 +630,6 @@ def test_the_last_tier_alone_is_the_cascade_with_everything_given() -> None:
     assert np.mean(fully[0] == sound[0]) > 0.99  # but for what raw units round
 
 
-@pytest.mark.xfail(strict=True, reason="setting the temperature of a stream of parameters is accepted, and lost")
 def test_temperature_of_parameters_alone_is_live() -> None:
     drawn = {"s": Track.constant("s", 66), "u": DRAWN["u"]}
     still, moved = (stream_of(only="fast", drawn=drawn) for _ in range(2))
@@ -681,7 +678,6 @@ def test_voices_are_what_they_are_alone(two_cores: None) -> None:
 # ---- what must be refused --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="audio without a rate of its own may be slower than what conditions it")
 def test_parameters_faster_than_the_sound_are_refused() -> None:
     document = CASCADE.model_dump(mode="json")
     document["tiers"][1]["rate"] = 3000.0

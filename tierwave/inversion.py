@@ -20,8 +20,9 @@ from tierwave.mel import MelAudio, MelFrontEnd, reflected
 Inversion = Literal["griffin_lim", "gradient"]
 Progress = Callable[[int, int], None]
 
-COMPRESSION = 0.3  # exponent of mel power that the gradient compares; near loudness (Stevens' law)
+COMPRESSION = 0.25  # exponent of mel power that the gradient compares: near loudness
 
+_TINY = np.finfo(np.float32).tiny  # in place of 0 as a divisor
 _FIT_STEPS = 30
 _RENEWED = np.float32(0.9)  # share of the magnitudes' power that an iteration of Griffin-Lim takes from the last
 _NATS_BELOW_PEAK = 60.0  # what is quieter than this is no longer told apart; keeps float32 far from its ends
@@ -176,9 +177,8 @@ class MelInverse:
     def __init__(self, filters: np.ndarray) -> None:
         self._to_bins = scipy.sparse.csr_array(filters)
         self._to_channels = scipy.sparse.csr_array(filters.T)
-        weight = filters.sum(axis=0)
-        self._heard = np.where(weight > 0.0, weight, np.float32(np.inf))  # of what no channel hears, nothing is made
-        self._width = np.maximum(filters.sum(axis=1), np.finfo(np.float32).tiny)
+        self._width = np.maximum(filters.sum(axis=1), _TINY)
+        self._weight = filters.sum(axis=0)  # 0 for a bin that no channel hears, in which then nothing is made
 
     def channels(self, power: np.ndarray) -> np.ndarray:
         """Mel power [frames, channels] of power [frames, bins]."""
@@ -190,7 +190,7 @@ class MelInverse:
 
     def spread(self, mel: np.ndarray) -> np.ndarray:
         """Power [frames, bins] as if it were even within each channel of mel power [frames, channels]."""
-        return self.bins(mel / self._width) / self._heard
+        return self.bins(mel / self._width) / np.maximum(self._weight, _TINY)
 
     def fit(self, mel: np.ndarray, power: np.ndarray | None = None, steps: int = _FIT_STEPS) -> np.ndarray:
         """Power, float32 [frames, bins] and never negative, whose channels are nearest to `mel`.
@@ -201,11 +201,9 @@ class MelInverse:
             steps: how many updates.
         """
         power = self.spread(mel) if power is None else power
-        tiny = np.finfo(np.float32).tiny
-        wanted = np.where(np.isfinite(self._heard), self._heard, 0.0)
         for _ in range(steps):
             found = self.bins(self.channels(power) / mel)
-            power = power * (wanted / np.maximum(found, tiny))
+            power = power * (self._weight / np.maximum(found, _TINY))
         return power
 
 
@@ -265,15 +263,13 @@ def griffin_lim(
         # channels leave so much open that the magnitudes would wander off.
         magnitude = np.sqrt(bank.fit(mel, _RENEWED * power + (1.0 - _RENEWED) * fitted, steps=1))
         spectrum = rebuilt if before is None else rebuilt - np.float32(momentum / (1.0 + momentum)) * before
-        spectrum = spectrum * (magnitude / np.maximum(np.abs(spectrum), np.finfo(np.float32).tiny))
+        spectrum = spectrum * (magnitude / np.maximum(np.abs(spectrum), _TINY))
         before = rebuilt
         progress(iteration + 1)
     return transform.inverse(spectrum)
 
 
-def mel_error(
-    sound: np.ndarray, mel: np.ndarray, transform: Transform, bank: MelInverse
-) -> tuple[float, np.ndarray]:
+def mel_error(sound: np.ndarray, mel: np.ndarray, transform: Transform, bank: MelInverse) -> tuple[float, np.ndarray]:
     """The mean squared error of compressed mel power, and its gradient float32 [samples].
 
     Compressed, for otherwise the loudest channels are all that counts; by a power and not by the logarithm, which

@@ -548,6 +548,11 @@ def _beyond(steering: Steering) -> list[str]:
     """What of the corpus lies beyond a range that was given, one sentence per parameter."""
     found: dict[str, str] = {}
     for parameter in steering.schema.parameters:
+        if parameter.span[0] == parameter.span[1]:
+            found[parameter.name] = (
+                f"{parameter.name} is {parameter.span[0]:g} wherever it is trained on, so it will steer nothing."
+            )
+            continue
         for controls in steering.controls:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", ControlWarning)

@@ -83,7 +83,7 @@ class ControlSource:
                 if not track.is_constant or (noise > 0.0 and parameter.name in self.through):
                     moving.append(column)
                 else:
-                    self._constant[recording, column] = _normalised(parameter, track.values[:1])[0]
+                    self._constant[recording, column] = seen(parameter, track.values[:1])[0]
             self._moving.append(moving)
         self._coarse: OrderedDict[tuple[int, int, int], Track] = OrderedDict()
 
@@ -108,27 +108,34 @@ class ControlSource:
         lower = self.through.get(parameter.name)
         if lower is None:
             raw = resample_track(track, self.rate, steps, first_sample=first, interp=parameter.interp)
-            return _normalised(parameter, raw)
+            return seen(parameter, raw)
         coarse = self._through(recording, column, epoch if self.noise else 0, lower)
         return resample_track(coarse, self.rate, steps, first_sample=first, interp=parameter.interp)
 
     def _through(self, recording: int, column: int, epoch: int, lower: float) -> Track:
         """A whole track at a lower rate, normalised, with this epoch's noise."""
         key = (recording, column, epoch)
-        if key not in self._coarse:
+        found = self._coarse.get(key)
+        if found is None:
             parameter, track = self.parameters[column], self._tracks[recording][column]
             points = int(np.ceil(self._seconds[recording] * lower)) + 1
-            values = _normalised(parameter, resample_track(track, lower, points, interp=parameter.interp))
-            if self.noise:
+            values = seen(parameter, resample_track(track, lower, points, interp=parameter.interp))
+            if self.noise and not parameter.is_category:
                 rng = np.random.default_rng([self.seed, 5, epoch, recording, column])
                 values = values + (self.noise * rng.standard_normal(points)).astype(np.float32)
-            self._coarse[key] = Track.regular(parameter.name, values, lower)
+                if parameter.outside != "allow":  # as generation clips what it hands on
+                    values = np.clip(values, 0.0, 1.0)
+            found = self._coarse[key] = Track.regular(parameter.name, values, lower)
             while len(self._coarse) > 4 * len(self._tracks) * max(1, len(self.parameters)):
                 self._coarse.popitem(last=False)
-        return self._coarse[key]
+        return found
 
 
-def _normalised(parameter: Parameter, raw: Any) -> np.ndarray:
+def seen(parameter: Parameter, raw: Any) -> np.ndarray:
+    """Raw values as training sees them: clipped without a word, unless the parameter may leave its range."""
+    lo, hi = parameter.span
+    if lo == hi:  # constant where it was trained on: the network knows no other value
+        return np.zeros(np.shape(raw), np.float32)
     return parameter.normalise(raw, outside="allow" if parameter.outside == "allow" else "clip", silent=True)
 
 
@@ -164,8 +171,10 @@ def transplanted(
             moved += 0.5 * row
             continue
         old, new = schema.of(name), wanted_schema.of(name)
+        if old.span[0] == old.span[1]:  # never anything but 0 there, so nothing was learned of it
+            continue
         factor, offset = 1.0, 0.0
-        if old.scale == new.scale and old.span[0] != old.span[1]:
+        if old.scale == new.scale:
             ends = (old.normalise(np.array(new.span), outside="allow")).astype(np.float64)
             factor, offset = ends[1] - ends[0], ends[0]
         result[list(wanted).index(name)] = factor * row
