@@ -66,9 +66,7 @@ def parser() -> FlagParser:
     flags.add_argument("--text", help="MelNet with text: what is said")
     flags.add_argument("--bias", type=float, default=0.0, help="MelNet: sharper mixtures, 0 or more (default: 0)")
     flags.add_argument("--from_tier", type=optional(int), help="MelNet: sample from this tier on, above real low tiers")
-    flags.add_argument(
-        "--low_resolution", type=optional(Path), help="MelNet: the recording whose low tiers are taken"
-    )
+    flags.add_argument("--low_resolution", type=optional(Path), help="MelNet: the recording whose low tiers are taken")
     flags.add_argument(
         "--inversion",
         choices=("gradient", "griffin_lim"),
@@ -140,18 +138,23 @@ def _generate(arguments: Any) -> None:
     trained, request, remarks = request_of(trained, plain, asked)
     for remark in remarks:
         print(remark)
-    paths = sequence_paths(
-        arguments.output_path, request, epoch=trained.entry.epoch if arguments.num_seqs > 1 else None
-    )
     with sentences(print):
         stream = trained.stream(request)
+    target = arguments.output_path
+    if not stream.makes_audio and target.suffix.lower() == ".csv":
+        target = target.with_suffix("")
+    paths = sequence_paths(target, request, epoch=trained.entry.epoch if arguments.num_seqs > 1 else None)
     seconds = stream.seconds
-    print(f"Generating {seconds:g} s x {arguments.num_seqs} from {trained.run.folder / trained.entry.name}")
+    print(f"Generating {seconds:g} s x {arguments.num_seqs} from {trained.path}")
     print(f"Random seed: {random_seed}")
     if not stream.makes_audio:
-        for voice, path in enumerate(paths):
+        for name in ("spectrogram", "include_seed", "sample_rate", "top_k", "top_p"):
+            if getattr(arguments, name):
+                raise UsageError(f"--{name} belongs to sound, and this run generates parameters: leave it out")
+        for voice, (path, temperature) in enumerate(zip(paths, request.temperatures, strict=True)):
             for written in _write_curves(stream, path, request, voice):
                 print(f"Wrote {written}")
+            _describe(path, temperature, request, trained, arguments, stream, voice)
         return
     on_terminal = sys.stdout.isatty()
 
@@ -187,7 +190,7 @@ def _write_curves(stream: Any, path: Path, request: Any, voice: int) -> list[Pat
     steered = stream.record(voice)
     if steered:
         written.append(path.with_name(f"{path.stem}_controls.csv"))
-        write_gestures(written[-1], steered, stream.sample_rate)
+        write_gestures(written[-1], steered, stream.sample_rate, averaged=request.averaged)
     for tier, curves in stream.curves(request.seconds, voice).items():
         written.append(path.with_name(f"{path.stem}_{tier}.csv"))
         write_param_file(written[-1], ParamFile(written[-1], document_of(curves)))
@@ -215,7 +218,8 @@ def _describe(
     from tierwave.runs import write_text
 
     about = {
-        "checkpoint": str(trained.run.folder / trained.entry.name),
+        "checkpoint": str(trained.path),
+        "checkpoints": {stage: str(place) for stage, place in trained.checkpoints.items()},
         "epoch": trained.entry.epoch,
         "step": trained.entry.step,
         "temperature": temperature,
@@ -227,7 +231,12 @@ def _describe(
         "seed": None if arguments.seed is None else str(arguments.seed),
         "seed_offset": arguments.seed_offset,
         "prime": arguments.prime,
+        "best": arguments.best,
+        "include_seed": arguments.include_seed,
+        "extrapolate": arguments.extrapolate,
         "control": arguments.control,
+        "external_array": None if arguments.external_array is None else str(arguments.external_array),
+        "external_sr": arguments.external_sr,
         "controls": None if arguments.controls is None else str(arguments.controls),
         "override": arguments.override,
         "tier_temperature": dict(request.tier_temperature),

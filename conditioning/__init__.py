@@ -41,6 +41,7 @@ __all__ = [
     "dataset",
     "encoder",
     "generate",
+    "has_accuracy",
     "overlap",
     "parameters",
     "prefers_xla",
@@ -158,6 +159,11 @@ def bars(prepared: None, split: Split, config: Any, stage: str) -> dict[str, flo
     return {}
 
 
+def has_accuracy(config: Any, stage: str) -> bool:
+    """Whether a stage says what is right or wrong: only of audio, which has levels."""
+    return _stage(config, stage).makes_audio
+
+
 def overlap(config: Config | Cascade) -> int:
     """Samples of context that a window needs."""
     return 1
@@ -191,7 +197,10 @@ def dataset(
     else:
         spans = frame_spans(spans, corpus.sample_rate, rate)
         if not spans:
-            raise UsageError(f"no recording is as long as one step at {rate:g} Hz of {stage}: raise its rate")
+            raise UsageError(
+                f"it is all shorter than one step of {stage}, {1.0 / rate:.3g} s at {rate:g} Hz: raise its rate, or "
+                "change --val_frac"
+            )
         if steering is not None:
             sources["inputs"] = steering.source(tier.generates, rate, outside_zero=True)
     if tier.conditioned_on and steering is not None:

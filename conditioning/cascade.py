@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from conditioning.config import Cascade, Config, Stage
+from conditioning.config import Cascade, Config, Stage, playing
 from tierwave.controls import Controls, Parameter, Schema, Track, resample_track
 from tierwave.errors import UsageError
 from tierwave.generation import Pace, Request
@@ -48,20 +48,25 @@ class TierStream:
         schema: Schema,
         only: str | None = None,
     ):
-        tiers = [tier for tier in config.tiers if only in (None, tier.name)]
         drawn = {name for controls in request.controls for name in controls}
-        made = {name for tier in tiers for name in tier.generates}
+        tiers = playing(config, only, drawn)
+        if only is None:
+            models = [model for tier, model in zip(config.tiers, models, strict=True) if tier in tiers]
+        made = {name for tier in config.tiers for name in tier.generates if only is None}
         used = {name for tier in tiers for name in tier.conditioned_on}
         if tiers[-1].makes_audio:
             refuse_faster(tiers, sample_rate)
         self.request, self.sample_rate, self.schema, self.tier_count = request, sample_rate, schema, len(tiers)
         self.voices = request.sequences
         names = [name for name in schema.names if name in used and (name not in made or name in drawn)]
+        # What only tiers that are not run would follow steers nothing.
+        idle = {name for name in schema.names if name not in names} if only is None else set[str]()
+        kept = [{name: each[name] for name in each if name not in idle} for each in request.controls]
         self.gestures = Gestures(
             schema.select(names),
             self.voices,
             sample_rate,
-            drawn=request.controls,
+            drawn=kept,
             temperatures=request.temperatures,
             top_k=request.top_k,
             averaged=request.averaged,

@@ -6,6 +6,7 @@ from the names. A cascade lists stages from slow parameters down to audio. Knows
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
@@ -160,6 +161,12 @@ class Tier(Stage):
     training: dict[str, Any] = Field(default_factory=dict, description="flags of train.py for this tier only")
 
     @model_validator(mode="after")
+    def _name_is_free(self) -> Tier:
+        if self.name in ("controls", "stages", "tensorboard"):
+            raise ValueError(f"a tier cannot be called {self.name}, as files beside a sound are; choose another name")
+        return self
+
+    @model_validator(mode="after")
     def _training_of_its_own(self) -> Tier:
         common = [key for key in self.training if key in COMMON_TRAINING]
         if common:
@@ -236,9 +243,19 @@ def parameters(config: Config | Cascade) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def steerable(config: Config | Cascade, stage: str | None = None) -> list[str]:
+def playing(config: Config | Cascade, stage: str | None, given: Collection[str]) -> list[Any]:
+    """The tiers that are run where `given` names are given: all but those of which nothing else is left to generate;
+    stage: only this one."""
+    return [
+        tier
+        for tier in config.tiers
+        if stage in (None, tier.name) and (stage is not None or not set(tier.generates) <= set(given))
+    ]
+
+
+def steerable(config: Config | Cascade, stage: str | None = None, given: Collection[str] = ()) -> list[str]:
     """The parameters that come from the user, since no tier generates them; stage: what this one tier, by itself, is
-    conditioned on."""
-    tiers = [tier for tier in config.tiers if stage in (None, tier.name)]
-    made = {name for tier in tiers for name in tier.generates}
+    conditioned on; given: generated ones that are given instead."""
+    tiers = playing(config, stage, given)
+    made = {name for tier in config.tiers for name in tier.generates if stage is None}
     return list(dict.fromkeys(name for tier in tiers for name in tier.conditioned_on if name not in made))

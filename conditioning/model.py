@@ -322,9 +322,7 @@ class ConditionalTier(keras.Model):
 
         return Outcome(per_lane(nats), per_lane(correct), per_lane(per_step), state)
 
-    def noisy(
-        self, values: tf.Tensor, width: float, seed: tf.Tensor, real: tf.Tensor | None = None
-    ) -> tf.Tensor:
+    def noisy(self, values: tf.Tensor, width: float, seed: tf.Tensor, real: tf.Tensor | None = None) -> tf.Tensor:
         """RNNControl's input noise, without its offset: uniform in +- width times half the range of each window's
         sound; real: bool `[batch, time]`, what of it counts. Audio is decoded before and encoded after."""
         sound = self.quantizer.decode_tensor(values) if self.stage.makes_audio else values

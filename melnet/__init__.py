@@ -5,7 +5,7 @@ What every family exports: see CONTRIBUTING.md. TensorFlow is imported only when
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +40,7 @@ __all__ = [
     "dataset",
     "encoder",
     "generate",
+    "has_accuracy",
     "overlap",
     "parameters",
     "prefers_xla",
@@ -112,7 +113,7 @@ def parameters(config: Config) -> list[str]:
     return list(config.conditioned_on)
 
 
-def steerable(config: Config, stage: str | None = None) -> list[str]:
+def steerable(config: Config, stage: str | None = None, given: Collection[str] = ()) -> list[str]:
     """The parameters that come from the user."""
     return list(config.conditioned_on)
 
@@ -141,6 +142,11 @@ def preview(corpus: Corpus, spans: Sequence[Span], config: Config, stage: str) -
 def bars(prepared: Spectrograms, split: Split, config: Config, stage: str) -> dict[str, float]:
     """What a stage has to beat on held-out sound, in nats per element by name."""
     return baselines(prepared, split, config, _tier(config, stage))
+
+
+def has_accuracy(config: Any, stage: str) -> bool:
+    """Whether a stage says what is right or wrong: the values of a spectrogram have no levels."""
+    return False
 
 
 def overlap(config: Config) -> int:

@@ -5,7 +5,7 @@ What every family exports: see CONTRIBUTING.md. TensorFlow is imported only when
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +37,7 @@ __all__ = [
     "dataset",
     "encoder",
     "generate",
+    "has_accuracy",
     "overlap",
     "parameters",
     "prefers_xla",
@@ -74,7 +75,7 @@ CONFIGS = {"samplernn": Config}
 
 FOREIGN_REQUESTS = {
     name: "it belongs to MelNet" for name in ("frames", "text", "bias", "from_tier", "low_resolution", "inversion")
-}
+} | {name: "it has one tier" for name in ("tier_temperature", "tier_seed", "override")}
 
 
 def stages(config: Config) -> list[str]:
@@ -102,7 +103,7 @@ def parameters(config: Config) -> list[str]:
     return list(config.conditioned_on)
 
 
-def steerable(config: Config, stage: str | None = None) -> list[str]:
+def steerable(config: Config, stage: str | None = None, given: Collection[str] = ()) -> list[str]:
     """The parameters that come from the user."""
     return list(config.conditioned_on)
 
@@ -154,6 +155,11 @@ def preview(corpus: Corpus, spans: Sequence[Span], config: Any, stage: str) -> d
 def bars(prepared: None, split: Split, config: Any, stage: str) -> dict[str, float]:
     """What a stage has to beat on held-out sound, in nats per element by name: nothing of the family's own."""
     return {}
+
+
+def has_accuracy(config: Any, stage: str) -> bool:
+    """Whether a stage says what is right or wrong: every sample is one of some levels."""
+    return True
 
 
 def overlap(config: Config) -> int:

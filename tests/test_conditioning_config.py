@@ -76,6 +76,7 @@ REFUSED = [
     (PITCH | {"loss": "mixture"}, 'loss "mixture" does not fit net "rnncontrol": mixture goes with mixture'),
     (PITCH | {"loss": "nll", "net": "mixture"}, 'loss "nll" does not fit net "mixture": mixture goes with mixture'),
     (PITCH | {"loss": "sampled_mse", "net": 5}, 'loss "sampled_mse" does not fit net "mixture"'),
+    (PITCH | {"loss": "sampled_mse", "scale_floor": 0.5}, 'scale_floor does nothing for loss "sampled_mse"'),
     # types and bounds
     *((AUDIO | {"net": net}, f"net is {json.dumps(net)}, but must be 'baseline'") for net in (7, -1, True, "0", 0.5)),
     (AUDIO | {"cell": "rnn"}, "cell is \"rnn\", but must be 'gru', 'lstm' or 'phased_lstm'"),
@@ -114,6 +115,11 @@ REFUSED = [
     (
         cascade(tier("a", ["x"], ["y"], 100), tier("b", ["y"], ["x"], 100), tier("sound", ["audio"], ["x", "y"])),
         "tier a is conditioned on y, which a later tier generates",
+    ),
+    (cascade(SLOW | {"training": {"val_frac": 0.2}}, FAST, SOUND), "slow: training.val_frac is one for all tiers"),
+    (
+        cascade(SLOW | {"exposure": {"noise": 0.3}}, FAST, SOUND),
+        "tier slow has an exposure, but no tier generates what it is conditioned on; leave it out",
     ),
     (
         cascade(SLOW | {"rate": 600}, FAST, SOUND),

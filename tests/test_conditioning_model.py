@@ -396,7 +396,7 @@ def test_losses_are_sums_per_lane_of_what_the_mask_leaves(keys: dict[str, Any]) 
 @pytest.mark.parametrize("features", [1, 3])
 def test_sampled_squared_error_is_that_of_mtcrnns_draws(features: int) -> None:
     """Its expectation is (mean - target)^2 + deviation^2, without a floor; and one feature is not broadcast."""
-    model = made(kind="one" if features == 1 else "three", loss="sampled_mse", scale_floor=0.5)
+    model = made(kind="one" if features == 1 else "three", loss="sampled_mse")
     rng = np.random.default_rng(6)
     lanes, time = 4, 5
     mean, raw, target = (rng.normal(size=[lanes, time, features]).astype(np.float32) for _ in range(3))

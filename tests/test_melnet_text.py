@@ -85,7 +85,7 @@ def test_steps_equal_the_sequence(layer: int | None, cell: str) -> None:
         return tf.constant(flat[len(seen) - 1])
 
     sampler = TierSampler(model, draw=draw, jit=False)
-    blocks = tuple(
+    blocks: Any = tuple(
         None if part is None else tf.pad(part, [[0, 0], [0, BLOCK_FRAMES - 7], *[[0, 0]] * (len(part.shape) - 2)])
         for part in conditions
     )
@@ -102,6 +102,7 @@ def test_steps_equal_the_sequence(layer: int | None, cell: str) -> None:
     for number, whole in enumerate(expected):
         stepped = np.stack([parts[number] for parts in seen]).reshape(7, model.bins, 3, -1).transpose(2, 0, 1, 3)
         np.testing.assert_allclose(stepped, whole, atol=1e-5)
+    assert made.alignment is not None and alignment is not None
     np.testing.assert_allclose(made.alignment.weights[:, :7], alignment.weights, atol=1e-5)
     np.testing.assert_allclose(made.alignment.past[:, :7], alignment.past, atol=1e-5)
     for stepped, whole in zip(tf.nest.flatten(carry.state), tf.nest.flatten(after), strict=True):
@@ -190,7 +191,7 @@ def test_the_mean_position_goes_on_where_breadth_and_trust_stay() -> None:
 
 @pytest.mark.parametrize("recompute, jit", [(False, False), (True, True)])
 def test_gradients_are_those_of_finite_differences(recompute: bool, jit: bool) -> None:
-    model = tier_of(config_of(recompute=recompute, layers=[1, 1, 1], hidden_size=4))
+    model = tier_of(config_of(recompute=recompute, layers=[1, 1, 1], hidden_size=4), 1.0)
     rng = np.random.default_rng(3)
     batch = {
         "inputs": tf.constant(rng.normal(size=(3, 14, 8)), tf.float32),
@@ -206,6 +207,7 @@ def test_gradients_are_those_of_finite_differences(recompute: bool, jit: bool) -
             total = tf.reduce_sum(model.outcome(batch, model.initial_state(3)).nats)
         return total, [tf.convert_to_tensor(each) for each in tape.gradient(total, variables)]
 
+    assert model.text is not None
     variables = [variable.value for variable in model.text.trainable_variables]
     _, gradients = nats_and_gradients()
     for variable, gradient in zip(variables, gradients, strict=True):
@@ -213,11 +215,11 @@ def test_gradients_are_those_of_finite_differences(recompute: bool, jit: bool) -
         direction = gradient.numpy() / np.linalg.norm(gradient)
         ends = []
         for side in (-1, 1):
-            variable.assign(start + side * 2e-3 * direction)
+            variable.assign(start + side * 1e-2 * direction)
             ends.append(float(nats_and_gradients()[0]))
         variable.assign(start)
-        assert np.linalg.norm(gradient) > 0.0
-        np.testing.assert_allclose((ends[1] - ends[0]) / 4e-3, np.linalg.norm(gradient), rtol=0.03, atol=0.02)
+        assert np.linalg.norm(gradient) > 0.1
+        np.testing.assert_allclose((ends[1] - ends[0]) / 2e-2, np.linalg.norm(gradient), rtol=0.03)
 
 
 def test_without_text_nothing_is_there() -> None:
@@ -426,8 +428,8 @@ def reader(monkeypatch: pytest.MonkeyPatch, models: list[MelTier]) -> tuple[Conf
 
 def hurried(model: MelTier, step: float) -> None:
     """All components go on by `step` characters per frame, with a narrow look."""
-    components = model.text.components
-    kernel, bias = model.text.mixture.kernel, model.text.mixture.bias
+    text: Any = model.text
+    components, kernel, bias = text.components, text.mixture.kernel, text.mixture.bias
     kernel.assign(tf.zeros_like(kernel))
     ahead = np.log(np.expm1(step - 1e-3))
     bias.assign(np.repeat([ahead, -9.0, 0.0], components).astype(np.float32))
@@ -481,11 +483,11 @@ def test_the_same_text_whatever_is_beside_it(reader: tuple[Config, list[MelTier]
     for texts in (("ab", "ab"), ("ab", "cab cab cab cab cab cab cab cab cab cab")):  # the second is padded further
         request = Request(sequences=2, frames=12, text=texts, random_seed=5)  # type: ignore[arg-type]
         stream = melnet.stream(models[:1], config, request, sample_rate=RATE, prepared=stored, stage="tier1")
-        made.append((stream.log_mels(), stream.alignments))
-    frames = min(len(looks[0]) for _, looks in made)
-    np.testing.assert_allclose(made[0][0][0], made[1][0][0], atol=1e-4)
-    np.testing.assert_allclose(made[0][1][0][:frames], made[1][1][0][:frames], atol=1e-5)
-    assert np.abs(made[0][0][1] - made[1][0][1]).max() > 1e-4
+        sounds = stream.log_mels()
+        made.append([(sounds[voice, : stream.lengths[voice]], stream.alignments[voice]) for voice in (0, 1)])
+    for one, other in zip(made[0][0], made[1][0], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    assert np.abs(made[0][1][0] - made[1][1][0][: len(made[0][1][0])]).max() > 1e-4
 
 
 def test_what_cannot_be_read(reader: tuple[Config, list[MelTier], dict[str, Any]]) -> None:

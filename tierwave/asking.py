@@ -141,6 +141,11 @@ def _priming(
     path, offset = asked.seed, asked.seed_offset
     rate = trained.sample_rate
     if path.is_dir():
+        if asked.seed_offset not in (0, "0s"):
+            raise UsageError(
+                f"--seed_offset {asked.seed_offset} into the folder {path}: a random place in it is taken; name one "
+                "recording, or leave the offset out"
+            )
         rng = np.random.default_rng(plain.random_seed)
         files = find_audio([path])
         if not files:
@@ -196,6 +201,7 @@ def _controls(
             "external_array": asked.external_array,
             "external_sr": asked.external_rate,
             "override": asked.override,
+            "extrapolate": asked.extrapolate,
         }
         for flag, value in given.items():
             if value:
@@ -206,6 +212,10 @@ def _controls(
                 )
         return (), True
     typed = dict(parse_controls(asked.control, seconds=plain.seconds, schema=schema))
+    several = len(family.stages(config)) > 1
+    for name in typed:
+        if name not in wanted and not several:
+            raise UsageError(f"--control {name}: this run generates {name}, so it cannot be given; leave it out")
     averaged = True
     from_file: Controls = {}
     if asked.controls is not None:
@@ -229,10 +239,28 @@ def _controls(
     if seeds_own and not set(wanted) <= {*typed, *from_file, *arrays[0]}:
         remarks.append(f"Following the seed's own {', '.join(seeds_own)} where nothing else is given.")
     merged = tuple({**seeds_own, **array, **from_file, **replaced, **typed} for array in arrays)
-    missing = [name for name in wanted if name not in merged[0]]
+    if len(merged) > plain.sequences:
+        remarks.append(f"Only the first {plain.sequences} of {len(merged)} sounds in {asked.external_array} are made.")
+    for controls in merged:
+        _check_categories(trained, controls)
+    missing = [name for name in family.steerable(config, None, merged[0]) if name not in merged[0]]
     if missing:
         raise UsageError(_told_missing(trained, missing))
     return merged, averaged
+
+
+def _check_categories(trained: Trained, controls: Controls) -> None:
+    """UsageError for a category that never occurred in training: nothing lies between the others."""
+    for parameter in trained.schema.parameters:
+        known = trained.values.get(parameter.name)
+        if not parameter.is_category or known is None or parameter.name not in controls:
+            continue
+        for value in controls[parameter.name].values:
+            if not np.isclose(known, value).any():
+                allowed = ", ".join(f"{each:g}" for each in known)
+                raise UsageError(
+                    f"{parameter.name} is {value:g}, which never occurred in training; give one of {allowed}"
+                )
 
 
 def _told_missing(trained: Trained, missing: Sequence[str]) -> str:
@@ -244,7 +272,7 @@ def _told_missing(trained: Trained, missing: Sequence[str]) -> str:
         what = ", ".join(parameter.categories) or f"{low:g} to {high:g}{unit}"
         parts.append(f"{name} ({what})")
         values = trained.values.get(name) or [low]
-        middle = values[len(values) // 2]
+        middle = min(max(values[len(values) // 2], low), high)
         examples.append(f"{name}={parameter.categories[0] if parameter.categories else f'{middle:g}'}")
     return (
         f"this network is steered by {' and '.join(parts)}: give --control {' '.join(examples)}, a CSV with "

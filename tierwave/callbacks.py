@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +21,7 @@ import tensorflow as tf
 
 from tierwave.audio import load
 from tierwave.config import TrainingOptions
-from tierwave.controls import Controls
+from tierwave.controls import Controls, ControlWarning
 from tierwave.generation import Request, Stream, sequence_paths, write_sounds
 from tierwave.metrics import describe, verdict
 from tierwave.paramfiles import ParamFile, document_of, write_param_file
@@ -152,7 +153,9 @@ class Generation(Callback):
         self.made: list[Path] = []
 
     def on_checkpoint(self, trainer: Trainer, entry: CheckpointEntry) -> None:
-        stream = self.start(self.request)
+        with warnings.catch_warnings():  # the log has told of what lies beyond the trained range
+            warnings.simplefilter("ignore", ControlWarning)
+            stream = self.start(self.request)
         step = f"_s={entry.step}" if entry.name.startswith("model.ckpt-step") else ""
         paths = sequence_paths(self.folder / f"{self.name}{step}.wav", self.request, epoch=entry.epoch)
         if not stream.makes_audio:

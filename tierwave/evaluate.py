@@ -70,14 +70,15 @@ class Score:
 @dataclass(frozen=True)
 class Evaluation:
     """What a network reaches on a folder. files: by path within it, of what makes audio; left_out: (path, reason);
-    levels: of a sample; tiers: of the stages that generate parameters, all files together; nats_per_db_offset: of
-    spectrograms, what makes nats per value nats per dB."""
+    levels: of a sample; tiers: of the stages that generate values, all files together; units: of their losses, "nats"
+    or another; nats_per_db_offset: of spectrograms, what makes nats per value nats per dB."""
 
     files: dict[str, Score]
     left_out: tuple[tuple[str, str], ...]
     sample_rate: int
     levels: int
     tiers: dict[str, Score] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
     nats_per_db_offset: float | None = None
 
     @property
@@ -118,7 +119,10 @@ class Evaluation:
             "chance_bits": self.chance_bits,
             "total": described(self.total) if self.files else None,
             "tiers": {
-                name: {"values": score.samples, "nats_per_value": score.bits_per_sample * math.log(2)}
+                name: {
+                    "values": score.samples,
+                    f"{self.units[name].replace(' ', '_')}_per_value": score.bits_per_sample * math.log(2),
+                }
                 for name, score in self.tiers.items()
             },
             "nats_per_db_offset": self.nats_per_db_offset,
@@ -129,7 +133,7 @@ class Evaluation:
     def table(self) -> str:
         """As lines of text."""
         tiers = [
-            f"{name}: {score.bits_per_sample * math.log(2):.4f} nats per value ({score.samples} values)"
+            f"{name}: {score.bits_per_sample * math.log(2):.4f} {self.units[name]} per value ({score.samples} values)"
             for name, score in self.tiers.items()
         ]
         if len(self.tiers) > 1 and not self.files:
@@ -212,6 +216,7 @@ def evaluate(
     jit = family.prefers_xla(config, bool(tf.config.list_physical_devices("GPU")))
     files: dict[str, Score] = {}
     tiers: dict[str, Score] = {}
+    units: dict[str, str] = {}
     # What is mapped into memory cannot be deleted on Windows.
     with tempfile.TemporaryDirectory(prefix="tierwave-", ignore_cleanup_errors=True) as cache:
         corpus = load_corpus(
@@ -256,10 +261,11 @@ def evaluate(
             if not np.isfinite(measured).all():
                 raise RunError(
                     f"the network gives {_worst(measured, spans, corpus)} no finite likelihood, so its weights are "
-                    f"damaged: name another checkpoint than {run.folder / trained.entry.name}"
+                    f"damaged: name another checkpoint than {trained.path}"
                 )
             if not model.has_accuracy:
                 nats, _, values = measured.sum(axis=0)
+                units[stage] = model.unit
                 tiers[stage] = Score(round(values), bits(float(nats)), 0.0)
                 continue
             sums: dict[int, np.ndarray] = {}
@@ -271,7 +277,7 @@ def evaluate(
     offset = None
     if prepared is not None:
         offset = Normaliser.from_document(trained.prepared or {}).nats_per_db_offset
-    return Evaluation(files, corpus.left_out, trained.sample_rate, quantizer.levels, tiers, offset)
+    return Evaluation(files, corpus.left_out, trained.sample_rate, quantizer.levels, tiers, units, offset)
 
 
 def _part(trained: Trained, corpus: Corpus, part: str) -> list[Span]:
@@ -314,6 +320,11 @@ def follow(
         raise UsageError(f"{trained.run.folder} was trained without parameters, so there is nothing to follow")
     schema = trained.schema.select(steerable)
     asked = scenarios(schema, trained.values, names=names or None, seconds=seconds)
+    if not asked:
+        raise UsageError(
+            f"none of {', '.join(steerable)} can be measured in a sound: pitch, loudness, brightness and what "
+            "`python -m tierwave.controls extract` measures can"
+        )
     results = []
     if output_dir is not None:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -428,7 +439,7 @@ def _evaluate(arguments: Any) -> None:
 
     trained = load_trained(arguments.checkpoint_path, best=arguments.best)
     about: dict[str, Any] = {
-        "checkpoint": str(trained.run.folder / trained.entry.name),
+        "checkpoint": str(trained.path),
         "epoch": trained.entry.epoch,
         "step": trained.entry.step,
     }

@@ -191,9 +191,12 @@ class Gestures:
         return {name: track for name, track in tracks.items() if track is not None}
 
 
-def write_gestures(path: Path | str, controls: Controls, sample_rate: int) -> None:
-    """Write what `Gestures.record` gave as a track CSV, marked as such. Raises RunError where it cannot be written."""
-    meta = {"gestures": True, "sample_rate": sample_rate}
+def write_gestures(path: Path | str, controls: Controls, sample_rate: int, *, averaged: bool = False) -> None:
+    """Write what `Gestures.record` gave as a track CSV. Raises RunError where it cannot be written.
+
+    averaged: as the `Gestures` were; what was set live never is, and is marked as such.
+    """
+    meta = {"gestures": not averaged, "sample_rate": sample_rate}
     write_param_file(path, ParamFile(Path(path), {"meta": meta, **document_of(controls)}))
 
 

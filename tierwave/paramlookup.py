@@ -215,6 +215,10 @@ class FoundParams:
         """What the first file that has the curve says of the parameter itself."""
         return next((file.declared(name) for file in self.files if file.holds(name)), {})
 
+    def file_of(self, name: str) -> str:
+        """The file that `declared` tells of."""
+        return next((str(file.path) for file in self.files if file.holds(name)), self.name)
+
     def _missing(self, name: str) -> str:
         if "its file name" not in self.looked and name_parameter(self.name, name) is not None:
             remedy = f"it stands in the file name, which --name_params {name} reads"
@@ -230,9 +234,12 @@ def _told(track: Track) -> str:
 def _schema(given: Schema, sounds: Iterable[FoundParams], names: Sequence[str] | None) -> Schema:
     """`given`, and what the files of `sounds` declare of the other `names` (None: of all that there are)."""
     declared: dict[str, dict[str, Any]] = {}
+    first: dict[str, str] = {}
     for sound in sounds:
         for name in sound.names if names is None else names:
             told = declared.setdefault(name, {"name": name})
+            if sound.declared(name):
+                first.setdefault(name, sound.file_of(name))
             for key, value in sound.declared(name).items():
                 if key == "units" and told.setdefault(key, value) != value:
                     raise RunError(
@@ -243,7 +250,9 @@ def _schema(given: Schema, sounds: Iterable[FoundParams], names: Sequence[str] |
     known = {parameter.name: parameter for parameter in given.parameters}
     return Schema(
         parameters=tuple(
-            known[name] if name in known else validate(Parameter, declared.get(name, {"name": name}), "parameter files")
+            known[name]
+            if name in known
+            else validate(Parameter, declared.get(name, {"name": name}), f"{name} in {first.get(name, 'its files')}")
             for name in (declared if names is None else names)
         )
     )

@@ -117,9 +117,7 @@ def controls_picture(
     sound_picture(path, audio, sample_rate, title=title, curves=curves, overlays=overlays)
 
 
-def stages_picture(
-    path: Path | str, stages: Mapping[str, np.ndarray], seconds: float, *, title: str = ""
-) -> None:
+def stages_picture(path: Path | str, stages: Mapping[str, np.ndarray], seconds: float, *, title: str = "") -> None:
     """Write a PNG of log-mel spectrograms `[frames, channels]` by name, one below the other, on one scale of colours.
 
     seconds: the length of each. Raises RunError where the file cannot be written.

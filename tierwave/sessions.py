@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import hashlib
 import os
 import shlex
 import sys
@@ -52,7 +53,7 @@ from tierwave.runs import (
 )
 from tierwave.splits import Split, make_split
 from tierwave.steering import Steering
-from tierwave.trained import PREPARED, load_schema, seed_audio, take_weights
+from tierwave.trained import PREPARED, find_source, load_schema, seed_audio, take_weights
 
 if TYPE_CHECKING:
     from tierwave.callbacks import Generation
@@ -222,29 +223,34 @@ class _Plan:
         sources, controls = self._parameters(corpus, described)
         if root is not None and described is not None:
             _refuse_other_corpus(corpus, described, session, root)
-            run = root
+            _refuse_other_parameters(controls, corpus, described, root)
+            run: Run | None = root
             ignored = sorted(SPLIT_OPTIONS & session.typed.keys())
             if ignored:
                 opening.append(f"Warning: --{ignored[0]} changes nothing here: a resumed run keeps what it held out.")
-            split = Split.from_document(run.read("split.json"), corpus)
-            schema = Schema() if sources is None else load_schema(run)
-            start_tensorflow()
+            split = Split.from_document(root.read("split.json"), corpus)
+            schema = Schema() if sources is None else load_schema(root)
+            stored = root.read(PREPARED) if (root.folder / PREPARED).exists() else None
         else:
             split = _split(corpus, encoder, family, config, self.options, controls)
             schema = Schema() if sources is None else self._fitted(sources, corpus, split, controls)
-            start_tensorflow()
-            run = create_run(session.logdir_root, session.identity)
-            run.write("split.json", split.to_document(corpus))
-            run.write("run.json", self._described(corpus, sources))
-        stored = run.read(PREPARED) if resumed is not None and (run.folder / PREPARED).exists() else None
+            run, stored = None, None
         prepared = family.prepare(corpus, split, config, stored)
-        if prepared is not None:
-            run.write(PREPARED, prepared.document)
         steering = None
         if sources is not None:
-            steering = Steering(
-                schema, controls, tuple(recording.samples / corpus.sample_rate for recording in corpus.recordings)
-            )
+            seconds = tuple(recording.samples / corpus.sample_rate for recording in corpus.recordings)
+            steering = Steering(schema, controls, seconds)
+        weights = {} if resumed is not None else self._weights()
+        self._check(stages, by_stage, corpus, split, steering, prepared)
+        # Nothing above leaves anything behind.
+        start_tensorflow()
+        if run is None:
+            run = create_run(session.logdir_root, session.identity)
+            run.write("split.json", split.to_document(corpus))
+        run.write("run.json", self._described(corpus, sources, steering, described))
+        if prepared is not None:
+            run.write(PREPARED, prepared.document)
+        if steering is not None:
             values = trained_values(schema, controls)
             run.write("schema.json", {"parameters": schema.to_document(), "values": values})
             opening += [f"Warning: {text}" for text in _beyond(steering)] + [_described_controls(steering, values)]
@@ -266,7 +272,7 @@ class _Plan:
             write_text(run.folder / CONFIG_NAME, config_text + "\n")
             for text in [*opening, _described_split(split, corpus, statistics)]:
                 logged(text, False)
-            material = _Material(corpus, split, steering, prepared, run, config_text, logged)
+            material = _Material(corpus, split, steering, prepared, weights, run, config_text, logged)
             return self._train_stages(stages, by_stage, material, resumed)
         finally:
             log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}: ended\n")
@@ -300,8 +306,50 @@ class _Plan:
             )
         return asked or configured or (described["sample_rate"] if described else None)
 
-    def _described(self, corpus: Corpus, sources: ParamSources | None) -> dict[str, Any]:
-        described = {
+    def _check(
+        self,
+        stages: Sequence[str],
+        by_stage: Mapping[str, TrainingOptions],
+        corpus: Corpus,
+        split: Split,
+        steering: Steering | None,
+        prepared: Any,
+    ) -> None:
+        """Refuse what a later stage would be refused for, before anything is trained."""
+        for stage in stages:
+            monitor = by_stage[stage].monitor
+            if monitor.endswith("accuracy") and not self.family.has_accuracy(self.config, stage):
+                raise UsageError(
+                    f"--monitor {monitor}: {stage} generates values, of which none is right or wrong; take "
+                    f"{monitor.replace('accuracy', 'loss')}"
+                )
+            for part, spans in (("train", split.train), ("validate", split.valid)):
+                try:
+                    if spans:
+                        self.family.dataset(
+                            corpus, spans, self.config, stage, lanes=1, steering=steering, prepared=prepared
+                        )
+                except UsageError as error:
+                    raise UsageError(f"what there is to {part} on: {error}") from None
+
+    def _weights(self) -> dict[str, Any]:
+        """Where the weights of each stage come from, if they come from another run."""
+        path = self.session.init_from
+        if path is None:
+            return {}
+        found = {stage: find_source(self.family, self.config, stage, path) for stage in self.family.stages(self.config)}
+        if not any(found.values()):
+            raise UsageError(f"--init_from {path} fits none of {', '.join(found)}: use its config with --config_file")
+        return found
+
+    def _described(
+        self,
+        corpus: Corpus,
+        sources: ParamSources | None,
+        steering: Steering | None,
+        before: dict[str, Any] | None,
+    ) -> dict[str, Any]:
+        described = before or {
             "id": self.session.identity,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "command": sys.argv,
@@ -310,11 +358,11 @@ class _Plan:
             "corpus": corpus.identity,
             "versions": environment(),
         }
-        if sources is not None:
-            described |= {
-                key: None if path is None else str(path.resolve())
-                for key, path in (("param_dir", self.session.param_dir), ("params", self.session.params))
-            }
+        if sources is not None and steering is not None:
+            given = {"param_dir": self.session.param_dir, "params": self.session.params}
+            if before is None or any(given.values()):
+                described |= {key: None if path is None else str(path.resolve()) for key, path in given.items()}
+            described["controls"] = _digests(corpus, steering.controls)
         return described
 
     def _parameters(
@@ -368,7 +416,8 @@ class _Plan:
             options = by_stage[stage]
             part = run.stage(stage if several else None)
             if several:
-                if _is_finished(part, options):
+                again = _is_named(self.session, resumed, part)
+                if _is_finished(part, options) and not again:
                     material.say_line(f"{stage} is finished; --num_epochs and the like make it go on.", False)
                     continue
                 part.folder.mkdir(exist_ok=True)
@@ -402,9 +451,9 @@ class _Plan:
             if typed_rate is not None:
                 trainer.learning_rate = typed_rate
             say_line(f"Going on from {part.folder / entry.name} (step {entry.step}).", False)
-        elif session.init_from is not None:
+        elif material.weights.get(stage) is not None:
             schema = Schema() if material.steering is None else material.steering.schema
-            take_weights(trainer.learner.model, self.family, self.config, stage, schema, session.init_from)
+            take_weights(trainer.learner.model, self.family, material.weights[stage], schema)
         trainer.fit()
         reason = trainer.stop_reason or ""
         best = part.best()
@@ -444,11 +493,6 @@ class _Plan:
             inputs=family.training_inputs(options, min(steps, options.num_steps or steps)),
             **family.clipping(config, stage),
         )
-        if not learner.model.has_accuracy and options.monitor.endswith("accuracy"):
-            raise UsageError(
-                f"--monitor {options.monitor}: {stage} generates parameters, of which none is right or wrong; take "
-                f"{options.monitor.replace('accuracy', 'loss')}"
-            )
         for warning in lane_warnings(data, options.batch_size):
             material.say_line(f"Warning: {warning}", False)
         material.say_line(
@@ -530,9 +574,15 @@ class _Material:
     split: Split
     steering: Steering | None
     prepared: Any
+    weights: Mapping[str, Any]
     run: Run
     config_text: str
     say_line: SayLine
+
+
+def _is_named(session: Session, resumed: tuple[Run, CheckpointEntry] | None, part: Run) -> bool:
+    """Whether a person named a checkpoint of this stage to go on from."""
+    return session.resume_from is not None and resumed is not None and resumed[0].folder == part.folder
 
 
 def _is_finished(part: Run, options: TrainingOptions) -> bool:
@@ -572,6 +622,30 @@ def _described_controls(steering: Steering, values: Mapping[str, Sequence[float]
         unit = f" {parameter.units}" if parameter.units else ""
         parts.append(f"{parameter.name} {lo:g} to {hi:g}{unit} ({many if constant else 'over time'})")
     return "Parameters: " + ", ".join(parts)
+
+
+def _digests(corpus: Corpus, controls: Sequence[Controls]) -> dict[str, str]:
+    """A digest of the parameters of every recording, by its name."""
+    found = {}
+    for recording, tracks in zip(corpus.recordings, controls, strict=True):
+        digest = hashlib.blake2b(digest_size=8)
+        for name, track in sorted(tracks.items()):
+            digest.update(name.encode() + track.times.tobytes() + track.values.tobytes())
+        found[recording.name] = digest.hexdigest()
+    return found
+
+
+def _refuse_other_parameters(controls: Sequence[Controls], corpus: Corpus, described: dict[str, Any], run: Run) -> None:
+    before = described.get("controls")
+    if before is None or not controls:
+        return
+    changed = [name for name, digest in _digests(corpus, controls).items() if before.get(name) != digest]
+    if changed:
+        raise UsageError(
+            f"the parameters of {len(changed)} recordings (such as {changed[0]}) are other ones than the run "
+            f"{run.folder} was trained on: give this training another --id, or start from the run's weights with "
+            "--init_from"
+        )
 
 
 def _split(

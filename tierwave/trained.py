@@ -29,14 +29,16 @@ PREPARED = "prepared.json"
 class Trained:
     """A run made ready: its family, config, models (one per stage), sample rate and the corpus's gain.
 
-    run: the whole run; entry: the checkpoint that was asked for, of the last stage if none was; entries: those of all
-    stages; schema: of the parameters, empty if there are none; values: which raw values of each were trained on;
-    prepared: what the family stored of the corpus (see `prepare` in CONTRIBUTING.md), or None.
+    run: the whole run; entry: the checkpoint that was asked for, of the last stage if none was; path: where it lies;
+    checkpoints: the paths of those of all stages, by stage; schema: of the parameters, empty if there are none; values:
+    which raw values of each were trained on; prepared: what the family stored of the corpus (see `prepare` in
+    CONTRIBUTING.md), or None.
     """
 
     run: Run
     entry: CheckpointEntry
-    entries: tuple[CheckpointEntry, ...]
+    path: Path
+    checkpoints: dict[str, Path]
     family: ModuleType
     config: Any
     models: list[Any]
@@ -78,7 +80,7 @@ def load_trained(path: str | Path, *, best: bool = False, config_document: dict[
     family, config = load_config(document, str(run.folder / CONFIG_NAME))
     described = run.read("run.json")
     grow_gpu_memory()
-    models, entries = [], []
+    models, entries = [], {}
     stages = family.stages(config)
     for stage in stages:
         part = run.stage(stage if len(stages) > 1 else None)
@@ -86,15 +88,16 @@ def load_trained(path: str | Path, *, best: bool = False, config_document: dict[
         model = family.build(config, stage)
         restore_checkpoint(part.folder / chosen.name, {"model": model})
         models.append(model)
-        entries.append(chosen)
+        entries[stage] = chosen, part.folder / chosen.name
     gain = float(run.read("statistics.json")["gain"]) if config.normalize == "corpus" else 1.0
     schema, values = Schema(), {}
     if family.parameters(config):
         schema, values = load_schema(run), run.read("schema.json").get("values", {})
     prepared = run.read(PREPARED) if (run.folder / PREPARED).exists() else None
-    asked = entry if named.folder != run.folder and Path(path).name == entry.name else entries[-1]
+    asked, place = (entry, named.folder / entry.name) if not Path(path).is_dir() else entries[stages[-1]]
+    checkpoints = {stage: found for stage, (_, found) in entries.items()}
     rate = int(described["sample_rate"])
-    return Trained(run, asked, tuple(entries), family, config, models, rate, gain, schema, values, prepared)
+    return Trained(run, asked, place, checkpoints, family, config, models, rate, gain, schema, values, prepared)
 
 
 def _chosen(part: Run, stage: str, best: bool) -> CheckpointEntry:
@@ -106,31 +109,55 @@ def _chosen(part: Run, stage: str, best: bool) -> CheckpointEntry:
     return part.best() if best else part.latest()
 
 
-def take_weights(model: Any, family: ModuleType, config: Any, stage: str, schema: Schema, path: Path) -> None:
-    """Start `model` from the weights of the same stage of another run. Raises UsageError where they do not fit."""
-    from tierwave.training import restore_checkpoint
+@dataclass(frozen=True)
+class Source:
+    """A stage of another run whose weights are taken over."""
 
+    run: Run
+    checkpoint: Path
+    config: Any
+    stage: str
+
+
+def find_source(family: ModuleType, config: Any, stage: str, path: Path) -> Source | None:
+    """The stage that `--init_from` means for one of ours; None where a run of one stage is none of our several.
+
+    Raises UsageError where the weights do not fit.
+    """
     named, entry = find_checkpoint(path)
     run = named.root
     theirs_family, theirs = load_config(run.read(CONFIG_NAME), str(run.folder / CONFIG_NAME))
-    stages = theirs_family.stages(theirs)
+    stages, ours = theirs_family.stages(theirs), family.stages(config)
     if theirs_family is not family:
         raise UsageError(f"--init_from {path} is of another model ({theirs.model}): use its config with --config_file")
-    other = stage if stage in stages else stages[-1] if len(stages) == 1 else None
+    named_stage = named.folder.name if named.folder != run.folder else None
+    if len(ours) == 1 and len(stages) > 1 and not path.is_dir() and named_stage in stages:
+        other = named_stage
+    else:
+        other = stage if stage in stages else stages[-1] if len(stages) == 1 else None
     if other is None:
         raise UsageError(f"--init_from {path} has no stage {stage}, only {', '.join(stages)}")
     changes = difference(family.architecture(theirs, other), family.architecture(config, stage))
     if changes:
+        if len(stages) == 1 and len(ours) > 1 and stage not in stages:
+            return None
         raise UsageError(
             f"--init_from {path} has another architecture ({'; '.join(changes)}): use its config "
             f"({run.folder / CONFIG_NAME}) with --config_file"
         )
     part = run.stage(other if len(stages) > 1 else None)
     chosen = entry if part.folder == named.folder else _chosen(part, other, False)
-    source = family.build(theirs, other)
-    restore_checkpoint(part.folder / chosen.name, {"model": source})
-    their_schema = load_schema(run) if family.parameters(theirs) else Schema()
-    family.take_weights(source, model, their_schema, schema)
+    return Source(run, part.folder / chosen.name, theirs, other)
+
+
+def take_weights(model: Any, family: ModuleType, source: Source, schema: Schema) -> None:
+    """Start `model` from the weights of another run."""
+    from tierwave.training import restore_checkpoint
+
+    other = family.build(source.config, source.stage)
+    restore_checkpoint(source.checkpoint, {"model": other})
+    their_schema = load_schema(source.run) if family.parameters(source.config) else Schema()
+    family.take_weights(other, model, their_schema, schema)
 
 
 def seed_audio(
@@ -163,9 +190,13 @@ def seed_parameters(trained: Trained, path: Path, offset: int | str) -> Controls
     root = path if given is None else Path(given)
     inside = given is not None and root.is_dir() and path.resolve().is_relative_to(root)
     param_dir, params = (described.get(key) if inside else None for key in ("param_dir", "params"))
+    recording = path.resolve() if inside else path
     try:
         sources = find_param_sources(root if inside else path, param_dir=param_dir, params=params, name_params=names)
-        found = sources.controls_of(path.resolve() if inside else path, names)
-    except RunError:
+        there = sources.read(recording)
+        found = there.controls([name for name in names if name in there.names])
+    except UsageError:  # a folder that is gone
+        return None
+    if not found:
         return None
     return shifted(found, offset_in_samples(offset, trained.sample_rate) / trained.sample_rate)

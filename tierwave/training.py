@@ -204,9 +204,7 @@ class Learner(Evaluator):
         accuracy = total(tf.reduce_sum(outcome.correct)) / elements
         return tf.stack([loss, accuracy, elements, norm]), outcome.state
 
-    def _gradients(
-        self, batch: Any, state: Any, seed: tf.Tensor, step: tf.Tensor
-    ) -> tuple[Outcome, list[tf.Tensor]]:
+    def _gradients(self, batch: Any, state: Any, seed: tf.Tensor, step: tf.Tensor) -> tuple[Outcome, list[tf.Tensor]]:
         """The outcome of a batch and the gradients of its nats, summed over all elements (float16: scaled up)."""
         raw = [variable.value for variable in self.model.trainable_variables]
         with tf.GradientTape() as tape:
