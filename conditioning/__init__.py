@@ -8,6 +8,7 @@ is built.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -144,12 +145,16 @@ def encoder(config: Config | Cascade) -> Quantizer:
     return Quantizer(config.tiers[-1].q_type, config.tiers[-1].q_levels)
 
 
-def prepare(corpus: Corpus, split: Split, config: Any, stored: dict[str, Any] | None) -> None:
+def prepare(
+    corpus: Corpus, split: Split, config: Any, stored: dict[str, Any] | None, *, data_dir: Path | None = None
+) -> None:
     """What is made of a corpus before training: nothing."""
     return None
 
 
-def preview(corpus: Corpus, spans: Sequence[Span], config: Any, stage: str) -> dict[str, Any]:
+def preview(
+    corpus: Corpus, spans: Sequence[Span], config: Any, stage: str, prepared: None = None
+) -> dict[str, Any]:
     """What sounds during training are asked for besides: nothing."""
     return {}
 

@@ -128,7 +128,9 @@ def encoder(config: Config) -> Quantizer:
     return ENCODER
 
 
-def preview(corpus: Corpus, spans: Sequence[Span], config: Config, stage: str) -> dict[str, Any]:
+def preview(
+    corpus: Corpus, spans: Sequence[Span], config: Config, stage: str, prepared: Spectrograms
+) -> dict[str, Any]:
     """What sounds during training are asked for besides: the low tiers of a held-out recording for the high ones to
     stand on, and the quicker way to sound."""
     asked: dict[str, Any] = {"inversion": "griffin_lim"}
@@ -136,6 +138,8 @@ def preview(corpus: Corpus, spans: Sequence[Span], config: Config, stage: str) -
         span = max(spans, key=lambda each: each.stop - each.start)
         sound = sound_of(corpus, span.recording)[span.start : span.stop]
         asked["low_audio"] = sound[: PREVIEW_SECONDS * corpus.sample_rate]
+    elif prepared.texts is not None:
+        asked["text"] = prepared.texts.said[spans[0].recording]
     return asked
 
 

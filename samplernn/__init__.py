@@ -6,6 +6,7 @@ What every family exports: see CONTRIBUTING.md. TensorFlow is imported only when
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -142,12 +143,16 @@ def encoder(config: Config) -> Quantizer:
     return Quantizer(config.q_type, config.q_levels)
 
 
-def prepare(corpus: Corpus, split: Split, config: Any, stored: dict[str, Any] | None) -> None:
+def prepare(
+    corpus: Corpus, split: Split, config: Any, stored: dict[str, Any] | None, *, data_dir: Path | None = None
+) -> None:
     """What is made of a corpus before training: nothing."""
     return None
 
 
-def preview(corpus: Corpus, spans: Sequence[Span], config: Any, stage: str) -> dict[str, Any]:
+def preview(
+    corpus: Corpus, spans: Sequence[Span], config: Any, stage: str, prepared: None = None
+) -> dict[str, Any]:
     """What sounds during training are asked for besides: nothing."""
     return {}
 

@@ -244,7 +244,9 @@ def evaluate(
                 tuple(sources.controls_of(recording.name, names) for recording in corpus.recordings),
                 tuple(recording.samples / corpus.sample_rate for recording in corpus.recordings),
             )
-        prepared = family.prepare(corpus, None, config, trained.prepared) if trained.prepared is not None else None
+        prepared = None
+        if trained.prepared is not None:
+            prepared = family.prepare(corpus, None, config, trained.prepared, data_dir=Path(data_dir))
         for stage, model in zip(family.stages(config), trained.models, strict=True):
             windows = family.dataset(
                 corpus,

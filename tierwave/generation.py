@@ -39,7 +39,7 @@ class Request:
 
     For spectrograms: frames, their number instead of seconds; from_tier, the first tier that is sampled, on top of the
     lower tiers of low_audio; bias, which sharpens the mixtures (Graves 2013); inversion, how they become sound; text,
-    what is said.
+    what is said, in all sequences or one in each.
     """
 
     sequences: int = 1
@@ -59,7 +59,7 @@ class Request:
     from_tier: int = 1
     low_audio: np.ndarray | None = field(default=None, repr=False)
     bias: float = 0.0
-    text: str | None = None
+    text: str | Sequence[str] | None = None
     inversion: Literal["griffin_lim", "gradient"] = "gradient"
 
     def __post_init__(self) -> None:

@@ -235,7 +235,7 @@ class _Plan:
             split = _split(corpus, encoder, family, config, self.options, controls)
             schema = Schema() if sources is None else self._fitted(sources, corpus, split, controls)
             run, stored = None, None
-        prepared = family.prepare(corpus, split, config, stored)
+        prepared = family.prepare(corpus, split, config, stored, data_dir=session.data_dir)
         steering = None
         if sources is not None:
             seconds = tuple(recording.samples / corpus.sample_rate for recording in corpus.recordings)
@@ -558,7 +558,9 @@ class _Plan:
                 options,
                 seed,
                 followed,
-                family.preview(corpus, material.split.valid or material.split.train, config, stage),
+                family.preview(
+                    corpus, material.split.valid or material.split.train, config, stage, material.prepared
+                ),
             ),
             folder,
             f"{session.identity}_{stage}" if several else session.identity,
