@@ -386,7 +386,7 @@ def test_a_stream_holds_no_more_however_long_it_runs(studio: Studio) -> None:
     assert sizes[0] > 0 and len(set(sizes)) == 1
 
 
-def test_a_stream_can_be_steered_by_temperature_and_by_nothing_else(studio: Studio) -> None:
+def test_a_stream_that_has_no_parameters_can_be_steered_by_temperature_and_top_k(studio: Studio) -> None:
     stream, other = (stream_of(studio, sequences=2, temperature=[1.0], random_seed=3) for _ in range(2))
     np.testing.assert_array_equal(stream.render(64), other.render(64))
     stream.set(temperature=0.0)
@@ -396,7 +396,7 @@ def test_a_stream_can_be_steered_by_temperature_and_by_nothing_else(studio: Stud
     greedy.render(64)
     stream.set(temperature=1.0)
     assert not np.array_equal(stream.render(400), greedy.render(400))
-    with pytest.raises(UsageError, match="'pitch'.*temperature"):
+    with pytest.raises(UsageError, match="pitch.*temperature, top_k"):
         stream.set(pitch=60.0)
     with pytest.raises(UsageError, match="temperature is -1"):
         stream.set(temperature=-1.0)
@@ -466,7 +466,7 @@ def test_the_default_config_is_prisms() -> None:
 TRAIN_FLAGS: dict[str, Any] = {
     "id": "default", "data_dir": None, "demo": False, "verbose": None, "logdir_root": Path("logdir"),
     "output_dir": Path("generated"), "config_file": None, "set": [], "num_epochs": 100, "num_steps": None,
-    "max_minutes": None, "batch_size": 64, "optimizer": "adam", "learning_rate": 0.001,
+    "max_minutes": None, "batch_size": 64, "accumulate": 1, "optimizer": "adam", "learning_rate": 0.001,
     "reduce_learning_rate_after": None, "momentum": 0.9, "monitor": "val_loss", "checkpoint_every": 1,
     "checkpoint_steps": None, "checkpoint_minutes": 10, "checkpoint_policy": "Always", "max_checkpoints": 5,
     "resume": True, "init_from": None, "resume_from": None, "early_stopping_patience": 3, "generate": True,
@@ -478,9 +478,10 @@ TRAIN_FLAGS: dict[str, Any] = {
 GENERATE_FLAGS: dict[str, Any] = {
     "output_path": None, "checkpoint_path": None, "best": False, "config_file": None, "dur": 3.0, "num_seqs": 1,
     "sample_rate": None, "temperature": [0.75], "top_k": None, "top_p": None, "seed": None, "include_seed": False,
-    "random_seed": None, "controls": None, "control": None, "prime": None, "external_array": None, "external_sr": None,
-    "override": None, "tier_temperature": None, "frames": None, "from_tier": None, "low_resolution": None,
-    "inversion": None, "vocoder": None, "spectrogram": False,
+    "random_seed": None, "controls": None, "control": [], "prime": None, "external_array": None, "external_sr": None,
+    "override": [], "tier_temperature": [], "tier_seed": [], "extrapolate": False, "frames": None, "text": None,
+    "bias": 0.0, "from_tier": None, "low_resolution": None, "inversion": "gradient", "vocoder": None,
+    "spectrogram": False,
 }  # fmt: skip
 
 

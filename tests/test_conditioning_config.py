@@ -116,6 +116,7 @@ REFUSED = [
         cascade(tier("a", ["x"], ["y"], 100), tier("b", ["y"], ["x"], 100), tier("sound", ["audio"], ["x", "y"])),
         "tier a is conditioned on y, which a later tier generates",
     ),
+    (cascade(SLOW | {"name": "controls"}, FAST, SOUND), "a tier cannot be called controls, as files"),
     (cascade(SLOW | {"training": {"val_frac": 0.2}}, FAST, SOUND), "slow: training.val_frac is one for all tiers"),
     (
         cascade(SLOW | {"exposure": {"noise": 0.3}}, FAST, SOUND),

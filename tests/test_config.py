@@ -299,6 +299,7 @@ def test_defaults_are_those_of_the_command_line() -> None:
         "num_steps": None,
         "max_minutes": None,
         "batch_size": 64,
+        "accumulate": 1,
         "optimizer": "adam",
         "learning_rate": 0.001,
         "epsilon": None,

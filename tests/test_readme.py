@@ -11,7 +11,9 @@ import generate
 import samplernn
 import train
 from conditioning.config import Cascade, Config, NetName, Tier
+from melnet.config import Config as MelConfig
 from tierwave import evaluate
+from tierwave.mel import MelAudio
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,6 +32,9 @@ def test_every_key_and_preset_is_named():
     keys = [key for model in (Config, Cascade, Tier) for key in model.model_fields if key != "model"]
     table = README[README.index("### Config keys of a conditional tier") :]
     assert [key for key in keys if f"`{key}`" not in table] == []
+    theirs = README[README.index("### MelNet's config keys") :]
+    keys = [*MelConfig.model_fields, *MelAudio.model_fields]
+    assert [key for key in keys if key != "model" and f"`{key}`" not in theirs] == []
     nets = get_args(NetName)
     assert [net for net in nets if f"`{net}`" not in table] == []
     presets = [path.name.removesuffix(".config.json") for path in (ROOT / "configs").glob("*.config.json")]

@@ -286,7 +286,7 @@ def test_a_single_stage_exposes_all_that_conditions_it() -> None:
 
 def test_spans_shorter_than_a_step_are_refused_where_nothing_is_left() -> None:
     config = Config(generates=["p"], rate=2.0)
-    with pytest.raises(UsageError, match="no recording is as long as one step at 2 Hz of conditioning: raise its rate"):
+    with pytest.raises(UsageError, match="shorter than one step of conditioning, 0.5 s at 2 Hz: raise its rate"):
         conditioning.dataset(corpus(), [Span(0, 1, 300)], config, "conditioning", lanes=1, steering=STEERING)
     few = conditioning.dataset(
         corpus(), [Span(0, 1, 300), Span(0, 400, 700)], config, "conditioning", lanes=1, steering=STEERING
