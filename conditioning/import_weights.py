@@ -37,13 +37,11 @@ import argparse
 import difflib
 import math
 import re
-import shutil
 import sys
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,10 +51,11 @@ import numpy.typing as npt
 from conditioning.config import AUDIO, Config, parameters
 from tierwave.commandline import FlagParser, boolean, import_tensorflow
 from tierwave.commandline import run as run_command
-from tierwave.config import dumps, validate
+from tierwave.config import validate
 from tierwave.controls import Parameter, Schema
 from tierwave.errors import RunError, UsageError
-from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, create_run, environment, runs_of, write_text
+from tierwave.importing import check_identity, write_imported
+from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run
 
 if TYPE_CHECKING:
     from conditioning.model import ConditionalTier
@@ -397,16 +396,9 @@ def import_weights(
     values are what the network saw; MTCRNN's may then lie outside [0, 1]. units: by name, see `tierwave.controls`.
     Raises UsageError and RunError with what to do.
     """
-    import tensorflow as tf
-
     from conditioning.model import ConditionalTier
-    from tierwave.training import make_checkpoint
 
-    if identity in ("", "..") or Path(identity).name != identity:
-        raise UsageError(f"--id {identity!r} must be a plain name, since a folder is named after it")
-    home = Path(logdir_root) / identity
-    if runs_of(home):
-        raise UsageError(f"--id {identity} has runs already, in {home}: choose another --id for the imported one")
+    check_identity(identity, logdir_root)
     state = StateDict(path)
     layout = layout_of(state)
     fitted = _names_fit(state, layout, generates, conditioned_on, audio_input)
@@ -440,33 +432,12 @@ def import_weights(
             "MTCRNN's time gates go below 0 until their first phase, and here they do not: the first steps are others."
         )
     sample_rate = int(config.rate or 0) if config.makes_audio else SAMPLE_RATE
-    entry = CheckpointEntry("model.ckpt-0", 0, 0, value=None, best=False, kept=True)
-    run = create_run(Path(logdir_root), identity)
-    try:
-        make_checkpoint({"model": model}).write(str(run.folder / entry.name))
-        run.record(entry, None)
-        run.write(
-            "run.json",
-            {
-                "id": identity,
-                "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                "command": sys.argv,
-                "sample_rate": sample_rate,
-                "imported_from": str(state.path.resolve()),
-                "corpus": None,
-                "versions": environment(),
-            },
-        )
-        if schema.names:
-            run.write("schema.json", {"parameters": schema.to_document(), "values": {}})
-        run.write("statistics.json", {"gain": 1.0, "noise_floor": None})
-        write_text(run.folder / CONFIG_NAME, dumps(config))  # last: a folder without it is no run
-    except (tf.errors.OpError, OSError) as error:
-        shutil.rmtree(run.folder, ignore_errors=True)
-        reason = str(getattr(error, "message", None) or error).splitlines()[0]
-        raise RunError(
-            f"the run could not be written to {run.folder} ({reason}): make room, or name another --logdir_root"
-        ) from None
+    documents: dict[str, Any] = {"statistics.json": {"gain": 1.0, "noise_floor": None}}
+    if schema.names:
+        documents["schema.json"] = {"parameters": schema.to_document(), "values": {}}
+    run, entry = write_imported(
+        model, config, identity, logdir_root, sample_rate=sample_rate, source=state.path, documents=documents
+    )
     return Imported(run, entry, config, schema, tuple(remarks))
 
 

@@ -26,11 +26,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +38,10 @@ from natsort import natsorted
 from samplernn.config import Config
 from tierwave.commandline import FlagParser, boolean, import_tensorflow
 from tierwave.commandline import run as run_command
-from tierwave.config import dumps, read_document, resolve_training, validate
+from tierwave.config import read_document, resolve_training, validate
 from tierwave.errors import RunError, UsageError
-from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, create_run, environment, runs_of, write_text
+from tierwave.importing import check_identity, write_imported
+from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run
 
 if TYPE_CHECKING:
     from samplernn.model import SampleRNN
@@ -264,16 +263,9 @@ def import_checkpoint(
     None takes the `*.config.json` beside the checkpoint. sample_rate: Hz; PRiSM does not store it. Raises UsageError
     and RunError with what to do.
     """
-    import tensorflow as tf
-
     from samplernn.model import SampleRNN
-    from tierwave.training import make_checkpoint
 
-    if identity in ("", "..") or Path(identity).name != identity:
-        raise UsageError(f"--id {identity!r} must be a plain name, since a folder is named after it")
-    home = Path(logdir_root) / identity
-    if runs_of(home):
-        raise UsageError(f"--id {identity} has runs already, in {home}: choose another --id for the imported one")
+    check_identity(identity, logdir_root)
     training = resolve_training({"sample_rate": sample_rate}, {}, "")
     checkpoint = PrismCheckpoint(path)
     source = Path(config_file) if config_file is not None else _config_beside(checkpoint.prefix)
@@ -284,31 +276,16 @@ def import_checkpoint(
     take_weights(model, checkpoint)
     if checkpoint.left:
         remarks.append(f"Not taken over, since PRiSM's model has no such weights: {', '.join(checkpoint.left)}.")
-    epoch = checkpoint.epoch
-    entry = CheckpointEntry(f"model.ckpt-{epoch}", epoch, checkpoint.step, value=None, best=False, kept=True)
-    run = create_run(Path(logdir_root), identity)
-    try:
-        make_checkpoint({"model": model}).write(str(run.folder / entry.name))
-        run.record(entry, None)
-        run.write(
-            "run.json",
-            {
-                "id": identity,
-                "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                "command": sys.argv,
-                "sample_rate": sample_rate,
-                "imported_from": str(checkpoint.prefix.resolve()),
-                "corpus": None,
-                "versions": environment(),
-            },
-        )
-        write_text(run.folder / CONFIG_NAME, dumps(config))  # last: a folder without it is no run
-    except (tf.errors.OpError, OSError) as error:
-        shutil.rmtree(run.folder, ignore_errors=True)
-        reason = str(getattr(error, "message", None) or error).splitlines()[0]
-        raise RunError(
-            f"the run could not be written to {run.folder} ({reason}): make room, or name another --logdir_root"
-        ) from None
+    run, entry = write_imported(
+        model,
+        config,
+        identity,
+        logdir_root,
+        sample_rate=sample_rate,
+        source=checkpoint.prefix,
+        epoch=checkpoint.epoch,
+        step=checkpoint.step,
+    )
     return Imported(run, entry, config, tuple(remarks))
 
 
