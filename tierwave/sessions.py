@@ -169,9 +169,10 @@ def _refuse_imported(run: Run) -> None:
 def _refuse_other_architecture(document: dict[str, Any], stored: dict[str, Any], run: Run, session: Session) -> None:
     def architecture(of: dict[str, Any], source: str) -> dict[str, Any]:
         config = load_config(of, source)[1].model_dump(mode="json")
-        for tier in config.get("tiers", []):
-            if isinstance(tier, dict):
-                tier.pop("training", None)
+        # How the tiers are trained is no part of what they are.
+        config.pop("training_per_tier", None)
+        for tier in config["tiers"] if isinstance(config.get("tiers"), list) else ():
+            tier.pop("training", None)
         return split_training(config)[0]
 
     before = architecture(stored, str(run.folder / CONFIG_NAME))

@@ -1,0 +1,224 @@
+"""MelNet through the command lines, at a size that takes seconds."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+import generate
+import train
+from tierwave import evaluate
+from tierwave import trained as trained_module
+from tierwave.audio import write_wav
+from tierwave.runs import Run, runs_of
+
+RATE = 8000
+CONFIG: dict[str, Any] = {
+    "model": "melnet",
+    "audio": {"n_fft": 128, "win_length": 128, "hop_length": 64, "mel_channels": 16},
+    "tiers": 3,
+    "layers": [2, 1, 1],
+    "hidden_size": 6,
+    "mixtures": 2,
+    "seq_len": 16,
+    "training": {"batch_size": 4, "num_steps": 3, "jit": False, "generate": False, "learning_rate": 0.01},
+    "training_per_tier": [{}, {"num_steps": 2}, {}],
+}
+LEAST = ["--inversion", "griffin_lim", "--random_seed", "3"]
+
+
+class Studio:
+    """A corpus of short tones and the runs that were trained on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.corpus, self.logdir = folder, folder / "tones", folder / "logdir"
+        rng = np.random.default_rng(0)
+        for number in range(5):
+            time = np.arange(round((0.25 + 0.05 * number) * RATE)) / RATE
+            tone = 0.4 * np.sin(2 * np.pi * (300 + 150 * number) * time) + 0.01 * rng.standard_normal(len(time))
+            write_wav(self.corpus / f"{number}.wav", tone.astype(np.float32), RATE)
+
+    def train(self, identity: str, *words: Any, config: dict[str, Any] | None = None) -> Run:
+        path = self.folder / f"{identity}.config.json"
+        path.write_text(json.dumps(config or CONFIG))
+        flags = ["--id", identity, "--data_dir", self.corpus, "--config_file", path, "--logdir_root", self.logdir]
+        flags += ["--output_dir", self.folder / "generated", "--verbose"]
+        assert train.main([str(word) for word in [*flags, *words]]) == 0
+        return runs_of(self.logdir / identity)[-1]
+
+    def sound(self, name: str, *words: Any) -> Path:
+        path = self.folder / f"{name}.wav"
+        command = ["--checkpoint_path", self.logdir / "tones", "--output_path", path, *LEAST, *words]
+        assert generate.main([str(word) for word in command]) == 0
+        return path
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    made = Studio(tmp_path_factory.mktemp("melnet"))
+    made.train("tones")
+    return made
+
+
+_original = trained_module.load_trained
+
+
+@functools.lru_cache
+def _load_trained(path: Path, best: bool = False, config_document: None = None) -> trained_module.Trained:
+    return _original(path, best=best, config_document=config_document)
+
+
+@pytest.fixture(autouse=True)
+def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model is loaded and its loops are compiled once for all calls of generate.py in this module."""
+    monkeypatch.setattr(trained_module, "load_trained", _load_trained)
+
+
+def test_the_tiers_are_trained_in_turn_into_one_run(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+    run = studio.train("again")
+    told = capsys.readouterr().out
+    assert [line for line in told.splitlines() if line.startswith("Stage ")] == [
+        "Stage tier1 (1 of 3):",
+        "Stage tier2 (2 of 3):",
+        "Stage tier3 (3 of 3):",
+    ]
+    assert told.count("a Gaussian per bin given the frame before") == 3
+    assert [run.stage(f"tier{number}").latest().step for number in (1, 2, 3)] == [3, 2, 3]
+    assert {path.name for path in run.folder.iterdir()} >= {"prepared.json", "split.json", "tier1", "tier2", "tier3"}
+    assert len(run.read("prepared.json")["offset"]) == 16
+    studio.train("again")
+    assert "tier1 is finished" in capsys.readouterr().out
+    studio.train("again", "--stage", "tier2", "--num_steps", 4)
+    assert [run.stage(f"tier{number}").latest().step for number in (1, 2, 3)] == [3, 4, 3]
+
+
+def test_a_tier_that_was_stopped_goes_on_as_if_it_had_not_been(studio: Studio) -> None:
+    def losses(run: Run) -> list[str]:
+        rows = (run.stage("tier1").folder / "losses.csv").read_text().splitlines()
+        return [row.split(",")[2] for row in rows if row.split(",")[5]]
+
+    whole = studio.train("whole", "--stage", "tier1", "--num_steps", 6)
+    studio.train("parts", "--stage", "tier1", "--num_steps", 2)
+    parts = studio.train("parts", "--stage", "tier1", "--num_steps", 6)
+    assert losses(whole) == losses(parts) and len(losses(whole)) == 7
+
+
+def test_sounds_and_pictures_of_every_stage(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+    path = studio.sound("two", "--frames", 21, "--num_seqs", 2, "--temperature", 0.8, 1.0)
+    first, second = sorted(path.parent.glob("two_e=*.wav"))
+    for each in (first, second):
+        assert soundfile.info(each).frames == round(21 * 64)
+        log_mel = np.load(each.with_suffix(".npy"))
+        assert log_mel.shape == (21, 16) and np.isfinite(log_mel).all()
+        assert each.with_name(f"{each.stem}_stages.png").exists()
+    assert first.read_bytes() != second.read_bytes()
+    told = json.loads(first.with_suffix(".json").read_text())
+    assert set(told["checkpoints"]) == {"tier1", "tier2", "tier3"}
+    again = studio.sound("again", "--dur", 0.1)
+    assert soundfile.info(again).frames == 800
+    same = studio.sound("same", "--dur", 0.1)
+    assert same.read_bytes() == again.read_bytes()
+    other = studio.sound("bias", "--dur", 0.1, "--bias", 2)
+    assert other.read_bytes() != again.read_bytes()
+
+
+def test_only_the_fine_tiers_are_sampled_on_top_of_a_recording(studio: Studio) -> None:
+    recording = studio.corpus / "2.wav"
+    path = studio.sound("fine", "--from_tier", 3, "--low_resolution", recording)
+    trained = _load_trained(studio.logdir / "tones")
+    from melnet.multiscale import below
+    from tierwave.audio import load
+    from tierwave.mel import MelFrontEnd, Normaliser
+
+    whole = MelFrontEnd(trained.config.audio, RATE).analyse(load(recording)[0])
+    normaliser = Normaliser.from_document(trained.prepared or {})
+    made, real = np.load(path.with_suffix(".npy")), normaliser.denormalise(normaliser.normalise(whole))
+    made, real = made[: len(made) // 2 * 2], real[: len(made) // 2 * 2]
+    np.testing.assert_allclose(below(made, 3, 3)[1], below(real, 3, 3)[1], atol=1e-3)  # the low tiers are its own
+    assert np.abs(below(made, 3, 3)[0] - below(real, 3, 3)[0]).max() > 0.1
+    assert abs(soundfile.info(path).frames - soundfile.info(recording).frames) <= 64
+
+
+def test_a_recording_is_continued(studio: Studio) -> None:
+    seed = studio.corpus / "1.wav"
+    path = studio.sound("on", "--seed", seed, "--prime", 0.1, "--dur", 0.1, "--include_seed")
+    assert soundfile.info(path).frames == 1600
+    plain = studio.sound("plain", "--dur", 0.1)
+    assert not np.array_equal(soundfile.read(path)[0][-800:], soundfile.read(plain)[0])
+
+
+def test_likelihoods_of_every_tier_and_of_all(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    command = ["--checkpoint_path", str(studio.logdir / "tones"), "--part", "valid"]
+    assert evaluate.main(command) == 0
+    told = capsys.readouterr().out
+    assert all(f"tier{number}: " in told for number in (1, 2, 3)) and "nats per dB" in told
+    assert evaluate.main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["tiers"]
+    values = [found[f"tier{number}"]["values"] for number in (1, 2, 3)]
+    assert values[0] == pytest.approx(sum(values) / 4, rel=0.1) and values[2] == pytest.approx(sum(values) / 2, rel=0.1)
+    assert all(math.isfinite(tier["nats_per_value"]) for tier in found.values())
+
+
+def test_sounds_during_training_are_the_tier_on_real_low_ones(studio: Studio) -> None:
+    studio.train("heard", "--generate", "True", "--stage", "tier2", "--checkpoint_steps", 1, "--num_steps", 1)
+    found = list((studio.folder / "generated" / "heard").glob("heard_tier2*"))
+    assert {path.suffix for path in found} == {".wav", ".png"}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--top_k", "3"], ["--top_k 3", "leave it out"]),
+        (["--frames", "0"], ["frames is 0"]),
+        (["--bias", "-1"], ["bias (-1) 0 or more"]),
+        (["--from_tier", "4", "--low_resolution", "x.wav"], ["--from_tier 4", "only 3 tiers"]),
+        (["--from_tier", "2"], ["--from_tier and --low_resolution belong together"]),
+        (["--tier_temperature", "tier4=1"], ["no tier tier4", "tier3"]),
+        (["--control", "p=3"], ["--control p=3", "trained without parameters"]),
+        (["--seed", "short.wav"], ["the seed has 1 frames", "longer seed"]),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_asked(
+    studio: Studio, capsys: pytest.CaptureFixture[str], words: list[str], expected: list[str], tmp_path: Path
+) -> None:
+    write_wav(tmp_path / "short.wav", np.full(20, 0.1, np.float32), RATE)
+    words = [str(tmp_path / word) if word == "short.wav" else word for word in words]
+    command = ["--checkpoint_path", studio.logdir / "tones", "--output_path", tmp_path / "x.wav", "--dur", "0.1"]
+    capsys.readouterr()
+    assert generate.main([str(word) for word in [*command, *words]]) == 2
+    sentence = capsys.readouterr().err
+    assert [part for part in expected if part not in sentence] == [], sentence
+
+
+def test_a_tier_without_a_checkpoint_is_named(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(studio.logdir / "tones", studio.logdir / "half")
+    shutil.rmtree(runs_of(studio.logdir / "half")[-1].folder / "tier2")
+    command = ["--checkpoint_path", str(studio.logdir / "half"), "--output_path", str(studio.folder / "half.wav")]
+    capsys.readouterr()
+    assert generate.main(command) == 1
+    assert "the stage tier2 has no checkpoint" in capsys.readouterr().err
+
+
+def test_recordings_that_are_too_short_or_of_another_rate(
+    studio: Studio, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_wav(tmp_path / "blip.wav", np.sin(np.arange(200)).astype(np.float32) * 0.3, RATE)
+    path = tmp_path / "rate.config.json"
+    path.write_text(json.dumps({**CONFIG, "audio": {**CONFIG["audio"], "sample_rate": 16000}}))
+    flags = ["--data_dir", tmp_path, "--config_file", path, "--logdir_root", tmp_path / "logdir", "--verbose"]
+    words = [*flags, "--id", "x", "--sample_rate", RATE]
+    assert train.main([str(word) for word in words]) == 2
+    assert "--sample_rate 8000 and the config's rate of audio, 16000, differ" in capsys.readouterr().err
+    # Shorter than a window and than a frame of the first tier: padded, and learnt.
+    words = [*flags, "--id", "y", "--set", "audio.sample_rate=8000", "--val_frac", 0, "--monitor", "loss"]
+    assert train.main([str(word) for word in [*words, "--num_steps", 1]]) == 0
