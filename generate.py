@@ -16,8 +16,6 @@ from tierwave.commandline import FlagParser, boolean, import_tensorflow, optiona
 from tierwave.config import read_document, resolve_training
 from tierwave.errors import UsageError
 
-NOT_YET = {"vocoder": "a conditioned run that renders a spectrogram"}
-
 
 def parser() -> FlagParser:
     """All flags of generate.py."""
@@ -73,8 +71,9 @@ def parser() -> FlagParser:
         default="gradient",
         help="MelNet: spectrogram to sound (default: gradient)",
     )
-    for name, why in NOT_YET.items():
-        flags.add_argument(f"--{name}", nargs="+", help=f"not yet: {why}")
+    flags.add_argument(
+        "--vocoder", type=optional(Path), help="MelNet: a run steered by mel bands that renders the spectrogram"
+    )
     flags.add_argument("--debug", default=False, help="show tracebacks (default: False)", **flag)
     return flags
 
@@ -86,9 +85,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _generate(arguments: Any) -> None:
-    for name, why in NOT_YET.items():
-        if getattr(arguments, name) is not None:
-            raise UsageError(f"--{name} is not there for this model ({why}): leave it out")
     if arguments.sample_rate is not None and arguments.sample_rate < 1:
         raise UsageError(f"--sample_rate {arguments.sample_rate} must be a positive number of Hz")
     if arguments.include_seed and arguments.seed is None:
@@ -128,6 +124,7 @@ def _generate(arguments: Any) -> None:
         tier_seed=arguments.tier_seed,
         extrapolate=arguments.extrapolate,
         low_resolution=arguments.low_resolution,
+        vocoder=arguments.vocoder,
     )
     import_tensorflow(debug=arguments.debug)
     one_thread_per_call()
@@ -206,6 +203,14 @@ def _write_stages(stream: Any, path: Path, voice: int) -> list[Path]:
     from tierwave.runs import write_array
 
     array, picture = path.with_suffix(".npy"), path.with_name(f"{path.stem}_stages.png")
+    read = stream.alignment(voice)
+    if read is not None:
+        from tierwave.pictures import alignment_picture
+
+        text, alignment = read
+        alignment_picture(
+            path.with_name(f"{path.stem}_text.png"), alignment, text, stream.seconds / max(1, len(alignment))
+        )
     write_array(array, list(stages.values())[-1])
     stages_picture(picture, stages, stream.seconds, title=path.stem)
     return [array, picture]
@@ -237,6 +242,12 @@ def _describe(
         "control": arguments.control,
         "external_array": None if arguments.external_array is None else str(arguments.external_array),
         "external_sr": arguments.external_sr,
+        "text": arguments.text,
+        "bias": arguments.bias,
+        "from_tier": arguments.from_tier,
+        "low_resolution": None if arguments.low_resolution is None else str(arguments.low_resolution),
+        "inversion": arguments.inversion,
+        "vocoder": None if arguments.vocoder is None else str(arguments.vocoder),
         "controls": None if arguments.controls is None else str(arguments.controls),
         "override": arguments.override,
         "tier_temperature": dict(request.tier_temperature),

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-BENCHMARKS = ("generation", "training", "steered", "pipeline", "startup", "inversion")
+BENCHMARKS = ("generation", "training", "steered", "spectrograms", "pipeline", "startup", "inversion")
 
 
 def cases(benchmark: str, small: bool, recordings: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -46,6 +46,13 @@ def cases(benchmark: str, small: bool, recordings: Sequence[str] = ()) -> list[d
             ]
         found: list[dict[str, Any]] = [{"what": "generation", "streams": streams} for streams in (1, 10)]
         return [*found, {"what": "training", "lanes": 64}, {"what": "training", "lanes": 256, "repeats": 5}]
+    if benchmark == "spectrograms":
+        if small:
+            return [
+                {"what": "flat", "hidden": 4, "layers": 1, "repeats": 1, "small": True},
+                {"what": "pass", "streams": 2, "channels": 8, "frames": 8, "hidden": 4, "repeats": 1},
+            ]
+        return [{"what": "flat"}, {"what": "pass"}, {"what": "whole"}]
     if benchmark == "pipeline":
         if small:
             return [{"name": "tiny", "lanes": 4, "minutes": 0.1, "steps": 2}]

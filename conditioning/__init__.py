@@ -70,7 +70,8 @@ _ARCHITECTURE = (
 
 
 FOREIGN_REQUESTS = {
-    name: "it belongs to MelNet" for name in ("frames", "text", "bias", "from_tier", "low_resolution", "inversion")
+    name: "it belongs to MelNet"
+    for name in ("frames", "text", "bias", "from_tier", "low_resolution", "inversion", "vocoder")
 }
 
 
@@ -152,9 +153,7 @@ def prepare(
     return None
 
 
-def preview(
-    corpus: Corpus, spans: Sequence[Span], config: Any, stage: str, prepared: None = None
-) -> dict[str, Any]:
+def preview(corpus: Corpus, spans: Sequence[Span], config: Any, stage: str, prepared: None = None) -> dict[str, Any]:
     """What sounds during training are asked for besides: nothing."""
     return {}
 

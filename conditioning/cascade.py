@@ -88,6 +88,9 @@ class TierStream:
         """What was drawn and set, to be drawn again."""
         return self.gestures.record(voice)
 
+    def alignment(self, voice: int = 0) -> None:
+        """Nothing: no text is read."""
+
     def stages(self, voice: int = 0) -> dict[str, np.ndarray]:
         """Nothing: there are no spectrograms on the way."""
         return {}

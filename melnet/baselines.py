@@ -48,9 +48,7 @@ def baselines(spectrograms: Spectrograms, split: Split, config: Config, tier: in
     }
 
 
-def _elements(
-    spectrograms: Spectrograms, spans: Sequence[Span], config: Config, tier: int
-) -> Iterator[np.ndarray]:
+def _elements(spectrograms: Spectrograms, spans: Sequence[Span], config: Config, tier: int) -> Iterator[np.ndarray]:
     """A tier's elements of each span, float64 `[frames, bins]`, as training has them, without padding."""
     for span in spans_of(spans, spectrograms.corpus, config):
         whole = spectrograms.of(span.recording)[span.start : span.stop]

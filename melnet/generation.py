@@ -116,6 +116,11 @@ class MelStream:
         """Nothing: a MelNet generates spectrograms."""
         return {}
 
+    def alignment(self, voice: int = 0) -> tuple[str, np.ndarray] | None:
+        """What was said and where the first tier read it, `[its frames, characters]`; None without text."""
+        self.log_mels()
+        return (self.texts[voice], self.alignments[voice]) if self.alignments else None
+
     def stages(self, voice: int = 0) -> dict[str, np.ndarray]:
         """The log-mel spectrograms `[frames, channels]` after each tier, what is still missing repeated."""
         self.log_mels()
@@ -139,6 +144,9 @@ class MelStream:
         return self.spectrograms[-1]
 
     def _make(self) -> np.ndarray:
+        if self.request.vocoder is not None:
+            rate, hop = self.front_end.frame_rate, self.config.audio.hop_length
+            return self.request.vocoder(self.log_mels(), rate, self.log_mels().shape[1] * hop)
         sounds = []
         finished = self.log_mels()
         for number, (log_mel, length) in enumerate(zip(finished, self.lengths, strict=True)):

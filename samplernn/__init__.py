@@ -75,7 +75,8 @@ CONFIGS = {"samplernn": Config}
 
 
 FOREIGN_REQUESTS = {
-    name: "it belongs to MelNet" for name in ("frames", "text", "bias", "from_tier", "low_resolution", "inversion")
+    name: "it belongs to MelNet"
+    for name in ("frames", "text", "bias", "from_tier", "low_resolution", "inversion", "vocoder")
 } | {name: "it has one tier" for name in ("tier_temperature", "tier_seed", "override")}
 
 
@@ -150,9 +151,7 @@ def prepare(
     return None
 
 
-def preview(
-    corpus: Corpus, spans: Sequence[Span], config: Any, stage: str, prepared: None = None
-) -> dict[str, Any]:
+def preview(corpus: Corpus, spans: Sequence[Span], config: Any, stage: str, prepared: None = None) -> dict[str, Any]:
     """What sounds during training are asked for besides: nothing."""
     return {}
 

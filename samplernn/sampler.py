@@ -315,6 +315,9 @@ class SampleStream:
         """Nothing: a SampleRNN generates audio only."""
         return {}
 
+    def alignment(self, voice: int = 0) -> None:
+        """Nothing: no text is read."""
+
     def stages(self, voice: int = 0) -> dict[str, np.ndarray]:
         """Nothing: there are no spectrograms on the way."""
         return {}

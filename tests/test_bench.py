@@ -30,10 +30,10 @@ def test_training_arithmetic_by_hand():
     assert limits.training_flops(config, 4096) == pytest.approx(6 * (often + low + top + table + first_hidden))
 
 
-@pytest.mark.parametrize("benchmark", ["generation", "training", "steered", "pipeline"])
+@pytest.mark.parametrize("benchmark", ["generation", "training", "steered", "spectrograms", "pipeline"])
 def test_small_benchmarks_run(benchmark):
     rows = [row for case in run.cases(benchmark, small=True) for row in run.run_case(benchmark, case)]
-    shares = [row.get("share", row.get("share_waiting", row.get("share_or_ratio"))) for row in rows]
+    shares = [row.get("share", row.get("share_waiting", row.get("share_or_ratio", row.get("ratio")))) for row in rows]
     assert all(0 <= share < 50 for share in shares)
     shown = run.table(rows)
     assert all(name in shown for name in rows[0] if name not in ("benchmark", "limit_text"))

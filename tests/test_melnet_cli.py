@@ -222,3 +222,46 @@ def test_recordings_that_are_too_short_or_of_another_rate(
     # Shorter than a window and than a frame of the first tier: padded, and learnt.
     words = [*flags, "--id", "y", "--set", "audio.sample_rate=8000", "--val_frac", 0, "--monitor", "loss"]
     assert train.main([str(word) for word in [*words, "--num_steps", 1]]) == 0
+
+
+def test_a_text_is_learnt_and_said(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"{number}|{text}" for number, text in enumerate(("one", "two", "three", "four", "five"))]
+    (studio.corpus / "metadata.csv").write_text("\n".join(lines) + "\n")
+    config = {**CONFIG, "text": {"column": 1, "components": 2}, "seq_len": 64}
+    words = ["--val_frac", 0, "--monitor", "loss", "--num_steps", 1]
+    run = studio.train("said", *words, config=config)
+    assert run.read("prepared.json")["text"]["longest"] == 5
+    path = studio.folder / "said.wav"
+    command = ["--checkpoint_path", studio.logdir / "said", "--output_path", path, *LEAST, "--dur", 0.2]
+    assert generate.main([str(word) for word in [*command, "--text", "Three"]]) == 0
+    assert path.exists() and path.with_name("said_text.png").exists()
+    capsys.readouterr()
+    assert generate.main([str(word) for word in [*command, "--text", "six?"]]) == 2
+    assert 'learned only "efhinortuvw"' in capsys.readouterr().err
+    assert generate.main([str(word) for word in command]) == 2
+    assert "text" in capsys.readouterr().err
+
+
+def test_a_steered_network_renders_the_spectrogram(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+    from melnet import bands
+
+    run = str(studio.logdir / "tones")
+    where = studio.folder / "bands"
+    words = ["--checkpoint_path", run, "--data_dir", str(studio.corpus), "--param_dir", str(where), "--bands", "4"]
+    assert bands.main(words) == 0
+    assert "5 recordings, 4 bands each" in capsys.readouterr().out
+    config = {
+        "model": "conditioning",
+        "conditioned_on": [f"mel{number}" for number in range(4)],
+        **{"seq_len": 32, "hidden_size": 6, "num_layers": 1, "q_levels": 32},
+        "training": {"num_steps": 2, "batch_size": 4, "jit": False, "generate": False},
+    }
+    studio.train("voice", "--param_dir", where, config=config)
+    path = studio.sound("voiced", "--dur", 0.1, "--vocoder", studio.logdir / "voice")
+    inverted = studio.sound("inverted", "--dur", 0.1)
+    assert soundfile.info(path).frames == soundfile.info(inverted).frames == 800
+    np.testing.assert_array_equal(np.load(path.with_suffix(".npy")), np.load(inverted.with_suffix(".npy")))
+    assert not np.array_equal(soundfile.read(path)[0], soundfile.read(inverted)[0])
+    command = ["--checkpoint_path", run, "--output_path", str(studio.folder / "x.wav"), "--vocoder", run]
+    assert generate.main(command) == 2
+    assert "is steered by nothing, not by the bands of a spectrogram" in capsys.readouterr().err

@@ -21,7 +21,8 @@ from tierwave.generation import Request
 from tierwave.gestures import read_gestures
 from tierwave.paramfiles import read_param_file
 from tierwave.quantize import Quantizer
-from tierwave.trained import Trained, seed_audio, seed_parameters
+from tierwave.trained import Trained, load_trained, seed_audio, seed_parameters
+from tierwave.vocoder import Vocoder
 
 NOISE_SECONDS = 0.5
 LIVE_NAMES = ("temperature", "top_k")  # what a recording of gestures holds besides parameters
@@ -48,6 +49,7 @@ class Asked:
     tier_seed: Sequence[str] = ()
     extrapolate: bool = False
     low_resolution: Path | None = None
+    vocoder: Path | None = None
 
 
 def request_of(trained: Trained, plain: Request, asked: Asked) -> tuple[Trained, Request, list[str]]:
@@ -66,6 +68,9 @@ def request_of(trained: Trained, plain: Request, asked: Asked) -> tuple[Trained,
     low = None
     if asked.low_resolution is not None:
         low = seed_audio(asked.low_resolution, 0, trained.sample_rate, trained.config.normalize, trained.gain)
+    vocoder = None
+    if asked.vocoder is not None:
+        vocoder = Vocoder(load_trained(asked.vocoder), trained.sample_rate, plain)
     return (
         trained,
         replace(
@@ -78,6 +83,7 @@ def request_of(trained: Trained, plain: Request, asked: Asked) -> tuple[Trained,
             tier_temperature=temperatures,
             tier_seed=seeds,
             low_audio=low,
+            vocoder=vocoder,
         ),
         remarks,
     )

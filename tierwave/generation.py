@@ -39,7 +39,7 @@ class Request:
 
     For spectrograms: frames, their number instead of seconds; from_tier, the first tier that is sampled, on top of the
     lower tiers of low_audio; bias, which sharpens the mixtures (Graves 2013); inversion, how they become sound; text,
-    what is said, in all sequences or one in each.
+    what is said, in all sequences or one in each; vocoder, what makes sound of them instead (`tierwave.vocoder`).
     """
 
     sequences: int = 1
@@ -60,6 +60,7 @@ class Request:
     low_audio: np.ndarray | None = field(default=None, repr=False)
     bias: float = 0.0
     text: str | Sequence[str] | None = None
+    vocoder: Callable[[np.ndarray, float, int], np.ndarray] | None = field(default=None, repr=False)
     inversion: Literal["griffin_lim", "gradient"] = "gradient"
 
     def __post_init__(self) -> None:
@@ -115,6 +116,9 @@ class Stream(Protocol):
     def stages(self, voice: int = 0) -> Mapping[str, np.ndarray]:
         """The log-mel spectrograms `[frames, channels]` that were made on the way, coarse to fine; {} where there are
         none."""
+
+    def alignment(self, voice: int = 0) -> tuple[str, np.ndarray] | None:
+        """What was said and where it was read, `[frames, characters]`; None where nothing is said."""
 
     def record(self, voice: int = 0) -> Controls:
         """What steered a voice so far, as curves that give the same sound again."""

@@ -559,9 +559,7 @@ class _Plan:
                 options,
                 seed,
                 followed,
-                family.preview(
-                    corpus, material.split.valid or material.split.train, config, stage, material.prepared
-                ),
+                family.preview(corpus, material.split.valid or material.split.train, config, stage, material.prepared),
             ),
             folder,
             f"{session.identity}_{stage}" if several else session.identity,

@@ -1,0 +1,68 @@
+"""Recordings' mel bands as parameters: `python -m melnet.bands --checkpoint_path RUN --data_dir DIR --param_dir DIR`.
+
+The spectrograms are those of the run's front end, averaged to bands; the curves train the network that renders them
+(`--vocoder` of generate.py). Parses, calls, prints.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tierwave.audio import AudioError, find_audio, load
+from tierwave.commandline import FlagParser, boolean, run
+from tierwave.errors import UsageError
+from tierwave.families import load_config
+from tierwave.mel import MelFrontEnd
+from tierwave.paramfiles import ParamFile, document_of, write_param_file
+from tierwave.runs import CONFIG_NAME, find_checkpoint
+from tierwave.vocoder import band_tracks
+
+
+def parser() -> FlagParser:
+    """All flags."""
+    flags = FlagParser("python -m melnet.bands", description="Mel bands of recordings as parameters over time.")
+    flags.add_argument("--checkpoint_path", type=Path, required=True, help="the MelNet run whose front end is used")
+    flags.add_argument("--data_dir", type=Path, required=True, help="folder of recordings, searched recursively")
+    flags.add_argument("--param_dir", type=Path, required=True, help="folder for the curves, a CSV per recording")
+    flags.add_argument("--bands", type=int, default=20, help="how many parameters (default: 20)")
+    flags.add_argument("--debug", nargs="?", const=True, default=False, type=boolean, help="show tracebacks")
+    return flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse `argv`, write the curves, return the exit code."""
+    arguments = parser().parse_args(argv)
+    return run(lambda: _write(arguments), debug=arguments.debug)
+
+
+def _write(arguments: Any) -> None:
+    root = find_checkpoint(arguments.checkpoint_path)[0].root
+    _, config = load_config(root.read(CONFIG_NAME), str(root.folder / CONFIG_NAME))
+    if config.model != "melnet":
+        raise UsageError(f"{root.folder} is a {config.model}: name a MelNet run")
+    rate = int(root.read("run.json")["sample_rate"])
+    front_end = MelFrontEnd(config.audio, rate)
+    files = find_audio([arguments.data_dir])
+    if not files:
+        raise UsageError(f"--data_dir {arguments.data_dir} holds no recording")
+    base = arguments.data_dir if arguments.data_dir.is_dir() else arguments.data_dir.parent
+    written = 0
+    for path in files:
+        try:
+            sound, _ = load(path, rate)
+        except AudioError as error:
+            print(f"left out: {error}")
+            continue
+        tracks = band_tracks(front_end.analyse(sound), front_end.frame_rate, arguments.bands)
+        target = (arguments.param_dir / path.relative_to(base)).with_suffix(".csv")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_param_file(target, ParamFile(target, document_of(tracks)))
+        written += 1
+    print(f"{written} recordings, {arguments.bands} bands each, in {arguments.param_dir}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
