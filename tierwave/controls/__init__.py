@@ -17,7 +17,6 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -602,9 +601,3 @@ def read_array(path: Path | str, names: Sequence[str], rate: float) -> list[Cont
         {name: Track.regular(name, sound[:, column], rate, str(path)) for column, name in enumerate(names)}
         for sound in array
     ]
-
-
-if __name__ == "__main__":
-    from tierwave.control_tools import main
-
-    sys.exit(main())
