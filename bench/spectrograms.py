@@ -14,7 +14,8 @@ from melnet.config import Config
 
 def measure(what: str, **sizes: Any) -> list[dict[str, Any]]:
     """All rows of one case."""
-    return {"flat": _flat, "pass": _pass, "whole": _whole}[what](**sizes)
+    cases: dict[str, Callable[..., list[dict[str, Any]]]] = {"flat": _flat, "pass": _pass, "whole": _whole}
+    return cases[what](**sizes)
 
 
 def _seconds(run: Callable[[], Any], repeats: int) -> float:
@@ -64,7 +65,7 @@ def _sampled(config: Config, tier: int, frames: int, streams: int) -> tuple[Call
 
 
 def _flat(hidden: int = 64, layers: int = 2, repeats: int = 3, small: bool = False) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for bins, frames in ((8, 8), (16, 16)) if small else ((32, 32), (64, 64), (128, 128), (256, 320)):
         sample, _, elements = _sampled(_config(bins, 1, [layers], hidden), 1, frames, 1)
         seconds = _seconds(sample, repeats)
