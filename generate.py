@@ -200,7 +200,7 @@ def _write_stages(stream: Any, path: Path, voice: int) -> list[Path]:
     if not stages:
         return []
     from tierwave.pictures import stages_picture
-    from tierwave.runs import write_array
+    from tierwave.writing import write_array
 
     array, picture = path.with_suffix(".npy"), path.with_name(f"{path.stem}_stages.png")
     read = stream.alignment(voice)
@@ -220,7 +220,7 @@ def _describe(
     path: Path, temperature: float, request: Any, trained: Any, arguments: Any, stream: Any, voice: int
 ) -> None:
     """The JSON beside a wav, and its picture."""
-    from tierwave.runs import write_text
+    from tierwave.writing import write_text
 
     about = {
         "checkpoint": str(trained.path),

@@ -13,7 +13,7 @@ it can be, and a sound does not depend on the sizes of the blocks it is asked fo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -278,8 +278,3 @@ class _Tier:
 def _heard(values: np.ndarray, parameter: Parameter) -> np.ndarray:
     """As the tiers below were trained to see them: within the range, unless the schema allows what lies beyond."""
     return values if parameter.outside == "allow" else np.clip(values, 0.0, 1.0)
-
-
-def curves_of(found: Mapping[str, Controls]) -> Controls:
-    """The curves of all tiers together."""
-    return {name: track for controls in found.values() for name, track in controls.items()}

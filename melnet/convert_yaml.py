@@ -18,7 +18,7 @@ from melnet.multiscale import factors
 from tierwave.commandline import FlagParser, boolean, run
 from tierwave.config import dumps, validate
 from tierwave.errors import UsageError
-from tierwave.runs import write_text
+from tierwave.writing import write_text
 
 # His layer counts are one more than the recurrent layers there are (melnet.md, J-4).
 _MELS = {"sample_rate": "sample_rate", "n_fft": "n_fft", "mel_channels": "mel_channels", "hop_length": "hop_length"}

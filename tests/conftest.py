@@ -24,3 +24,14 @@ def seeded() -> None:
     np.random.seed(0)
     if "tensorflow" in sys.modules:
         sys.modules["tensorflow"].random.set_seed(0)
+
+
+@pytest.fixture
+def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model is loaded and its loops are compiled once for all calls of generate.py."""
+    import tensorflow as tf
+
+    from commands import load_once
+
+    tf.get_logger().setLevel("ERROR")  # of many functions that are traced in one process
+    monkeypatch.setattr("tierwave.trained.load_trained", load_once)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import soundfile
 
 import generate
 import train
+from commands import Capture, call, told
 from tierwave.audio import probe, write_wav
 from tierwave.runs import Run, runs_of
 
@@ -27,8 +28,6 @@ CONFIG = {
     "emb_size": 4,
     "training": {"batch_size": 4, "generate": False, "jit": False, "num_steps": 2},
 }
-Main = Callable[[Sequence[str] | None], int]
-Capture = pytest.CaptureFixture[str]
 
 
 def tone(samples: int, frequency: float = 0.3) -> np.ndarray:
@@ -46,25 +45,6 @@ def make_config(folder: Path, **keys: Any) -> Path:
     path = folder / "tiny.config.json"
     path.write_text(json.dumps({**CONFIG, **keys}), encoding="utf-8")
     return path
-
-
-def call(main: Main, words: Sequence[Any]) -> int:
-    try:
-        return main([str(word) for word in words])
-    except SystemExit as left:  # argparse leaves by itself
-        assert isinstance(left.code, int)
-        return left.code
-
-
-def told(capsys: Capture, main: Main, words: Sequence[Any], code: int) -> str:
-    """The one sentence on stderr of a command that ends with `code`."""
-    capsys.readouterr()
-    found = call(main, words)
-    errors = capsys.readouterr().err
-    assert found == code, errors
-    lines = errors.splitlines()
-    assert len(lines) == 1 and "Traceback" not in errors, errors
-    return lines[0]
 
 
 class Place:

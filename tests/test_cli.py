@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import os
@@ -21,12 +20,15 @@ from scipy.signal import resample_poly
 import generate
 import samplernn
 import train
-from tierwave import trained as trained_module
+from commands import load_once
 from tierwave.config import TrainingOptions, read_document, resolve_training, validate
 from tierwave.errors import UsageError
 from tierwave.families import load_config, load_family
 from tierwave.generation import Request
 from tierwave.runs import Run, runs_of
+from tierwave.trained import load_trained
+
+pytestmark = pytest.mark.usefixtures("loaded_once")
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 8000
@@ -90,20 +92,6 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     assert done.returncode == 0, done.stderr
     made.output = done.stdout
     return made
-
-
-@pytest.fixture(autouse=True)
-def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model is loaded and its loops are compiled once for all calls of generate.py in this module."""
-    monkeypatch.setattr(trained_module, "load_trained", _load_trained)
-
-
-@functools.lru_cache
-def _load_trained(path: Path, best: bool = False, config_document: None = None) -> trained_module.Trained:
-    return _original(path, best=best, config_document=config_document)
-
-
-_original = trained_module.load_trained
 
 
 # train.py ----------------------------------------------------------------------------------------------------------
@@ -224,7 +212,7 @@ def codes_of(sound: np.ndarray) -> np.ndarray:
 
 def test_temperature_nought_takes_the_most_likely_value_of_the_trained_network(studio: Studio, tmp_path: Path) -> None:
     greedy = studio.sound(tmp_path / "greedy.wav", "--temperature", 0, seconds=0.05, seed=1)
-    model = _load_trained(studio.logdir / "studio").models[0]
+    model = load_once(studio.logdir / "studio").models[0]
     codes = codes_of(greedy)
     context = np.concatenate([np.full(TOP, 32), codes])[None].astype(np.int32)
     logits, _ = model.logits(tf.constant(context), model.initial_state(1))
@@ -322,16 +310,16 @@ def test_a_checkpoint_may_be_named_in_many_ways(studio: Studio) -> None:
     run, newest, best = studio.run, studio.run.latest().name, studio.run.best().name
     assert newest != best
     for path in (run.folder / newest, run.folder / f"{newest}.index", run.folder, studio.logdir / "studio"):
-        assert _original(path).entry.name == newest
+        assert load_trained(path).entry.name == newest
     for path in (run.folder, studio.logdir / "studio"):
-        assert _original(path, best=True).entry.name == best
+        assert load_trained(path, best=True).entry.name == best
     words = ["--checkpoint_path", run.folder / best, "--output_path", studio.folder / "x.wav", "--dur", 0.001]
     assert generate.main([str(word) for word in words]) == 0
     assert Path(json.loads((studio.folder / "x.json").read_text())["checkpoint"]).name == best
 
 
 def test_a_seed_warms_the_state_with_all_of_it(studio: Studio) -> None:
-    trained = _load_trained(studio.logdir / "studio")
+    trained = load_once(studio.logdir / "studio")
     model, seed = trained.models[0], tone(0.0375, RATE, 300).astype(np.float32)
     codes = np.concatenate([np.full(TOP, 32), samplernn.encoder(trained.config).encode(seed)])[None].astype(np.int32)
     _, expected = model.logits(tf.constant(codes), model.initial_state(1))
@@ -348,7 +336,7 @@ def test_a_seed_warms_the_state_with_all_of_it(studio: Studio) -> None:
 
 
 def stream_of(studio: Studio, **asked: Any) -> Any:
-    trained = _load_trained(studio.logdir / "studio")
+    trained = load_once(studio.logdir / "studio")
     return trained.family.stream(trained.models, trained.config, Request(**asked), sample_rate=trained.sample_rate)
 
 
@@ -404,7 +392,7 @@ def test_a_stream_that_has_no_parameters_can_be_steered_by_temperature_and_top_k
 
 def test_what_a_family_exports_is_still_there_after_generating(studio: Studio) -> None:
     stream_of(studio).render(1)
-    trained = _load_trained(studio.logdir / "studio")
+    trained = load_once(studio.logdir / "studio")
     request = Request(sequences=2, seconds=0.01, random_seed=3)
     sound = load_family("samplernn").generate(trained.models, trained.config, request, sample_rate=RATE)
     assert sound.shape == (2, 80)
@@ -449,7 +437,7 @@ def test_a_preset_is_valid_and_its_network_runs_when_made_narrow(path: Path) -> 
 def test_a_preset_builds_in_full(path: Path) -> None:
     family, config = load_config(read_document(path), path.name)
     for stage in family.stages(config):
-        assert family.build(config, stage).count_params() > 10_000
+        assert family.build(config, stage).count_params() > 1_000
 
 
 def test_the_default_config_is_prisms() -> None:

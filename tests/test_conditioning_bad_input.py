@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import generate
 import train
+from commands import Capture, call, told
 from tierwave import control_tools, evaluate
-from tierwave import trained as trained_module
 from tierwave.audio import write_wav
 from tierwave.runs import Run, runs_of
+
+pytestmark = pytest.mark.usefixtures("loaded_once")
 
 RATE = 4000
 TRAINING = {"batch_size": 4, "generate": False, "jit": False, "num_steps": 2}
@@ -30,8 +30,6 @@ SIZES = {"seq_len": 8, "hidden_size": 6, "num_layers": 1, "net": "baseline"}
 SLOW = {"name": "slow", "generates": ["rmse"], "conditioned_on": ["p"], "rate": 100, **SIZES}
 MID = {"name": "mid", "generates": ["pitch"], "conditioned_on": ["rmse"], "rate": 200, **SIZES}
 SOUND = {"name": "sound", "generates": ["audio"], "conditioned_on": ["pitch"], **SIZES, "q_levels": 16}
-Main = Callable[[Sequence[str] | None], int]
-Capture = pytest.CaptureFixture[str]
 
 
 def cascade(*tiers: dict[str, Any]) -> dict[str, Any]:
@@ -41,25 +39,6 @@ def cascade(*tiers: dict[str, Any]) -> dict[str, Any]:
 def tone(number: int, samples: int = 480) -> np.ndarray:
     noise = np.random.default_rng(number).standard_normal(samples)
     return (0.5 * np.sin(np.arange(samples) * (0.3 + 0.1 * number)) + 0.05 * noise).astype(np.float32)
-
-
-def call(main: Main, words: Sequence[Any]) -> int:
-    try:
-        return main([str(word) for word in words])
-    except SystemExit as left:  # argparse leaves by itself
-        assert isinstance(left.code, int)
-        return left.code
-
-
-def told(capsys: Capture, main: Main, words: Sequence[Any], code: int) -> str:
-    """The one sentence on stderr of a command that ends with `code`."""
-    capsys.readouterr()
-    found = call(main, words)
-    errors = capsys.readouterr().err
-    assert found == code, errors
-    lines = errors.splitlines()
-    assert len(lines) == 1 and "Traceback" not in errors, errors
-    return lines[0]
 
 
 def lacks(sentence: str, expected: Sequence[str]) -> list[str]:
@@ -119,20 +98,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Place:
     config = {"model": "conditioning", **{key: value for key, value in SLOW.items() if key != "name"}}
     assert call(train.main, place.training(config={**config, "training": TRAINING}, identity="curves")) == 0
     return place
-
-
-@pytest.fixture(autouse=True)
-def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    tf.get_logger().setLevel("ERROR")  # of many functions that are traced in one process
-    monkeypatch.setattr(trained_module, "load_trained", _load_trained)
-
-
-@functools.lru_cache
-def _load_trained(path: Path, best: bool = False, config_document: None = None) -> trained_module.Trained:
-    return _original(path, best=best, config_document=config_document)
-
-
-_original = trained_module.load_trained
 
 
 # Parameter files -----------------------------------------------------------------------------------------------------

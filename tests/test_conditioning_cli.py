@@ -20,12 +20,12 @@ import generate
 import samplernn
 import train
 from tierwave import evaluate
-from tierwave import trained as trained_module
 from tierwave.audio import load, write_wav
 from tierwave.errors import UsageError
 from tierwave.families import load_config
 from tierwave.paramfiles import read_param_file
 from tierwave.runs import Run, runs_of
+from tierwave.trained import Trained, load_trained
 
 RATE = 8000
 SECONDS = 0.12  # of a recording
@@ -169,17 +169,14 @@ def cascade(studio: Studio) -> str:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model is loaded and its loops are compiled once for all calls of generate.py; likelihoods without XLA."""
     tf.get_logger().setLevel("ERROR")  # of many functions that are traced in one process
-    monkeypatch.setattr(trained_module, "load_trained", _load_trained)
+    monkeypatch.setattr("tierwave.trained.load_trained", _load_trained)
     for family in (conditioning, samplernn):
         monkeypatch.setattr(family, "prefers_xla", lambda config, on_gpu: False)
 
 
-_original = trained_module.load_trained
-
-
 @functools.lru_cache
-def _load_trained(path: Path, best: bool = False, config_document: None = None) -> trained_module.Trained:
-    trained = _original(path, best=best, config_document=config_document)
+def _load_trained(path: Path, best: bool = False, config_document: None = None) -> Trained:
+    trained = load_trained(path, best=best, config_document=config_document)
     if trained.models[-1].has_accuracy:
         for variable in trained.models[-1].weights:  # a few steps make a network that hardly listens: this one does
             variable.assign((1.5 if trained.family is samplernn else 4.0) * variable)
@@ -677,7 +674,7 @@ def test_a_stage_may_be_named_and_what_is_missing_is_told(
     part = run.stage("slow")
     earlier = part.checkpoints[0]
     assert earlier.step < part.latest().step
-    trained = _original(part.folder / earlier.name)
+    trained = load_trained(part.folder / earlier.name)
     newest = [steps_of(run.stage(stage)) for stage in STAGES[1:]]
     found = [part.root.stage(stage) for stage in STAGES]
     steps = [
@@ -700,7 +697,7 @@ def test_a_stage_may_be_named_and_what_is_missing_is_told(
 
 
 def model_of(studio: Studio, identity: str) -> Any:
-    trained = _original(studio.logdir / identity)
+    trained = load_trained(studio.logdir / identity)
     return trained.models[0], trained.schema
 
 
@@ -807,7 +804,7 @@ def test_the_checkpoint_beside_a_sound_of_a_cascade_is_there(studio: Studio, cas
 def test_a_stage_may_be_named_by_its_index_file(studio: Studio, cascade: str) -> None:
     part = studio.run(cascade).stage("slow")
     earlier = part.checkpoints[0]
-    assert _original(part.folder / f"{earlier.name}.index").entry == earlier
+    assert load_trained(part.folder / f"{earlier.name}.index").entry == earlier
 
 
 def test_fine_curves_of_a_cascade_play_again(studio: Studio, cascade: str, tmp_path: Path) -> None:

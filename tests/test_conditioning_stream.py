@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import conditioning
 import conditioning.sampler as sampler_module
-from conditioning.cascade import TierStream, curves_of
+from conditioning.cascade import TierStream
 from conditioning.config import Cascade, Config
 from tierwave.controls import Controls, ControlWarning, Parameter, Schema, Track
 from tierwave.distributions import counter_uniform, stream_seeds
@@ -56,6 +56,11 @@ DRAWN: Controls = {
     "u": Track.from_events("u", [(0, 1), (0.11, 9), (0.11, 2), (0.4, 6)]),
     "v": Track.constant("v", 400),
 }
+
+
+def curves_of(found: Mapping[str, Controls]) -> Controls:
+    """The curves of all tiers together."""
+    return {name: track for controls in found.values() for name, track in controls.items()}
 
 
 @functools.cache

@@ -27,7 +27,6 @@ from tierwave.runs import (
     find_checkpoint,
     only_training,
     runs_of,
-    write_text,
 )
 
 NOON = datetime(2026, 11, 20, 12, 0, 0)
@@ -136,44 +135,6 @@ def test_a_missing_or_damaged_document_is_told_in_a_sentence(tmp_path: Path) -> 
         (run.folder / "checkpoints.json").write_text(text)
         with pytest.raises(RunError, match=r"checkpoints\.json is damaged"):
             _ = run.checkpoints
-
-
-@pytest.mark.parametrize("failing", ["fsync", "replace"])
-def test_a_write_that_fails_leaves_the_old_file_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
-) -> None:
-    path = tmp_path / "new folder" / "a.json"
-    write_text(path, "old text ß")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, failing, full)
-    with pytest.raises(OSError, match="No space"):
-        write_text(path, "new text that is longer")
-    monkeypatch.undo()
-    assert path.read_text(encoding="utf-8") == "old text ß"
-    assert list(path.parent.iterdir()) == [path]  # and no scraps
-    write_text(path, "new")
-    assert path.read_text(encoding="utf-8") == "new" and list(path.parent.iterdir()) == [path]
-
-
-def test_a_text_that_cannot_be_encoded_leaves_the_old_file_whole(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    write_text(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(path, "new" * 100_000 + "\ud800")
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
-def test_others_may_read_what_is_written(tmp_path: Path) -> None:
-    mask = os.umask(0o022)
-    try:
-        write_text(tmp_path / "a.txt", "text")
-    finally:
-        os.umask(mask)
-    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644
 
 
 # ---- retention -------------------------------------------------------------------------------------------------------

@@ -53,7 +53,8 @@ from tierwave.paramlookup import (
     pattern_manifest,
     without_audio_suffix,
 )
-from tierwave.runs import Run, write_text
+from tierwave.runs import Run
+from tierwave.writing import write_text
 
 FORMATS = {"csv": ".csv", "params": ".params"}
 MOST_CURVES = 20  # in one picture

@@ -18,9 +18,7 @@ relation to `FULL_LOUDNESS`.
 
 from __future__ import annotations
 
-import os
 import sys
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -30,6 +28,7 @@ import numpy.typing as npt
 from tierwave.audio import AudioError, find_audio, load, probe, write_wav
 from tierwave.commandline import FlagParser, boolean, run
 from tierwave.errors import UsageError
+from tierwave.writing import write_text
 
 Tone = npt.NDArray[np.float64]
 
@@ -82,7 +81,9 @@ def make_corpus(
         if not _holds(folder / name, tone, sample_rate):
             write_wav(folder / name, tone, sample_rate)
     rows = [f"{name},{instrument},{pitch},{loudness}" for name, (instrument, pitch, loudness) in wanted.items()]
-    _write_text(folder / MANIFEST, "\n".join(["filename,inst,p,a", *rows, ""]))
+    manifest, text = folder / MANIFEST, "\n".join(["filename,inst,p,a", *rows, ""])
+    if not (manifest.exists() and manifest.read_bytes() == text.encode()):
+        write_text(manifest, text)
     return [folder / name for name in wanted]
 
 
@@ -201,18 +202,6 @@ def _holds(path: Path, tone: Tone, sample_rate: int) -> bool:
         return False
     same_format = (info.sample_rate, info.channels, info.subtype) == (sample_rate, 1, "PCM_16")
     return same_format and len(audio) == len(tone) and bool(np.all(audio == np.rint(tone * 32768) / 32768))
-
-
-def _write_text(path: Path, text: str) -> None:
-    if path.exists() and path.read_bytes() == text.encode():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{uuid.uuid4().hex}.part"
-    try:
-        temporary.write_bytes(text.encode())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -38,10 +38,10 @@ from tierwave.mel import Normaliser
 from tierwave.metrics import bits, spectral_comparison
 from tierwave.paramlookup import find_param_sources
 from tierwave.quantize import Quantizer
-from tierwave.runs import write_text
 from tierwave.splits import Span, Split
 from tierwave.steering import Steering
 from tierwave.trained import Trained, load_trained
+from tierwave.writing import write_text
 
 SIDE_BY_SIDE = 10  # sounds that are generated at a time
 Progress = Callable[[str, int, int], None]

@@ -17,7 +17,8 @@ from pydantic import BaseModel
 
 from tierwave.config import dumps
 from tierwave.errors import RunError, UsageError
-from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, create_run, environment, runs_of, write_text
+from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, create_run, environment, runs_of
+from tierwave.writing import write_text
 
 
 def check_identity(identity: str, logdir_root: Path | str) -> None:

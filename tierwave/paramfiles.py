@@ -42,7 +42,7 @@ from typing import Any
 from tierwave.config import validate
 from tierwave.controls import Controls, Parameter, Schema, Track
 from tierwave.errors import RunError, UsageError
-from tierwave.runs import write_text
+from tierwave.writing import write_text
 
 Document = dict[str, Any]
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
-import os
 import re
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +19,7 @@ import numpy as np
 from tierwave.controls import Controls, Schema, Track
 from tierwave.errors import RunError
 from tierwave.spectrogram import hertz_to_mel, log_mel
+from tierwave.writing import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,7 +93,7 @@ def sound_picture(
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    _write_whole(Path(path), buffer.getvalue())
+    _write(Path(path), buffer.getvalue())
 
 
 def controls_picture(
@@ -152,7 +151,7 @@ def stages_picture(path: Path | str, stages: Mapping[str, np.ndarray], seconds: 
     figure.align_ylabels(axes)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    _write_whole(Path(path), buffer.getvalue())
+    _write(Path(path), buffer.getvalue())
 
 
 def alignment_picture(path: Path | str, alignment: np.ndarray, text: str, seconds_per_frame: float) -> None:
@@ -210,7 +209,7 @@ def alignment_picture(path: Path | str, alignment: np.ndarray, text: str, second
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    _write_whole(Path(path), buffer.getvalue())
+    _write(Path(path), buffer.getvalue())
 
 
 def spectrogram_image(audio: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -305,16 +304,14 @@ def _draw_curve(axis: Axes, name: str, times: np.ndarray, values: np.ndarray, co
     axis.locator_params(axis="y", nbins=4)
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.parent / f".{uuid.uuid4().hex}.png.part"
+def _write(path: Path, content: bytes) -> None:
     try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        if not path.parent.is_dir():  # it would be made
+            raise FileNotFoundError("there is no such folder")
+        write_bytes(path, content)
     except OSError as error:
         reason = error.strerror or error
         raise RunError(f"cannot write the picture {path}: {reason}; choose a folder with room that exists.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _frequencies(controls: Controls, schema: Schema) -> Controls:

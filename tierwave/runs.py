@@ -23,16 +23,14 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tierwave.errors import RunError, UsageError
+from tierwave.writing import write_text
 
 CONFIG_NAME = "run.config.json"
 _KEYS = {"run.json": ("sample_rate", "corpus"), "split.json": ("method", "train", "valid", "test")}
@@ -51,38 +49,6 @@ class CheckpointEntry:
     value: float | None
     best: bool
     kept: bool
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or none: temporary name, flush to disk, move into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not by tempfile, whose files nobody else may read.
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
-    try:
-        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def write_array(path: Path, array: np.ndarray) -> None:
-    """Write a whole `.npy` file or none."""
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
-    try:
-        with open(temporary, "xb") as file:
-            np.save(file, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 class Run:
@@ -121,6 +87,12 @@ class Run:
         above = self.folder.parent
         is_stage = not (self.folder / CONFIG_NAME).exists() and (above / CONFIG_NAME).exists()
         return Run(above) if is_stage else self
+
+    @property
+    def mark(self) -> str:
+        """What tells this run from all others, its copies aside; "" for one that was imported or is of old."""
+        path = self.root.folder / "run.json"
+        return str(Run(path.parent).read(path.name).get("mark", "")) if path.exists() else ""
 
     @property
     def stages(self) -> list[Run]:

@@ -1,0 +1,52 @@
+"""The command lines as the tests call them, in this process and with each run loaded once; and what they log."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tierwave.trained import Trained, load_trained
+
+Main = Callable[[Sequence[str] | None], int]
+Capture = pytest.CaptureFixture[str]
+
+
+def call(main: Main, words: Sequence[Any]) -> int:
+    try:
+        return main([str(word) for word in words])
+    except SystemExit as left:  # argparse leaves by itself
+        assert isinstance(left.code, int)
+        return left.code
+
+
+def told(capsys: Capture, main: Main, words: Sequence[Any], code: int) -> str:
+    """The one sentence on stderr of a command that ends with `code`."""
+    capsys.readouterr()
+    found = call(main, words)
+    errors = capsys.readouterr().err
+    assert found == code, errors
+    lines = errors.splitlines()
+    assert len(lines) == 1 and "Traceback" not in errors, errors
+    return lines[0]
+
+
+@functools.lru_cache
+def load_once(path: Path, best: bool = False, config_document: None = None) -> Trained:
+    """`load_trained`; the same run for the same words. The fixture `loaded_once` has the command lines use it."""
+    return load_trained(path, best=best, config_document=config_document)
+
+
+def tags_of(folder: Path) -> set[str]:
+    """The names of what TensorBoard would show of a folder of logs."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found: set[str] = set()
+    for path in folder.iterdir():
+        events = EventAccumulator(str(path))
+        events.Reload()
+        found.update(events.Tags()["tensors"])
+    return found

@@ -1,0 +1,66 @@
+"""A file is there whole, or as it was before."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tierwave.writing import write_array, write_text
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    path = tmp_path / "new folder" / "a.json"
+    write_text(path, "old text ß")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, failing, full)
+    with pytest.raises(OSError, match="No space"):
+        write_text(path, "new text that is longer")
+    monkeypatch.undo()
+    assert path.read_text(encoding="utf-8") == "old text ß"
+    assert list(path.parent.iterdir()) == [path]  # and no scraps
+    write_text(path, "new")
+    assert path.read_text(encoding="utf-8") == "new" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_text_that_cannot_be_encoded_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "new" * 100_000 + "\ud800")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_others_may_read_what_is_written(tmp_path: Path) -> None:
+    mask = os.umask(0o022)
+    try:
+        write_text(tmp_path / "a.txt", "text")
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 251 + ".txt")
+    write_text(path, "text")
+    assert path.read_text() == "text"
+
+
+def test_an_array_is_read_as_it_was_and_one_of_objects_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    write_array(path, array)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        write_array(path, np.array([{}], object))
+    found = np.load(path, allow_pickle=False)
+    assert found.dtype == array.dtype and list(tmp_path.iterdir()) == [path]
+    np.testing.assert_array_equal(found, array)
