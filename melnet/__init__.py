@@ -12,13 +12,14 @@ import numpy as np
 
 from melnet.baselines import baselines
 from melnet.config import Config
-from melnet.data import ENCODER, Spectrograms, check_text_spans, prepare, sound_of, spans_of
+from melnet.data import ENCODER, Spectrograms, prepare, sound_of, spans_of, text_window
+from melnet.text import alphabet_of
 from tierwave.config import TrainingOptions
 from tierwave.config import clipping as _clipping
 from tierwave.controls import Schema
 from tierwave.corpus import Corpus
 from tierwave.dataset import LaneWindows, Source
-from tierwave.generation import Request
+from tierwave.generation import Preview, Request
 from tierwave.mel import filter_warnings
 from tierwave.quantize import Quantizer
 from tierwave.splits import Span, Split
@@ -45,7 +46,7 @@ __all__ = [
     "parameters",
     "prefers_xla",
     "prepare",
-    "preview",
+    "previews",
     "sample_rate",
     "stages",
     "steerable",
@@ -71,7 +72,7 @@ FOREIGN_REQUESTS = {
     "top_p": "its mixtures have no levels to choose from; --bias sharpens them",
     "override": "it belongs to cascades",
 }
-_ARCHITECTURE = ("tiers", "layers", "hidden_size", "mixtures", "cell", "conditioned_on", "text")
+_ARCHITECTURE = ("tiers", "layers", "hidden_size", "mixtures", "cell")
 
 
 def stages(config: Config) -> list[str]:
@@ -128,19 +129,21 @@ def encoder(config: Config) -> Quantizer:
     return ENCODER
 
 
-def preview(
+def previews(
     corpus: Corpus, spans: Sequence[Span], config: Config, stage: str, prepared: Spectrograms
-) -> dict[str, Any]:
-    """What sounds during training are asked for besides: the low tiers of a held-out recording for the high ones to
-    stand on, and the quicker way to sound."""
-    asked: dict[str, Any] = {"inversion": "griffin_lim"}
-    if _tier(config, stage) > 1:
-        span = max(spans, key=lambda each: each.stop - each.start)
-        sound = sound_of(corpus, span.recording)[span.start : span.stop]
-        asked["low_audio"] = sound[: PREVIEW_SECONDS * corpus.sample_rate]
-    elif prepared.texts is not None:
-        asked["text"] = prepared.texts.said[spans[0].recording]
-    return asked
+) -> list[Preview]:
+    """The sounds that training makes, the quicker way: the tier on top of the low tiers of a held-out recording, and on
+    top of generated ones."""
+    whole: dict[str, Any] = {"inversion": "griffin_lim"}
+    if prepared.texts is not None:
+        whole["text"] = prepared.texts.said[spans[0].recording]
+    tier = _tier(config, stage)
+    if tier == 1:
+        return [Preview(asked=whole)]
+    span = max(spans, key=lambda each: each.stop - each.start)
+    sound = sound_of(corpus, span.recording)[span.start : span.stop]
+    asked = {"inversion": "griffin_lim", "low_audio": sound[: PREVIEW_SECONDS * corpus.sample_rate]}
+    return [Preview(asked=asked), Preview("_whole", tuple(stages(config)[: tier - 1]), whole)]
 
 
 def bars(prepared: Spectrograms, split: Split, config: Config, stage: str) -> dict[str, float]:
@@ -166,14 +169,26 @@ def window_samples(config: Config) -> int:
 def architecture(config: Config, stage: str) -> dict[str, Any]:
     """The keys that must agree for weights to be taken over."""
     found = {key: getattr(config, key) for key in _ARCHITECTURE}
-    found["text"] = None if config.text is None else config.text.model_dump(mode="json")
+    reads = config.text is not None and _tier(config, stage) == 1
+    found["text"] = config.text.model_dump(mode="json", exclude={"column"}) if config.text and reads else None
     return {**found, "mel_channels": config.audio.mel_channels}
 
 
-def take_weights(source: MelTier, target: MelTier, source_schema: Schema, schema: Schema) -> None:
-    """Start `target` from the weights of `source`."""
-    for theirs, ours in zip(source.variables, target.variables, strict=True):
-        ours.assign(theirs)
+def take_weights(
+    source: MelTier,
+    target: MelTier,
+    source_schema: Schema,
+    schema: Schema,
+    *,
+    source_prepared: Mapping[str, Any],
+    prepared: Mapping[str, Any],
+) -> None:
+    """Start `target` from the weights of `source`; parameters are matched by name (see `steering.transplanted`),
+    letters by what they are. source_prepared, prepared: what the two runs store of their corpora."""
+    from melnet.model import transplant
+
+    alphabets = [alphabet_of(each.get("text", {})) for each in (source_prepared, prepared)] if source.text else None
+    transplant(source, target, source_schema, schema, alphabets)
 
 
 def dataset(
@@ -187,22 +202,22 @@ def dataset(
     steering: Steering | None = None,
     **options: Any,
 ) -> LaneWindows:
-    """Windows of frames over `spans` of a corpus; options as of `LaneWindows`. Raises UsageError where a recording is
-    too long for its text to be learned, or only partly there."""
+    """Windows of frames over `spans` of a corpus, of whole recordings where text is read; options as of `LaneWindows`.
+    Raises UsageError where only a part of such a recording is there."""
     if prepared is None:
         raise ValueError("a MelNet is trained on prepared spectrograms: pass what `prepare` gave")
     sources: dict[str, Source] = {"inputs": prepared}
     if steering is not None and config.conditioned_on:
         sources["controls"] = steering.source(config.conditioned_on, prepared.front_end.frame_rate)
     options.setdefault("least_steps", LEAST_STEPS)
-    frames = spans_of(spans, corpus, config)
+    frames, window = spans_of(spans, corpus, config), config.seq_len
     if prepared.texts is not None and _tier(config, stage) == 1:
-        check_text_spans(frames, corpus, config)
+        window = text_window(frames, corpus, config)
         sources["text"] = prepared.texts
     return LaneWindows(
         sources,
         frames,
-        window=config.seq_len,
+        window=window,
         overlap=config.time_factor,
         lanes=lanes,
         **options,
@@ -242,8 +257,8 @@ def stream(
     stage: str | None = None,
     prepared: dict[str, Any] | None = None,
 ) -> MelStream:
-    """The sound of new spectrograms; they are made whole at the first `render`. models: one per tier; stage: only the
-    tiers up to this one can be heard, the rest is interpolated. prepared: the normalisation that the run stores."""
+    """The sound of new spectrograms; they are made whole at the first `render`. models, stage: one per tier, or those
+    of the tiers up to `stage`, or its own alone (see `MelStream`). prepared: the normalisation that the run stores."""
     from melnet.generation import MelStream
 
     return MelStream(

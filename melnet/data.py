@@ -107,9 +107,11 @@ def spans_of(spans: Sequence[Span], corpus: Corpus, config: Config) -> list[Span
     return found
 
 
-def check_text_spans(spans: Sequence[Span], corpus: Corpus, config: Config) -> None:
-    """Raises UsageError for a span of frames whose text cannot be learned: one that begins within a recording, or does
-    not fit into a window."""
+def text_window(spans: Sequence[Span], corpus: Corpus, config: Config) -> int:
+    """Frames of a window that reads: as many as the longest recording has, which is read in one piece.
+
+    Raises UsageError for a span of frames that begins within a recording, since where in the text that is nobody knows.
+    """
     for span in spans:
         if span.start > 0:
             raise UsageError(
@@ -117,11 +119,7 @@ def check_text_spans(spans: Sequence[Span], corpus: Corpus, config: Config) -> N
                 "piece: give 30 recordings or more, which are then held out whole, or hold out none with --val_frac 0 "
                 "--monitor loss"
             )
-    longest = max(spans, key=lambda span: span.stop)
-    if longest.stop > config.seq_len:
-        needed = -(-longest.stop // config.time_factor) * config.time_factor
-        raise UsageError(
-            f"{corpus.recordings[longest.recording].name} has {longest.stop} frames, and with text a recording must "
-            f"fit into one window of seq_len {config.seq_len}: raise seq_len to {needed}, or cut the recording and its "
-            "text"
-        )
+    # Of all recordings, so that the held-out ones do not have to be compiled again.
+    whole = [Span(number, 0, recording.samples) for number, recording in enumerate(corpus.recordings)]
+    longest = max(span.stop for span in spans_of(whole, corpus, config))
+    return -(-longest // config.time_factor) * config.time_factor

@@ -37,8 +37,8 @@ TEXT_LENGTHS = 32  # texts are padded to multiples of so many characters, each o
 class MelStream:
     """Sound of a MelNet: `render`; `spectrograms` are the stages of it, coarse to fine.
 
-    models: one per tier, or the one of `stage` alone, which then is heard on the low tiers of `request.low_audio` or by
-    itself if it is the first. progress(what, done, total) is called while it is made.
+    models: one per tier, or per tier up to `stage`, or that of `stage` alone, which then is heard on the low tiers of
+    `request.low_audio` or by itself if it is the first. progress(what, done, total) is called while it is made.
 
     Known once the spectrograms are made: `lengths`, the frames of each sequence; with text `alignments`, how much of
     each new frame of the first tier looked at each character, one `[frames, characters]` per sequence, beside `texts`.
@@ -62,7 +62,8 @@ class MelStream:
         if prepared is None:
             raise UsageError("the run has no normalisation of spectrograms (prepared.json): train it anew")
         self.models, self.config, self.request, self.sample_rate = models, config, request, sample_rate
-        self.only = None if stage is None else int(stage.removeprefix("tier"))
+        self.last = config.tiers if stage is None else int(stage.removeprefix("tier"))
+        self.first = max(request.from_tier, self.last - len(models) + 1)
         self.front_end = MelFrontEnd(config.audio, sample_rate)
         self.normaliser = Normaliser.from_document(prepared)
         self.progress = progress
@@ -124,7 +125,7 @@ class MelStream:
     def stages(self, voice: int = 0) -> dict[str, np.ndarray]:
         """The log-mel spectrograms `[frames, channels]` after each tier, what is still missing repeated."""
         self.log_mels()
-        first = len(self.models) - len(self.spectrograms) + 1 if self.only is None else self.only
+        first = self.last - len(self.spectrograms) + 1
         names = [f"tiers 1 to {first + number}" for number in range(len(self.spectrograms))]
         return {name: stage[voice] for name, stage in zip(names, self.spectrograms, strict=True)}
 
@@ -169,7 +170,7 @@ class MelStream:
             if text is not None:
                 raise UsageError('this run has not learned to read: leave --text out, or train one with "text"')
             return None
-        if (self.only or self.request.from_tier) > 1:
+        if self.first > 1:
             return None
         if text is None:
             raise UsageError("this run reads aloud: write what with --text")
@@ -196,7 +197,7 @@ class MelStream:
         wanted = self.frames if low is None else low.shape[0] - prime
         frames = prime + math.ceil(wanted / config.time_factor) * config.time_factor
         every = sizes(frames, config.audio.mel_channels, config.tiers)
-        first = self.only or request.from_tier
+        first = self.first
         if first > 1 and low is None:
             raise UsageError(f"sampling from tier {first} needs the tiers below it: give a recording to take them from")
         streams = request.sequences
@@ -206,9 +207,8 @@ class MelStream:
             whole = np.repeat(low[None, :frames], streams, axis=0)
             lower = np.asarray(below(whole, first, config.tiers)[1])
             self._keep(lower, frames, prime, wanted)
-        last = self.only or config.tiers
-        for number in range(first, last + 1):
-            model = self.models[0] if self.only is not None else self.models[number - 1]
+        for number in range(first, self.last + 1):
+            model = self.models[number - self.last - 1]
             forced = None if given is None else split(given, config.tiers)[number - 1]
             values = self._tier(model, number, every[number - 1], frames, forced, lower)
             if number == 1 and self.alignments:

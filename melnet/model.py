@@ -20,17 +20,22 @@ Shapes: frames T and bins F of this tier; `[batch, T, F]`, hidden D.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from melnet.attention import Alignment, AttentionState, AttentionWeights, Memory, TextAttention
 from melnet.config import Config
 from melnet.multiscale import below, factors, sizes
-from melnet.text import MOST_CHARACTERS
+from melnet.text import MOST_CHARACTERS, Alphabet
+from tierwave.controls import Schema
 from tierwave.distributions import mixture_nats
+from tierwave.errors import UsageError
 from tierwave.recurrent import CellName, CellWeights, Linear, NormalisableLayer, Recurrent, State, linear, reset_lanes
+from tierwave.steering import transplanted
 from tierwave.training import Outcome
 
 Conditions = tuple[tf.Tensor | None, tf.Tensor | None, tf.Tensor | None]
@@ -420,6 +425,47 @@ def recomputed(run: Any) -> Any:
         return tf.nest.pack_sequence_as(shape[-1], filled)
 
     return wrapped
+
+
+_MAPS = ("controls_to_time", "controls_to_frequency", "controls_to_central")
+
+
+def transplant(
+    source: MelTier,
+    target: MelTier,
+    source_schema: Schema,
+    schema: Schema,
+    alphabets: Sequence[Alphabet] | None = None,
+) -> None:
+    """Copy all weights: the maps of parameters by their names, the embedding by characters (alphabets: of source and
+    target). A parameter that only the target has starts without any effect, a character as the target began with it."""
+    maps = [getattr(tier, name) for tier in (source, target) for name in _MAPS]
+    steers = {id(variable) for layer in maps if layer for variable in layer.variables}
+    if target.text is not None:
+        own = keras.ops.convert_to_numpy(target.text.embedding)
+    kept = [[variable for variable in tier.variables if id(variable) not in steers] for tier in (source, target)]
+    for old, new in zip(*kept, strict=True):
+        new.assign(old)
+    if source.text is not None and target.text is not None and alphabets is not None:
+        learned = keras.ops.convert_to_numpy(source.text.embedding)
+        theirs, ours = (alphabet.characters for alphabet in alphabets)
+        rows = [learned[theirs.index(each) + 1] if each in theirs else own[ours.index(each) + 1] for each in ours]
+        target.text.embedding.assign(np.concatenate([learned[:1], rows, own[1 + len(rows) :]]))
+    for name in _MAPS:
+        old, new = getattr(source, name), getattr(target, name)
+        if new is None:
+            if old is not None:
+                raise UsageError("the run to start from is steered by parameters: name at least one in conditioned_on")
+            continue
+        units = target.units
+        kernel, bias = np.zeros([0, units], np.float32), np.zeros([units], np.float32)
+        if old is not None:
+            kernel, bias = keras.ops.convert_to_numpy(old.kernel), keras.ops.convert_to_numpy(old.bias)
+        named = source.config.conditioned_on, target.config.conditioned_on
+        for variable, value in zip(
+            (new.kernel, new.bias), transplanted(kernel, bias, *named, source_schema, schema), strict=True
+        ):
+            variable.assign(value)
 
 
 def split_parameters(parameters: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -17,7 +17,7 @@ from tierwave.config import clipping as _clipping
 from tierwave.controls import Schema
 from tierwave.corpus import Corpus
 from tierwave.dataset import Codes, LaneWindows, Source
-from tierwave.generation import Request
+from tierwave.generation import Preview, Request
 from tierwave.quantize import Quantizer
 from tierwave.splits import Span, Split
 from tierwave.steering import Steering
@@ -43,7 +43,7 @@ __all__ = [
     "parameters",
     "prefers_xla",
     "prepare",
-    "preview",
+    "previews",
     "sample_rate",
     "stages",
     "steerable",
@@ -151,9 +151,9 @@ def prepare(
     return None
 
 
-def preview(corpus: Corpus, spans: Sequence[Span], config: Any, stage: str, prepared: None = None) -> dict[str, Any]:
-    """What sounds during training are asked for besides: nothing."""
-    return {}
+def previews(corpus: Corpus, spans: Sequence[Span], config: Any, stage: str, prepared: None = None) -> list[Preview]:
+    """The sounds that training makes: those of the stage."""
+    return [Preview()]
 
 
 def bars(prepared: None, split: Split, config: Any, stage: str) -> dict[str, float]:

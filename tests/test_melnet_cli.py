@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import shutil
@@ -15,10 +14,12 @@ import soundfile
 
 import generate
 import train
+from commands import load_once, tags_of, told
 from tierwave import evaluate
-from tierwave import trained as trained_module
 from tierwave.audio import write_wav
 from tierwave.runs import Run, runs_of
+
+pytestmark = pytest.mark.usefixtures("loaded_once")
 
 RATE = 8000
 CONFIG: dict[str, Any] = {
@@ -54,9 +55,9 @@ class Studio:
         assert train.main([str(word) for word in [*flags, *words]]) == 0
         return runs_of(self.logdir / identity)[-1]
 
-    def sound(self, name: str, *words: Any) -> Path:
+    def sound(self, name: str, *words: Any, run: str = "tones") -> Path:
         path = self.folder / f"{name}.wav"
-        command = ["--checkpoint_path", self.logdir / "tones", "--output_path", path, *LEAST, *words]
+        command = ["--checkpoint_path", self.logdir / run, "--output_path", path, *LEAST, *words]
         assert generate.main([str(word) for word in command]) == 0
         return path
 
@@ -66,20 +67,6 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     made = Studio(tmp_path_factory.mktemp("melnet"))
     made.train("tones")
     return made
-
-
-_original = trained_module.load_trained
-
-
-@functools.lru_cache
-def _load_trained(path: Path, best: bool = False, config_document: None = None) -> trained_module.Trained:
-    return _original(path, best=best, config_document=config_document)
-
-
-@pytest.fixture(autouse=True)
-def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model is loaded and its loops are compiled once for all calls of generate.py in this module."""
-    monkeypatch.setattr(trained_module, "load_trained", _load_trained)
 
 
 def test_the_tiers_are_trained_in_turn_into_one_run(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,7 +120,7 @@ def test_sounds_and_pictures_of_every_stage(studio: Studio, capsys: pytest.Captu
 def test_only_the_fine_tiers_are_sampled_on_top_of_a_recording(studio: Studio) -> None:
     recording = studio.corpus / "2.wav"
     path = studio.sound("fine", "--from_tier", 3, "--low_resolution", recording)
-    trained = _load_trained(studio.logdir / "tones")
+    trained = load_once(studio.logdir / "tones")
     from melnet.multiscale import below
     from tierwave.audio import load
     from tierwave.mel import MelFrontEnd, Normaliser
@@ -170,8 +157,17 @@ def test_likelihoods_of_every_tier_and_of_all(studio: Studio, capsys: pytest.Cap
 
 def test_sounds_during_training_are_the_tier_on_real_low_ones(studio: Studio) -> None:
     studio.train("heard", "--generate", "True", "--stage", "tier2", "--checkpoint_steps", 1, "--num_steps", 1)
-    found = list((studio.folder / "generated" / "heard").glob("heard_tier2*"))
-    assert {path.suffix for path in found} == {".wav", ".png"}
+    made = studio.folder / "generated" / "heard"
+    assert {path.name for path in made.iterdir()} == {f"heard_tier2_s=1_e=0_t=0.75{end}" for end in (".wav", ".png")}
+    # Where the tiers below are trained too, the whole of it is generated as well.
+    words = ["--stage", "tier1", "tier2", "--checkpoint_steps", 1, "--num_steps", 2]
+    run = studio.train("heard", "--generate", "True", *words)
+    assert {path.name for path in made.glob("heard_tier1*")} >= {"heard_tier1_s=1_e=0_t=0.75.png"}
+    whole = [made / f"heard_tier2_whole_s=2_e=0_t=0.75{end}" for end in (".wav", ".png")]
+    assert all(path.exists() for path in whole), sorted(path.name for path in made.iterdir())
+    tags = tags_of(run.stage("tier2").folder / "tensorboard")
+    named = [f"{what}/heard_tier2{end}/0" for what in ("stages", "spectrogram", "generated") for end in ("", "_whole")]
+    assert tags >= {*named, "config"}
 
 
 @pytest.mark.parametrize(
@@ -222,6 +218,38 @@ def test_recordings_that_are_too_short_or_of_another_rate(
     # Shorter than a window and than a frame of the first tier: padded, and learnt.
     words = [*flags, "--id", "y", "--set", "audio.sample_rate=8000", "--val_frac", 0, "--monitor", "loss"]
     assert train.main([str(word) for word in [*words, "--num_steps", 1]]) == 0
+
+
+def test_a_silent_recording_among_others_and_alone(
+    studio: Studio, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "some"
+    shutil.copytree(studio.corpus, folder)
+    write_wav(folder / "nothing.wav", np.zeros(RATE // 2, np.float32), RATE)
+    studio.train("silent", "--data_dir", folder)
+    log_mel = np.load(studio.sound("beside", "--dur", 0.1, run="silent").with_suffix(".npy"))
+    assert np.isfinite(log_mel).all()
+    for path in folder.iterdir():
+        if path.name != "nothing.wav":
+            path.unlink()
+    flags = ["--id", "mute", "--data_dir", folder, "--config_file", studio.folder / "silent.config.json"]
+    words = [*flags, "--logdir_root", tmp_path / "logdir", "--val_frac", 0, "--monitor", "loss"]
+    sentence = told(capsys, train.main, words, 1)
+    assert "silent" in sentence
+
+
+def test_tiers_of_different_runs_are_not_mixed(
+    studio: Studio, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(studio.logdir / "tones", mixed)
+    other = studio.train("other", "--random_seed", 5)
+    tier = runs_of(mixed)[-1].folder / "tier2"
+    shutil.rmtree(tier)
+    shutil.copytree(other.stage("tier2").folder, tier)
+    words = ["--checkpoint_path", mixed, "--output_path", tmp_path / "x.wav", "--dur", 0.1]
+    sentence = told(capsys, generate.main, words, 1)
+    assert "tier2" in sentence and "another run" in sentence
 
 
 def test_a_text_is_learnt_and_said(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:

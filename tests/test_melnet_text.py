@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -24,6 +25,7 @@ from melnet.model import MelTier
 from melnet.sampler import BLOCK_FRAMES, TierSampler
 from melnet.text import Alphabet, Texts, find_transcripts, normalised, padded
 from tierwave.config import TrainingOptions
+from tierwave.controls import Parameter, Schema
 from tierwave.corpus import Corpus, Recording
 from tierwave.dataset import Where
 from tierwave.errors import RunError, UsageError
@@ -375,14 +377,43 @@ def test_windows_bring_the_text_of_their_recording(spoken: tuple[Corpus, Path]) 
         melnet.prepare(spoken[0], Split("files", tuple(spans), (), ()), config, None)
 
 
-def test_a_recording_must_be_one_window(spoken: tuple[Corpus, Path]) -> None:
+def test_a_recording_is_one_window(spoken: tuple[Corpus, Path]) -> None:
     config = config_of(text={"column": 1}, seq_len=6)
     prepared, spans = prepared_of(spoken, config)
-    with pytest.raises(UsageError, match=r"wavs/a.wav has 10 frames.*raise seq_len to 10"):
-        melnet.dataset(spoken[0], spans, config, "tier1", lanes=2, prepared=prepared)
+    windows = melnet.dataset(spoken[0], spans, config, "tier1", lanes=2, prepared=prepared)
+    assert windows.window == 10 and windows.layout(0)[2].all()  # the longest recording; every window is a new one
+    assert melnet.dataset(spoken[0], spans[:1], config, "tier1", lanes=2, prepared=prepared).window == 10
+    assert melnet.dataset(spoken[0], spans, config, "tier2", lanes=2, prepared=prepared).window == 6
     with pytest.raises(UsageError, match=r"a part of wavs/b.wav is held out.*--val_frac 0"):
         melnet.dataset(spoken[0], [Span(1, 128, 400)], config, "tier1", lanes=2, prepared=prepared)
-    melnet.dataset(spoken[0], spans, config, "tier2", lanes=2, prepared=prepared)
+
+
+@pytest.mark.parametrize("steered_before", [True, False])
+def test_weights_go_over_by_character_and_by_parameter(steered_before: bool) -> None:
+    keras.utils.set_random_seed(1)
+    texts = {"text": {"column": 1, "components": 2}, "layers": [1, 1, 1]}
+    old = config_of(**texts, conditioned_on=["p"] if steered_before else [])
+    new = config_of(**texts, conditioned_on=["q", "p"])
+    source, target = melnet.build(old), melnet.build(new)
+    own, learned = (np.array(tier.text.embedding) for tier in (target, source))
+    ranges = [Schema((Parameter("p", 0.0, 10.0),)), Schema((Parameter("p", 0.0, 5.0), Parameter("q", 0.0, 1.0)))]
+    documents = [{"text": {"alphabet": "abc"}}, {"text": {"alphabet": "bcx"}}]
+    melnet.take_weights(source, target, *ranges, source_prepared=documents[0], prepared=documents[1])
+    now = np.array(target.text.embedding)
+    np.testing.assert_array_equal(now[:3], learned[[0, 2, 3]])
+    np.testing.assert_array_equal(now[3:], own[3:])
+    for name in ("controls_to_time", "controls_to_frequency", "controls_to_central"):
+        kernel = np.array(getattr(target, name).kernel)
+        assert not kernel[0].any()  # q is new
+        if steered_before:  # 5 is the top of the range now, and was the middle
+            np.testing.assert_allclose(kernel[1], np.array(getattr(source, name).kernel)[0] / 2, rtol=1e-6)
+        else:
+            assert not kernel.any()
+    np.testing.assert_array_equal(np.array(target.output_map.kernel), np.array(source.output_map.kernel))
+    with pytest.raises(UsageError, match="steered by parameters"):
+        melnet.take_weights(
+            target, melnet.build(config_of(**texts)), *ranges, source_prepared=documents[0], prepared=documents[1]
+        )
 
 
 def test_it_trains(spoken: tuple[Corpus, Path]) -> None:

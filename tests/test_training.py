@@ -24,6 +24,7 @@ from tierwave.callbacks import (
     Limits,
     LossTable,
     Monitor,
+    Sound,
     StatisticsLines,
     TensorBoard,
     generation_request,
@@ -737,13 +738,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, list[tu
         output_file_dur=0.0151,
         temperature=[0.9, 0.5, 0.1],
     )
-    generation = Generation(
+    sound = Sound(
+        "name",
         lambda request: samplernn.stream([made.learner.model], config(), request, sample_rate=RATE),
         generation_request(made.options, None),
-        folder / "sounds",
-        "name",
-        lambda text: lines.append((text, False)),
     )
+    generation = Generation([sound], folder / "sounds", lambda text: lines.append((text, False)))
     made.callbacks = standard_callbacks(
         config_text='{"dim": 8}',
         generation=generation,
@@ -888,8 +888,8 @@ def test_tensorboard_has_curves_in_bits_sounds_and_the_config(finished: Any) -> 
     saved = [4, STEPS, 8, 2 * STEPS, 2 * STEPS]
     for tag, plugin in {"generated": "audio", "spectrogram": "images"}.items():
         for index in (0, 1):
-            assert [step for step, _ in values[f"{tag}/{index}"]] == saved
-            assert events.SummaryMetadata(f"{tag}/{index}").plugin_data.plugin_name == plugin
+            assert [step for step, _ in values[f"{tag}/name/{index}"]] == saved
+            assert events.SummaryMetadata(f"{tag}/name/{index}").plugin_data.plugin_name == plugin
 
 
 def test_measured_times_are_not_in_the_state_of_anything_that_decides(finished: Any) -> None:

@@ -11,10 +11,10 @@ import csv
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import tensorflow as tf
@@ -25,8 +25,9 @@ from tierwave.controls import Controls, ControlWarning
 from tierwave.generation import Request, Stream, sequence_paths, write_sounds
 from tierwave.metrics import describe, verdict
 from tierwave.paramfiles import ParamFile, document_of, write_param_file
-from tierwave.runs import CheckpointEntry, write_text
+from tierwave.runs import CheckpointEntry
 from tierwave.training import LN2, Callback, Trainer, restore_checkpoint
+from tierwave.writing import write_text
 
 Print = Callable[[str], None]
 
@@ -142,31 +143,45 @@ class CheckpointPolicy(Callback):
         self.saved_at, self.saved_step = time.monotonic(), trainer.progress.step
 
 
+class Sound(NamedTuple):
+    """What to generate after a checkpoint: its name in the file's, a function from the request to a stream of the model
+    in training, and the request."""
+
+    name: str
+    start: Callable[[Request], Stream]
+    request: Request
+
+
 class Generation(Callback):
     """Sounds after each new checkpoint, from the model in memory: `<output_dir>/<id>/<id>_e=<epoch>_t=<T>.wav`.
 
-    start(request) makes a stream from the model being trained; one that makes no audio gives its curves as CSV.
+    A stream that makes no audio gives its curves as CSV. made: what was generated last, by the sound's name.
     """
 
-    def __init__(self, start: Callable[[Request], Stream], request: Request, folder: Path, name: str, say: Print):
-        self.start, self.request, self.folder, self.name, self.say = start, request, folder, name, say
-        self.made: list[Path] = []
+    def __init__(self, sounds: Sequence[Sound], folder: Path, say: Print):
+        self.sounds, self.folder, self.say = sounds, folder, say
+        self.made: dict[str, list[Path]] = {}
 
     def on_checkpoint(self, trainer: Trainer, entry: CheckpointEntry) -> None:
+        for sound in self.sounds:
+            self._generate(sound, entry)
+
+    def _generate(self, sound: Sound, entry: CheckpointEntry) -> None:
+        request = sound.request
         with warnings.catch_warnings():  # the log has told of what lies beyond the trained range
             warnings.simplefilter("ignore", ControlWarning)
-            stream = self.start(self.request)
+            stream = sound.start(request)
         step = f"_s={entry.step}" if entry.name.startswith("model.ckpt-step") else ""
-        paths = sequence_paths(self.folder / f"{self.name}{step}.wav", self.request, epoch=entry.epoch)
+        paths = sequence_paths(self.folder / f"{sound.name}{step}.wav", request, epoch=entry.epoch)
         if not stream.makes_audio:
             for voice, path in enumerate(paths):
-                for curves in stream.curves(self.request.seconds, voice).values():
+                for curves in stream.curves(request.seconds, voice).values():
                     path = path.with_suffix(".csv")
                     write_param_file(path, ParamFile(path, document_of(curves)))
                     self.say(f"Generated {path}")
             return
         speed = write_sounds(stream, paths, stream.seconds)
-        self.made = paths
+        self.made[sound.name] = paths
         for voice, path in enumerate(paths):
             stages = stream.stages(voice)
             if stages:
@@ -265,10 +280,15 @@ class TensorBoard(Callback):
         from tierwave.pictures import spectrogram_image
 
         with self.writer.as_default(step=trainer.progress.step):
-            for index, path in enumerate(self.generation.made):
-                sound, rate = load(path)
-                tf.summary.audio(f"generated/{index}", sound[None, :, None], rate)
-                tf.summary.image(f"spectrogram/{index}", spectrogram_image(sound, rate)[None])
+            for name, paths in self.generation.made.items():
+                for index, path in enumerate(paths):
+                    sound, rate = load(path)
+                    tf.summary.audio(f"generated/{name}/{index}", sound[None, :, None], rate)
+                    tf.summary.image(f"spectrogram/{name}/{index}", spectrogram_image(sound, rate)[None])
+                    stages = path.with_suffix(".png")
+                    if stages.exists():
+                        picture = tf.io.decode_png(stages.read_bytes(), channels=3)
+                        tf.summary.image(f"stages/{name}/{index}", picture[None])
         self.writer.flush()
 
     def on_train_end(self, trainer: Trainer) -> None:

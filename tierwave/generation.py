@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -21,6 +21,16 @@ from tierwave.controls import Controls
 from tierwave.errors import UsageError
 
 SMALLEST_GROUP = 4  # streams per thread below which two threads no longer pay
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A sound that training makes after each checkpoint. name: after the stage's name in the file's; below: the stages
+    that it needs besides the one in training, in their order; asked: fields of its `Request`."""
+
+    name: str = ""
+    below: tuple[str, ...] = ()
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

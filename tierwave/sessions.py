@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import hashlib
 import os
 import shlex
 import sys
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +39,7 @@ from tierwave.dataset import lane_warnings
 from tierwave.errors import UsageError
 from tierwave.families import load_config
 from tierwave.following import trained_values
+from tierwave.generation import Request, Stream
 from tierwave.metrics import CodeStatistics
 from tierwave.paramlookup import ParamSources, find_param_sources
 from tierwave.quantize import Quantizer
@@ -49,11 +52,11 @@ from tierwave.runs import (
     find_checkpoint,
     only_training,
     runs_of,
-    write_text,
 )
 from tierwave.splits import Split, make_split
 from tierwave.steering import Steering
-from tierwave.trained import PREPARED, find_source, load_schema, seed_audio, take_weights
+from tierwave.trained import PREPARED, find_source, load_model, load_schema, seed_audio, take_weights
+from tierwave.writing import write_text
 
 if TYPE_CHECKING:
     from tierwave.callbacks import Generation
@@ -338,7 +341,7 @@ class _Plan:
         path = self.session.init_from
         if path is None:
             return {}
-        found = {stage: find_source(self.family, self.config, stage, path) for stage in self.family.stages(self.config)}
+        found = {stage: find_source(self.family, self.config, stage, path) for stage in self._stages()}
         if not any(found.values()):
             raise UsageError(f"--init_from {path} fits none of {', '.join(found)}: use its config with --config_file")
         return found
@@ -352,6 +355,7 @@ class _Plan:
     ) -> dict[str, Any]:
         described = before or {
             "id": self.session.identity,
+            "mark": uuid.uuid4().hex,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "command": sys.argv,
             "sample_rate": corpus.sample_rate,
@@ -443,9 +447,12 @@ class _Plan:
     def _train_stage(
         self, stage: str, options: TrainingOptions, part: Run, material: _Material, entry: CheckpointEntry | None
     ) -> Outcome:
+        from tierwave.training import check_mark
+
         session, say_line = self.session, material.say_line
         trainer = self._trainer(stage, options, part, material)
         if entry is not None:
+            check_mark(part.folder / entry.name, part)
             typed_rate = session.typed.get("learning_rate")
             for remark in trainer.restore(part, entry):
                 say_line(remark, False)
@@ -454,7 +461,8 @@ class _Plan:
             say_line(f"Going on from {part.folder / entry.name} (step {entry.step}).", False)
         elif material.weights.get(stage) is not None:
             schema = Schema() if material.steering is None else material.steering.schema
-            take_weights(trainer.learner.model, self.family, material.weights[stage], schema)
+            prepared = None if material.prepared is None else material.prepared.document
+            take_weights(trainer.learner.model, self.family, material.weights[stage], schema, prepared)
         trainer.fit()
         reason = trainer.stop_reason or ""
         best = part.best()
@@ -520,7 +528,7 @@ class _Plan:
         self, stage: str, options: TrainingOptions, learner: Learner, material: _Material
     ) -> Generation | None:
         """What makes sounds during training, steered as the recordings that are held out."""
-        from tierwave.callbacks import Generation, generation_request
+        from tierwave.callbacks import Generation, Sound, generation_request
 
         session, family, config, corpus = self.session, self.family, self.config, material.corpus
         if not options.generate or options.max_generate_per_epoch == 0:
@@ -544,27 +552,33 @@ class _Plan:
             for span in spans:
                 tracks = material.steering.controls[span.recording]
                 followed += (shifted({name: tracks[name] for name in names}, span.start / corpus.sample_rate),)
-        several = len(family.stages(config)) > 1
-        return Generation(
-            lambda request: family.stream(
-                [learner.model],
-                config,
-                request,
-                sample_rate=corpus.sample_rate,
-                schema=schema,
-                stage=stage,
-                prepared=None if material.prepared is None else material.prepared.document,
-            ),
-            generation_request(
-                options,
-                seed,
-                followed,
-                family.preview(corpus, material.split.valid or material.split.train, config, stage, material.prepared),
-            ),
-            folder,
-            f"{session.identity}_{stage}" if several else session.identity,
-            lambda text: material.say_line(text, False),
-        )
+        name = f"{session.identity}_{stage}" if len(family.stages(config)) > 1 else session.identity
+        held_out = material.split.valid or material.split.train
+        sounds = []
+        for preview in family.previews(corpus, held_out, config, stage, material.prepared):
+            below = {each: material.run.stage(each) for each in preview.below}
+            if not all(part.checkpoints for part in below.values()):
+                continue  # of a stage that is trained alone
+
+            @functools.cache
+            def models(below: tuple[tuple[str, Run], ...] = tuple(below.items())) -> list[Any]:
+                parts = [load_model(family, config, each, part.folder / part.best().name) for each, part in below]
+                return [*parts, learner.model]
+
+            def start(request: Request, models: Callable[[], list[Any]] = models) -> Stream:
+                return family.stream(
+                    models(),
+                    config,
+                    request,
+                    sample_rate=corpus.sample_rate,
+                    schema=schema,
+                    stage=stage,
+                    prepared=None if material.prepared is None else material.prepared.document,
+                )
+
+            request = generation_request(options, seed, followed, preview.asked)
+            sounds.append(Sound(name + preview.name, start, request))
+        return Generation(sounds, folder, lambda text: material.say_line(text, False))
 
 
 @dataclass(frozen=True)

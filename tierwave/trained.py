@@ -72,7 +72,7 @@ def load_trained(path: str | Path, *, best: bool = False, config_document: dict[
     Stages that `path` does not name take their newest checkpoint, or their best. config_document: for a checkpoint
     without a config beside it. Raises UsageError or RunError with what to do.
     """
-    from tierwave.training import grow_gpu_memory, restore_checkpoint
+    from tierwave.training import check_mark, grow_gpu_memory
 
     named, entry = find_checkpoint(path, best=best)
     run = named.root
@@ -85,9 +85,9 @@ def load_trained(path: str | Path, *, best: bool = False, config_document: dict[
     for stage in stages:
         part = run.stage(stage if len(stages) > 1 else None)
         chosen = entry if part.folder == named.folder else _chosen(part, stage, best)
-        model = family.build(config, stage)
-        restore_checkpoint(part.folder / chosen.name, {"model": model})
-        models.append(model)
+        if len(stages) > 1:
+            check_mark(part.folder / chosen.name, run)
+        models.append(load_model(family, config, stage, part.folder / chosen.name))
         entries[stage] = chosen, part.folder / chosen.name
     gain = float(run.read("statistics.json")["gain"]) if config.normalize == "corpus" else 1.0
     schema, values = Schema(), {}
@@ -98,6 +98,15 @@ def load_trained(path: str | Path, *, best: bool = False, config_document: dict[
     checkpoints = {stage: found for stage, (_, found) in entries.items()}
     rate = int(described["sample_rate"])
     return Trained(run, asked, place, checkpoints, family, config, models, rate, gain, schema, values, prepared)
+
+
+def load_model(family: ModuleType, config: Any, stage: str, checkpoint: Path) -> Any:
+    """The model of a stage with the weights of a checkpoint."""
+    from tierwave.training import restore_checkpoint
+
+    model = family.build(config, stage)
+    restore_checkpoint(checkpoint, {"model": model})
+    return model
 
 
 def _chosen(part: Run, stage: str, best: bool) -> CheckpointEntry:
@@ -150,14 +159,14 @@ def find_source(family: ModuleType, config: Any, stage: str, path: Path) -> Sour
     return Source(run, part.folder / chosen.name, theirs, other)
 
 
-def take_weights(model: Any, family: ModuleType, source: Source, schema: Schema) -> None:
-    """Start `model` from the weights of another run."""
-    from tierwave.training import restore_checkpoint
-
-    other = family.build(source.config, source.stage)
-    restore_checkpoint(source.checkpoint, {"model": other})
+def take_weights(
+    model: Any, family: ModuleType, source: Source, schema: Schema, prepared: dict[str, Any] | None = None
+) -> None:
+    """Start `model` from the weights of another run. prepared: what the family stores of the new run's corpus."""
+    other = load_model(family, source.config, source.stage, source.checkpoint)
     their_schema = load_schema(source.run) if family.parameters(source.config) else Schema()
-    family.take_weights(other, model, their_schema, schema)
+    documents = {} if prepared is None else {"source_prepared": source.run.read(PREPARED), "prepared": prepared}
+    family.take_weights(other, model, their_schema, schema, **documents)
 
 
 def seed_audio(

@@ -285,7 +285,7 @@ class Progress:
     """Where training stands; all of it goes into checkpoints.
 
     epoch: finished epochs; step: updates so far; step_in_epoch: updates in the unfinished epoch; nats, correct,
-    elements: running sums of that epoch; callbacks: their state by name.
+    elements: running sums of that epoch; callbacks: their state by name; run: the mark of the run (`Run.mark`).
     """
 
     epoch: int = 0
@@ -297,6 +297,7 @@ class Progress:
     seconds: float = 0.0
     lanes: int = 0
     callbacks: dict[str, Any] = field(default_factory=dict)
+    run: str = ""
 
 
 class Callback:
@@ -429,6 +430,7 @@ class Trainer:
     def save(self, name: str, *, value: float | None = None, best: bool = False, kept: bool = True) -> CheckpointEntry:
         """Write checkpoint `name`, whole or not at all. Raises RunError (disk full, not writable)."""
         self.progress.callbacks = {type(callback).__name__: callback.state() for callback in self.callbacks}
+        self.progress.run = self.run.mark
         document = json.dumps(vars(self.progress))
         states = [self._gathered(part) for part in tf.nest.flatten(self.state)]
         checkpoint = make_checkpoint(
@@ -559,6 +561,17 @@ def restore_checkpoint(path: Path, pieces: dict[str, Any]) -> None:
     except (ValueError, AssertionError) as error:
         first = str(error).strip().splitlines()[0]
         raise RunError(f"checkpoint {path} is of another architecture than its config says ({first})") from None
+
+
+def check_mark(path: Path, run: Run) -> None:
+    """Raises RunError for a checkpoint in a run's folder that another run has written."""
+    mark = read_progress(path).get("run", "")
+    if mark and run.mark and mark != run.mark:
+        raise RunError(
+            f"{path} was written by another run than {run.root.folder}, and stages that were not trained together do "
+            "not fit together: put the run's own stage back, or train the stage in this run (train.py --stage "
+            f"{path.parent.name} --init_from the other run)"
+        )
 
 
 def read_progress(path: Path) -> dict[str, Any]:
