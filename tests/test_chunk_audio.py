@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chunk_audio
+from tierwave import chunking
 from tierwave.audio import chunk_spans
 from tierwave.chunking import ChunkOptions, chunk_recordings, cut, find_sources, output_stems
 from tierwave.errors import RunError, UsageError
@@ -39,6 +40,10 @@ def run(*arguments: object) -> int:
     except SystemExit as leaving:
         assert isinstance(leaving.code, int)
         return leaving.code
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def names(folder: Path) -> list[str]:
@@ -275,20 +280,22 @@ def test_a_recording_is_not_overwritten_by_a_chunk(tmp_path: Path) -> None:
         list(chunk_recordings(sources, tmp_path, ChunkOptions(chunk_length=100)))
 
 
-def test_reports_come_in_order_whatever_the_jobs_and_progress_adds_up(tmp_path: Path) -> None:
+def test_reports_come_in_order_whatever_the_jobs_and_progress_adds_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunking, "SMALL_BYTES", 0)
     sources = [record(tmp_path / f"{number}.flac", tone(3 if number == 0 else 0.3)) for number in range(6)]
     (tmp_path / "6.wav").write_bytes(b"garbage")
     sources.append(tmp_path / "6.wav")
     options = ChunkOptions(chunk_length=100, keep_tail=True)
     told: list[int] = []
-    reports = list(chunk_recordings(sources, tmp_path / "out", options, jobs=4, on_progress=told.append))
+    reports = list(chunk_recordings(sources, tmp_path / "out", options, jobs=2, on_progress=told.append))
     assert [report.source for report in reports] == sources
     assert [report.processed for report in reports] == [30, 3, 3, 3, 3, 3, 0]
     assert sum(told) == sum(path.stat().st_size for path in sources) and min(told) > 0
     alone = list(chunk_recordings(sources, tmp_path / "out 1", options, jobs=1))
-    assert [report.written for report in alone] == [report.written for report in reports]
-    for name in names(tmp_path / "out"):
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "out 1" / name).read_bytes()
+    assert alone == reports
+    assert tree(tmp_path / "out") == tree(tmp_path / "out 1") and len(tree(tmp_path / "out")) == 45
 
 
 def test_a_failure_to_write_stops_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,3 +307,90 @@ def test_a_failure_to_write_stops_everything(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("tierwave.chunking.write_wav", full)
     with pytest.raises(RunError, match="full"):
         list(chunk_recordings(sources, tmp_path / "out", ChunkOptions(chunk_length=100)))
+
+
+# ---- interrupted -----------------------------------------------------------------------------------------------------
+
+KILLED = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import chunk_audio
+from tierwave import audio
+write = audio.WavWriter.write
+
+def killed(wav, block):
+    write(wav, block)
+    if sys.argv[2] in [path.name for path in sys_source]:
+        os._exit(9)
+
+from tierwave import chunking
+sys_source, chunk_file = [], chunking.chunk_file
+chunking.chunk_file = lambda source, *a, **k: (sys_source.append(source), chunk_file(source, *a, **k))[1]
+audio.WavWriter.write = killed
+chunk_audio.main(sys.argv[3:])
+"""
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path) -> list[object]:
+    """A command whose run was killed while it wrote the first chunk of c.wav, after a.wav and b.wav."""
+    for seed, name in enumerate("abcd"):
+        record(tmp_path / "in" / f"{name}.wav", tone(2.5, seed=seed))
+    (tmp_path / "in" / "0.wav").write_bytes(b"no sound")
+    command = ["--input_file", tmp_path / "in", "--output_dir", tmp_path / "out", "--chunk_length", 1000, "--jobs", 1]
+    program = [sys.executable, "-c", KILLED, str(Path(chunk_audio.__file__).parent), "c.wav", *map(str, command)]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert done.returncode == 9, done.stderr
+    assert len(names(tmp_path / "out")) == 6  # four chunks, one that is not whole, and what is known of the others
+    return command
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_end(
+    interrupted: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_again: list[str] = []
+    chunk_file = chunking.chunk_file
+    monkeypatch.setattr(
+        chunking, "chunk_file", lambda source, *a, **k: (cut_again.append(source.name), chunk_file(source, *a, **k))[1]
+    )
+    assert run(*interrupted) == 0
+    said = capsys.readouterr()
+    assert cut_again == ["0.wav", "c.wav", "d.wav"]
+    assert "2 recordings had been cut by a run that was interrupted" in said.out and "8 written" in said.out
+    assert "100%" in said.err
+    interrupted[3] = tmp_path / "whole"
+    assert run(*interrupted) == 0
+    assert "interrupted" not in capsys.readouterr().out
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole") and len(tree(tmp_path / "out")) == 8
+    interrupted[3] = tmp_path / "out"
+    assert run(*interrupted) == 0  # a run that has come to its end leaves nothing to go on from
+    assert "8 of them took the place" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", ["source", "options", "chunk", "no chunk", "entry"])
+def test_nothing_else_is_taken_for_what_was_done(interrupted: list[object], tmp_path: Path, change: str) -> None:
+    source, chunk = tmp_path / "in" / "a.wav", tmp_path / "out" / "a_chunk_1.wav"
+    if change == "source":
+        record(source, tone(2.5, seed=9))
+    elif change == "options":
+        interrupted += ["--keep_tail"]
+    elif change == "chunk":
+        chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    elif change == "no chunk":
+        chunk.unlink()
+    else:
+        for path in (tmp_path / "out" / ".unfinished").glob("*.json"):
+            path.write_bytes(b"")
+    assert run(*interrupted) == 0
+    interrupted[3] = tmp_path / "whole"
+    assert run(*interrupted) == 0
+    found = {name: content for name, content in tree(tmp_path / "out").items() if not name.startswith(".")}
+    assert found == tree(tmp_path / "whole")
+
+
+def test_two_runs_into_one_folder_do_not_meet(interrupted: list[object], tmp_path: Path) -> None:
+    """The other one, with other recordings, ends in between, and leaves alone what is not its own."""
+    before = names(tmp_path / "out" / ".unfinished")
+    other = record(tmp_path / "other.wav", tone(2))
+    assert run("--input_file", other, "--output_dir", tmp_path / "out", "--chunk_length", 1000) == 0
+    assert names(tmp_path / "out" / ".unfinished") == before

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,6 +86,92 @@ def test_extract_in_processes_of_its_own(recordings: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "2 of 2 recordings measured" in done.stdout
     assert (recordings / "a_p60.csv").exists() and (recordings / "deep" / "b_p72.00.csv").exists()
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_extract_by_processes_writes_the_same_bytes(recordings: Path, tmp_path: Path) -> None:
+    write_wav(recordings / "c.wav", np.zeros(8000, np.float32) + 0.1, 16000)
+    (recordings / "d.wav").write_text("no sound")
+    for jobs in ("1", "2"):
+        flags = ["extract", str(recordings), "--param_dir", str(tmp_path / jobs), "--jobs", jobs]
+        assert main([*flags, "--features", "rmse", "flatness"]) == 0
+    assert tree(tmp_path / "1") == tree(tmp_path / "2") and len(tree(tmp_path / "1")) == 3
+
+
+def interrupt(
+    flags: list[str], after: int, monkeypatch: pytest.MonkeyPatch, at: str = "write_bytes", early: bool = True
+) -> None:
+    """A run that is stopped at its call number `after` of what writes or measures."""
+    calls = 0
+    original = getattr(control_tools, at)
+
+    def stops(*given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == after and early:
+            raise KeyboardInterrupt
+        result = original(*given)
+        if calls == after:
+            raise KeyboardInterrupt
+        return result
+
+    with monkeypatch.context() as patched:
+        patched.setattr(control_tools, at, stops)
+        assert main(flags) == 130
+
+
+@pytest.mark.parametrize("moment", ["measured", "not yet written", "just written"])
+@pytest.mark.parametrize("more", [[], ["--overwrite"], ["--format", "params"]])
+def test_extract_goes_on_where_it_was_interrupted(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    moment: str, more: list[str],
+) -> None:  # fmt: skip
+    write_wav(recordings / "z.wav", make_tone(0, 64, 1.0, seconds=0.5), 16000)
+    (recordings / "a_p60.csv").write_text('name,time,value\nfill,0,1\n')
+    before = tree(recordings)
+    flags = ["extract", str(recordings), "--features", "rmse", "--jobs", "1", *more]
+    assert main(flags) == 0
+    whole = tree(recordings)
+    for path in recordings.rglob("*"):
+        if path.suffix in (".csv", ".params"):
+            path.unlink()
+    for name, content in before.items():
+        (recordings / name).write_bytes(content) if name.endswith(".csv") else None
+    interrupt(flags, 2, monkeypatch, "measure" if moment == "measured" else "write_bytes", moment != "just written")
+    (recordings / f".{'0a' * 16}.part").touch()  # as a process leaves that is killed
+    capsys.readouterr()
+    measured = []
+    measure = control_tools.measure
+    monkeypatch.setattr(control_tools, "measure", lambda *given: (measured.append(1), measure(*given))[1])
+    assert main(flags) == 0
+    done = 2 if moment == "just written" else 1
+    output = capsys.readouterr().out
+    assert "3 of 3 recordings measured" in output and "--overwrite replaces" not in output
+    assert f"{done} of them had been measured by a run that was interrupted" in output and len(measured) == 3 - done
+    assert tree(recordings) == whole
+    assert main(flags) == (0 if more == ["--overwrite"] else 1)  # nothing is left to go on from
+    assert "interrupted" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", ["source", "options", "curves"])
+def test_extract_takes_nothing_else_for_what_was_done(
+    recordings: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    flags = ["extract", str(recordings), "--features", "rmse", "--jobs", "1", "--overwrite"]
+    interrupt(flags, 2, monkeypatch)
+    curves = recordings / "a_p60.csv"
+    assert curves.exists()
+    if change == "source":
+        write_wav(recordings / "a_p60.wav", make_tone(0, 61, 0.5, seconds=0.5), 16000)
+    elif change == "options":
+        flags += ["--hop", "20"]
+    else:
+        curves.write_text(curves.read_text().replace("0.", "1."))
+    assert main(flags) == 0
+    assert "interrupted" not in capsys.readouterr().out
 
 
 def test_convert_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,6 +304,7 @@ def test_plot_draws_held_ends_and_steps(
         (["extract", "{empty}"], 1, "no recording was found under"),
         (["extract", "{data}", "--features", "loudness"], 2, "there is no feature loudness"),
         (["extract", "{data}", "--jobs", "0"], 2, "--jobs 0"),
+        (["extract", "gs://bucket/corpus"], 2, "gs://bucket/corpus is no folder of this machine"),
         (["extract", "{data}", "--hops", "3"], 2, "--hops is not a flag; did you mean --hop?"),
         (["convert", "{none}", "x.csv"], 2, "there is no file or folder"),
         (["convert", "{data}", "x"], 2, "say what to make of it, --to csv or --to params"),

@@ -1,10 +1,13 @@
-"""A folder as one array of codes: decoded once, everything accounted for, statistics that are true."""
+"""A folder as codes: decoded once, everything accounted for, statistics that are true; wherever it lies."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +17,14 @@ import pytest
 import soundfile
 
 from tierwave import corpus as corpus_module
+from tierwave import shards
 from tierwave.audio import load
 from tierwave.corpus import Corpus, Normalize, Recording, load_corpus, summary
+from tierwave.dataset import Codes, LaneWindows
 from tierwave.errors import RunError, UsageError
+from tierwave.places import Url, make_folder, put_bytes
+from tierwave.shards import Shards
+from tierwave.splits import Span
 
 RATE = 8000
 
@@ -59,6 +67,12 @@ def loaded(folder: Path, tmp_path: Path, **options: object) -> Corpus:
     return load_corpus(folder, Steps(), **{**defaults, **options})
 
 
+def tree(cache: Path) -> dict[str, bytes]:
+    """Everything in the only corpus of a cache."""
+    (place,) = cache.iterdir()
+    return {path.relative_to(place).as_posix(): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+
 def refuse_to_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("this was in the cache")
@@ -75,14 +89,14 @@ def test_every_recording_is_encoded_in_natural_order(folder: Path, tmp_path: Pat
     assert names == ["Ordner ß/Übung 東京.flac", "deep/er/x.wav", "take 2.wav", "take 10.wav"]
     assert corpus.left_out == ()
     assert corpus.sample_rate == RATE
-    assert corpus.codes.dtype == np.uint16 and isinstance(corpus.codes, np.memmap)
+    assert isinstance(corpus.codes, Shards) and corpus.codes.dtype == np.uint16
     offset = 0
     for index, recording in enumerate(corpus.recordings):
         audio, _ = load(folder / recording.name)
         assert recording.offset == offset and recording.samples == len(audio)
         assert np.array_equal(corpus.of(index), Steps().encode(audio))
         offset += recording.samples
-    assert corpus.samples == len(corpus.codes) == offset
+    assert corpus.samples == offset
     assert [recording.channels for recording in corpus.recordings] == [2, 1, 1, 1]
 
 
@@ -140,7 +154,9 @@ def test_what_cannot_be_used_is_named_with_the_reason(
     assert reasons["bad/silent.wav"] == reasons["bad/hiss.wav"] == "it is silent"
     assert not any(str(tmp_path) in reason for reason in reasons.values())
     assert not any(recording.name in reasons for recording in corpus.recordings)
-    assert len(corpus.codes) == corpus.samples
+    assert [len(corpus.of(index)) for index in range(len(corpus.recordings))] == [
+        recording.samples for recording in corpus.recordings
+    ]
     text = summary(corpus)
     assert all(f"left out: {name}: {reason}" in text for name, reason in reasons.items())
     assert corpus.statistics()["left_out"] == [[name, reason] for name, reason in reasons.items()]
@@ -177,7 +193,7 @@ def test_the_second_call_decodes_nothing(
     again = loaded(folder, tmp_path, sample_rate=sample_rate)
     assert again.recordings == first.recordings
     assert again.left_out == first.left_out and len(again.left_out) >= 1
-    assert np.array_equal(again.codes, first.codes)
+    assert all(np.array_equal(again.of(index), first.of(index)) for index in range(len(first.recordings)))
     assert (again.sample_rate, again.gain, again.normalize) == (first.sample_rate, first.gain, first.normalize)
 
 
@@ -255,8 +271,9 @@ def test_two_calls_at_once_do_not_collide(folder: Path, tmp_path: Path) -> None:
         thread.join()
     expected = loaded(folder, tmp_path / "alone")
     assert len(results) == 4
-    assert all(np.array_equal(result.codes, expected.codes) for result in results)
-    assert len(list((tmp_path / "cache").iterdir())) == 1  # nothing half-made stays behind
+    assert all(result.identity == expected.identity for result in results)
+    assert all(np.array_equal(result.of(3), expected.of(3)) for result in results)
+    assert tree(tmp_path / "cache") == tree(tmp_path / "alone" / "cache")  # nothing half-made is left
 
 
 def test_nothing_half_made_stays_behind_a_failure(folder: Path, tmp_path: Path) -> None:
@@ -269,18 +286,16 @@ def test_nothing_half_made_stays_behind_a_failure(folder: Path, tmp_path: Path) 
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", ["short codes", "no codes", "no json", "cut json", "other json", "no key"])
+@pytest.mark.parametrize("damage", ["short codes", "no codes", "cut json", "other json", "no key"])
 def test_a_damaged_cache_is_told_in_a_sentence(folder: Path, tmp_path: Path, damage: str) -> None:
     loaded(folder, tmp_path)
     (place,) = (tmp_path / "cache").iterdir()
-    codes, document = place / "codes.bin", place / "corpus.json"
+    codes, document = place / "000001.codes", place / "corpus.json"
     text = document.read_text(encoding="utf-8")
     if damage == "short codes":
         codes.write_bytes(codes.read_bytes()[:-2])
     elif damage == "no codes":
         codes.unlink()
-    elif damage == "no json":
-        document.unlink()
     elif damage == "cut json":
         document.write_text(text[: len(text) // 2])
     elif damage == "other json":
@@ -292,6 +307,208 @@ def test_a_damaged_cache_is_told_in_a_sentence(folder: Path, tmp_path: Path, dam
     assert str(place) in str(caught.value)
     shutil.rmtree(place)
     assert loaded(folder, tmp_path).samples == 41_003
+
+
+# ---- interrupted -----------------------------------------------------------------------------------------------------
+
+KILLED = """
+import os, sys
+sys.path[:0] = sys.argv[4:]
+from test_corpus import Steps
+from tierwave import corpus
+read_blocks = corpus.read_blocks
+
+def killed(path, rate):
+    for block in read_blocks(path, rate, block_seconds=0.1):
+        yield block
+        if path.name == "take 10.wav":
+            os._exit(9)
+
+corpus.read_blocks = killed
+corpus.load_corpus(sys.argv[1], Steps(), cache_dir=sys.argv[2], normalize=sys.argv[3])
+"""
+
+
+def kill(folder: Path, cache: Path, normalize: str) -> None:
+    """Build the corpus in a process that is gone in the middle of the last recording."""
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", KILLED, str(folder), str(cache), normalize, str(here), str(here.parent)]
+    assert subprocess.run(command).returncode == 9
+
+
+@pytest.mark.parametrize("normalize", ["none", "corpus", "file"])
+def test_after_a_kill_only_the_rest_is_decoded_and_the_cache_is_the_same(
+    folder: Path, tmp_path: Path, normalize: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill(folder, tmp_path / "cache", normalize)
+    whole = loaded(folder, tmp_path / "whole", normalize=normalize)
+    decoded = []
+    read_blocks = corpus_module.read_blocks
+    monkeypatch.setattr(
+        corpus_module, "read_blocks", lambda path, rate: (decoded.append(path.name), read_blocks(path, rate))[1]
+    )
+    again = loaded(folder, tmp_path, normalize=normalize)
+    if normalize == "corpus":  # the second pass had not begun
+        assert decoded == ["take 10.wav", "Übung 東京.flac", "x.wav", "take 2.wav", "take 10.wav"]
+    else:
+        assert decoded == ["take 10.wav"] * (2 if normalize == "file" else 1)
+        assert again.taken_over == 3
+        assert "3 of them had been encoded before a run was interrupted" in summary(again)
+    assert tree(tmp_path / "cache") == tree(tmp_path / "whole" / "cache")
+    assert "interrupted" not in summary(loaded(folder, tmp_path, normalize=normalize))
+    assert again.recordings == whole.recordings and again.gain == whole.gain
+
+
+@pytest.mark.parametrize("damage", ["codes", "short", "gone", "entry", "source"])
+def test_what_an_interrupted_run_left_is_taken_only_if_it_is_whole_and_of_the_same_file(
+    folder: Path, tmp_path: Path, damage: str
+) -> None:
+    kill(folder, tmp_path / "cache", "none")
+    (place,) = (tmp_path / "cache").iterdir()
+    shard, entry = place / "000002.codes", place / ".unfinished" / "000002.json"
+    codes = shard.read_bytes()
+    if damage == "codes":
+        shard.write_bytes(codes[:-1] + bytes([codes[-1] ^ 1]))
+    elif damage == "short":
+        shard.write_bytes(codes[:-2])
+    elif damage == "gone":
+        shard.unlink()
+    elif damage == "entry":
+        entry.write_bytes(b"")
+    else:
+        os.utime(folder / "take 2.wav")
+    again = loaded(folder, tmp_path)
+    assert again.taken_over == (0 if damage == "source" else 2)
+    assert np.array_equal(again.of(2), Steps().encode(load(folder / "take 2.wav")[0]))
+
+
+def test_what_could_not_be_used_is_looked_at_again(folder: Path, tmp_path: Path) -> None:
+    path = write(folder / "deep" / "late.wav", noise(500, level=0.0001))
+    times = path.stat()
+    kill(folder, tmp_path / "cache", "none")
+    assert times.st_size == write(path, noise(500)).stat().st_size
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # as if a missing ffmpeg had come
+    assert loaded(folder, tmp_path).left_out == ()
+
+
+# ---- by many ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalize", ["none", "corpus"])
+def test_processes_make_the_same_cache(
+    folder: Path, tmp_path: Path, normalize: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "broken.wav").write_text("no sound")
+    monkeypatch.setattr(corpus_module, "SMALL_BYTES", 0)
+    told: list[tuple[int, int]] = []
+    many = loaded(folder, tmp_path, normalize=normalize, jobs=2, progress=lambda *counts: told.append(counts))
+    monkeypatch.setattr(corpus_module, "spread", None)  # from the cache, without a process
+    assert loaded(folder, tmp_path, normalize=normalize, jobs=2, sample_rate=RATE).identity == many.identity
+    monkeypatch.undo()
+    loaded(folder, tmp_path / "one", normalize=normalize)
+    assert tree(tmp_path / "cache") == tree(tmp_path / "one" / "cache")
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)] * (2 if normalize == "corpus" else 1)
+
+
+def test_only_the_recordings_that_are_read_are_opened(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = loaded(folder, tmp_path)
+    opened = []
+
+    def counted(path: Path, mode: str) -> object:
+        opened.append(path.name)
+        return open(path, mode)
+
+    monkeypatch.setattr(shards, "open", counted, raising=False)
+    windows = LaneWindows(
+        {"inputs": Codes(corpus, 200)}, [Span(2, 0, 4000), Span(3, 100, 20_000)], window=64, overlap=16, lanes=4
+    )
+    layout = windows.layout(0)
+    for step in range(windows.steps):
+        windows.batch(layout, step)
+    assert set(opened) == {"000002.codes", "000003.codes"} and len(opened) == 2
+
+
+# ---- at a URL --------------------------------------------------------------------------------------------------------
+
+
+def at_url(folder: Path, root: str) -> Url:
+    """The files of a folder, copied to a URL."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            place = Url(f"{root}/{path.relative_to(folder).as_posix()}")
+            make_folder(place.parent)
+            put_bytes(place, path.read_bytes())
+    return Url(root)
+
+
+@pytest.fixture(params=["ram", "file"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"ram://{tmp_path.name}" if request.param == "ram" else f"file://{tmp_path}/at url"
+
+
+@pytest.mark.parametrize("sample_rate", [None, 4000])
+def test_a_corpus_at_a_url_is_that_of_the_folder(
+    folder: Path, tmp_path: Path, url: str, sample_rate: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "deep" / ".hidden.wav").write_bytes(b"")
+    (folder / "broken.wav").write_text("no sound")
+    here = loaded(folder, tmp_path, sample_rate=sample_rate)
+    remote = at_url(folder, f"{url}/in")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    progress: list[tuple[int, int]] = []
+    options: dict = {"sample_rate": sample_rate, "cache_dir": f"{url}/cache"}
+    there = loaded(remote, tmp_path, **options, progress=lambda *counts: progress.append(counts))  # type: ignore[arg-type]
+    assert (there.recordings, there.left_out, there.sample_rate) == (here.recordings, here.left_out, here.sample_rate)
+    assert list((tmp_path / "temporary").iterdir()) == []  # no copy stays
+    wanted = [(0, 5, 3000), (len(here.recordings) - 1, 0, 9_999), (0, 0, 1)]
+    assert all(map(np.array_equal, there.parts(wanted), here.parts(wanted)))
+    assert all(np.array_equal(there.of(index), here.of(index)) for index in range(len(here.recordings)))
+    monkeypatch.setattr(corpus_module, "local_copy", None)  # nothing is fetched again, not even to see the rate
+    assert loaded(remote, tmp_path, **options).recordings == here.recordings  # type: ignore[arg-type]
+    assert progress[-1] == (5 if sample_rate else 4, 5 if sample_rate else 4)
+
+
+@pytest.mark.slow  # every process imports TensorFlow
+def test_a_cache_in_a_folder_of_a_corpus_at_a_url_made_by_processes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = loaded(folder, tmp_path / "here")
+    monkeypatch.setattr(corpus_module, "SMALL_BYTES", 0)
+    remote = Path(f"file://{folder}")  # as a flag makes of it
+    there = loaded(remote, tmp_path, sample_rate=RATE, jobs=2)
+    assert there.recordings == here.recordings
+    assert tree(tmp_path / "cache") == tree(tmp_path / "here" / "cache")
+
+
+def test_an_interrupted_cache_at_a_url_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, read_blocks = f"ram://{tmp_path.name}/cache", corpus_module.read_blocks
+
+    def stops(path: Path, rate: int) -> object:
+        if path.name == "take 10.wav":
+            raise KeyboardInterrupt
+        return read_blocks(path, rate)
+
+    monkeypatch.setattr(corpus_module, "read_blocks", stops)
+    with pytest.raises(KeyboardInterrupt):
+        loaded(folder, tmp_path, cache_dir=cache)
+    monkeypatch.undo()
+    again = loaded(folder, tmp_path, cache_dir=cache)
+    assert again.taken_over == 3 and again.recordings == loaded(folder, tmp_path).recordings
+
+
+@pytest.mark.parametrize(
+    ("root", "kind", "words"),
+    [("ram://nothing/there", UsageError, "no file or folder ram://nothing/there"), ("nope://x", UsageError, "nope://")],
+)
+def test_a_url_with_nothing_there_is_told(tmp_path: Path, root: str, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        loaded(Path(root), tmp_path)
+
+
+# ---- the files -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import gc
+import tempfile
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tierwave import shards
 from tierwave.corpus import Corpus, Recording
 from tierwave.dataset import IDLE, Codes, LaneWindows, lane_warnings
+from tierwave.shards import Shards
 from tierwave.splits import Span
 
 SILENCE = -1  # no code, so that silence cannot be taken for sound
@@ -97,6 +102,26 @@ def test_every_sample_is_a_target_once_after_its_context(
             assert np.array_equal(inputs[lane], expected)
     assert sorted(seen) == sorted(span_of)
     assert windows.samples == len(span_of)
+
+
+@given(readers(), st.integers(4, 60))
+def test_codes_in_files_are_read_as_those_of_an_array(
+    reader: tuple[Corpus, list[Span], LaneWindows], block: int
+) -> None:
+    corpus, spans, windows = reader
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(shards, "LOCAL_BLOCK", 8 * block)
+        patched.setattr(shards, "LOCAL_KEPT", 16 * block)
+        for number in range(len(corpus.recordings)):
+            corpus.of(number).astype(np.int64).tofile(Path(folder) / str(number))
+        lengths = [recording.samples for recording in corpus.recordings]
+        names = [str(number) for number in range(len(lengths))]
+        codes = Codes(replace(corpus, codes=Shards(Path(folder), names, lengths, np.dtype(np.int64))), SILENCE)
+        layout = windows.layout(0)
+        expected = [windows.batch(layout, step)["inputs"] for step in range(windows.steps)]
+        windows.sources["inputs"] = codes
+        found = [windows.batch(layout, step)["inputs"] for step in range(windows.steps)]
+    assert np.array_equal(expected, found)
 
 
 @given(readers(), st.integers(0, 5))

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 
 import numpy as np
@@ -28,6 +28,7 @@ import soxr
 from natsort import natsorted, ns
 
 from tierwave.errors import RunError, UsageError
+from tierwave.places import Url, place_of
 
 Audio = npt.NDArray[np.float32]
 
@@ -146,10 +147,13 @@ def find_audio(paths: Sequence[Path | str]) -> list[Path]:
     in any case; hidden files and folders are passed over, links are followed. The list may be empty.
 
     Raises:
-        UsageError: a path does not exist.
+        UsageError: a path does not exist, or is a URL.
     """
     found: list[Path] = []
-    for path in [Path(paths)] if isinstance(paths, str | Path) else map(Path, paths):
+    for given in [paths] if isinstance(paths, str | Path) else paths:
+        path = place_of(given)
+        if isinstance(path, Url):
+            raise UsageError(f"{path} is no folder of this machine: copy its recordings to one, and name that")
         if path.is_dir():
             found += _search(path, set())
         elif path.exists():
@@ -164,6 +168,31 @@ def find_audio(paths: Sequence[Path | str]) -> list[Path]:
     return list(first.values())
 
 
+def find_audio_at(url: Url) -> list[Url]:
+    """Every recording in a folder at a URL, in the order of `find_audio`; a file is taken as it is.
+
+    Raises:
+        UsageError: there is no such folder or file.
+    """
+    if not url.is_dir():
+        try:
+            url.stat()
+        except FileNotFoundError:
+            raise UsageError(f"There is no file or folder {url}: check the address and your access to it") from None
+        return [url]
+    found: list[tuple[PurePosixPath, Url]] = []
+    for folder, _, names in url.walk():
+        inside = PurePosixPath() if folder == url else folder.relative_to(url)
+        if not any(part.startswith(".") for part in inside.parts):
+            found += [(inside / name, folder / name) for name in names if _is_recording(name)]
+    ordered = natsorted(sorted(found, key=lambda pair: str(pair[0])), key=lambda pair: pair[0], alg=ns.PATH)
+    return [recording for _, recording in ordered]
+
+
+def _is_recording(name: str) -> bool:
+    return not name.startswith(".") and PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES
+
+
 def _search(folder: Path, visited: set[Path]) -> Iterator[Path]:
     # Links between folders may form a circle.
     if folder.resolve() in visited:
@@ -174,7 +203,7 @@ def _search(folder: Path, visited: set[Path]) -> Iterator[Path]:
             continue
         if entry.is_dir():
             yield from _search(entry, visited)
-        elif entry.suffix.lower() in AUDIO_SUFFIXES and entry.is_file():
+        elif _is_recording(entry.name) and entry.is_file():
             yield entry
 
 

@@ -6,13 +6,12 @@ recording is returned.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +30,10 @@ from tierwave.audio import (
     write_wav,
 )
 from tierwave.errors import UsageError
+from tierwave.ledger import FOLDER, Ledger, digest_of, fingerprint, stamp, unfinished_files
+from tierwave.spread import spread
+
+SMALL_BYTES = 1 << 22  # recordings of this size in all are cut before other processes have started
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class FileReport:
 
     `processed` counts the chunks that were looked at, silent ones included. `left_over` is the length in seconds of
     an incomplete last chunk that was not kept. `problem` says why the recording, or the rest of it, was of no use; the
-    chunks before that place are kept.
+    chunks before that place are kept. `taken_over`: an earlier run, which was interrupted, had written them all.
     """
 
     source: Path
@@ -88,6 +91,7 @@ class FileReport:
     replaced: int
     left_over: float
     problem: str | None
+    taken_over: bool = False
 
 
 # ---- which recordings, under which names -----------------------------------------------------------------------------
@@ -189,7 +193,11 @@ def cut(blocks: Iterable[Audio], chunk_frames: int, overlap_frames: int = 0) -> 
 
 
 def chunk_file(
-    source: Path, stem: str, output_dir: Path, options: ChunkOptions, on_progress: Callable[[int], None] | None = None
+    source: Path,
+    stem: str,
+    output_dir: Path,
+    options: ChunkOptions,
+    on_progress: Callable[[int], None] | None = None,
 ) -> FileReport:
     """Write `<stem>_chunk_<n>.wav` for each chunk of a recording that is not silent; n counts silent ones too.
 
@@ -275,13 +283,20 @@ def chunk_recordings(
     options: ChunkOptions,
     *,
     jobs: int = 1,
+    cluster: str | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[FileReport]:
-    """Chunk every recording, `jobs` at a time, and report on each in the order given.
+    """Chunk every recording, and report on each in the order given.
+
+    What has been done is kept in a hidden folder of `output_dir` until all is, so that after an interruption the same
+    call goes on: a recording that has not changed since, cut with the same options, all of whose chunks are as they
+    were written, is taken over.
 
     Args:
         sources: as from `find_sources`, each once.
-        on_progress: as for `chunk_file`; it is called by one thread at a time.
+        jobs, cluster: where this is done, as of `tierwave.spread`; a few small recordings are cut in this process,
+            unless there is a cluster.
+        on_progress: as for `chunk_file`, or told the size of each recording that has been dealt with.
 
     Raises:
         UsageError: chunks would take the place of a recording, or `output_dir` cannot be written.
@@ -296,24 +311,53 @@ def chunk_recordings(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"output_dir {output_dir} cannot be created ({error.strerror}): choose another") from error
-    lock = threading.Lock()
+    tell = on_progress or (lambda done: None)
+    sizes = [source.stat().st_size for source in sources]
+    if sum(sizes) < SMALL_BYTES:
+        jobs = 1
+    tasks = [
+        _Task(source, stem, output, options, fingerprint("chunk", stamp(source), stem, asdict(options)))
+        for source, stem in zip(sources, stems, strict=True)
+    ]
+    abandoned = unfinished_files([output])
+    if cluster is None and min(jobs, len(tasks)) == 1:  # then there is something to tell on the way
+        yield from spread(functools.partial(_chunk, on_progress=tell), tasks)
+    else:
+        yield from spread(_chunk, tasks, jobs=jobs, cluster=cluster, finished=lambda number: tell(sizes[number]))
+    _ledger(output).forget(task.key for task in tasks)
+    for path in abandoned:
+        path.unlink(missing_ok=True)
 
-    def tell(done: int) -> None:
+
+@dataclass(frozen=True)
+class _Task:
+    """One recording to cut; key: a fingerprint of it and of how."""
+
+    source: Path
+    stem: str
+    output: Path
+    options: ChunkOptions
+    key: str
+
+
+def _ledger(output: Path) -> Ledger:
+    return Ledger(output / FOLDER)
+
+
+def _chunk(task: _Task, on_progress: Callable[[int], None] | None = None) -> FileReport:
+    """`chunk_file`, or what the ledger says of it."""
+    kept = _ledger(task.output).of(task.key)
+    if kept is not None and all(digest_of(task.output / name) == was for name, was in kept["written"].items()):
         if on_progress is not None:
-            with lock:
-                on_progress(done)
-
-    # Threads suffice: libsndfile and soxr work without the interpreter's lock.
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        futures = [
-            pool.submit(chunk_file, source, stem, output, options, tell)
-            for source, stem in zip(sources, stems, strict=True)
-        ]
-        for future in futures:
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+            on_progress(task.source.stat().st_size)
+        written, silent = tuple(kept["written"]), tuple(kept["silent"])
+        return FileReport(task.source, kept["processed"], silent, written, 0, kept["left_over"], None, taken_over=True)
+    report = chunk_file(task.source, task.stem, task.output, task.options, on_progress)
+    if report.problem is None:  # what was not there, such as ffmpeg, may be there the next time
+        entry = {"processed": report.processed, "silent": report.silent, "left_over": report.left_over}
+        digests = {name: digest_of(task.output / name) for name in report.written}
+        _ledger(task.output).add(task.key, {**entry, "written": digests})
+    return report
 
 
 def _refuse_to_overwrite(sources: Sequence[Path], output_dir: Path, stems: Sequence[str]) -> None:

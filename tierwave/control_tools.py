@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import difflib
 import math
-import multiprocessing
 import os
 import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from tierwave.config import TrainingOptions
 from tierwave.controls import Controls, Schema, constants_of
 from tierwave.errors import RunError, UsageError
 from tierwave.features import FEATURES, Analysis, measure
+from tierwave.ledger import FOLDER, Ledger, digest_of, digest_of_bytes, fingerprint, stamp, unfinished_files
 from tierwave.paramfiles import (
     ParamFile,
     csv_text,
@@ -54,7 +54,8 @@ from tierwave.paramlookup import (
     without_audio_suffix,
 )
 from tierwave.runs import Run
-from tierwave.writing import write_text
+from tierwave.spread import spread
+from tierwave.writing import write_bytes, write_text
 
 FORMATS = {"csv": ".csv", "params": ".params"}
 MOST_CURVES = 20  # in one picture
@@ -141,6 +142,10 @@ def _extract_parser() -> FlagParser:
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="files side by side (default: all cores)"
     )
+    parser.add_argument(
+        "--cluster", type=optional(str), metavar="ADDRESS",
+        help="work on a Ray cluster that shares these folders: auto, HOST:PORT, or local for one of this machine alone",
+    )  # fmt: skip
     return parser
 
 
@@ -163,60 +168,89 @@ def _extract(flags: Namespace) -> None:
     for path, target in targets.items():
         if first.setdefault(target, path) != path:
             raise UsageError(f"{first[target]} and {path} would share {target}: rename one of them")
-    tasks = [(path, target, analysis, flags.sample_rate, flags.overwrite) for path, target in targets.items()]
-    remarks = _in_parallel(_extract_one, tasks, min(flags.jobs, len(tasks)), "Measuring")
-    unusable = [text for usable, text in remarks if not usable]
-    for text in [text for _, text in remarks if text]:
-        print(text)
-    print(f"{len(tasks) - len(unusable)} of {len(tasks)} recordings measured: {', '.join(analysis.names)}; in {folder}")
-    if len(unusable) == len(tasks):
+    how = [asdict(analysis), flags.sample_rate]
+    tasks = [
+        _Measurement(
+            path, target, analysis, flags.sample_rate, flags.overwrite, folder / FOLDER,
+            fingerprint("extract", stamp(path), str(target.relative_to(folder)), how),
+        )
+        for path, target in targets.items()
+    ]  # fmt: skip
+    outcomes = _measured(tasks, flags.jobs, flags.cluster)
+    for outcome in outcomes:
+        if outcome.remark:
+            print(outcome.remark)
+    unusable = sum(not outcome.usable for outcome in outcomes)
+    print(f"{len(tasks) - unusable} of {len(tasks)} recordings measured: {', '.join(analysis.names)}; in {folder}")
+    if taken_over := sum(outcome.taken_over for outcome in outcomes):
+        print(f"{taken_over} of them had been measured by a run that was interrupted, and were not measured again")
+    if unusable == len(tasks):
         raise RunError(f"none of the {len(tasks)} recordings could be measured: see the reasons above")
 
 
-def _extract_one(
-    path: Path, target: Path, analysis: Analysis, sample_rate: int | None, overwrite: bool
-) -> tuple[bool, str]:
-    """Measure one recording and add the curves to its file; whether that was possible, and what is worth telling."""
+@dataclass(frozen=True)
+class _Measurement:
+    """One recording to measure; key: a fingerprint of it and of how, in the ledger of what is done."""
+
+    path: Path
+    target: Path
+    analysis: Analysis
+    sample_rate: int | None
+    overwrite: bool
+    ledger: Path
+    key: str
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """Whether a recording could be measured, what is worth telling of it, whether an interrupted run had done it."""
+
+    usable: bool
+    remark: str = ""
+    taken_over: bool = False
+
+
+def _measured(tasks: Sequence[_Measurement], jobs: int, cluster: str | None) -> list[_Outcome]:
+    from tqdm import tqdm
+
+    abandoned = unfinished_files(task.target.parent for task in tasks)
+    with tqdm(total=len(tasks), desc="Measuring", unit="file", file=sys.stderr) as bar:
+        outcomes = list(spread(_measure, tasks, jobs=jobs, cluster=cluster, finished=lambda number: bar.update()))
+    Ledger(tasks[0].ledger).forget(task.key for task in tasks)
+    for path in abandoned:
+        path.unlink(missing_ok=True)
+    return outcomes
+
+
+def _measure(task: _Measurement) -> _Outcome:
+    """Measure one recording and add the curves to its file, unless the ledger says that this is what was written."""
+    path, target, analysis = task.path, task.target, task.analysis
+    ledger = Ledger(task.ledger)
+    done = ledger.of(task.key)
+    if done is not None and digest_of(target) == done["digest"]:
+        return _Outcome(True, done["remark"], taken_over=True)
+    from threadpoolctl import threadpool_limits
+
     try:
         existing = read_param_file(target) if target.exists() else ParamFile(target, {"meta": {"filename": path.name}})
         there = [name for name in analysis.names if name in existing.document]
-        if there and not overwrite:
-            return False, f"{target} has {', '.join(there)} already: --overwrite replaces them"
-        audio, rate = load(path, sample_rate)
-        tracks = measure(audio, rate, analysis)
+        if there and not task.overwrite:
+            return _Outcome(False, f"{target} has {', '.join(there)} already: --overwrite replaces them")
+        audio, rate = load(path, task.sample_rate)
+        with threadpool_limits(1):  # the last digits of a matrix product depend on how many threads share it
+            tracks = measure(audio, rate, analysis)
         added = document_of(tracks, analysis.declared(rate))
-        write_param_file(target, ParamFile(target, {**existing.document, **added}, newline=existing.newline))
+        file = ParamFile(target, {**existing.document, **added}, newline=existing.newline)
     except (AudioError, RunError) as error:
-        return False, str(error)
+        return _Outcome(False, str(error))
+    remark = ""
     if "voicing" in tracks and not tracks["voicing"].values.any():
-        return True, f"{path} has no pitch anywhere: its voicing is 0"
-    return True, ""
-
-
-def _in_parallel(
-    work: Callable[..., tuple[bool, str]], tasks: Sequence[tuple[Any, ...]], jobs: int, what: str
-) -> list[tuple[bool, str]]:
-    """`work(*task)` of every task, in order, with a progress bar; in `jobs` processes if that is more than one."""
-    from tqdm import tqdm
-
-    with tqdm(total=len(tasks), desc=what, unit="file", file=sys.stderr) as bar:
-        if jobs == 1:
-            results = []
-            for task in tasks:
-                results.append(work(*task))
-                bar.update()
-            return results
-        # Not by fork, which would copy the threads' locks of the numerical libraries as they happen to be.
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-            futures: list[Future[tuple[bool, str]]] = [pool.submit(work, *task) for task in tasks]
-            try:
-                for future in as_completed(futures):
-                    future.result()
-                    bar.update()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-            return [future.result() for future in futures]
+        remark = f"{path} has no pitch anywhere: its voicing is 0"
+    content = _text_of(file, target).encode()
+    # Before the curves: else they would be there, and nothing would tell them from those of another run.
+    ledger.add(task.key, {"digest": digest_of_bytes(content), "remark": remark})
+    write_bytes(target, content)
+    return _Outcome(True, remark)
 
 
 # ---- convert ---------------------------------------------------------------------------------------------------------
@@ -268,16 +302,19 @@ def _convert(flags: Namespace) -> None:
         raise RunError(f"{len(broken)} files could not be converted: see the reasons above, or try --lenient")
 
 
+def _text_of(file: ParamFile, path: Path) -> str:
+    """What is written of it to a file of that name."""
+    return csv_text(file) if path.suffix.lower() == ".csv" else json_text(file.document, file.newline)
+
+
 def _convert_one(path: Path, target: Path, flags: Namespace) -> list[str]:
     file = read_param_file(path, lenient=flags.lenient)
     if target.exists() and not flags.overwrite:
         raise RunError(f"{target} is there already: --overwrite replaces it")
     write_param_file(target, file)
     remarks = list(file.remarks)
-    if not file.remarks:
-        text = csv_text(file) if path.suffix.lower() == ".csv" else json_text(file.document, file.newline)
-        if text.encode() != path.read_bytes():
-            remarks.append(f"{path} was laid out in another way than here: its content is kept, its layout is not")
+    if not file.remarks and _text_of(file, path).encode() != path.read_bytes():
+        remarks.append(f"{path} was laid out in another way than here: its content is kept, its layout is not")
     return remarks
 
 

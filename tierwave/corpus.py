@@ -1,35 +1,57 @@
-"""A folder of recordings as one memory-mapped array of codes, with statistics and a report of what was left out.
+"""A folder of recordings as codes, with statistics and a report of what was left out.
 
-Audio is decoded once, block by block, into a cache that later runs share; a 10-hour corpus is 10 hours of one-byte
-codes on disk and costs no memory. Knows how sound is kept, not how it is split, windowed or learned.
+Audio is decoded once, block by block, into a cache that later runs share: a file of codes per recording, of which only
+what is needed is read; a 10-hour corpus is 10 hours of one-byte codes on disk and costs no memory. Recordings and cache
+may lie at URLs (`tierwave.places`). Knows how sound is kept, not how it is split, windowed or learned.
+
+A cache is a folder named by what it was made of and how. `corpus.json` is written last and says that it is whole; what
+is there before that is taken over by whoever goes on building it, at the same time or after an interruption.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import shutil
+import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from tierwave.audio import AudioError, AudioInfo, find_audio, probe, read_blocks
+from tierwave.audio import AudioError, find_audio, find_audio_at, probe, read_blocks
 from tierwave.errors import RunError
+from tierwave.ledger import FOLDER, Ledger, digest_of, stamp
+from tierwave.places import (
+    Place,
+    Url,
+    local_copy,
+    make_folder,
+    place_of,
+    put_bytes,
+    put_file,
+    read_bytes,
+    remove,
+    size_of,
+)
+from tierwave.shards import Part, Shards
+from tierwave.spread import spread
+from tierwave.writing import write_bytes
 
 Normalize = Literal["none", "corpus", "file"]
 Progress = Callable[[int, int], None]
-_T = TypeVar("_T")
 
 SILENCE_AMPLITUDE = 10.0 ** (-60.0 / 20.0)  # quieter samples count as silence in the statistics
 CLIPPED_AMPLITUDE = 0.999
-CACHE_FORMAT = 1  # raised when the same files would give another cache
+CACHE_FORMAT = 2  # raised when the same files would give another cache
+SMALL_BYTES = 1 << 25  # recordings of this size in all are encoded before other processes have started
+DOCUMENT = "corpus.json"
 
 
 class Encoder(Protocol):
@@ -41,8 +63,8 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Recording:
-    """One usable file. name: path relative to the corpus folder, with slashes; offset: of its first code in the flat
-    array; samples: at the corpus rate; digest: of its codes, which tells corpora apart."""
+    """One usable file. name: path relative to the corpus folder, with slashes; offset: of its first code, were all
+    recordings one; samples: at the corpus rate; digest: of its codes, which tells corpora apart."""
 
     name: str
     offset: int
@@ -59,7 +81,8 @@ class Recording:
 
 @dataclass(frozen=True)
 class Corpus:
-    """All usable recordings of a folder, encoded. codes: flat, memory-mapped; left_out: (name, reason) of the rest.
+    """All usable recordings of a folder, encoded. codes: the files that hold them, or one array of all; left_out:
+    (name, reason) of the rest; taken_over: how many an interrupted run had encoded.
 
     What recordings and statistics say of levels holds before `normalize`; gain is what "corpus" multiplied with.
     """
@@ -68,8 +91,9 @@ class Corpus:
     left_out: tuple[tuple[str, str], ...]
     sample_rate: int
     gain: float
-    codes: np.ndarray
+    codes: np.ndarray | Shards
     normalize: Normalize = "none"
+    taken_over: int = field(default=0, compare=False)
 
     @property
     def samples(self) -> int:
@@ -82,9 +106,18 @@ class Corpus:
         return {recording.name: recording.digest for recording in self.recordings}
 
     def of(self, index: int) -> np.ndarray:
-        """Codes `[samples]` of one recording."""
+        """Codes `[samples]` of one recording. All are read if the cache is at a URL: ask for `parts` of long ones."""
+        if isinstance(self.codes, Shards):
+            return self.codes.whole(index)
         recording = self.recordings[index]
         return self.codes[recording.offset : recording.offset + recording.samples]
+
+    def parts(self, wanted: Iterable[Part]) -> list[np.ndarray]:
+        """Codes `[stop - start]` of each (recording, start, stop); only the files of these recordings are opened."""
+        if isinstance(self.codes, Shards):
+            return self.codes.parts(wanted)
+        offsets = [recording.offset for recording in self.recordings]
+        return [self.codes[offsets[index] + start : offsets[index] + stop] for index, start, stop in wanted]
 
     def statistics(self) -> dict[str, Any]:
         """Hours, files, rates, levels: what the run stores and `summary` prints."""
@@ -177,87 +210,104 @@ def summary(corpus: Corpus) -> str:
         f"  peak {found['peak']:.3f}, RMS {20 * np.log10(max(found['rms'], 1e-9)):.1f} dBFS, DC {found['dc']:+.4f}, "
         f"silence {found['silent_share']:.1%}, clipped {found['clipped_share']:.2%}",
     ]
+    if corpus.taken_over:
+        lines.append(f"  {corpus.taken_over} of them had been encoded before a run was interrupted, and are taken over")
     lines += [f"  left out: {name}: {reason}" for name, reason in corpus.left_out]
     return "\n".join(lines)
 
 
 def load_corpus(
-    folder: str | Path,
+    folder: str | Path | Url,
     encoder: Encoder,
     *,
     sample_rate: int | None = None,
     normalize: Normalize = "none",
-    cache_dir: str | Path,
+    cache_dir: str | Path | Url,
     progress: Progress | None = None,
+    jobs: int = 1,
+    cluster: str | None = None,
 ) -> Corpus:
     """Decode, resample, mix down and encode every recording under `folder`, or take it from the cache.
 
-    sample_rate: None takes the recordings' own, if they agree. normalize: "corpus" scales everything by one gain so
-    that the loudest peak is 1; "file" maps every file's [min, max] to [-1, 1] as the original SampleRNN did; both
-    decode twice. progress(done, total) counts files, in each pass. Raises RunError if no recording is usable, the
-    rates differ or the cache is damaged, UsageError if there is no such folder.
+    folder, cache_dir: a folder or a URL; with a sample_rate, a recording at a URL is fetched once (once more for
+    "corpus"), else once more to see its own. sample_rate: None takes the recordings' own, if they agree. normalize:
+    "corpus" scales everything by one gain so that the loudest peak is 1; "file" maps every file's [min, max] to [-1, 1]
+    as the original SampleRNN did; both decode twice. progress(done, total) counts files, in each pass. jobs, cluster:
+    as of `tierwave.spread`; a small corpus is encoded in this process, unless there is a cluster. Raises RunError if no
+    recording is usable, the rates differ or the cache is damaged, UsageError if there is no such folder.
     """
-    root = Path(folder)
-    files = find_audio([root])
+    root = place_of(folder)
+    files: Sequence[Place] = find_audio_at(root) if isinstance(root, Url) else find_audio([root])
     base = root if root.is_dir() else root.parent
     if not files:
         raise RunError(
             f"no recording was found under {root}: put wav, flac, ogg, mp3, aiff or m4a files there, or name another "
             "folder with --data_dir"
         )
-    # To probe what only ffmpeg reads is to decode it, so nothing is probed that need not be.
-    probed = None
+    stamps = _stamps(files, base)
+    if sum(size for _, size, _ in stamps) < SMALL_BYTES:
+        jobs = 1
+    builder = _Builder(root, base, tuple(files), progress or (lambda done, total: None), jobs, cluster)
+    cache = place_of(cache_dir)
+    make_folder(cache)
+    where = base.text if isinstance(base, Url) else str(base.resolve())
+    headers: Headers = [None] * len(files)
     if sample_rate is None:
-        probed = _probe_all(files, base)
-        sample_rate = _common_rate(*probed, root)
-    place = Path(cache_dir) / _cache_key(files, base, sample_rate, repr(encoder), normalize)
-    if not place.exists():
-        infos, left_out = probed or _probe_all(files, base)
-        _build(place, infos, left_out, root, sample_rate, encoder, normalize, progress)
-    return _open(place, root)
+        # What is at a URL is not fetched again and again to see its rate.
+        known = cache / f"{_key(where, stamps)}.rate.json" if isinstance(base, Url) else None
+        sample_rate = None if known is None else _known_rate(known)
+        if sample_rate is None:
+            headers = builder.headers()
+            sample_rate = builder.common_rate(headers)
+            if known is not None:
+                put_bytes(known, json.dumps({"sample_rate": sample_rate}).encode())
+    place = cache / _key(where, stamps, sample_rate, repr(encoder), normalize)
+    taken_over = 0
+    if not (place / DOCUMENT).exists():
+        taken_over = builder.build(place, sample_rate, encoder, normalize, headers)
+    return replace(_open(place, root), taken_over=taken_over)
 
 
-def _name(path: Path, base: Path) -> str:
-    return path.relative_to(base).as_posix()
+def _name(file: Place, base: Place) -> str:
+    return file.relative_to(base).as_posix()  # type: ignore[arg-type]  # both are paths, or both URLs
 
 
-def _probe_all(files: Sequence[Path], base: Path) -> tuple[list[AudioInfo], list[tuple[str, str]]]:
-    def attempt(path: Path) -> AudioInfo | tuple[str, str]:
-        try:
-            info = probe(path)
-        except AudioError as error:
-            return _name(path, base), error.reason
-        return info if info.frames > 1 else (_name(path, base), f"it holds {info.frames} samples")
+def _stamps(files: Sequence[Place], base: Place) -> list[tuple[str, int, int]]:
+    """Name, size in bytes and time of the last change of every file."""
 
-    with ThreadPoolExecutor() as pool:
-        results = list(pool.map(attempt, files))
-    infos = [result for result in results if isinstance(result, AudioInfo)]
-    return infos, [result for result in results if not isinstance(result, AudioInfo)]
+    def of(file: Place) -> tuple[str, int, int]:
+        _, size, changed = stamp(file)
+        return _name(file, base), int(size), int(changed)
 
-
-def _common_rate(infos: Sequence[AudioInfo], left_out: Sequence[tuple[str, str]], root: Path) -> int:
-    rates = Counter(info.sample_rate for info in infos)
-    if not rates:
-        raise _nothing_usable(root, left_out)
-    if len(rates) > 1:
-        listed = ", ".join(f"{rate} Hz: {count} files" for rate, count in sorted(rates.items()))
-        raise RunError(
-            f"the recordings under {root} have several sample rates ({listed}): say which one to train at, "
-            f"for example --sample_rate {min(rates)}"
-        )
-    return next(iter(rates))
+    if isinstance(base, Path):
+        return [of(file) for file in files]
+    with ThreadPoolExecutor(16) as pool:  # each of them waits for an answer
+        return list(pool.map(of, files))
 
 
-def _nothing_usable(root: Path, left_out: Sequence[tuple[str, str]]) -> RunError:
+def _shard(number: int) -> str:
+    """The file of codes of recording `number` among all files, those left out too."""
+    return f"{number:06d}.codes"
+
+
+def _key(*what: Any) -> str:
+    return hashlib.blake2b(json.dumps([CACHE_FORMAT, *what]).encode(), digest_size=12).hexdigest()
+
+
+def _known_rate(place: Place) -> int | None:
+    try:
+        return int(json.loads(read_bytes(place))["sample_rate"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _nothing_usable(root: Place, left_out: Sequence[tuple[str, str]]) -> RunError:
     reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out)[:5])
     more = f"; and {len(left_out) - 5} more" if len(left_out) > 5 else ""
     return RunError(f"no recording under {root} can be used ({reasons}{more}): add sound that can be decoded")
 
 
-def _cache_key(files: Sequence[Path], base: Path, rate: int, encoding: str, normalize: str) -> str:
-    described = [[_name(path, base), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-    text = json.dumps([CACHE_FORMAT, str(base.resolve()), described, rate, encoding, normalize])
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+# What is done with one recording, in whatever process ----------------------------------------------------------------
 
 
 class _Levels:
@@ -283,11 +333,52 @@ class _Levels:
         return max(abs(self.low), abs(self.high))
 
 
-def _decode(info: AudioInfo, rate: int, keep: Callable[[np.ndarray], None] | None = None) -> _Levels | str:
+@dataclass(frozen=True)
+class _Header:
+    sample_rate: int
+    channels: int
+
+
+Headers: TypeAlias = Sequence[_Header | str | None]  # str: why a file cannot be used; None: nobody has looked
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One recording to encode: as number `number` of the cache `place`."""
+
+    file: Place
+    number: int
+    place: Place
+    rate: int
+    encoder: Encoder
+    normalize: Normalize
+    gain: float = 1.0
+    header: _Header | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.place / FOLDER)
+
+
+def _header(file: Place) -> _Header | str:
+    """What is in a recording, or why it cannot be used."""
+    with local_copy(file) as path:
+        return _probed(path)
+
+
+def _probed(path: Path) -> _Header | str:
+    try:
+        info = probe(path)
+    except AudioError as error:
+        return error.reason
+    return _Header(info.sample_rate, info.channels) if info.frames > 1 else f"it holds {info.frames} samples"
+
+
+def _decode(path: Path, rate: int, keep: Callable[[np.ndarray], None] | None = None) -> _Levels | str:
     """A file's levels, its blocks given to `keep` on the way, or why it cannot be used."""
     levels = _Levels()
     try:
-        for block in read_blocks(info.path, rate):
+        for block in read_blocks(path, rate):
             levels.add(block)
             if keep is not None:
                 keep(block)
@@ -299,111 +390,216 @@ def _decode(info: AudioInfo, rate: int, keep: Callable[[np.ndarray], None] | Non
     return levels if levels.high - levels.low >= 2 * SILENCE_AMPLITUDE else "it is silent"
 
 
-def _build(
-    place: Path,
-    infos: Sequence[AudioInfo],
-    left_out: Sequence[tuple[str, str]],
-    root: Path,
-    rate: int,
-    encoder: Encoder,
-    normalize: Normalize,
-    progress: Progress | None,
-) -> None:
-    """Make the cache folder `place`, whole or not at all."""
-    base = root if root.is_dir() else root.parent
-    work = place.parent / f".{place.name}.{uuid.uuid4().hex}"
-    work.mkdir(parents=True)
+def _measure(task: _Task) -> float | str:
+    """The peak of a recording, or why it cannot be used."""
+    key = f"{task.number:06d}.peak"
+    kept = task.ledger.of(key)
+    if kept is not None and isinstance(kept.get("peak"), float):
+        return float(kept["peak"])
+    with local_copy(task.file) as path:
+        header = task.header or _probed(path)
+        levels = header if isinstance(header, str) else _decode(path, task.rate)
+    if isinstance(levels, str):
+        return levels
+    task.ledger.add(key, {"peak": levels.peak})
+    return levels.peak
 
-    def part(index: int) -> Path:
-        return work / f"{index}.part"
 
-    def measure(info: AudioInfo) -> _Levels | str:
-        return _decode(info, rate)
-
-    def encode(index: int, info: AudioInfo, measured: _Levels | str | None) -> tuple[_Levels, str] | str:
+def _encode(task: _Task) -> tuple[dict[str, Any] | str, bool]:
+    """Make the file of codes of a recording. What a `Recording` says of it but name and offset, or why it cannot be
+    used; and whether it was there."""
+    key = f"{task.number:06d}"
+    kept = task.ledger.of(key)
+    if kept is not None and _is_whole(task, kept):
+        return kept["recording"], True
+    with local_copy(task.file) as path:
+        header = task.header or _probed(path)
+        if isinstance(header, str):
+            return header, False
+        measured = _decode(path, task.rate) if task.normalize == "file" else None
         if isinstance(measured, str):
-            return measured
+            return measured, False
+        ends = None if measured is None else (measured.low, measured.high)
         digest = hashlib.blake2b(digest_size=16)
-        with open(part(index), "wb") as file:
+        with _beside(task.place) as temporary:
+            with open(temporary, "xb") as file:
 
-            def keep(block: np.ndarray) -> None:
-                if normalize == "file" and measured is not None:
-                    block = _spread(block, measured.low, measured.high)
-                codes = encoder.encode(block * np.float32(gain)).tobytes()
-                digest.update(codes)
-                file.write(codes)
+                def keep(block: np.ndarray) -> None:
+                    if ends is not None:
+                        block = _spread(block, *ends)
+                    codes = task.encoder.encode(block * np.float32(task.gain)).tobytes()
+                    digest.update(codes)
+                    file.write(codes)
 
-            levels = _decode(info, rate, keep)
-        return levels if isinstance(levels, str) else (levels, digest.hexdigest())
+                levels = _decode(path, task.rate, keep)
+            if isinstance(levels, str):
+                return levels, False
+            size = temporary.stat().st_size
+            put_file(temporary, task.place / _shard(task.number))
+    recording = {
+        "samples": levels.samples,
+        "digest": digest.hexdigest(),
+        "file_rate": header.sample_rate,
+        "channels": header.channels,
+        "peak": levels.peak,
+        "dc": levels.total / levels.samples,
+        "rms": (levels.squares / levels.samples) ** 0.5,
+        "silent_share": levels.silent / levels.samples,
+        "clipped_share": levels.clipped / levels.samples,
+    }
+    task.ledger.add(key, {"recording": recording, "size": size})
+    return recording, False
 
-    def counted(results: Iterator[_T]) -> Iterator[_T]:
-        for done, result in enumerate(results, 1):
-            if progress is not None:
-                progress(done, len(infos))
-            yield result
 
+def _is_whole(task: _Task, kept: dict[str, Any]) -> bool:
+    """Whether the codes that an entry tells of are there."""
+    place = task.place / _shard(task.number)
     try:
-        with ThreadPoolExecutor() as pool:
-            scales: list[_Levels | str | None] = [None] * len(infos)
-            if normalize != "none":
-                scales = list(counted(pool.map(measure, infos)))
-            peaks = [levels.peak for levels in scales if isinstance(levels, _Levels)]
-            gain = 1.0 / max(peaks) if normalize == "corpus" and peaks else 1.0
-            encoded = list(counted(pool.map(encode, range(len(infos)), infos, scales)))
-        recordings, unusable, offset = [], list(left_out), 0
-        with open(work / "codes.bin", "wb") as flat:
-            for index, (info, result) in enumerate(zip(infos, encoded, strict=True)):
-                name = _name(info.path, base)
-                if isinstance(result, str):
-                    unusable.append((name, result))
-                else:
-                    levels, digest = result
-                    with open(part(index), "rb") as file:
-                        shutil.copyfileobj(file, flat, 1 << 22)
-                    recordings.append(
-                        Recording(
-                            name=name,
-                            offset=offset,
-                            samples=levels.samples,
-                            digest=digest,
-                            file_rate=info.sample_rate,
-                            channels=info.channels,
-                            peak=levels.peak,
-                            dc=levels.total / levels.samples,
-                            rms=(levels.squares / levels.samples) ** 0.5,
-                            silent_share=levels.silent / levels.samples,
-                            clipped_share=levels.clipped / levels.samples,
-                        )
-                    )
-                    offset += levels.samples
-                part(index).unlink(missing_ok=True)
+        if isinstance(place, Path):
+            return digest_of(place) == kept["recording"]["digest"]
+        # There a file has its name only once it is whole, and to check it would be to fetch it.
+        return size_of(place) == kept["size"]
+    except (FileNotFoundError, KeyError, TypeError):
+        return False
+
+
+@contextlib.contextmanager
+def _beside(place: Place) -> Iterator[Path]:
+    """The name of a file of this machine, on the disk of `place` if that is on one; removed afterwards."""
+    if isinstance(place, Path):
+        make_folder(place / FOLDER)
+        temporary = place / FOLDER / f"{uuid.uuid4().hex}.part"
+        try:
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+        return
+    with tempfile.TemporaryDirectory(prefix="tierwave-") as folder:
+        yield Path(folder) / "codes"
+
+
+# All recordings ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """The recordings of a corpus, and where the work is done."""
+
+    root: Place
+    base: Place
+    files: tuple[Place, ...]
+    progress: Progress
+    jobs: int
+    cluster: str | None
+
+    def headers(self) -> Headers:
+        """Of every recording; what only ffmpeg reads is decoded for it, and what is at a URL fetched."""
+        remote = isinstance(self.base, Url)
+        return list(self._spread(_header, self.files, self.progress if remote else lambda done, total: None))
+
+    def common_rate(self, headers: Headers) -> int:
+        """The sample rate of all recordings that can be used."""
+        rates = Counter(header.sample_rate for header in headers if isinstance(header, _Header))
+        if not rates:
+            raise _nothing_usable(self.root, self._left_out(headers))
+        if len(rates) > 1:
+            listed = ", ".join(f"{rate} Hz: {count} files" for rate, count in sorted(rates.items()))
+            raise RunError(
+                f"the recordings under {self.root} have several sample rates ({listed}): say which one to train at, "
+                f"for example --sample_rate {min(rates)}"
+            )
+        return next(iter(rates))
+
+    def build(self, place: Place, rate: int, encoder: Encoder, normalize: Normalize, headers: Headers) -> int:
+        """Make what is missing of the cache `place`; how many recordings were there. Does not matter to others who do
+        the same."""
+        make_folder(place)
+        try:
+            return self._build(place, rate, encoder, normalize, headers)
+        except OSError:
+            # Another process may have finished the same cache, and tidied up behind it.
+            if (place / DOCUMENT).exists():
+                return 0
+            raise
+        finally:
+            if isinstance(place, Path):
+                for folder in (place / FOLDER, place):  # where nothing has been made
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()
+
+    def _build(self, place: Place, rate: int, encoder: Encoder, normalize: Normalize, headers: Headers) -> int:
+        outcomes: list[dict[str, Any] | str] = [header if isinstance(header, str) else "" for header in headers]
+        tasks = [
+            _Task(file, number, place, rate, encoder, normalize, header=header)
+            for number, (file, header) in enumerate(zip(self.files, headers, strict=True))
+            if not isinstance(header, str)
+        ]
+        gain = 1.0
+        if normalize == "corpus":
+            peaks = list(self._spread(_measure, tasks, self.progress))
+            for task, peak in zip(tasks, peaks, strict=True):
+                if isinstance(peak, str):
+                    outcomes[task.number] = peak
+            tasks = [task for task in tasks if not outcomes[task.number]]
+            gain = 1.0 / max((peak for peak in peaks if not isinstance(peak, str)), default=1.0)
+            tasks = [replace(task, gain=gain) for task in tasks]
+        taken_over = 0
+        for task, (outcome, was_there) in zip(tasks, self._spread(_encode, tasks, self.progress), strict=True):
+            outcomes[task.number] = outcome
+            taken_over += was_there
+        recordings, shards, offset = [], [], 0
+        for number, outcome in enumerate(outcomes):
+            if not isinstance(outcome, str):
+                recordings.append(Recording(name=_name(self.files[number], self.base), offset=offset, **outcome))
+                shards.append(_shard(number))
+                offset += outcome["samples"]
+        left_out = self._left_out(outcomes)
         if not recordings:
-            raise _nothing_usable(root, sorted(unusable))
+            raise _nothing_usable(self.root, left_out)
         document = {
             "sample_rate": rate,
             "normalize": normalize,
             "gain": gain,
             "dtype": str(encoder.encode(np.zeros(1, np.float32)).dtype),
-            "left_out": sorted(unusable),
+            "left_out": left_out,
             "recordings": [asdict(recording) for recording in recordings],
+            "shards": shards,
         }
-        (work / "corpus.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
-        try:
-            os.replace(work, place)
-        except OSError:
-            if not place.exists():  # else another process has built the same cache meanwhile
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        content = json.dumps(document, indent=1).encode()
+        if isinstance(place, Path):
+            write_bytes(place / DOCUMENT, content)
+        else:
+            put_bytes(place / DOCUMENT, content)
+        remove(place / FOLDER)
+        return taken_over
+
+    def _spread(self, work: Callable[[Any], Any], items: Sequence[Any], progress: Progress) -> Iterator[Any]:
+        done = 0
+
+        def finished(_: int) -> None:
+            nonlocal done
+            done += 1
+            progress(done, len(items))
+
+        return spread(work, items, jobs=self.jobs, cluster=self.cluster, finished=finished)
+
+    def _left_out(self, outcomes: Sequence[Any]) -> list[tuple[str, str]]:
+        """(name, reason) of what cannot be used, by name."""
+        named = zip(self.files, outcomes, strict=True)
+        return sorted((_name(file, self.base), outcome) for file, outcome in named if isinstance(outcome, str))
 
 
-def _open(place: Path, root: Path) -> Corpus:
+def _open(place: Place, root: Place) -> Corpus:
     try:
-        document = json.loads((place / "corpus.json").read_text(encoding="utf-8"))
-        codes = np.memmap(place / "codes.bin", dtype=np.dtype(document["dtype"]), mode="r")
+        document = json.loads(read_bytes(place / DOCUMENT))
         recordings = tuple(Recording(**entry) for entry in document["recordings"])
-        if len(codes) != sum(recording.samples for recording in recordings):
-            raise ValueError("codes.bin has another length than corpus.json says")
+        dtype = np.dtype(document["dtype"])
+        codes = Shards(place, document["shards"], [recording.samples for recording in recordings], dtype)
+        if isinstance(place, Path):
+            sizes = {entry.name: entry.stat().st_size for entry in os.scandir(place)}
+            for name, samples in zip(codes.names, codes.samples, strict=True):
+                if sizes.get(name) != samples * dtype.itemsize:
+                    raise ValueError(f"{name} is missing or has another length than {DOCUMENT} says")
         left_out = tuple((name, reason) for name, reason in document["left_out"])
         return Corpus(recordings, left_out, document["sample_rate"], document["gain"], codes, document["normalize"])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -61,13 +61,20 @@ class Codes:
     per_step = True
 
     def __init__(self, corpus: Corpus, silence: int):
-        self.codes, self.silence = corpus.codes, silence
-        self._offsets = np.array([recording.offset for recording in corpus.recordings], np.int64)
+        self.corpus, self.silence = corpus, silence
 
     def read(self, where: Where) -> np.ndarray:
-        """Codes, int32 `[lanes, overlap + window]`."""
-        at = np.where(where.inside, self._offsets[where.recording][:, None] + where.at, 0)
-        return np.where(where.inside, self.codes[at], self.silence).astype(np.int32)
+        """Codes, int32 `[lanes, overlap + window]`. Only recordings that a lane stands in are opened."""
+        codes = np.full(where.at.shape, self.silence, np.int32)
+        counts = where.inside.sum(axis=1)
+        lanes = np.flatnonzero(counts)
+        begins = where.inside.argmax(axis=1)[lanes]
+        starts = where.at[lanes, begins]
+        columns = (where.recording[lanes], starts, starts + counts[lanes])
+        parts = self.corpus.parts(zip(*(column.tolist() for column in columns), strict=True))
+        for lane, begin, part in zip(lanes.tolist(), begins.tolist(), parts, strict=True):
+            codes[lane, begin : begin + len(part)] = part
+        return codes
 
 
 class LaneWindows:
@@ -76,7 +83,8 @@ class LaneWindows:
     sources: what is read, by the name it has in a batch; "inputs" must be among them. lanes: at most this many; fewer
     where there are fewer windows. shuffled: a new order every epoch, else the order of the spans. whole_spans: a span
     is never cut between lanes (likelihood of whole files); lanes then differ in work. multiple_of: the number of lanes
-    is rounded up to a multiple of this (the number of replicas). least_steps: a shuffled epoch goes over the spans as
+    is rounded up to a multiple of this (the number of replicas). worker: (number, how many there are): only the lanes
+    of one worker are read; layouts are those of all. least_steps: a shuffled epoch goes over the spans as
     often as it takes to have so many steps, so that what is done after every epoch does not cost more than the epoch.
     """
 
@@ -92,6 +100,7 @@ class LaneWindows:
         shuffled: bool = True,
         whole_spans: bool = False,
         multiple_of: int = 1,
+        worker: tuple[int, int] = (0, 1),
         least_steps: int = 1,
     ):
         self.sources, self.window, self.overlap = dict(sources), window, overlap
@@ -105,6 +114,8 @@ class LaneWindows:
         self.windows = int(np.sum(self._windows))
         lanes = min(lanes, len(spans) if whole_spans else self.windows)
         self.lanes = -(-lanes // multiple_of) * multiple_of
+        rank, workers = worker
+        self.own = slice(rank * self.lanes // workers, (rank + 1) * self.lanes // workers)
         if whole_spans:
             self._whole = self._deal_whole_spans()
             self.steps = max(len(lane) for lane in self._whole)
@@ -148,9 +159,9 @@ class LaneWindows:
         return span, place, reset
 
     def batch(self, layout: Layout, step: int, epoch: int = 0) -> dict[str, np.ndarray]:
-        """Step `step` of a layout: each source's elements `[lanes, overlap + window, ...]` (or `[lanes,
-        ...]`), mask float32 `[lanes, window]` (0 for padding), reset bool `[lanes]`."""
-        span, place, reset = (part[step] for part in layout)
+        """Step `step` of a layout, the lanes of this worker: each source's elements `[lanes, overlap + window, ...]`
+        (or `[lanes, ...]`), mask float32 `[lanes, window]` (0 for padding), reset bool `[lanes]`."""
+        span, place, reset = (part[step, self.own] for part in layout)
         first, last = self._first[span][:, None], self._last[span][:, None]
         at = first + place[:, None] * self.window - self.overlap + np.arange(self.overlap + self.window)
         inside = (at >= first) & (at < last) & (span != IDLE)[:, None]
@@ -163,7 +174,7 @@ class LaneWindows:
         the overlap."""
         import tensorflow as tf
 
-        total, lanes = self.overlap + self.window, self.lanes
+        total, lanes = self.overlap + self.window, self.own.stop - self.own.start
         shapes = {
             name: ([lanes, total, *source.shape] if source.per_step else [lanes, *source.shape], source.dtype)
             for name, source in self.sources.items()
