@@ -18,9 +18,9 @@ from tierwave.commandline import (
 )
 from tierwave.config import TrainingOptions, read_document
 from tierwave.errors import UsageError
+from tierwave.places import place_of
 
 DEFAULT_CONFIG = Path(__file__).with_name("default.config.json")
-NOT_YET = {"cluster": "training on a cluster", "num_workers": "training on a cluster"}
 
 
 def parser() -> FlagParser:
@@ -28,7 +28,10 @@ def parser() -> FlagParser:
     flags = FlagParser("train.py", description="Train a network on a folder of recordings.")
     flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean}
     flags.add_argument("--id", default="default", help="name of the training session (default: default)")
-    flags.add_argument("--data_dir", type=Path, help="folder of training audio, searched recursively")
+    flags.add_argument("--data_dir", type=place_of, help="folder of training audio, searched recursively; or a URL")
+    flags.add_argument(
+        "--cache_dir", type=optional(place_of), help="where encoded recordings are kept (default: logdir_root/.cache)"
+    )
     flags.add_argument("--demo", default=False, help="make and use the synthetic demo corpus (default: False)", **flag)
     flags.add_argument(
         "--verbose",
@@ -54,8 +57,13 @@ def parser() -> FlagParser:
     )
     flags.add_argument("--params", type=optional(Path), help="one manifest of parameters, CSV with a column filename")
     flags.add_argument("--stage", nargs="+", metavar="NAME", help="train only these stages (default: all, in order)")
-    for name, why in NOT_YET.items():
-        flags.add_argument(f"--{name}", help=f"not yet: {why}")
+    flags.add_argument(
+        "--cluster", type=optional(str), metavar="ADDRESS", help="train on a Ray cluster (auto, HOST:PORT), or local"
+    )
+    flags.add_argument("--num_workers", type=int, help="processes on the cluster (default: 2)")
+    flags.add_argument(
+        "--max_failures", type=int, help="of the cluster: how often all start again when one is lost (default: 3)"
+    )
     flags.add_argument("--debug", default=False, help="show tracebacks (default: False)", **flag)
     add_model_flags(flags.add_argument_group("training"), TrainingOptions)
     return flags
@@ -68,9 +76,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: Any) -> int:
-    for name, why in NOT_YET.items():
-        if getattr(arguments, name) is not None:
-            raise UsageError(f"--{name} {getattr(arguments, name)} is not there yet ({why}): leave it out")
     typed = typed_values(arguments, TrainingOptions)
     document = None if arguments.config_file is None else read_document(arguments.config_file)
     if arguments.demo:
@@ -108,8 +113,26 @@ def _train(arguments: Any) -> int:
         stages=arguments.stage,
         param_dir=arguments.param_dir,
         params=arguments.params,
+        cache_dir=arguments.cache_dir,
     )
-    outcome = train(session, _default_document, say_line, lambda: import_tensorflow(debug=arguments.debug))
+    if arguments.cluster is None:
+        for name in ("num_workers", "max_failures"):
+            if getattr(arguments, name) is not None:
+                raise UsageError(
+                    f"--{name} {getattr(arguments, name)} is of a cluster: add --cluster local, or leave it out"
+                )
+        outcome = train(session, _default_document, say_line, lambda: import_tensorflow(debug=arguments.debug))
+    else:
+        from tierwave.cluster import train_on_cluster
+
+        outcome = train_on_cluster(
+            session,
+            _default_document(),
+            say_line,
+            address=arguments.cluster,
+            workers=2 if arguments.num_workers is None else arguments.num_workers,
+            failures=3 if arguments.max_failures is None else arguments.max_failures,
+        )
     return 0 if outcome.signal is None else 128 + outcome.signal
 
 

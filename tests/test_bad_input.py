@@ -299,7 +299,6 @@ def test_a_wrong_override(place: Place, capsys: Capture, setting: str, expected:
         (["--param_dir", "x"], ["--param_dir", "x", "leave it out"]),
         (["--params", "x.csv"], ["--params", "x.csv", "leave it out"]),
         (["--stage", "1"], ["--stage", "1", "samplernn"]),
-        (["--cluster", "local"], ["--cluster", "local", "leave it out"]),
         (["--num_workers", "2"], ["--num_workers", "2", "leave it out"]),
     ],
     ids=" ".join,

@@ -98,7 +98,7 @@ def tensors_of(run: Run, name: str | None = None) -> dict[str, np.ndarray]:
 
 def progress_of(run: Run) -> dict[str, Any]:
     progress = read_progress(run.folder / run.latest().name)
-    return {name: value for name, value in progress.items() if name != "seconds"}
+    return {name: value for name, value in progress.items() if name not in ("seconds", "run")}
 
 
 def learning_rate_of(run: Run) -> float:
@@ -163,7 +163,8 @@ write = tf.train.Checkpoint.write
 before(training.Trainer, "save", note_saving)
 if moment in ("SIGKILL", "SIGTERM", "SIGINT"):
     number = getattr(signal, moment)
-    before(training.Learner, "train_step", lambda learner, batch, state, step: end(number) if step + 1 == at else None)
+    act = lambda learner, batch, state, step, *_: end(number) if step + 1 == at else None
+    before(training.Learner, "train_step", act)
 elif moment == "merging":  # the shards have been written under temporary names
     before(gen_io_ops, "merge_v2_checkpoints", if_saving(lambda *_: end()))
 elif moment == "data only":

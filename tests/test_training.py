@@ -33,7 +33,7 @@ from tierwave.callbacks import (
 from tierwave.config import TrainingOptions
 from tierwave.corpus import Corpus, Recording
 from tierwave.dataset import LaneWindows
-from tierwave.errors import RunError, UsageError
+from tierwave.errors import RunError
 from tierwave.runs import Run
 from tierwave.splits import Span
 from tierwave.training import (
@@ -41,7 +41,6 @@ from tierwave.training import (
     Callback,
     Learner,
     Trainer,
-    make_strategy,
     measure,
     read_progress,
     restore_checkpoint,
@@ -373,16 +372,17 @@ tf.config.set_logical_device_configuration(
 )
 import test_training as tests
 from tierwave.config import TrainingOptions
-from tierwave.training import Learner, Trainer, make_strategy, measure
+from tierwave.devices import make_devices
+from tierwave.training import Learner, Trainer, measure
 from tierwave.runs import Run
 from pathlib import Path
 
 found = {}
 for name in ("one", "mirrored"):
     options = TrainingOptions(learning_rate=0.01, num_epochs=4, num_steps=20, batch_size=4, strategy=name)
-    strategy = make_strategy(name)
+    devices = make_devices(name, {})
     build = lambda: tests.samplernn.build(tests.config())
-    made = Learner(build, options, strategy=strategy, clip_norm=0.2)
+    made = Learner(build, options, devices=devices, clip_norm=0.2)
     kept, folder = tests.Losses(), Path(sys.argv[1]) / name
     folder.mkdir()
     valid = tests.windows(tests.VALID, shuffled=False, multiple_of=2)
@@ -395,7 +395,7 @@ for name in ("one", "mirrored"):
     trainer.stop_reason = None
     trainer.fit()
     found[name] = {
-        "replicas": strategy.num_replicas_in_sync,
+        "replicas": devices.replicas,
         "losses": kept.steps,
         "val_loss": [epoch["val_loss"] for epoch in kept.epochs],
         "weights": [float(abs(value).sum()) for value in tests.weights_of(made)],
@@ -710,8 +710,8 @@ def test_no_checkpoint_holds_weights_that_a_broken_gradient_has_spoilt(
     made = trainer(tmp_path / "run", lambda m: [*saving(m)], checkpoint_steps=1)
     step = made.learner.train_step
 
-    def broken(batch: Any, state: Any, number: int) -> Any:
-        results, state = step(batch, state, number)
+    def broken(batch: Any, state: Any, number: int, news: Any) -> Any:
+        results, state = step(batch, state, number, news)
         return ({**results, "gradient_norm": math.inf} if number == 3 else results), state
 
     monkeypatch.setattr(made.learner, "train_step", broken)
@@ -897,11 +897,6 @@ def test_measured_times_are_not_in_the_state_of_anything_that_decides(finished: 
     progress = read_progress(made.run.folder / "model.ckpt-2")
     assert progress["epoch"] == 2 and progress["step"] == 2 * STEPS and progress["lanes"] == 4
     assert progress["callbacks"]["Monitor"]["best"] == made.run.best().value
-
-
-def test_multiworker_says_that_it_is_not_there_yet() -> None:
-    with pytest.raises(UsageError, match="--strategy multiworker.*mirrored"):
-        make_strategy("multiworker")
 
 
 def test_the_same_steps_give_the_same_bits_without_xla() -> None:

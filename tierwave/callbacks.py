@@ -55,13 +55,12 @@ class Limits(Callback):
     """Stop after `num_steps`, after `max_minutes` of this call, or below `loss_cutoff`."""
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        self.deadline = time.monotonic() + 60.0 * (trainer.options.max_minutes or math.inf)
         self._check_steps(trainer)
 
     def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
         options = trainer.options
         self._check_steps(trainer)
-        if time.monotonic() >= self.deadline:
+        if options.max_minutes is not None and trainer.elapsed >= 60.0 * options.max_minutes:
             trainer.stop(f"max_minutes ({options.max_minutes:g}) is over", finished=False)
         if options.loss_cutoff is not None and results["loss"] < options.loss_cutoff:
             trainer.stop(f"the loss fell below loss_cutoff ({options.loss_cutoff:g})")
@@ -113,7 +112,7 @@ class CheckpointPolicy(Callback):
         self.saved_step = -1
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        self.saved_at = time.monotonic()
+        self.saved_at = trainer.elapsed
         self.saved_step = trainer.progress.step
 
     def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
@@ -121,7 +120,7 @@ class CheckpointPolicy(Callback):
         minutes = options.checkpoint_minutes
         if options.checkpoint_steps is not None and step % options.checkpoint_steps == 0:
             self._save(trainer, f"model.ckpt-step{step}")
-        elif minutes is not None and time.monotonic() - self.saved_at >= 60.0 * minutes:
+        elif minutes is not None and trainer.elapsed - self.saved_at >= 60.0 * minutes:
             self._save(trainer, f"resume.ckpt-{step}", kept=False)
 
     def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
@@ -140,7 +139,7 @@ class CheckpointPolicy(Callback):
 
     def _save(self, trainer: Trainer, name: str, **entry: Any) -> None:
         trainer.save(name, **entry)
-        self.saved_at, self.saved_step = time.monotonic(), trainer.progress.step
+        self.saved_at, self.saved_step = trainer.elapsed, trainer.progress.step
 
 
 class Sound(NamedTuple):
@@ -362,10 +361,13 @@ def standard_callbacks(
     sample_rate: int,
     say_line: Callable[[str, bool], None],
     rewrite: bool,
+    is_chief: bool = True,
 ) -> list[Callback]:
-    """All callbacks of train.py, in their order."""
+    """All callbacks of train.py, in their order; of a worker that is not the chief those that decide, as it does."""
     monitor = Monitor()
     callbacks: list[Callback] = [LearningRateSchedule(), Limits(), monitor]
+    if not is_chief:
+        return [*callbacks, CheckpointPolicy(monitor)]
     callbacks += [StatisticsLines(say_line, rewrite=rewrite), LossTable(), CheckpointPolicy(monitor)]
     if generation is not None:
         callbacks.append(generation)

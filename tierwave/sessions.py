@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import functools
 import hashlib
+import json
 import os
 import shlex
 import sys
@@ -17,7 +18,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import ModuleType
@@ -35,13 +36,15 @@ from tierwave.config import (
 )
 from tierwave.controls import Controls, ControlWarning, Schema, constants_of, shifted
 from tierwave.corpus import Corpus, load_corpus, summary
-from tierwave.dataset import lane_warnings
+from tierwave.dataset import LaneWindows, lane_warnings
 from tierwave.errors import UsageError
 from tierwave.families import load_config
 from tierwave.following import trained_values
 from tierwave.generation import Request, Stream
+from tierwave.memory import Demand, announced, judged, room_of, told_when_it_runs_out
 from tierwave.metrics import CodeStatistics
 from tierwave.paramlookup import ParamSources, find_param_sources
+from tierwave.places import Url, absolute
 from tierwave.quantize import Quantizer
 from tierwave.runs import (
     CONFIG_NAME,
@@ -55,16 +58,23 @@ from tierwave.runs import (
 )
 from tierwave.splits import Split, make_split
 from tierwave.steering import Steering
+from tierwave.tasks import TF_CONFIG, task_of
 from tierwave.trained import PREPARED, find_source, load_model, load_schema, seed_audio, take_weights
 from tierwave.writing import write_text
 
 if TYPE_CHECKING:
     from tierwave.callbacks import Generation
-    from tierwave.training import Learner, Trainer
+    from tierwave.devices import Devices
+    from tierwave.training import Callback, Learner, Trainer
 
 SPLIT_OPTIONS = {"val_frac", "test_frac", "num_val_batches"}
+MOST_COUNTED = 1 << 27  # samples for a histogram: two hours at 16 kHz are all there is to know
 MOST_MARKOV_LEVELS = 1024  # beyond this a table of code pairs is larger than any corpus
 SayLine = Callable[[str, bool], None]
+
+
+def _unwatched(stage: str) -> Sequence[Callback]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -75,11 +85,13 @@ class Session:
     what the resumed run was trained with. typed: training flags that were typed, by name, which win over both. source:
     what to call the config in messages. rewrite: one statistics line, written over. stages: the only ones to train,
     None: all in turn. param_dir, params: where the parameters of the recordings lie, as of
-    `paramlookup.find_param_sources`; a resumed run knows.
+    `paramlookup.find_param_sources`; a resumed run knows. cache_dir: for the encoded recordings, None: in logdir_root.
+    watch(stage): callbacks that come before all others. guard:
+    samples that at least lie between training and held-out sound, whatever the model needs.
     """
 
     identity: str
-    data_dir: Path
+    data_dir: Path | Url
     document: dict[str, Any] | None
     source: str
     overrides: Sequence[str] = ()
@@ -93,6 +105,9 @@ class Session:
     stages: Sequence[str] | None = None
     param_dir: Path | None = None
     params: Path | None = None
+    cache_dir: Path | Url | None = None
+    watch: Callable[[str], Sequence[Callback]] = _unwatched
+    guard: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,35 +133,64 @@ def train(
     start_tensorflow() is called before TensorFlow is imported, which is after config and recordings were found good.
     Raises UsageError and RunError with what to do.
     """
-    if os.sep in session.identity or session.identity.strip() in ("", ".", ".."):
-        raise UsageError(f"--id {session.identity!r} must be a plain name, since a folder is named after it")
+    _refuse_folders(session.identity)
+    task = task_of(os.environ)
+    if task.rank > 0:  # the chief speaks for all, and holds the lock for all
+        say_line = _silent
     with contextlib.ExitStack() as locks:
-        locks.enter_context(only_training(session.logdir_root, session.identity))
-        resumed = _checkpoint_to_resume(session)
-        if resumed is not None:
-            _refuse_imported(resumed[0].root)
+        if task.rank == 0:
+            locks.enter_context(only_training(session.logdir_root, session.identity))
+        plan, resumed = _planned(session, default_document, say_line)
+        if resumed is not None:  # --resume_from leads into another id's run
             owner = resumed[0].root.folder.resolve().parent
-            if owner != (session.logdir_root / session.identity).resolve():  # --resume_from leads into another id's run
+            if task.rank == 0 and owner != (session.logdir_root / session.identity).resolve():
                 locks.enter_context(only_training(owner.parent, owner.name))
-        stored = None if resumed is None else resumed[0].root.read(CONFIG_NAME)
-        document = session.document
-        if document is None and stored is None and session.init_from is not None:
-            document, _ = split_training(find_checkpoint(session.init_from)[0].root.read(CONFIG_NAME))
-        if document is None:
-            document = stored if stored is not None else default_document()
-        document = apply_overrides(document, session.overrides)
-        family, config = load_config(document, session.source)
-        if stored is None:
-            trained_with, source = document, session.source
-        else:
-            assert resumed is not None
-            _refuse_other_architecture(document, stored, resumed[0].root, session)
-            trained_with = apply_overrides(stored, session.overrides)
-            source = str(resumed[0].root.folder / CONFIG_NAME)
-        options = resolve_training(session.typed, trained_with, source)
-        _refuse_foreign_options(options, family)
-        plan = _Plan(session, family, config, options, trained_with, source, say_line)
         return plan.train(resumed, start_tensorflow)
+
+
+def encode(
+    session: Session, default_document: Callable[[], dict[str, Any]], say_line: SayLine, *, cluster: str | None = None
+) -> None:
+    """Encode the recordings of a session into its cache and do no more; as tasks of a Ray cluster, if one is named."""
+    _refuse_folders(session.identity)
+    plan, resumed = _planned(session, default_document, say_line)
+    plan.load(None if resumed is None else resumed[0].root.read("run.json"), cluster=cluster)
+
+
+def _refuse_folders(identity: str) -> None:
+    if os.sep in identity or identity.strip() in ("", ".", ".."):
+        raise UsageError(f"--id {identity!r} must be a plain name, since a folder is named after it")
+
+
+def _planned(
+    session: Session, default_document: Callable[[], dict[str, Any]], say_line: SayLine
+) -> tuple[_Plan, tuple[Run, CheckpointEntry] | None]:
+    """A session made definite, and where it goes on from."""
+    resumed = _checkpoint_to_resume(session)
+    if resumed is not None:
+        _refuse_imported(resumed[0].root)
+    stored = None if resumed is None else resumed[0].root.read(CONFIG_NAME)
+    document = session.document
+    if document is None and stored is None and session.init_from is not None:
+        document, _ = split_training(find_checkpoint(session.init_from)[0].root.read(CONFIG_NAME))
+    if document is None:
+        document = stored if stored is not None else default_document()
+    document = apply_overrides(document, session.overrides)
+    family, config = load_config(document, session.source)
+    if stored is None:
+        trained_with, source = document, session.source
+    else:
+        assert resumed is not None
+        _refuse_other_architecture(document, stored, resumed[0].root, session)
+        trained_with = apply_overrides(stored, session.overrides)
+        source = str(resumed[0].root.folder / CONFIG_NAME)
+    options = resolve_training(session.typed, trained_with, source)
+    _refuse_foreign_options(options, family)
+    return _Plan(session, family, config, options, trained_with, source, say_line), resumed
+
+
+def _silent(text: str, rewrite: bool) -> None:
+    """What all workers but the chief say."""
 
 
 def _checkpoint_to_resume(session: Session) -> tuple[Run, CheckpointEntry] | None:
@@ -173,9 +217,11 @@ def _refuse_other_architecture(document: dict[str, Any], stored: dict[str, Any],
     def architecture(of: dict[str, Any], source: str) -> dict[str, Any]:
         config = load_config(of, source)[1].model_dump(mode="json")
         # How the tiers are trained is no part of what they are.
-        config.pop("training_per_tier", None)
+        for name in ("training_per_tier", "recompute"):
+            config.pop(name, None)
         for tier in config["tiers"] if isinstance(config.get("tiers"), list) else ():
-            tier.pop("training", None)
+            for name in ("training", "recompute"):
+                tier.pop(name, None)
         return split_training(config)[0]
 
     before = architecture(stored, str(run.folder / CONFIG_NAME))
@@ -215,20 +261,12 @@ class _Plan:
         root = None if resumed is None else resumed[0].root
         described = None if root is None else root.read("run.json")
         encoder = family.encoder(config)
-        corpus = load_corpus(
-            session.data_dir,
-            encoder,
-            sample_rate=self._sample_rate(described),
-            normalize=config.normalize,
-            cache_dir=session.logdir_root / ".cache",
-            progress=lambda done, total: self.say_line(f"Decoding: {done}/{total} recordings", True),
-        )
+        corpus = self.load(described)
         opening = [summary(corpus), *(f"Warning: {text}" for text in [*corpus.warnings(), *family.warnings(config)])]
         sources, controls = self._parameters(corpus, described)
         if root is not None and described is not None:
             _refuse_other_corpus(corpus, described, session, root)
             _refuse_other_parameters(controls, corpus, described, root)
-            run: Run | None = root
             ignored = sorted(SPLIT_OPTIONS & session.typed.keys())
             if ignored:
                 opening.append(f"Warning: --{ignored[0]} changes nothing here: a resumed run keeps what it held out.")
@@ -236,20 +274,40 @@ class _Plan:
             schema = Schema() if sources is None else load_schema(root)
             stored = root.read(PREPARED) if (root.folder / PREPARED).exists() else None
         else:
-            split = _split(corpus, encoder, family, config, self.options, controls)
+            split = _split(corpus, encoder, family, config, self.options, controls, session.guard)
             schema = Schema() if sources is None else self._fitted(sources, corpus, split, controls)
-            run, stored = None, None
+            stored = None
         prepared = family.prepare(corpus, split, config, stored, data_dir=session.data_dir)
         steering = None
         if sources is not None:
             seconds = tuple(recording.samples / corpus.sample_rate for recording in corpus.recordings)
             steering = Steering(schema, controls, seconds)
-        weights = {} if resumed is not None else self._weights()
+        weights = self._weights([stage for stage in stages if root is None or not self._part(root, stage).checkpoints])
         self._check(stages, by_stage, corpus, split, steering, prepared)
         # Nothing above leaves anything behind.
         start_tensorflow()
-        if run is None:
-            run = create_run(session.logdir_root, session.identity)
+        devices = _devices(self.options)
+        self._refuse_too_large(stages, by_stage, corpus, split, steering, prepared, devices)
+        checkpoint = "none" if resumed is None else f"{resumed[0].folder.name}/{resumed[1].name}"
+        _refuse_other_workers(
+            devices,
+            {
+                "config": family.with_training(config, self.options, by_stage).model_dump(mode="json"),
+                "stages": stages,
+                "recordings": len(corpus.recordings),
+                "samples": corpus.samples,
+                "sound": _digest(corpus.identity),
+                "parameters": _digest(_digests(corpus, controls) if controls else {}),
+                "prepared": _digest({} if prepared is None else prepared.document),
+                "checkpoint to go on from": checkpoint,
+            },
+        )
+        run = _common_run(devices, session, root)
+        config_text = dumps(family.with_training(config, self.options, by_stage))
+        material = _Material(corpus, split, steering, prepared, weights, run, config_text, self.say_line, devices)
+        if not devices.is_chief:  # only one process writes and prints
+            return self._train_stages(stages, by_stage, material, resumed)
+        if root is None:
             run.write("split.json", split.to_document(corpus))
         run.write("run.json", self._described(corpus, sources, steering, described))
         if prepared is not None:
@@ -272,15 +330,28 @@ class _Plan:
                 "noise_floor": _noise_floor(corpus, encoder),
             }
             run.write("statistics.json", statistics)
-            config_text = dumps(family.with_training(config, self.options, by_stage))
             write_text(run.folder / CONFIG_NAME, config_text + "\n")
             for text in [*opening, _described_split(split, corpus, statistics)]:
                 logged(text, False)
-            material = _Material(corpus, split, steering, prepared, weights, run, config_text, logged)
-            return self._train_stages(stages, by_stage, material, resumed)
+            return self._train_stages(stages, by_stage, replace(material, say_line=logged), resumed)
         finally:
             log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}: ended\n")
             log.close()
+
+    def load(self, described: dict[str, Any] | None, *, cluster: str | None = None) -> Corpus:
+        """The recordings, encoded; described: what a run that is resumed knows of them."""
+        session = self.session
+        return load_corpus(
+            session.data_dir,
+            self.family.encoder(self.config),
+            sample_rate=self._sample_rate(described),
+            normalize=self.config.normalize,
+            cache_dir=session.cache_dir or session.logdir_root / ".cache",
+            # Workers of a machine find the cache made, or make it without taking each other's cores.
+            jobs=1 if os.environ.get(TF_CONFIG) else os.cpu_count() or 1,
+            cluster=cluster,
+            progress=lambda done, total: self.say_line(f"Decoding: {done}/{total} recordings", True),
+        )
 
     def _stages(self) -> list[str]:
         known = self.family.stages(self.config)
@@ -336,12 +407,48 @@ class _Plan:
                 except UsageError as error:
                     raise UsageError(f"what there is to {part} on: {error}") from None
 
-    def _weights(self) -> dict[str, Any]:
-        """Where the weights of each stage come from, if they come from another run."""
+    def _part(self, run: Run, stage: str) -> Run:
+        return run.stage(stage if len(self.family.stages(self.config)) > 1 else None)
+
+    def _refuse_too_large(
+        self,
+        stages: Sequence[str],
+        by_stage: Mapping[str, TrainingOptions],
+        corpus: Corpus,
+        split: Split,
+        steering: Steering | None,
+        prepared: Any,
+        devices: Devices,
+    ) -> None:
+        """UsageError, on every worker, where a stage clearly does not fit into the memory of one."""
+        complaint = ""
+        try:
+            for stage in stages:
+                shape = {"lanes": by_stage[stage].batch_size, "steering": steering, "prepared": prepared}
+                windows = self.family.dataset(corpus, split.train, self.config, stage, **shape)
+                demand = self._demand(stage, by_stage[stage], devices, windows)
+                judged(demand, room_of(demand))
+        except UsageError as error:
+            complaint = str(error)
+        for text in devices.texts(complaint):
+            if text:
+                raise UsageError(text)
+
+    def _demand(self, stage: str, options: TrainingOptions, devices: Devices, windows: LaneWindows) -> Demand:
+        import tensorflow as tf
+
+        on_gpu = bool(tf.config.list_physical_devices("GPU"))
+        jit = self.family.prefers_xla(self.config, on_gpu) if options.jit == "auto" else options.jit
+        shared = {"replicas": devices.replicas, "local": devices.local}
+        jit = jit and devices.local == 1
+        return Demand(self.family, self.config, stage, options, jit, on_gpu, windows, **shared)
+
+    def _weights(self, new: Sequence[str]) -> dict[str, Any]:
+        """Where the weights of each new stage come from, if they come from another run."""
         path = self.session.init_from
-        if path is None:
+        if path is None or not new:
             return {}
-        found = {stage: find_source(self.family, self.config, stage, path) for stage in self._stages()}
+        found = {stage: find_source(self.family, self.config, stage, path) for stage in new}
         if not any(found.values()):
             raise UsageError(f"--init_from {path} fits none of {', '.join(found)}: use its config with --config_file")
         return found
@@ -359,7 +466,7 @@ class _Plan:
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "command": sys.argv,
             "sample_rate": corpus.sample_rate,
-            "data_dir": str(self.session.data_dir.resolve()),
+            "data_dir": absolute(self.session.data_dir),
             "corpus": corpus.identity,
             "versions": environment(),
         }
@@ -414,23 +521,24 @@ class _Plan:
         material: _Material,
         resumed: tuple[Run, CheckpointEntry] | None,
     ) -> Outcome:
-        run, several = material.run, len(self.family.stages(self.config)) > 1
+        run, several, devices = material.run, len(self.family.stages(self.config)) > 1, material.devices
         outcome = Outcome("there was nothing left to train", run, None)
         begun = time.monotonic()
         for number, stage in enumerate(stages):
             options = by_stage[stage]
-            part = run.stage(stage if several else None)
+            part = self._part(run, stage)
             if several:
                 again = _is_named(self.session, resumed, part)
-                if _is_finished(part, options) and not again:
+                if devices.from_chief(_is_finished(part, options)) and not again:
                     material.say_line(f"{stage} is finished; --num_epochs and the like make it go on.", False)
                     continue
-                part.folder.mkdir(exist_ok=True)
+                if devices.is_chief:
+                    part.folder.mkdir(exist_ok=True)
                 material.say_line(f"Stage {stage} ({number + 1} of {len(stages)}):", False)
                 own = self.family.training_of(self.config, stage).get("max_minutes")
                 if options.max_minutes is not None and own is None:  # the time that is left, in equal shares
                     left = options.max_minutes - (time.monotonic() - begun) / 60.0
-                    share = max(left / (len(stages) - number), 1e-3)
+                    share = float(devices.from_chief(max(left / (len(stages) - number), 1e-3)))
                     options = options.model_copy(update={"max_minutes": share})
             entry = None
             if resumed is not None and resumed[0].folder == part.folder:
@@ -438,7 +546,7 @@ class _Plan:
             elif resumed is not None and part.checkpoints:
                 entry = part.latest()
             outcome = self._train_stage(stage, options, part, material, entry)
-            if several and outcome.finished:
+            if several and outcome.finished and devices.is_chief:
                 part.write("finished.json", by_stage[stage].model_dump(mode="json"))
             if outcome.signal is not None:
                 break
@@ -447,6 +555,7 @@ class _Plan:
     def _train_stage(
         self, stage: str, options: TrainingOptions, part: Run, material: _Material, entry: CheckpointEntry | None
     ) -> Outcome:
+        from tierwave.devices import lost_workers_told
         from tierwave.training import check_mark
 
         session, say_line = self.session, material.say_line
@@ -463,7 +572,9 @@ class _Plan:
             schema = Schema() if material.steering is None else material.steering.schema
             prepared = None if material.prepared is None else material.prepared.document
             take_weights(trainer.learner.model, self.family, material.weights[stage], schema, prepared)
-        trainer.fit()
+        demand = self._demand(stage, options, material.devices, trainer.data)
+        with lost_workers_told(material.devices), told_when_it_runs_out(demand):
+            trainer.fit()
         reason = trainer.stop_reason or ""
         best = part.best()
         if best.best and best != part.latest():
@@ -475,16 +586,16 @@ class _Plan:
         import tensorflow as tf
 
         from tierwave.callbacks import standard_callbacks
-        from tierwave.training import Learner, Trainer, grow_gpu_memory, make_strategy
+        from tierwave.training import Learner, Trainer
 
-        session, family, config, corpus = self.session, self.family, self.config, material.corpus
-        grow_gpu_memory()
-        strategy = make_strategy(options.strategy)
+        devices, session, family = material.devices, self.session, self.family
+        config, corpus = self.config, material.corpus
         on_gpu = bool(tf.config.list_physical_devices("GPU"))
         jit = family.prefers_xla(config, on_gpu) if options.jit == "auto" else options.jit
         shape = {
             "lanes": options.batch_size,
-            "multiple_of": strategy.num_replicas_in_sync,
+            "multiple_of": devices.replicas,
+            "worker": (devices.rank, devices.workers),
             "steering": material.steering,
             "prepared": material.prepared,
         }
@@ -498,7 +609,7 @@ class _Plan:
             ),
             options,
             jit=jit,
-            strategy=strategy,
+            devices=devices,
             inputs=family.training_inputs(options, min(steps, options.num_steps or steps)),
             **family.clipping(config, stage),
         )
@@ -507,22 +618,29 @@ class _Plan:
         material.say_line(
             f"{learner.model.count_params():,} parameters, {data.lanes} lanes x {data.window} "
             f"{learner.model.steps_are}, {data.steps} steps an epoch, {options.precision}, "
-            f"{'XLA' if jit else 'no XLA'}",
+            f"{'XLA' if learner.jit else 'no XLA'}{_shared_by(devices)}",
             False,
         )
+        demand = self._demand(stage, options, devices, data)
+        room = room_of(demand)
+        material.say_line(announced(demand.estimate(), room), False)
+        tight = judged(demand, room)
+        if tight:
+            material.say_line(f"Warning: {tight}.", False)
         bars = family.bars(material.prepared, material.split, config, stage)
         if bars:
             listed = ", ".join(f"{nats:.3f} ({name})" for name, nats in bars.items())
             material.say_line(f"To beat on held-out sound, in nats per value: {listed}", False)
-        generation = self._generation(stage, options, learner, material)
+        generation = self._generation(stage, options, learner, material) if devices.is_chief else None
         callbacks = standard_callbacks(
             config_text=material.config_text,
             generation=generation,
             sample_rate=corpus.sample_rate,
             say_line=material.say_line,
             rewrite=session.rewrite,
+            is_chief=devices.is_chief,
         )
-        return Trainer(learner, data, valid, options, part, callbacks)
+        return Trainer(learner, data, valid, options, part, [*session.watch(stage), *callbacks])
 
     def _generation(
         self, stage: str, options: TrainingOptions, learner: Learner, material: _Material
@@ -593,6 +711,54 @@ class _Material:
     run: Run
     config_text: str
     say_line: SayLine
+    devices: Devices
+
+
+def _devices(options: TrainingOptions) -> Devices:
+    from tierwave.devices import make_devices
+    from tierwave.training import grow_gpu_memory
+
+    grow_gpu_memory()
+    return make_devices(options.strategy)
+
+
+def _shared_by(devices: Devices) -> str:
+    if devices.replicas == 1:
+        return ""
+    return f", {devices.replicas} replicas" + (f" on {devices.workers} workers" if devices.workers > 1 else "")
+
+
+def _digest(document: Any) -> str:
+    return hashlib.blake2b(json.dumps(document, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _refuse_other_workers(devices: Devices, mine: dict[str, Any]) -> None:
+    """UsageError, on every worker, where one would train something else than the chief."""
+    texts = devices.texts(json.dumps(mine))
+    for rank, text in enumerate(texts[1:], start=1):
+        changes = difference(json.loads(texts[0]), json.loads(text))
+        if changes:
+            raise UsageError(
+                f"worker {rank} would train something else than the chief ({'; '.join(changes)}): start all workers "
+                "with the same flags, config and recordings, and a --logdir_root that all of them share"
+            )
+
+
+def _common_run(devices: Devices, session: Session, root: Run | None) -> Run:
+    """The run of all workers: the one that training goes on in, or a new one that the chief makes."""
+    if root is not None:
+        return root
+    made = create_run(session.logdir_root, session.identity) if devices.is_chief else None
+    name = devices.text_from_chief("" if made is None else made.folder.name)
+    run = Run(session.logdir_root / session.identity / name)
+    seen = devices.total([float(run.folder.is_dir() or other != devices.rank) for other in range(devices.workers)])
+    blind = [rank for rank, count in enumerate(seen) if count < devices.workers]
+    if blind:
+        raise UsageError(
+            f"worker {blind[0]} does not see the run folder {run.folder} that the chief has made: --logdir_root must "
+            "be a folder that all workers share, such as one on a network file system"
+        )
+    return run
 
 
 def _is_named(session: Session, resumed: tuple[Run, CheckpointEntry] | None, part: Run) -> bool:
@@ -606,7 +772,8 @@ def _is_finished(part: Run, options: TrainingOptions) -> bool:
         return False
     done = part.read("finished.json")
     now = options.model_dump(mode="json")
-    return {**done, "max_minutes": None} == {**now, "max_minutes": None}
+    here = {"max_minutes": None, "memory_check": None}
+    return {**done, **here} == {**now, **here}
 
 
 def _beyond(steering: Steering) -> list[str]:
@@ -670,6 +837,7 @@ def _split(
     config: Any,
     options: TrainingOptions,
     controls: Sequence[Controls],
+    guard: int,
 ) -> Split:
     fraction = options.val_frac
     if options.num_val_batches is not None:
@@ -686,7 +854,7 @@ def _split(
         valid_fraction=fraction,
         test_fraction=options.test_frac,
         seed=options.random_seed,
-        smallest_guard=family.overlap(config),
+        smallest_guard=max(family.overlap(config), guard),
         values=[constants_of(each) for each in controls] or None,
     )
 
@@ -717,13 +885,15 @@ def _baselines(corpus: Corpus, split: Split, encoder: Any) -> dict[str, float]:
     if not isinstance(encoder, Quantizer) or encoder.levels > MOST_MARKOV_LEVELS or not split.valid:
         return {}
 
-    def codes(spans: Any) -> list[np.ndarray]:
-        return [np.asarray(corpus.of(span.recording)[span.start : span.stop]) for span in spans]
-
     counted = CodeStatistics(encoder.levels)
-    for segment in codes(split.train):
+    left = MOST_COUNTED
+    for span in split.train:
+        (segment,) = corpus.parts([(span.recording, span.start, min(span.stop, span.start + left))])
         counted.add(segment)
-    valid = codes(split.valid)
+        left -= len(segment)
+        if left <= 0:
+            break
+    valid = corpus.parts((span.recording, span.start, span.stop) for span in split.valid)
     return {"histogram_bits": counted.histogram_bits(valid), "markov_bits": counted.markov_bits(valid)}
 
 
@@ -732,7 +902,8 @@ def _noise_floor(corpus: Corpus, encoder: Any) -> float:
     length = max(1, round(0.02 * corpus.sample_rate))
     found = []
     for index, recording in enumerate(corpus.recordings[:100]):
-        sound = encoder.decode(np.asarray(corpus.of(index)[: 10 * corpus.sample_rate]))
+        (codes,) = corpus.parts([(index, 0, min(recording.samples, 10 * corpus.sample_rate))])
+        sound = encoder.decode(np.asarray(codes))
         frames = sound[: recording.samples // length * length]
         frames = frames[: len(frames) // length * length].reshape(-1, length)
         found.append(np.sqrt(np.mean(np.square(frames - frames.mean(axis=1, keepdims=True)), axis=1)))

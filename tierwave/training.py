@@ -28,7 +28,9 @@ import tensorflow as tf
 
 from tierwave.config import TrainingOptions
 from tierwave.dataset import IDLE, LaneWindows
-from tierwave.errors import RunError, UsageError
+from tierwave.devices import Devices
+from tierwave.errors import RunError
+from tierwave.recurrent import zero_after
 from tierwave.runs import CheckpointEntry, Run
 
 LN2 = math.log(2.0)
@@ -54,19 +56,6 @@ def make_optimizer(options: TrainingOptions) -> keras.optimizers.Optimizer:
     return keras.optimizers.RMSprop(rate, momentum=options.momentum, epsilon=options.epsilon or 1e-5)
 
 
-def make_strategy(name: str) -> tf.distribute.Strategy:
-    """The strategy of `--strategy`; "one" is TensorFlow's default, which costs nothing."""
-    if name == "mirrored":
-        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        return tf.distribute.MirroredStrategy(devices)
-    if name == "multiworker":
-        raise UsageError(
-            "--strategy multiworker is not there yet (training on several machines): use mirrored for all devices of "
-            "this machine, or one"
-        )
-    return tf.distribute.get_strategy()
-
-
 def grow_gpu_memory() -> None:
     """Let TensorFlow take GPU memory as it needs it instead of all at once (no effect without a GPU)."""
     for device in tf.config.list_physical_devices("GPU"):
@@ -84,43 +73,42 @@ def add_in_order() -> None:
 
 
 class Evaluator:
-    """A model and its compiled likelihood step, for `measure`. jit: compile with XLA."""
+    """A model and its compiled likelihood step, for `measure`.
 
-    def __init__(self, model: Any, *, jit: bool = False, strategy: tf.distribute.Strategy | None = None):
-        self.model, self.jit = model, jit
-        self.strategy = strategy or tf.distribute.get_strategy()
-        self._eval = self._compiled(self._eval_step)
+    jit: compile with XLA what a replica computes by itself; where one process drives several devices, it is left off.
+    """
 
-    def _compiled(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        # Under a strategy XLA compiles what a replica does; collectives between replicas stay outside.
-        if self.strategy.num_replicas_in_sync > 1:
-            return tf.function(lambda *args: self.strategy.run(step, args=args), autograph=False)
-        return tf.function(step, jit_compile=self.jit, autograph=False)
+    def __init__(self, model: Any, *, jit: bool = False, devices: Devices | None = None):
+        self.model, self.devices = model, devices or Devices()
+        self.jit = jit and self.devices.local == 1
+        self._eval = self._on_replicas(self._compiled(self._eval_step, self.jit))
+
+    def _compiled(self, part: Callable[..., Any], jit: bool) -> Callable[..., Any]:
+        """A graph of its own for `part`; where replicas share a process it stays part of the one around it."""
+        return tf.function(part, jit_compile=jit, autograph=False) if self.devices.local == 1 else part
+
+    def _on_replicas(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        if self.devices.replicas == 1:
+            return step
+        return tf.function(lambda *given: self.devices.run(step, *given), autograph=False)
 
     def initial_state(self, lanes: int) -> Any:
-        """Recurrent state of all lanes before their first window; with several replicas dealt out to them."""
-        replicas = self.strategy.num_replicas_in_sync
-        if replicas == 1:
-            return self.model.initial_state(lanes)
-        return self.strategy.run(lambda: self.model.initial_state(lanes // replicas))
+        """Recurrent state of all `lanes` before their first window, those of this worker dealt to its replicas."""
+        return self._on_replicas(lambda: self.model.initial_state(lanes // self.devices.replicas))()
 
-    def batches(self, windows: LaneWindows, epoch: int, first_step: int = 0) -> Any:
-        """The batches of an epoch, with several replicas cut into equal runs of lanes."""
-        data = windows.epoch(epoch, first_step)
-        if self.strategy.num_replicas_in_sync == 1:
-            return data
-        options = tf.data.Options()
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        return self.strategy.experimental_distribute_dataset(data.with_options(options))
+    def batches(self, windows: LaneWindows, epoch: int, first_step: int = 0) -> Iterator[Any]:
+        """The batches of an epoch, dealt to the replicas of this worker."""
+        return map(self.devices.dealt, windows.epoch(epoch, first_step))
 
     def eval_step(self, batch: Any, state: Any) -> tuple[np.ndarray, Any]:
-        """Per lane nats, correct and counted elements, `[3, lanes]`, without dropout; and the next state."""
+        """Per lane of this worker nats, correct and counted elements, `[lanes, 3]`, without dropout; and the next
+        state."""
         results, state = self._eval(batch, state)
-        return np.concatenate([part.numpy() for part in self.strategy.experimental_local_results(results)], 1), state
+        return self.devices.local_lanes(results).numpy(), state
 
     def _eval_step(self, batch: Any, state: Any) -> tuple[tf.Tensor, Any]:
         outcome = self.model.outcome(batch, state)
-        return tf.stack([outcome.nats, outcome.correct, outcome.elements]), outcome.state
+        return tf.stack([outcome.nats, outcome.correct, outcome.elements], axis=1), outcome.state
 
 
 class Learner(Evaluator):
@@ -139,26 +127,41 @@ class Learner(Evaluator):
         clip_norm: float | None = None,
         clip_value: float | None = None,
         jit: bool = False,
-        strategy: tf.distribute.Strategy | None = None,
+        devices: Devices | None = None,
         inputs: Callable[[tf.Tensor], dict[str, Any]] = lambda step: {},
     ):
-        strategy = strategy or tf.distribute.get_strategy()
+        devices = devices or Devices()
+        self._summed_again = devices.replicas > 1  # by Keras
         self.inputs = inputs
         self.parts = options.accumulate
         self.seed, self.clip_norm, self.clip_value = options.random_seed, clip_norm, clip_value
         keras.utils.set_random_seed(options.random_seed)
         if not jit:
             add_in_order()
-        with strategy.scope():
+        with devices.strategy.scope():
             model = build()
             self.optimizer = make_optimizer(options)
             self.optimizer.build(model.trainable_variables)
             self.scaled = options.precision == "mixed_float16"
             if self.scaled:  # float16 underflows below 6e-8: the loss is scaled up, the gradients down again
-                self.loss_scale = tf.Variable(2.0**15, trainable=False, name="loss_scale")
-                self.finite_steps = tf.Variable(0, trainable=False, name="finite_steps")
-        super().__init__(model, jit=jit, strategy=strategy)
-        self._train = self._compiled(self._train_step)
+                alike: dict[str, Any] = {"trainable": False, "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA}
+                self.loss_scale = tf.Variable(2.0**15, name="loss_scale", **alike)
+                self.finite_steps = tf.Variable(0, name="finite_steps", **alike)
+        super().__init__(model, jit=jit, devices=devices)
+        # What replicas tell each other cannot be compiled by XLA: then it only compiles what each does by itself.
+        self._alone = self._all_gradients
+        if devices.replicas > 1:
+            self._alone = self._compiled(self._all_gradients, self.jit)
+        self._train = self._on_replicas(self._compiled(self._train_step, self.jit and devices.replicas == 1))
+        if devices.replicas > 1 and hasattr(self.optimizer, "_all_reduce_sum_gradients"):
+            # Keras would sum over replicas what has been summed before it was clipped.
+            self.optimizer._all_reduce_sum_gradients = lambda pairs: pairs
+            self._summed_again = False
+
+    @property
+    def can_skip(self) -> bool:
+        """Whether a smaller scale may help a step whose gradient is no number."""
+        return self.scaled and float(self.loss_scale.numpy()) > 1.0
 
     def trackables(self) -> dict[str, Any]:
         """What a checkpoint must hold of the learner."""
@@ -167,26 +170,30 @@ class Learner(Evaluator):
             tracked.update(loss_scale=self.loss_scale, finite_steps=self.finite_steps)
         return tracked
 
-    def train_step(self, batch: Any, state: Any, step: int) -> tuple[dict[str, float], Any]:
-        """One update. Returns loss (nats per element), accuracy, elements, gradient_norm, and the next state."""
-        results, state = self._train(batch, state, tf.constant(step, tf.int32))
-        values = self.strategy.experimental_local_results(results)[0].numpy()
-        return dict(zip(("loss", "accuracy", "elements", "gradient_norm"), map(float, values), strict=True)), state
+    def train_step(
+        self, batch: Any, state: Any, step: int, news: Sequence[float] = (0.0, 0.0, 0.0)
+    ) -> tuple[dict[str, Any], Any]:
+        """One update. news: three numbers of this worker's. Returns loss (nats per element), accuracy, elements,
+        gradient_norm and, as `news`, the sums over all workers; and the next state."""
+        results, state = self._train(batch, state, tf.constant(step, tf.int32), tf.constant(news, tf.float32))
+        values = self.devices.local_lanes(results).numpy()[:7].tolist()
+        found: dict[str, Any] = dict(zip(("loss", "accuracy", "elements", "gradient_norm"), values[:4], strict=True))
+        return {**found, "news": values[4:]}, state
 
-    def _train_step(self, batch: Any, state: Any, step: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    def _train_step(self, batch: Any, state: Any, step: tf.Tensor, news: tf.Tensor) -> tuple[tf.Tensor, Any]:
         context = tf.distribute.get_replica_context()
-        replicas = self.strategy.num_replicas_in_sync
+        replicas = self.devices.replicas
 
         def total(value: Any) -> Any:
-            return value if replicas == 1 else context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+            if replicas == 1:
+                return value
+            here = tf.nest.map_structure(tf.identity, value)  # on the replica's device, as compiled results are not
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, here)
 
         seed = tf.stack([tf.constant(self.seed % 2**31, tf.int32), step])
         if replicas > 1:
             seed = tf.random.experimental.stateless_fold_in(seed, context.replica_id_in_sync_group)
-        if self.parts == 1:
-            outcome, gradients = self._gradients(batch, state, seed, step)
-        else:
-            outcome, gradients = self._gradients_in_parts(batch, state, seed, step)
+        outcome, gradients = self._alone(batch, state, seed, step)
         elements = tf.maximum(total(tf.reduce_sum(outcome.elements)), 1.0)
         share = tf.reduce_sum(outcome.nats) / elements
         gradients = [gradient / elements for gradient in total(gradients)]
@@ -199,10 +206,17 @@ class Learner(Evaluator):
         if self.clip_value is not None:
             bound = self.clip_value * LN2
             gradients = [tf.clip_by_value(gradient, -bound, bound) for gradient in gradients]
-        self._update(gradients, norm, replicas)
+        self._update(gradients, norm)
         loss = total(share)
         accuracy = total(tf.reduce_sum(outcome.correct)) / elements
-        return tf.stack([loss, accuracy, elements, norm]), outcome.state
+        told = total(news) / self.devices.local
+        return tf.concat([[loss, accuracy, elements, norm], told], axis=0), outcome.state
+
+    def _all_gradients(
+        self, batch: Any, state: Any, seed: tf.Tensor, step: tf.Tensor
+    ) -> tuple[Outcome, list[tf.Tensor]]:
+        """What this replica's lanes give, and the gradients of their nats, summed over all elements."""
+        return (self._gradients if self.parts == 1 else self._gradients_in_parts)(batch, state, seed, step)
 
     def _gradients(self, batch: Any, state: Any, seed: tf.Tensor, step: tf.Tensor) -> tuple[Outcome, list[tf.Tensor]]:
         """The outcome of a batch and the gradients of its nats, summed over all elements (float16: scaled up)."""
@@ -229,10 +243,14 @@ class Learner(Evaluator):
             if first == last:
                 continue
 
-            def cut(part: tf.Tensor, first: int = first, last: int = last) -> tf.Tensor:
-                return part[first:last]
+            # One part's memory is free before the next begins.
+            zero = zero_after(gradients) if gradients else tf.constant(0.0)
 
-            with tf.control_dependencies(gradients):  # one part's memory is free before the next begins
+            def cut(part: tf.Tensor, first: int = first, last: int = last, zero: tf.Tensor = zero) -> tf.Tensor:
+                mine = part[first:last]
+                return mine if mine.dtype == tf.bool else mine + tf.cast(zero, mine.dtype)
+
+            with tf.control_dependencies(gradients):
                 part_seed = tf.random.experimental.stateless_fold_in(seed, number)
                 mine = tf.nest.map_structure(cut, batch), tf.nest.map_structure(cut, state)
                 outcome, found = self._gradients(*mine, part_seed, step)
@@ -241,20 +259,28 @@ class Learner(Evaluator):
         joined = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *outcomes)
         return joined, gradients
 
-    def _update(self, gradients: list[tf.Tensor], norm: tf.Tensor, replicas: int) -> None:
-        # Keras sums gradients over replicas once more.
-        shares = [gradient / replicas for gradient in gradients] if replicas > 1 else gradients
+    def _update(self, gradients: list[tf.Tensor], norm: tf.Tensor) -> None:
+        shares = [gradient / self.devices.replicas for gradient in gradients] if self._summed_again else gradients
         if not self.scaled:
             self.optimizer.apply(shares, self.model.trainable_variables)
             return
 
         # Dynamic loss scale (Micikevicius et al. 2018): halve and skip the step on overflow, double after 2000 good.
-        def apply() -> tf.Tensor:
-            self.optimizer.apply(shares, self.model.trainable_variables)
-            return tf.constant(0)
+        def apply(mine: list[tf.Tensor]) -> None:
+            self.optimizer.apply(mine, self.model.trainable_variables)
+
+        def apply_if(finite: tf.Tensor, step: Callable[[], Any]) -> None:
+            tf.cond(finite, lambda: [step(), tf.constant(0)][1], lambda: tf.constant(1))
+
+        def apply_together(strategy: tf.distribute.Strategy, finite: Any, mine: Any) -> None:
+            first = strategy.experimental_local_results(finite)[0]
+            apply_if(first, lambda: strategy.extended.call_for_each_replica(apply, args=(mine,)))
 
         finite = tf.math.is_finite(norm)
-        tf.cond(finite, apply, lambda: tf.constant(1))
+        if self.devices.replicas == 1:
+            apply_if(finite, lambda: apply(shares))
+        else:  # replicas meet in the optimiser, which no branch of a single one may do
+            tf.distribute.get_replica_context().merge_call(apply_together, args=(finite, shares))
         count = tf.where(finite, self.finite_steps + 1, 0)
         grown = tf.where(count >= 2000, self.loss_scale * 2.0, self.loss_scale)
         self.loss_scale.assign(tf.where(finite, grown, tf.maximum(self.loss_scale / 2.0, 1.0)))
@@ -266,18 +292,20 @@ def measure(
 ) -> np.ndarray:
     """Likelihood of every span of `windows` (unshuffled): nats, correct and counted elements, float64 `[spans, 3]`.
 
-    State starts fresh; training's own state is not touched. progress(done, total) counts steps.
+    State starts fresh; training's own state is not touched. progress(done, total) counts steps. Several workers do
+    their lanes each, and all get all.
     """
     layout = windows.layout(0)[0]
+    own = layout[:, windows.own]
     totals = np.zeros([int(layout.max()) + 1, 3])
     state = evaluator.initial_state(windows.lanes)
     for step, batch in enumerate(evaluator.batches(windows, 0)):
         values, state = evaluator.eval_step(batch, state)
-        busy = layout[step] != IDLE
-        np.add.at(totals, layout[step][busy], values.T[busy].astype(np.float64))
+        busy = own[step] != IDLE
+        np.add.at(totals, own[step][busy], values[busy].astype(np.float64))
         if progress is not None:
             progress(step + 1, windows.steps)
-    return totals
+    return evaluator.devices.total(totals)
 
 
 @dataclass
@@ -348,6 +376,8 @@ class Trainer:
         self.stop_reason: str | None = None
         self.finished = False
         self.interrupted: int | None = None
+        self.elapsed = 0.0
+        self._signals_here = {signal.SIGINT: 0, signal.SIGTERM: 0}
 
     @property
     def learning_rate(self) -> float:
@@ -366,6 +396,7 @@ class Trainer:
 
     def fit(self) -> None:
         """Train until the options or a callback say stop. SIGINT and SIGTERM end it with a checkpoint."""
+        self.elapsed, self._begun = 0.0, time.monotonic()
         with self._signals():
             for callback in self.callbacks:
                 callback.on_train_begin(self)
@@ -375,6 +406,7 @@ class Trainer:
                 self.stop(f"all {self.options.num_epochs} epochs are done")
             for callback in self.callbacks:
                 callback.on_train_end(self)
+            self.learner.devices.wait()
 
     def _epoch(self) -> None:
         progress = self.progress
@@ -386,11 +418,13 @@ class Trainer:
             if self.stop_reason is not None:
                 return
             started = time.perf_counter()
-            results, state = self.learner.train_step(batch, self.state, progress.step)
+            results, state = self.learner.train_step(batch, self.state, progress.step, self._news())
+            told = results.pop("news")
+            self._hear(told if self.learner.devices.workers > 1 else self._news())
             # A broken gradient has spoilt the weights already, though the loss shows it one step later only; float16
             # steps over it.
             for what, value in (("loss", results["loss"]), ("gradient", results["gradient_norm"])):
-                if not math.isfinite(value) and not (what == "gradient" and self.learner.scaled):
+                if not math.isfinite(value) and not (what == "gradient" and self.learner.can_skip):
                     raise RunError(
                         f"the {what} became {value} at step {progress.step + 1}, so training was stopped; the last "
                         "checkpoint is good. Try a smaller --learning_rate (a tenth), a smaller gradient_clip, or "
@@ -425,6 +459,19 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_epoch_end(self, results)
 
+    # What workers can see differently, the clock and signals, they tell each other with every step.
+
+    def _news(self) -> list[float]:
+        """The chief's clock, and the signals that came to this worker."""
+        clock = time.monotonic() - self._begun if self.learner.devices.is_chief else 0.0
+        return [clock, *map(float, self._signals_here.values())]
+
+    def _hear(self, news: Sequence[float]) -> None:
+        self.elapsed = news[0]
+        for number, count in zip(self._signals_here, news[1:], strict=True):
+            if count and self.interrupted is None:
+                self.interrupted = number
+
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def save(self, name: str, *, value: float | None = None, best: bool = False, kept: bool = True) -> CheckpointEntry:
@@ -432,7 +479,18 @@ class Trainer:
         self.progress.callbacks = {type(callback).__name__: callback.state() for callback in self.callbacks}
         self.progress.run = self.run.mark
         document = json.dumps(vars(self.progress))
-        states = [self._gathered(part) for part in tf.nest.flatten(self.state)]
+        states = [self.learner.devices.all_lanes(part) for part in tf.nest.flatten(self.state)]
+        entry = CheckpointEntry(name, self.progress.epoch, self.progress.step, value, best, kept)
+        if self.learner.devices.is_chief:
+            self._write(entry, document, states)
+        self.learner.devices.wait()
+        if kept:
+            for callback in self.callbacks:
+                callback.on_checkpoint(self, entry)
+        return entry
+
+    def _write(self, entry: CheckpointEntry, document: str, states: Sequence[tf.Tensor]) -> None:
+        name = entry.name
         checkpoint = make_checkpoint(
             {
                 **self.learner.trackables(),
@@ -440,7 +498,6 @@ class Trainer:
                 "progress": tf.Variable(document, trainable=False),
             }
         )
-        entry = CheckpointEntry(name, self.progress.epoch, self.progress.step, value, best, kept)
         try:
             self.run.remove_files(name)  # going on from before it; halfway, old and new files would be mixed
             checkpoint.write(str(self.run.folder / name))
@@ -452,10 +509,6 @@ class Trainer:
                 f"checkpoint {name} could not be written to {self.run.folder} ({reason.splitlines()[0]}): the earlier "
                 "checkpoints are untouched; make room or name another --logdir_root, then start again to resume"
             ) from None
-        if kept:
-            for callback in self.callbacks:
-                callback.on_checkpoint(self, entry)
-        return entry
 
     def restore(self, run: Run, entry: CheckpointEntry) -> list[str]:
         """Go on from a checkpoint: weights, optimiser, recurrent state, position, callbacks. Returns remarks."""
@@ -463,13 +516,16 @@ class Trainer:
         document = read_progress(path)
         progress = Progress(**document)
         remarks = []
-        states = [tf.Variable(self._gathered(part), trainable=False) for part in tf.nest.flatten(self.state)]
+        devices = self.learner.devices
+        states = [tf.Variable(devices.all_lanes(part), trainable=False) for part in tf.nest.flatten(self.state)]
         pieces: dict[str, Any] = self.learner.trackables()
         if progress.lanes == self.data.lanes:
             pieces["state"] = states
         restore_checkpoint(path, pieces)
         if progress.lanes == self.data.lanes:
-            self.state = self._scattered(states)
+            own = devices.own(self.data.lanes)
+            dealt = [devices.dealt(tf.convert_to_tensor(part)[own]) for part in states]
+            self.state = tf.nest.pack_sequence_as(self.state, dealt)
         elif progress.step_in_epoch:
             remarks.append(
                 f"The checkpoint was made with {progress.lanes} lanes and there are {self.data.lanes} now: "
@@ -482,28 +538,10 @@ class Trainer:
             callback.restore(progress.callbacks.get(type(callback).__name__, {}))
         return remarks
 
-    def _gathered(self, part: Any) -> tf.Tensor:
-        return tf.concat(self.learner.strategy.experimental_local_results(part), axis=0)
-
-    def _scattered(self, parts: list[tf.Variable]) -> Any:
-        strategy = self.learner.strategy
-        structure, replicas = self.state, strategy.num_replicas_in_sync
-        values = [tf.convert_to_tensor(part) for part in parts]
-        if replicas > 1:
-
-            def dealt(value: tf.Tensor) -> Any:
-                pieces = tf.split(value, replicas)
-                return strategy.experimental_distribute_values_from_function(
-                    lambda context: pieces[context.replica_id_in_sync_group]
-                )
-
-            values = [dealt(value) for value in values]
-        return tf.nest.pack_sequence_as(structure, values)
-
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         def note(number: int, _: Any) -> None:
-            self.interrupted = number
+            self._signals_here[signal.Signals(number)] = 1
 
         previous = {}
         for number in (signal.SIGINT, signal.SIGTERM):
