@@ -19,6 +19,7 @@ from tierwave.corpus import Corpus
 from tierwave.dataset import Where
 from tierwave.errors import RunError, UsageError
 from tierwave.paramlookup import without_audio_suffix
+from tierwave.places import Url, place_of
 
 METADATA_NAME = "metadata.csv"
 FILENAME = "filename"
@@ -117,6 +118,8 @@ def find_transcripts(data_dir: Path | str, column: str | int) -> tuple[Path, dic
     column: a number for `metadata.csv`, a name for a CSV with a column `filename`. Raises RunError where there is none,
     more than one, or it is broken.
     """
+    if isinstance(place_of(data_dir), Url):
+        raise UsageError(f"transcripts cannot be read at {data_dir}: copy the recordings to a folder of this machine")
     data_dir = Path(data_dir)
     folder = data_dir if data_dir.is_dir() else data_dir.parent
     if isinstance(column, int):

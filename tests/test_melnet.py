@@ -323,3 +323,34 @@ def test_sampling_does_not_depend_on_blocks_and_follows_the_seed() -> None:
     np.testing.assert_array_equal(sample([5, 1, 6], 1), whole)
     assert np.isfinite(whole).all() and not np.array_equal(sample([12], 2), whole)
     assert not np.array_equal(whole[0], whole[1])
+
+
+def closed_form(config: Config, tier: int) -> int:
+    """The parameters of a tier with LSTMs, from the paper's equations."""
+    hidden, bins = config.hidden_size, sizes(config.seq_len, config.audio.mel_channels, config.tiers)[tier - 1].bins
+
+    def rnn(inputs: int) -> int:
+        return 4 * hidden * (inputs + hidden + 1) + 2 * hidden  # with the learned initial state
+
+    layer = 4 * rnn(hidden) + (3 * hidden + 1) * hidden + (hidden + 1) * hidden
+    first = rnn(hidden) + (hidden + 1) * hidden if tier == 1 else 0
+    inputs = 2 * 2 * hidden + ((bins + 1) * hidden if tier == 1 else 0)
+    features = 4 * rnn(1) + 2 * 4 * hidden * hidden if tier > 1 else 0
+    return config.layers[tier - 1] * (layer + first) + inputs + features + (hidden + 1) * 3 * config.mixtures
+
+
+@pytest.mark.parametrize(
+    ("preset", "total"),
+    [("blizzard", 324_649_652), ("maestro", 349_810_296), ("voxceleb2", 384_481_430), ("jgarciapueyo", 40_657_380)],
+)
+def test_presets_have_the_parameters_of_the_paper(preset: str, total: int) -> None:
+    path = Path(__file__).parent.parent / "configs" / f"melnet_{preset}.config.json"
+    document = json.loads(path.read_text())
+    config = Config(**document)
+    counts = [closed_form(config, tier) for tier in range(1, config.tiers + 1)]
+    assert sum(counts) == total
+    # The smallest of them is built at its size, all of them at another width.
+    assert melnet.build(config, f"tier{config.tiers}").count_params() == counts[-1]
+    narrow = Config(**{**document, "hidden_size": 4})
+    for tier in range(1, config.tiers + 1):
+        assert melnet.build(narrow, f"tier{tier}").count_params() == closed_form(narrow, tier)
