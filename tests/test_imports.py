@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = ("samplernn", "conditioning", "melnet")
 PACKAGES = ("tierwave", *FAMILIES)
 COMMAND_LINES = ("train", "generate", "chunk_audio", "tune")
-MODULES = {"pyyaml": "yaml"}  # what a distribution is imported as, where that is another name
+MODULES = {"pyyaml": "yaml", "grpcio": "grpc"}  # what a distribution is imported as, where that is another name
 HEAVY = ("tensorflow", "keras", "librosa", "soundfile", "soxr", "pydub", "matplotlib", "scipy", "numba", "numpy")
 
 

@@ -10,6 +10,7 @@ import chunk_audio
 import generate
 import samplernn
 import train
+import tune
 from conditioning.config import Cascade, Config, NetName, Tier
 from melnet.config import Config as MelConfig
 from tierwave import evaluate
@@ -20,7 +21,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    "parser", [train.parser(), generate.parser(), chunk_audio.make_parser(), evaluate.parser()], ids=lambda p: p.prog
+    "parser",
+    [train.parser(), generate.parser(), tune.parser(), chunk_audio.make_parser(), evaluate.parser()],
+    ids=lambda p: p.prog,
 )
 def test_every_flag_is_named(parser):
     flags = [action.option_strings[-1] for action in parser._actions if not (action.help or "").startswith("not yet")]

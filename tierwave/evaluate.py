@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import re
 import sys
 import tempfile
@@ -37,6 +38,7 @@ from tierwave.generation import Request
 from tierwave.mel import Normaliser
 from tierwave.metrics import bits, spectral_comparison
 from tierwave.paramlookup import find_param_sources
+from tierwave.places import absolute, place_of
 from tierwave.quantize import Quantizer
 from tierwave.splits import Span, Split
 from tierwave.steering import Steering
@@ -197,7 +199,7 @@ def evaluate(
         if "data_dir" not in described:
             raise UsageError(f"{run.folder} does not know the recordings it was trained on: name them with --data_dir")
         data_dir = described["data_dir"]
-    own = str(Path(data_dir).resolve()) == described.get("data_dir")
+    own = absolute(data_dir) == described.get("data_dir")
     if batch_size is None:
         batch_size = config.training.get("batch_size", TrainingOptions.model_fields["batch_size"].default)
     if batch_size < 1:
@@ -225,6 +227,7 @@ def evaluate(
             sample_rate=trained.sample_rate,
             normalize=normalize,
             cache_dir=cache,
+            jobs=os.cpu_count() or 1,
             progress=told("Decoding"),
         )
         spans = [Span(index, 0, recording.samples) for index, recording in enumerate(corpus.recordings)]
@@ -246,7 +249,7 @@ def evaluate(
             )
         prepared = None
         if trained.prepared is not None:
-            prepared = family.prepare(corpus, None, config, trained.prepared, data_dir=Path(data_dir))
+            prepared = family.prepare(corpus, None, config, trained.prepared, data_dir=place_of(data_dir))
         for stage, model in zip(family.stages(config), trained.models, strict=True):
             windows = family.dataset(
                 corpus,

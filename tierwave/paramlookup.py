@@ -26,6 +26,7 @@ from tierwave.config import validate
 from tierwave.controls import Controls, Parameter, Schema, Track
 from tierwave.errors import RunError, UsageError
 from tierwave.paramfiles import Manifest, ParamFile, is_manifest, read_manifest, read_param_file, read_schema
+from tierwave.places import Url, place_of
 
 MANIFEST_NAME = "params.csv"
 SCHEMA_NAME = "params_schema.csv"
@@ -259,7 +260,7 @@ def _schema(given: Schema, sounds: Iterable[FoundParams], names: Sequence[str] |
 
 
 def find_param_sources(
-    data_dir: Path | str,
+    data_dir: Path | Url | str,
     *,
     params: Path | str | None = None,
     param_dir: Path | str | None = None,
@@ -278,6 +279,11 @@ def find_param_sources(
         UsageError: a file or folder that does not exist, or two manifests.
         RunError: a manifest that is broken.
     """
+    if isinstance(data_dir, Url) or isinstance(place_of(data_dir), Url):
+        raise UsageError(
+            f"parameters cannot be read at {data_dir}, nor be matched with recordings there: copy the recordings to a "
+            "folder of this machine"
+        )
     data_dir = Path(data_dir)
     if not data_dir.exists():
         raise UsageError(f"there is no recording or folder {data_dir}: check the path")

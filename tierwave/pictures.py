@@ -1,4 +1,4 @@
-"""Pictures of sound: a PNG for people, and an image for TensorBoard.
+"""Pictures of sound, and of searches: a PNG for people, and an image for TensorBoard.
 
 Uses matplotlib's figure objects only: no pyplot, hence no global state, no window system, and any thread may draw.
 Knows nothing of models or runs.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -210,6 +211,79 @@ def alignment_picture(path: Path | str, alignment: np.ndarray, text: str, second
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     _write(Path(path), buffer.getvalue())
+
+
+def parallel_picture(
+    path: Path | str,
+    axes: Mapping[str, Sequence[Any]],
+    *,
+    title: str = "",
+    logarithmic: Collection[str] = (),
+    rising: bool = False,
+) -> None:
+    """Write a PNG of parallel coordinates (Inselberg 1985): an upright axis per name, a line per entry across them.
+
+    Args:
+        path: of the PNG; its folder must exist.
+        axes: by name, a value per line, all equally many. An axis of numbers is a scale, any other has a place for each
+            of its values. The last one, of numbers, gives the lines their colour; those that come later lie on top.
+        title: plain text above the picture.
+        logarithmic: names of axes that are to be so.
+        rising: whether high values of the last axis are the good ones, which are drawn dark and wide.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = list(axes)
+    lines = len(axes[names[-1]])
+    figure = Figure(figsize=(max(6.0, 2.2 * len(names)), 5.0), dpi=110)
+    FigureCanvasAgg(figure)
+    axis = figure.add_axes((0.08, 0.1, 0.84, 0.74))
+    places = {name: _places(axes[name], name in logarithmic) for name in names}
+    goodness = places[names[-1]][0] if rising else 1.0 - places[names[-1]][0]
+    shades = colormaps[_COLOURS](0.92 * (1.0 - goodness))
+    across = np.arange(len(names))
+    for line in range(lines):
+        heights = [places[name][0][line] for name in names]
+        width = 3.0 if line == lines - 1 else 1.6
+        axis.plot(across, heights, color=shades[line], linewidth=width, alpha=0.9, solid_capstyle="round", zorder=2)
+    halo = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
+    for place, name in enumerate(names):
+        axis.plot([place, place], [0.0, 1.0], color=_INK, linewidth=1.0, zorder=1)
+        axis.text(place, 1.06, name, ha="center", fontsize=10, color=_INK, parse_math=False)
+        for height, text in places[name][1].items():
+            axis.plot([place - 0.015, place + 0.015], [height, height], color=_INK, linewidth=1.0, zorder=3)
+            axis.text(
+                place + 0.03, height, text, va="center", fontsize=8, color=_INK, bbox=halo, zorder=3, parse_math=False
+            )
+    if title:
+        axis.set_title(title, fontsize=13, color=_INK, pad=28, parse_math=False)
+    axis.set_xlim(-0.1, len(names) - 0.6)
+    axis.set_ylim(-0.04, 1.04)
+    axis.set_axis_off()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    _write(Path(path), buffer.getvalue())
+
+
+def _places(values: Sequence[Any], logarithmic: bool) -> tuple[np.ndarray, dict[float, str]]:
+    """The height of each value on its axis, 0 to 1, and what to write at which heights."""
+    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+    if not numbers or len(set(values)) == 1:
+        written = [value if isinstance(value, str) else json.dumps(value) for value in values]
+        kinds = sorted(set(written))
+        height = {kind: 0.5 if len(kinds) == 1 else number / (len(kinds) - 1) for number, kind in enumerate(kinds)}
+        return np.array([height[text] for text in written]), {place: kind for kind, place in height.items()}
+    scaled = np.log(np.asarray(values, np.float64)) if logarithmic else np.asarray(values, np.float64)
+    low, high = scaled.min(), scaled.max()
+    ticks = np.linspace(low, high, 5)
+    numbered = zip(np.linspace(0.0, 1.0, 5), np.exp(ticks) if logarithmic else ticks, strict=True)
+    texts = {float(place): f"{tick:.4g}" for place, tick in numbered}
+    return (scaled - low) / (high - low), texts
 
 
 def spectrogram_image(audio: np.ndarray, sample_rate: int) -> np.ndarray:

@@ -1,0 +1,184 @@
+"""Search for a good config: `python tune.py --data_dir recordings --search dim=64,128`. Parses, calls, prints."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tierwave.chief import Address, serve, work
+from tierwave.commandline import FlagParser, boolean, import_tensorflow, optional, run
+from tierwave.config import apply_overrides, read_document
+from tierwave.errors import UsageError
+from tierwave.searching import OBJECTIVES, Axis, choices, parse_search
+from tierwave.tuning import DEFAULT_EPOCHS, DEFAULT_TRIALS, TYPES, Search, tune
+
+DEFAULT_CONFIG = Path(__file__).with_name("default.config.json")
+LISTS = {
+    "batch_size": int,
+    "seq_len": int,
+    "dim": int,
+    "rnn_type": str,
+    "num_rnn_layers": int,
+    "q_type": str,
+    "rnn_dropout": float,
+    "learning_rate": float,
+    "momentum": float,
+    "optimizer": str,
+}
+"""PRiSM's flags, each with a list of values, and what these are."""
+
+WORKERS = ["role", "chief", "id", "data_dir", "logdir_root", "param_dir", "params", "timeout", "verbose", "debug"]
+"""The flags that say something to a worker."""
+
+
+def parser() -> FlagParser:
+    """All flags of tune.py."""
+    flags = FlagParser("tune.py", description="Search for a good config.")
+    flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean}
+    flags.add_argument("--id", default="tune", help="name of the search (default: tune)")
+    flags.add_argument("--data_dir", type=Path, help="folder of training audio, searched recursively")
+    flags.add_argument("--type", choices=TYPES, default="bayesian", help="how to search (default: bayesian)")
+    flags.add_argument(
+        "--objective", choices=list(OBJECTIVES), default="val_loss", help="what makes a trial good (default: val_loss)"
+    )
+    flags.add_argument(
+        "--search",
+        action="append",
+        default=[],
+        nargs="+",
+        metavar="KEY=VALUES",
+        help="any config key: KEY=V1,V2 or KEY=lo..hi or KEY=lo..hi:log",
+    )
+    flags.add_argument(
+        "--frame_sizes",
+        action="append",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="a choice of frame sizes; repeat it for further ones",
+    )
+    for name, kind in LISTS.items():
+        flags.add_argument(f"--{name}", nargs="+", type=kind, metavar="V", help=f"values of {name} to search")
+    flags.add_argument("--config_file", type=Path, help="what is not searched (default: ./default.config.json)")
+    flags.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override config keys, dotted")
+    flags.add_argument("--num_epochs", type=int, help=f"epochs of a trial, at most (default: {DEFAULT_EPOCHS})")
+    flags.add_argument("--max_trials", type=int, help=f"trials (default: {DEFAULT_TRIALS}; hyperband: its own number)")
+    flags.add_argument(
+        "--early_stopping_patience",
+        type=optional(int),
+        default=3,
+        help="epochs without improvement after which a trial ends (default: 3)",
+    )
+    flags.add_argument("--val_frac", type=float, default=0.1, help="fraction held out, the same in all trials (0.1)")
+    flags.add_argument("--random_seed", type=int, default=0, help="of the search and of every trial (default: 0)")
+    flags.add_argument("--stage", help="of a config with several: train and judge this one (default: all)")
+    flags.add_argument("--max_minutes", type=float, help="stop after this much time; the same command goes on")
+    flags.add_argument("--max_minutes_per_trial", type=float, help="end every trial after this much time")
+    flags.add_argument(
+        "--logdir_root", type=Path, default=Path("logdir"), help="the search's folder lies here (./logdir)"
+    )
+    flags.add_argument("--resume", default=True, help="go on with the search of this id (default: True)", **flag)
+    flags.add_argument("--param_dir", type=optional(Path), help="folder of the recordings' parameters")
+    flags.add_argument("--params", type=optional(Path), help="one manifest of parameters, CSV with a column filename")
+    flags.add_argument("--role", choices=["chief", "worker"], help="of a search by several processes or machines")
+    flags.add_argument("--chief", default="127.0.0.1:8500", metavar="HOST:PORT", help="where it is (127.0.0.1:8500)")
+    flags.add_argument(
+        "--timeout",
+        type=float,
+        default=60.0,
+        help="seconds of silence after which a worker, or the chief, counts as dead (default: 60)",
+    )
+    flags.add_argument("--verbose", default=False, help="print all that trials print (default: False)", **flag)
+    flags.add_argument("--debug", default=False, help="show tracebacks (default: False)", **flag)
+    return flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse `argv`, search, return the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = parser().parse_args(words)
+    return run(lambda: _tune(arguments, words), debug=arguments.debug)
+
+
+def _tune(arguments: Any, words: Sequence[str]) -> int:
+    for name in ("num_epochs", "max_trials", "max_minutes", "max_minutes_per_trial", "timeout"):
+        value = getattr(arguments, name)
+        if value is not None and not value > 0:
+            raise UsageError(f"--{name} {value} must be more than 0")
+    on_terminal, rewritten = sys.stdout.isatty(), False
+
+    def say_line(text: str, rewrite: bool) -> None:
+        nonlocal rewritten
+        if rewrite and not on_terminal and not arguments.verbose:
+            return
+        start = "\r\x1b[2K" if rewritten else ""
+        rewritten = rewrite and on_terminal
+        print(start + text, end="" if rewritten else "\n", flush=True)
+
+    def start() -> None:
+        import_tensorflow(debug=arguments.debug)
+
+    address = Address.parse(arguments.chief)
+    if arguments.role == "worker":
+        own = {f"--{name}" for name in WORKERS}
+        typed = dict.fromkeys(word.partition("=")[0] for word in words if word.startswith("--"))
+        ignored = [flag for flag in typed if flag not in own]
+        if ignored:
+            say_line(f"Warning: {', '.join(ignored)}: the chief says what is searched, and a worker follows it.", False)
+        signal = work(
+            address,
+            arguments.data_dir,
+            arguments.logdir_root / arguments.id,
+            say_line,
+            start,
+            param_dir=arguments.param_dir,
+            params=arguments.params,
+            patience=arguments.timeout,
+            verbose=arguments.verbose,
+        )
+        return 0 if signal is None else 128 + signal
+    search = _search(arguments)
+    if arguments.role == "chief":
+        serve(search, address, say_line, start, silence=arguments.timeout)
+        return 0
+    signal = tune(search, say_line, start, verbose=arguments.verbose)
+    return 0 if signal is None else 128 + signal
+
+
+def _search(arguments: Any) -> Search:
+    axes: list[Axis] = [parse_search(text) for texts in arguments.search for text in texts]
+    lists = {"frame_sizes": arguments.frame_sizes, **{name: getattr(arguments, name) for name in LISTS}}
+    axes += [choices(name, values, f"--{name}") for name, values in lists.items() if values is not None]
+    if arguments.config_file is not None:
+        document, source = read_document(arguments.config_file), str(arguments.config_file)
+    elif DEFAULT_CONFIG.exists():
+        document, source = read_document(DEFAULT_CONFIG), DEFAULT_CONFIG.name
+    else:
+        document, source = {"model": "samplernn"}, DEFAULT_CONFIG.name
+    return Search(
+        identity=arguments.id,
+        document=apply_overrides(document, arguments.set),
+        source=source,
+        axes=axes,
+        data_dir=arguments.data_dir,
+        logdir_root=arguments.logdir_root,
+        kind=arguments.type,
+        objective=arguments.objective,
+        num_epochs=arguments.num_epochs,
+        max_trials=arguments.max_trials,
+        early_stopping_patience=arguments.early_stopping_patience,
+        val_frac=arguments.val_frac,
+        random_seed=arguments.random_seed,
+        max_minutes=arguments.max_minutes,
+        minutes_per_trial=arguments.max_minutes_per_trial,
+        stage=arguments.stage,
+        resume=arguments.resume,
+        param_dir=arguments.param_dir,
+        params=arguments.params,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
