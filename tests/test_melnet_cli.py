@@ -140,6 +140,8 @@ def test_a_recording_is_continued(studio: Studio) -> None:
     assert soundfile.info(path).frames == 1600
     plain = studio.sound("plain", "--dur", 0.1)
     assert not np.array_equal(soundfile.read(path)[0][-800:], soundfile.read(plain)[0])
+    longer = studio.sound("longer", "--seed", seed, "--dur", 0.05)  # a seed longer than what is asked for
+    assert soundfile.info(seed).frames > 5 * 400 and soundfile.info(longer).frames == 400
 
 
 def test_likelihoods_of_every_tier_and_of_all(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
