@@ -68,7 +68,7 @@ def test_processes_are_others_and_light() -> None:
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_error_comes_as_itself(jobs: int) -> None:
     with pytest.raises(UsageError, match="^--jobs is wrong; write another$"):
-        list(spread(refuse, range(20), jobs=jobs))
+        list(spread(refuse, range(10), jobs=jobs))
     with pytest.raises(AudioError, match="^Cannot use a b.wav: it is no sound$") as caught:
         list(spread(refuse, range(10, 20), jobs=jobs))
     assert caught.value.reason == "it is no sound"
