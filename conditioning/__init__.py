@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from conditioning.config import Cascade, Config, Stage, parameters, steerable
+from conditioning.footprint import footprint as _footprint
 from tierwave.config import TrainingOptions
 from tierwave.config import clipping as _clipping
 from tierwave.controls import Schema
@@ -21,6 +22,7 @@ from tierwave.corpus import Corpus
 from tierwave.dataset import Codes, LaneWindows, Source
 from tierwave.errors import UsageError
 from tierwave.generation import Preview, Request
+from tierwave.memory import Footprint
 from tierwave.quantize import Quantizer
 from tierwave.splits import Span, Split
 from tierwave.steering import Steering, frame_spans
@@ -41,6 +43,7 @@ __all__ = [
     "clipping",
     "dataset",
     "encoder",
+    "footprint",
     "generate",
     "has_accuracy",
     "overlap",
@@ -225,6 +228,11 @@ def _through(config: Config | Cascade, tier: Stage) -> dict[str, float]:
         return {name: given for name in tier.conditioned_on if given is not None}
     rates = {name: given or made_at[name] for name in tier.conditioned_on if name in made_at}
     return {name: rate for name, rate in rates.items() if rate is not None}
+
+
+def footprint(config: Config | Cascade, stage: str, windows: LaneWindows | None = None) -> Footprint:
+    """What training a stage keeps in memory."""
+    return _footprint(_stage(config, stage))
 
 
 def build(

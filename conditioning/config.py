@@ -60,6 +60,7 @@ class Stage(StrictModel):
     mixtures: PositiveInt = Field(3, description="Gaussians per parameter, for the net mixture")
     scale_floor: PositiveFloat = Field(0.001, description="smallest standard deviation, as a share of the range")
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    recompute: bool = Field(False, description="compute layers again in the backward pass: more time, less memory")
     exposure: Exposure | None = None
     gradient_clip: GlobalNormClip | ValueClip | None = GlobalNormClip()
 

@@ -63,8 +63,9 @@ class TierWeights(NamedTuple):
 class ConditionalTier(keras.Model):
     """The network of a `Stage`. State is passed in and out.
 
-    compute_dtype: what matrix products are computed in; sums, states, outputs and losses stay float32. fused: run the
-    stacks' sequences through Keras' layers (cuDNN on a GPU; not under XLA).
+    compute_dtype: what matrix products are computed in; sums, states, outputs and losses stay float32, and so do
+    parameters, where they come in and where they go out. fused: run the stacks' sequences through Keras' layers (cuDNN
+    on a GPU; not under XLA).
     """
 
     def __init__(self, stage: Stage, *, compute_dtype: str = "float32", fused: bool = False):
@@ -98,6 +99,7 @@ class ConditionalTier(keras.Model):
                 recurrent_initializer=keras.initializers.Orthogonal,
                 compute_dtype=compute_dtype,
                 fused=fused,
+                recompute=stage.recompute,
                 name=f"rnn_{index}",
             )
             for index in range(private.get(stage.net, 1) + shared)
@@ -144,12 +146,12 @@ class ConditionalTier(keras.Model):
         """What parameters `[..., parameters]` add to the first map, with its bias: `[..., width]`, or `[width]`."""
         if controls is None or weights.controls is None:
             return weights.bias
-        return matmul(controls, weights.controls, self.product_dtype) + weights.bias
+        return matmul(controls, weights.controls) + weights.bias
 
     def seen(self, values: tf.Tensor, steered: tf.Tensor, weights: TierWeights) -> tf.Tensor:
         """What the recurrent layers see: values `[...]` (codes) or `[..., features]` -> `[..., hidden]`."""
         if not self.stage.makes_audio:
-            added = matmul(values, weights.values, self.product_dtype)
+            added = matmul(values, weights.values)
         elif self.stage.audio_input == "scalar":
             added = self.scaled(values)[..., None] * weights.values[0]
         else:
@@ -207,7 +209,7 @@ class ConditionalTier(keras.Model):
 
     def _predicted(self, outputs: list[tf.Tensor], weights: TierWeights) -> Prediction:
         def head(index: int, output: tf.Tensor) -> tf.Tensor:
-            return linear(output, weights.heads[index], self.product_dtype)
+            return linear(output, weights.heads[index], self.product_dtype if self.stage.makes_audio else "float32")
 
         if self.stage.makes_audio:
             return (head(0, outputs[0]),)

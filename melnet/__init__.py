@@ -13,6 +13,7 @@ import numpy as np
 from melnet.baselines import baselines
 from melnet.config import Config
 from melnet.data import ENCODER, Spectrograms, prepare, sound_of, spans_of, text_window
+from melnet.footprint import footprint as _footprint
 from melnet.text import alphabet_of
 from tierwave.config import TrainingOptions
 from tierwave.config import clipping as _clipping
@@ -21,6 +22,7 @@ from tierwave.corpus import Corpus
 from tierwave.dataset import LaneWindows, Source
 from tierwave.generation import Preview, Request
 from tierwave.mel import filter_warnings
+from tierwave.memory import Footprint
 from tierwave.quantize import Quantizer
 from tierwave.splits import Span, Split
 from tierwave.steering import Steering
@@ -40,6 +42,7 @@ __all__ = [
     "clipping",
     "dataset",
     "encoder",
+    "footprint",
     "generate",
     "has_accuracy",
     "overlap",
@@ -222,6 +225,11 @@ def dataset(
         lanes=lanes,
         **options,
     )
+
+
+def footprint(config: Config, stage: str, windows: LaneWindows | None = None) -> Footprint:
+    """What training a tier keeps in memory."""
+    return _footprint(config, _tier(config, stage), windows)
 
 
 def build(config: Config, stage: str = "tier1", *, compute_dtype: str = "float32", fused: bool = False) -> MelTier:

@@ -34,7 +34,17 @@ from melnet.text import MOST_CHARACTERS, Alphabet
 from tierwave.controls import Schema
 from tierwave.distributions import mixture_nats
 from tierwave.errors import UsageError
-from tierwave.recurrent import CellName, CellWeights, Linear, NormalisableLayer, Recurrent, State, linear, reset_lanes
+from tierwave.recurrent import (
+    CellName,
+    CellWeights,
+    Linear,
+    NormalisableLayer,
+    Recurrent,
+    State,
+    linear,
+    recomputed,
+    reset_lanes,
+)
 from tierwave.steering import transplanted
 from tierwave.training import Outcome
 
@@ -152,7 +162,8 @@ class MelLayer(NormalisableLayer):
 class MelTier(keras.Model):
     """Tier `tier` (from 1) of a `Config`. State is passed in and out.
 
-    compute_dtype: what matrix products are computed in; sums, states, outputs and losses stay float32.
+    compute_dtype: what matrix products are computed in; sums, states, outputs and losses stay float32, and so do
+    spectrograms and parameters, where they come in and where they go out.
     """
 
     def __init__(self, config: Config, tier: int, *, compute_dtype: str = "float32"):
@@ -253,17 +264,22 @@ class MelTier(keras.Model):
         """What is added to the inputs of the stacks: to the time-delayed and the frequency-delayed `[batch, T, F, D]`,
         to the centralised `[batch, T, D]`; None where there is nothing. controls `[batch, T, parameters]`."""
         to_time = to_frequency = to_central = None
-        if lower is not None and weights.features_to_time is not None and weights.features_to_frequency is not None:
-            features = self.extracted(lower, weights)
-            to_time = linear(features, weights.features_to_time, self.product_dtype)
-            to_frequency = linear(features, weights.features_to_frequency, self.product_dtype)
+        if lower is not None:
+
+            def run(lower, features, to_time, to_frequency):
+                found = self.extracted(lower, weights._replace(features=features))
+                return linear(found, to_time, self.product_dtype), linear(found, to_frequency, self.product_dtype)
+
+            look = recomputed(run) if self.config.recompute else run
+            maps = weights.features_to_time, weights.features_to_frequency
+            to_time, to_frequency = look(lower, weights.features, *maps)
         if controls is not None and weights.controls_to_time is not None:
-            to_time = _plus(linear(controls, weights.controls_to_time, self.product_dtype)[:, :, None], to_time)
+            to_time = _plus(linear(controls, weights.controls_to_time)[:, :, None], to_time)
             assert weights.controls_to_frequency is not None
-            added = linear(controls, weights.controls_to_frequency, self.product_dtype)[:, :, None]
+            added = linear(controls, weights.controls_to_frequency)[:, :, None]
             to_frequency = _plus(added, to_frequency)
             if weights.controls_to_central is not None:
-                to_central = linear(controls, weights.controls_to_central, self.product_dtype)
+                to_central = linear(controls, weights.controls_to_central)
         return to_time, to_frequency, to_central
 
     def sequence(
@@ -300,11 +316,11 @@ class MelTier(keras.Model):
         to_time, to_frequency, to_central = conditions
         delayed = tf.concat([previous[:, None], values[:, :-1]], axis=1)
         lowered = tf.pad(values, [[0, 0], [0, 0], [1, 0]])[:, :, :-1]
-        h_time = _plus(linear(delayed[..., None], weights.time_input, self.product_dtype), to_time)
-        h_frequency = _plus(linear(lowered[..., None], weights.frequency_input, self.product_dtype), to_frequency)
+        h_time = _plus(linear(delayed[..., None], weights.time_input), to_time)
+        h_frequency = _plus(linear(lowered[..., None], weights.frequency_input), to_frequency)
         h_central = None
         if weights.central_input is not None:
-            h_central = _plus(linear(delayed, weights.central_input, self.product_dtype), to_central)
+            h_central = _plus(linear(delayed, weights.central_input), to_central)
         time_states, central_states = [], []
         text_state, alignment = state.text, None
         for index, (layer, layer_weights) in enumerate(zip(self.layers_of_stacks, weights.layers, strict=True)):
@@ -335,7 +351,7 @@ class MelTier(keras.Model):
                 alignment, text_state = read
             time_states.append(time_state)
             central_states.append(central_state)
-        parameters = linear(h_frequency, weights.output, self.product_dtype)
+        parameters = linear(h_frequency, weights.output)
         after = MelState(tuple(time_states), tuple(central_states) if h_central is not None else (), text_state)
         return split_parameters(parameters), after, alignment
 
@@ -402,29 +418,6 @@ def layer_sequence(
     output = _along_bins(layer.frequency, seen, weights.frequency)
     h_frequency = h_frequency + linear(output, weights.to_frequency, dtype)
     return h_time, h_frequency, h_central, time_state, central_state, read
-
-
-def recomputed(run: Any) -> Any:
-    """`run` without keeping what it computes on the way: computed again in the backward pass."""
-
-    def wrapped(*arguments: Any) -> Any:
-        flat = tf.nest.flatten(arguments)
-        tensors = [part for part in flat if part is not None]
-
-        @tf.recompute_grad
-        def inner(*given: tf.Tensor) -> Any:
-            queue = iter(given)
-            filled = [None if part is None else next(queue) for part in flat]
-            result = run(*tf.nest.pack_sequence_as(arguments, filled))
-            shape.append(result)
-            return [part for part in tf.nest.flatten(result) if part is not None]
-
-        shape: list[Any] = []
-        made = iter(inner(*tensors))
-        filled = [None if part is None else next(made) for part in tf.nest.flatten(shape[-1])]
-        return tf.nest.pack_sequence_as(shape[-1], filled)
-
-    return wrapped
 
 
 _MAPS = ("controls_to_time", "controls_to_frequency", "controls_to_central")

@@ -166,11 +166,11 @@ class TierSampler:
         """
         model, dtype = self.model, self.model.product_dtype
         to_time, to_frequency, to_central = here
-        h_time = linear(previous[..., None], weights.time_input, dtype)
+        h_time = linear(previous[..., None], weights.time_input)
         h_time = h_time if to_time is None else h_time + to_time
         h_central = None
         if weights.central_input is not None:
-            h_central = linear(previous, weights.central_input, dtype)
+            h_central = linear(previous, weights.central_input)
             h_central = h_central if to_central is None else h_central + to_central
         streams, bins = previous.shape
         gates, time_states, central_states = [], [], []
@@ -221,7 +221,7 @@ class TierSampler:
                 output, state = layer.frequency.cell.advance(projected, state, cell)
                 h = h + linear(output, layer_weights.to_frequency, dtype)
                 after.append(state)
-            logits, means, log_scales = split_parameters(linear(h, weights.output, dtype))
+            logits, means, log_scales = split_parameters(linear(h, weights.output))
             value = self.draw(logits, means, log_scales, model.config.scale_floor, by_bin[index], temperature, bias)
             return index + 1, value, tuple(after), made.write(index, value)
 

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from samplernn.config import Config
+from samplernn.footprint import footprint as _footprint
 from tierwave.config import TrainingOptions
 from tierwave.config import clipping as _clipping
 from tierwave.controls import Schema
 from tierwave.corpus import Corpus
 from tierwave.dataset import Codes, LaneWindows, Source
 from tierwave.generation import Preview, Request
+from tierwave.memory import Footprint
 from tierwave.quantize import Quantizer
 from tierwave.splits import Span, Split
 from tierwave.steering import Steering
@@ -37,6 +39,7 @@ __all__ = [
     "clipping",
     "dataset",
     "encoder",
+    "footprint",
     "generate",
     "has_accuracy",
     "overlap",
@@ -68,7 +71,7 @@ FOREIGN_OPTIONS = {
 # Keys that may differ from those of the run whose weights are taken over.
 _WEIGHTLESS = (
     "seq_len", "rnn_dropout", "gradient_clip", "normalize", "logit_cap", "q_type", "conditioned_on", "controls",
-    "training",
+    "training", "recompute",
 )  # fmt: skip
 
 CONFIGS = {"samplernn": Config}
@@ -187,6 +190,11 @@ def dataset(
     if steering is not None and config.conditioned_on:
         sources["controls"] = steering.source(config.conditioned_on, corpus.sample_rate)
     return LaneWindows(sources, spans, window=config.seq_len, overlap=config.top_frame, lanes=lanes, **options)
+
+
+def footprint(config: Config, stage: str, windows: LaneWindows | None = None) -> Footprint:
+    """What training keeps in memory."""
+    return _footprint(config)
 
 
 def build(

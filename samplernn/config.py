@@ -41,6 +41,7 @@ class Config(StrictModel):
         default_factory=dict, description="by parameter: lo, hi, scale, interp, outside, units"
     )
     logit_cap: PositiveFloat | None = Field(None, description="logits become cap * tanh(logits / cap)")
+    recompute: bool = Field(False, description="compute layers again in the backward pass, without frame tiers")
     training: dict[str, Any] = Field(default_factory=dict, description="any flag of train.py")
 
     @model_validator(mode="after")
@@ -63,6 +64,11 @@ class Config(StrictModel):
             )
         if self.rnn_type == "lstm" and self.gru_reset == "before":
             raise ValueError('gru_reset "before" has no meaning for rnn_type "lstm"; leave gru_reset out')
+        if self.recompute and self.frame_sizes:
+            raise ValueError(
+                f"recompute saves nothing with frame_sizes {self.frame_sizes}, since the memory is the sample tier's; "
+                "leave it out, or set frame_sizes to []; --accumulate 4 takes a quarter of a batch at a time"
+            )
         if len(set(self.conditioned_on)) < len(self.conditioned_on):
             raise ValueError(f"conditioned_on {self.conditioned_on} names a parameter twice; keep it once")
         unknown = [name for name in self.controls if name not in self.conditioned_on]

@@ -116,6 +116,7 @@ def _make_stack(config: Config, inputs: int, compute_dtype: str, fused: bool) ->
         output_initializer="he_uniform",
         compute_dtype=compute_dtype,
         fused=fused,
+        recompute=config.recompute,
         name="rnn",
     )
 
@@ -174,7 +175,7 @@ class FrameTier(NormalisableLayer):
     ) -> tf.Tensor:
         """What the RNN sees: scaled frames `[..., frame_size]`, projected, plus the tier above `[..., dim]`, plus what
         parameters add."""
-        fed = frames if weights.project is None else linear(frames, weights.project, self.product_dtype)
+        fed = frames if weights.project is None else linear(frames, weights.project)
         for part in (condition, steered):
             fed = fed if part is None else fed + part
         return fed
@@ -183,7 +184,7 @@ class FrameTier(NormalisableLayer):
         """What parameters `[..., parameters]` add, those at the first sample that a frame conditions."""
         if controls is None or weights.steer is None:
             return None
-        return linear(controls, weights.steer, self.product_dtype)
+        return linear(controls, weights.steer)
 
     def spread(self, outputs: tf.Tensor, weights: FrameWeights) -> tf.Tensor:
         """RNN outputs `[..., dim]` -> conditioning of the steps below `[..., ratio, width]`."""
@@ -248,7 +249,7 @@ class SampleTier(NormalisableLayer):
         """Effective weights as tensors, not folded."""
         table = self.effective("window")
         if self.embedding is not None:
-            table = tf.einsum("le,fed->fld", tf.convert_to_tensor(self.embedding), table)
+            table = _embedded(tf.convert_to_tensor(self.embedding), table, self.product_dtype)
         return SampleWeights(
             table,
             None if self.stack is None else self.stack.weights_in_effect(),
@@ -257,6 +258,11 @@ class SampleTier(NormalisableLayer):
             None,
             None if self.steer is None else self.steer.weights_in_effect(),
         )
+
+
+def _embedded(embedding: tf.Tensor, window: tf.Tensor, dtype: str) -> tf.Tensor:
+    """`embedding [levels, e]` through the kernel of every position, `window [frame, e, dim]` -> the table."""
+    return tf.cast(tf.einsum("le,fed->fld", tf.cast(embedding, dtype), tf.cast(window, dtype)), tf.float32)
 
 
 def looked_up(table: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
@@ -299,7 +305,8 @@ class SampleRNN(keras.Model):
     """The network of `Config`. Codes in, logits out, state passed in and out.
 
     compute_dtype: what matrix products are computed in (float32, bfloat16, float16); sums, states, logits and losses
-    stay float32. fused: run the RNNs' sequences through Keras' layers (cuDNN on a GPU; not under XLA).
+    stay float32, and so do sound and parameters where they come in. fused: run the RNNs' sequences through Keras'
+    layers (cuDNN on a GPU; not under XLA).
     """
 
     def __init__(self, config: Config, *, compute_dtype: str = "float32", fused: bool = False):
@@ -418,7 +425,7 @@ class SampleRNN(keras.Model):
         start = overlap - frame
         features = looked_up(weights.sample.table, codes[:, start : start + frame + time - 1])
         if controls is not None and weights.sample.steer is not None:
-            features = features + linear(controls, weights.sample.steer, self.product_dtype)
+            features = features + linear(controls, weights.sample.steer)
         stack, stack_weights = self.sample_tier.stack, weights.sample.stack
         if stack is None or stack_weights is None:
             return features + condition, tuple(states)

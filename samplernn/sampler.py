@@ -175,7 +175,7 @@ class Sampler:
             tier.steered(controls[:: tier.frame_size], tier_weights)
             for tier, tier_weights in zip(self.model.tiers, weights.tiers, strict=True)
         ]
-        return (*frames, linear(controls, weights.sample.steer, self.model.product_dtype))
+        return (*frames, linear(controls, weights.sample.steer))
 
     def _tier(self, level, windows, state, condition, offset, now):
         """One step of frame tier `level` and all that happens below it; samples start at `offset` in this turn."""

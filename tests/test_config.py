@@ -326,6 +326,7 @@ def test_defaults_are_those_of_the_command_line() -> None:
         "strategy": "one",
         "precision": "float32",
         "jit": "auto",
+        "memory_check": True,
         "tfr": 1.0,
         "ss": None,
         "input_noise": 0,

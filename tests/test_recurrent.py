@@ -17,9 +17,9 @@ GATE = ("period", "phase", "ratio_on")
 MTCRNN = Path(__file__).parent / "data" / "oracle" / "mtcrnn"
 
 
-def make_layer(cell, reset, *, weight_norm=False):
+def make_layer(cell, reset, *, weight_norm=False, **options):
     keras.utils.set_random_seed(1)
-    layer = Recurrent(5, 7, cell=cell, reset=reset, weight_norm=weight_norm)
+    layer = Recurrent(5, 7, cell=cell, reset=reset, weight_norm=weight_norm, **options)
     rng = np.random.default_rng(2)
     for variable in layer.trainable_variables:
         if not variable.path.endswith(("_gain", *GATE)):
@@ -32,27 +32,66 @@ def make_layer(cell, reset, *, weight_norm=False):
     return layer, inputs, state
 
 
-def value_and_gradients(layer, inputs, state, *, fused):
-    layer.fused = fused
-    watched = [inputs, state, [variable.value for variable in layer.trainable_variables]]
+def value_and_gradients(layer, inputs, state):
+    return _value_and_gradients(
+        lambda: layer.sequence(inputs, state, layer.weights_in_effect()), inputs, state, layer.trainable_variables
+    )
+
+
+def _value_and_gradients(sequence, inputs, state, variables):
+    watched = [inputs, state, [variable.value for variable in variables]]
     with tf.GradientTape() as tape:
         tape.watch([inputs, state])
-        outputs, last = layer.sequence(inputs, state, layer.weights_in_effect())
+        outputs, last = sequence()
         loss = tf.reduce_sum(outputs * tf.cos(tf.range(7.0)))
         loss += tf.add_n([tf.reduce_sum(tf.sin(part)) for part in last])
     return tf.nest.flatten([outputs, last, tape.gradient(loss, watched)])
 
 
+def of_keras(layer, inputs, state):
+    """The same of Keras' own layer, the independent oracle."""
+    kind, options = keras.layers.LSTM, {}
+    biases = [layer.bias.numpy()]
+    if layer.cell == "gru":
+        kind, options = keras.layers.GRU, {"reset_after": layer.reset == "after"}
+        biases += [layer.recurrent_bias.numpy()] if layer.reset == "after" else []
+    oracle = kind(7, return_sequences=True, return_state=True, **options)
+    oracle.build([None, None, 5])
+    bias = np.stack(biases) if len(biases) > 1 else biases[0]
+    oracle.set_weights([layer.kernel.numpy(), layer.recurrent_kernel.numpy(), bias])
+
+    def sequence():
+        outputs, *last = oracle(inputs, initial_state=list(state))
+        return outputs, last
+
+    *found, bias_gradient = _value_and_gradients(sequence, inputs, state, oracle.trainable_variables)
+    return [*found, *(tf.unstack(bias_gradient) if len(biases) > 1 else [bias_gradient])]
+
+
 @pytest.mark.parametrize(("cell", "reset"), CELLS)
 @pytest.mark.parametrize("jit", [False, True])
 def test_values_and_gradients_equal_keras(cell, reset, jit):
-    """Keras' own layers are the independent oracle; they are also what a GPU runs."""
     layer, inputs, state = make_layer(cell, reset)
-    expected = value_and_gradients(layer, inputs, state, fused=True)
-    ours = tf.function(lambda: value_and_gradients(layer, inputs, state, fused=False), jit_compile=jit)()
+    expected = of_keras(layer, inputs, state)
+    ours = tf.function(lambda: value_and_gradients(layer, inputs, state), jit_compile=jit)()
     assert len(expected) == len(ours)
     for one, other in zip(ours, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_keras_layers_in_a_training_step_say_the_same(cell, dtype):
+    """What a GPU runs, with cuDNN below: in a graph, with the same weights, in the precision that is asked for."""
+    layer, inputs, state = make_layer(cell, "after")
+    fused, _, _ = make_layer(cell, "after", fused=True, compute_dtype=dtype)
+    assert [variable.name for variable in fused.variables] == [variable.name for variable in layer.variables]
+    expected = value_and_gradients(layer, inputs, state)
+    step = tf.function(lambda: value_and_gradients(fused, inputs, state))
+    for one, other in zip(step(), expected, strict=True):
+        assert one.dtype == tf.float32
+        np.testing.assert_allclose(one, other, atol={"float32": 2e-5, "bfloat16": 0.25, "float16": 0.03}[dtype])
+    assert dtype == "float32" or np.abs(step()[0] - expected[0]).max() > 1e-5
 
 
 @pytest.mark.parametrize(("cell", "reset"), CELLS)

@@ -416,7 +416,7 @@ class TrainingOptions(StrictModel):
     )
     random_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="seed of everything random")
     strategy: Literal["one", "mirrored", "multiworker"] = Field(
-        "one", description="one device, or mirrored over all GPUs of this machine; multiworker is not there yet"
+        "one", description="one device, mirrored over all GPUs of this machine, or multiworker over those of TF_CONFIG"
     )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "float32", description="arithmetic of the model"
@@ -424,6 +424,7 @@ class TrainingOptions(StrictModel):
     jit: bool | Literal["auto"] = Field(
         "auto", description="compile the training step with XLA; auto: the measured choice for family and size"
     )
+    memory_check: bool = Field(True, description="refuse to train what clearly does not fit into memory")
     tfr: Rate = Field(1.0, description="teacher forcing rate")
     ss: Rate | None = Field(None, description="scheduled sampling: the teacher forcing rate at the end of training")
     input_noise: float = Field(0, ge=0, description="noise added to the inputs, as RNNControl does")

@@ -211,13 +211,20 @@ def _scan(
     body: Callable[..., tuple[tuple[tf.Tensor, ...], tuple[tf.Tensor, ...]]],
     carry: tuple[tf.Tensor, ...],
     sequences: tuple[tf.Tensor, ...],
-    outputs: int,
+    widths: Sequence[int],
     *,
     reverse: bool = False,
 ) -> tuple[tuple[tf.Tensor, ...], tuple[tf.Tensor, ...]]:
-    """Run `body(carry, inputs) -> (carry, outputs)` over time-major `sequences [time, ...]`; outputs are stacked."""
+    """Run `body(carry, inputs) -> (carry, outputs)` over time-major `sequences [time, batch, ...]`; outputs `[batch,
+    width]` of the given widths are stacked."""
     time = sequences[0].shape[0] if sequences[0].shape[0] is not None else tf.shape(sequences[0])[0]
-    arrays = tuple(tf.TensorArray(tf.float32, size=time) for _ in range(outputs))
+    # XLA would make the arrays of all loops of a training step at its very beginning and keep them for their turn. This
+    # value, which is written over, makes them wait for the inputs; recomputing would save nothing without.
+    wait = sequences[0][0, 0, 0]
+    arrays = tuple(
+        tf.TensorArray(tf.float32, size=time).write(0, tf.fill([tf.shape(carry[0])[0], width], wait))
+        for width in widths
+    )
 
     def loop(index, carry, arrays):
         at = time - 1 - index if reverse else index
@@ -249,10 +256,10 @@ def _gru_after_sequence(projected, h0, recurrent, bias, dtype):
             h, kept = _gru_after_step(inputs[0], carry[0], recurrent, bias, dtype)
             return (h,), (h, *kept)
 
-        _, (hs, z, r, candidate, inner_c) = _scan(forward, (h0,), (projected,), 5)
+        _, (hs, z, r, candidate, inner_c) = _scan(forward, (h0,), (projected,), [h0.shape[-1]] * 5)
 
         def gradient(upstream):
-            before = _shifted(h0, hs)
+            before, units = _shifted(h0, hs), h0.shape[-1]
             transposed = tf.transpose(recurrent)
 
             def backward(carry, inputs):
@@ -265,8 +272,7 @@ def _gru_after_sequence(projected, h0, recurrent, bias, dtype):
                 return (dh * z + matmul(d_inner, transposed, dtype),), (d_inner, d_c)
 
             sequences = (upstream, before, z, r, candidate, inner_c)
-            (d_h0,), (d_inner, d_c) = _scan(backward, (tf.zeros_like(h0),), sequences, 2, reverse=True)
-            units = h0.shape[-1]
+            (d_h0,), (d_inner, d_c) = _scan(backward, (tf.zeros_like(h0),), sequences, [3 * units, units], reverse=True)
             d_projected = tf.concat([d_inner[..., : 2 * units], d_c], axis=-1)
             return d_projected, d_h0, _outer(before, d_inner, dtype), tf.reduce_sum(d_inner, axis=[0, 1])
 
@@ -284,7 +290,7 @@ def _gru_before_sequence(projected, h0, recurrent, dtype):
             h, kept = _gru_before_step(inputs[0], carry[0], recurrent, dtype)
             return (h,), (h, *kept)
 
-        _, (hs, z, r, candidate) = _scan(forward, (h0,), (projected,), 4)
+        _, (hs, z, r, candidate) = _scan(forward, (h0,), (projected,), [units] * 4)
 
         def gradient(upstream):
             before = _shifted(h0, hs)
@@ -302,7 +308,7 @@ def _gru_before_sequence(projected, h0, recurrent, dtype):
                 return (dh * z + d_reset * r + matmul(d_zr, gates_transposed, dtype),), (d_zr, d_c)
 
             sequences = (upstream, before, z, r, candidate)
-            (d_h0,), (d_zr, d_c) = _scan(backward, (tf.zeros_like(h0),), sequences, 2, reverse=True)
+            (d_h0,), (d_zr, d_c) = _scan(backward, (tf.zeros_like(h0),), sequences, [2 * units, units], reverse=True)
             d_recurrent = tf.concat([_outer(before, d_zr, dtype), _outer(r * before, d_c, dtype)], axis=-1)
             return tf.concat([d_zr, d_c], axis=-1), d_h0, d_recurrent
 
@@ -312,13 +318,15 @@ def _gru_before_sequence(projected, h0, recurrent, dtype):
 
 
 def _lstm_sequence(projected, h0, c0, recurrent, dtype):
+    units = h0.shape[-1]
+
     @tf.custom_gradient
     def run(projected, h0, c0, recurrent):
         def forward(carry, inputs):
             h, c, kept = _lstm_step(inputs[0], *carry, recurrent, dtype)
             return (h, c), (h, c, *kept)
 
-        (_, c_last), (hs, cs, i, f, g, o, squashed) = _scan(forward, (h0, c0), (projected,), 7)
+        (_, c_last), (hs, cs, i, f, g, o, squashed) = _scan(forward, (h0, c0), (projected,), [units] * 7)
 
         def gradient(upstream, d_c_last):
             transposed = tf.transpose(recurrent)
@@ -329,7 +337,9 @@ def _lstm_sequence(projected, h0, c0, recurrent, dtype):
                 return (matmul(d_gates, transposed, dtype), dc), (d_gates,)
 
             sequences = (upstream, _shifted(c0, cs), i, f, g, o, squashed)
-            (d_h0, d_c0), (d_gates,) = _scan(backward, (tf.zeros_like(h0), d_c_last), sequences, 1, reverse=True)
+            (d_h0, d_c0), (d_gates,) = _scan(
+                backward, (tf.zeros_like(h0), d_c_last), sequences, [4 * units], reverse=True
+            )
             return d_gates, d_h0, d_c0, _outer(_shifted(h0, hs), d_gates, dtype)
 
         return (hs, c_last), gradient
@@ -338,13 +348,15 @@ def _lstm_sequence(projected, h0, c0, recurrent, dtype):
 
 
 def _phased_lstm_sequence(projected, openness, h0, c0, recurrent, dtype):
+    units = h0.shape[-1]
+
     @tf.custom_gradient
     def run(projected, openness, h0, c0, recurrent):
         def forward(carry, inputs):
             h, c, kept = _phased_lstm_step(inputs[0], *carry, inputs[1], recurrent, dtype)
             return (h, c), (h, c, *kept)
 
-        (_, c_last), (hs, cs, i, f, g, o, squashed) = _scan(forward, (h0, c0), (projected, openness), 7)
+        (_, c_last), (hs, cs, i, f, g, o, squashed) = _scan(forward, (h0, c0), (projected, openness), [units] * 7)
 
         def gradient(upstream, d_c_last):
             transposed = tf.transpose(recurrent)
@@ -361,7 +373,7 @@ def _phased_lstm_sequence(projected, openness, h0, c0, recurrent, dtype):
             before_h, before_c = _shifted(h0, hs), _shifted(c0, cs)
             sequences = (upstream, before_h, before_c, openness, i, f, g, o, squashed)
             (d_h0, d_c0), (d_gates, d_openness) = _scan(
-                backward, (tf.zeros_like(h0), d_c_last), sequences, 2, reverse=True
+                backward, (tf.zeros_like(h0), d_c_last), sequences, [4 * units, units], reverse=True
             )
             return d_gates, d_openness, d_h0, d_c0, _outer(before_h, d_gates, dtype)
 
@@ -402,7 +414,10 @@ class Recurrent(NormalisableLayer):
     ):
         super().__init__(weight_norm=weight_norm, **options)
         self.inputs, self.units, self.cell, self.reset = inputs, units, cell, reset
-        self.product_dtype, self.fused = compute_dtype, fused
+        self.product_dtype = compute_dtype
+        self.fused = fused and (cell == "lstm" or cell == "gru" and reset == "after")
+        if self.fused:
+            self._through_keras = _keras_layer(cell, units, compute_dtype)
         gates = 3 if cell == "gru" else 4
         self.kernel = self.add_kernel("kernel", (inputs, gates * units), kernel_initializer)
         self.recurrent_kernel = self.add_kernel("recurrent_kernel", (units, gates * units), recurrent_initializer)
@@ -477,7 +492,7 @@ class Recurrent(NormalisableLayer):
 
         training: whether the closed gates of a phased LSTM leak; nothing else depends on it.
         """
-        if self.fused and (self.cell == "lstm" or self.cell == "gru" and self.reset == "after"):
+        if self.fused:
             return self._keras_sequence(inputs, state, weights)
         projected = tf.transpose(matmul(inputs, weights.kernel, self.product_dtype) + weights.bias, [1, 0, 2])
         if self.cell == "lstm":
@@ -499,22 +514,25 @@ class Recurrent(NormalisableLayer):
         return tf.transpose(hs, [1, 0, 2]), (hs[-1],)
 
     def _keras_sequence(self, inputs, state, weights):
-        options = {"return_sequences": True, "return_state": True, "dtype": "float32"}
-        if self.cell == "lstm":
-            layer = keras.layers.LSTM(self.units, **options)
-            values = [weights.kernel, weights.recurrent_kernel, weights.bias]
-        else:
-            layer = keras.layers.GRU(self.units, reset_after=weights.recurrent_bias is not None, **options)
-            bias = weights.bias
-            if weights.recurrent_bias is not None:
-                bias = tf.stack([weights.bias, weights.recurrent_bias])
-            values = [weights.kernel, weights.recurrent_kernel, bias]
-        with tf.init_scope():
-            layer.build((None, None, self.inputs))
-        (outputs, *last), _ = layer.stateless_call(
-            values, [variable.value for variable in layer.non_trainable_variables], inputs, initial_state=list(state)
-        )
-        return outputs, tuple(last)
+        layer, dtype = self._through_keras(), self.product_dtype
+        bias = weights.bias
+        if weights.recurrent_bias is not None:
+            bias = tf.stack([weights.bias, weights.recurrent_bias])
+        cell = layer.cell
+        cell.kernel, cell.recurrent_kernel = tf.cast(weights.kernel, dtype), tf.cast(weights.recurrent_kernel, dtype)
+        cell.bias = tf.cast(bias, dtype)
+        outputs, *last = layer.call(tf.cast(inputs, dtype), initial_state=list(state))
+        return tf.cast(outputs, tf.float32), tuple(tf.cast(part, tf.float32) for part in last)
+
+
+def _keras_layer(cell: CellName, units: int, dtype: str) -> Callable[[], Any]:
+    """Keras' own layer, without weights: it is given those of a `Recurrent`, and no graph may make variables. In a
+    function, since Keras would take it for a part of the model."""
+    kind = keras.layers.LSTM if cell == "lstm" else keras.layers.GRU
+    without_draws = {"seed": 0, "kernel_initializer": "zeros", "recurrent_initializer": "zeros"}
+    layer = kind(units, return_sequences=True, return_state=True, dtype=dtype, **without_draws)
+    layer.cell.built = True
+    return lambda: layer
 
 
 class StackWeights(NamedTuple):
@@ -532,6 +550,7 @@ class RecurrentStack(keras.layers.Layer):
     first layer sees its input twice and the others only the layer below (for imported checkpoints).
     dropout: share of each layer's inputs that is dropped in training, one mask for all time steps as in Keras.
     learn_initial_state: the initial state is a variable (zeros at first) instead of zeros; time always starts at 0.
+    recompute: of a layer only inputs and outputs are kept for the backward pass (see `recomputed`).
     """
 
     def __init__(
@@ -552,10 +571,11 @@ class RecurrentStack(keras.layers.Layer):
         output_initializer: Any = "he_uniform",
         compute_dtype: str = "float32",
         fused: bool = False,
+        recompute: bool = False,
         **options: Any,
     ):
         super().__init__(dtype="float32", **options)
-        self.skip, self.dropout, self.product_dtype = skip, dropout, compute_dtype
+        self.skip, self.dropout, self.product_dtype, self.recompute = skip, dropout, compute_dtype, recompute
         self.units = units
 
         def width(layer: int) -> int:
@@ -643,13 +663,16 @@ class RecurrentStack(keras.layers.Layer):
         inputs.
         """
         below, total, states = inputs, None, []
-        for index, layer in enumerate(self.layers):
-            fed = self._wired(index, below, inputs)
-            if dropout_seed is not None and self.dropout > 0.0:
-                fed = drop(fed, self.dropout, tf.random.experimental.stateless_fold_in(dropout_seed, index))
-            below, layer_state = layer.sequence(
-                fed, state[index], weights.cells[index], training=dropout_seed is not None
-            )
+        for index in range(len(self.layers)):
+
+            def run(below, inputs, layer_state, cell, index=index):
+                fed = self._wired(index, below, inputs)
+                if dropout_seed is not None and self.dropout > 0.0:
+                    fed = drop(fed, self.dropout, tf.random.experimental.stateless_fold_in(dropout_seed, index))
+                return self.layers[index].sequence(fed, layer_state, cell, training=dropout_seed is not None)
+
+            run_layer = recomputed(run) if self.recompute else run
+            below, layer_state = run_layer(below, inputs, state[index], weights.cells[index])
             states.append(layer_state)
             total = self._summed(total, below, index, weights)
         return (below if total is None else total), tuple(states)
@@ -673,6 +696,54 @@ def drop(inputs: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
     shape = [tf.shape(inputs)[0], 1, inputs.shape[-1]]
     kept = tf.random.stateless_uniform(shape, seed, alg="philox") >= rate
     return inputs * (tf.cast(kept, tf.float32) / (1.0 - rate))
+
+
+def zero_after(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """A 0 that is there when `tensors` are. XLA heeds no control dependencies, but this one: it cannot work it out,
+    since 0 * x may be no number."""
+    total = tf.add_n([tf.reshape(part, [-1])[0] for part in tensors])
+    return tf.where(tf.math.is_finite(total), 0.0 * total, 0.0)
+
+
+def recomputed(run: Callable[..., Any]) -> Callable[..., Any]:
+    """`run` without keeping what it computes on the way: it is computed again in the backward pass (Chen et al. 2016).
+
+    Arguments and results of `run` are any nests of tensors and None. Gradients flow to its arguments only, so weights
+    must be among them.
+    """
+
+    def wrapped(*arguments: Any) -> Any:
+        flat = tf.nest.flatten(arguments)
+        places = [place for place, part in enumerate(flat) if part is not None and part.dtype.is_floating]
+        results: list[Any] = []
+
+        def floats(given: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+            filled = list(flat)
+            for place, part in zip(places, given, strict=True):
+                filled[place] = part
+            results.append(run(*tf.nest.pack_sequence_as(arguments, filled)))
+            return [part for part in tf.nest.flatten(results[-1]) if part is not None and part.dtype.is_floating]
+
+        @tf.custom_gradient
+        def kept(*given: tf.Tensor) -> Any:
+            def gradient(*upstream: tf.Tensor) -> list[tf.Tensor]:
+                zero = zero_after(upstream)  # else a compiler would find that all has been computed before
+                with tf.control_dependencies(upstream), tf.GradientTape() as tape:
+                    late = [part + zero for part in given]
+                    tape.watch(late)
+                    made = floats(late)
+                return tape.gradient(made, late, list(upstream), unconnected_gradients="zero")
+
+            return floats(given), gradient
+
+        made = iter(kept(*(flat[place] for place in places)))
+        shape = results[0]
+        return tf.nest.pack_sequence_as(
+            shape,
+            [next(made) if part is not None and part.dtype.is_floating else part for part in tf.nest.flatten(shape)],
+        )
+
+    return wrapped
 
 
 def reset_lanes(state: Any, initial: Any, reset: tf.Tensor) -> Any:

@@ -1,0 +1,47 @@
+"""What training a conditional tier keeps in memory, in closed form. Knows no TensorFlow."""
+
+from __future__ import annotations
+
+from conditioning.config import Stage
+from tierwave.memory import Footprint, linear, stack
+
+
+def footprint(tier: Stage) -> Footprint:
+    """All weights, and the activations of one lane."""
+    time, hidden, features = tier.seq_len, tier.hidden_size, len(tier.generates)
+    values = features
+    if tier.makes_audio:
+        values = {"scalar": 1, "onehot": tier.q_levels, "embedding": tier.emb_size}[tier.audio_input]
+    inputs = values + len(tier.conditioned_on)
+    width = 3 * inputs if tier.net == "wide" else hidden
+    whole = linear(inputs, width) + Footprint(kept=2 * width * time)
+    if tier.net == "wide":
+        whole += linear(width, hidden) + Footprint(kept=hidden * time)
+    if tier.makes_audio and tier.audio_input == "embedding":
+        whole += Footprint(tier.q_levels * tier.emb_size)
+    stacks = {"split": 2, "shared_split": 3, "pathways": features, "shared_pathways": features + 1}.get(tier.net, 1)
+    for _ in range(stacks):
+        whole += stack(
+            hidden,
+            hidden,
+            tier.num_layers,
+            time,
+            cell=tier.cell,
+            dropout=tier.dropout > 0,
+            recompute=tier.recompute,
+        )
+    if tier.makes_audio:
+        outputs = tier.q_levels
+        whole += linear(hidden, outputs)
+    elif tier.net == "mixture":
+        outputs = 3 * features * tier.mixtures
+        whole += linear(hidden, outputs) + Footprint(kept=hidden * time)
+    elif tier.net in ("pathways", "shared_pathways"):
+        outputs = 2 * features
+        whole += Footprint(features * linear(hidden, 2).weights)
+    else:
+        outputs = 2 * features
+        whole += linear(hidden, outputs)
+    # Of an output: its value, its gradient, and of a Gaussian what its likelihood is made of.
+    each = 2 if tier.makes_audio else 8
+    return whole + Footprint(kept=each * outputs * time, passing=outputs * time)

@@ -1,0 +1,206 @@
+"""Half precision in every family and cell: the same losses within stated bounds, float32 wherever something is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tierwave.config import TrainingOptions
+from tierwave.families import load_config
+from tierwave.training import Learner, make_checkpoint, restore_checkpoint
+
+ROOT = Path(__file__).resolve().parent.parent
+LANES, STEPS = 4, 20
+# Of the training loss after 20 steps, as a share of how far float32's fell: README states them.
+BOUNDS = {"mixed_bfloat16": 0.1, "mixed_float16": 0.05}
+
+AUDIO: dict[str, Any] = {"seq_len": 32, "q_levels": 16}
+SAMPLE: dict[str, Any] = {"model": "samplernn", **AUDIO, "frame_sizes": [2, 8], "dim": 24, "num_rnn_layers": 2}
+TIER: dict[str, Any] = {"model": "conditioning", **AUDIO, "conditioned_on": ["p"], "hidden_size": 24, "num_layers": 2}
+VALUES: dict[str, Any] = {**TIER, "generates": ["x", "y"], "rate": 100, "q_levels": 256}
+MEL: dict[str, Any] = {
+    "model": "melnet",
+    "audio": {"mel_channels": 16},
+    "tiers": 3,
+    "layers": [2, 1, 1],
+    "hidden_size": 16,
+    "mixtures": 2,
+    "seq_len": 8,
+    "scale_floor": 0.1,
+}
+NETWORKS: dict[str, tuple[dict[str, Any], str]] = {
+    "samplernn-gru": ({**SAMPLE, "emb_size": 8}, "samplernn"),
+    "samplernn-paper": ({**SAMPLE, "gru_reset": "before", "weight_norm": True, "convention": "paper"}, "samplernn"),
+    "samplernn-lstm": ({**SAMPLE, "rnn_type": "lstm", "skip_conn": True, "conditioned_on": ["p"]}, "samplernn"),
+    "samplernn-plain": ({**SAMPLE, "frame_sizes": [], "recompute": True}, "samplernn"),
+    "conditioning-gru": ({**TIER, "recompute": True}, "conditioning"),
+    "conditioning-lstm": ({**TIER, "cell": "lstm", "audio_input": "embedding", "net": "wide"}, "conditioning"),
+    "conditioning-phased": ({**TIER, "cell": "phased_lstm", "audio_input": "onehot", "dropout": 0.2}, "conditioning"),
+    "values-gaussian": ({**VALUES, "net": "shared_split", "scale_floor": 0.1}, "conditioning"),
+    "values-phased": ({**VALUES, "cell": "phased_lstm", "net": "mixture", "scale_floor": 0.1}, "conditioning"),
+    "melnet-lstm-1": (MEL, "tier1"),
+    "melnet-lstm-3": ({**MEL, "recompute": True}, "tier3"),
+    "melnet-gru-2": ({**MEL, "cell": "gru", "conditioned_on": ["p"]}, "tier2"),
+    "melnet-text": ({**MEL, "text": {}}, "tier1"),
+}
+PRECISIONS = tuple(BOUNDS)
+# Every network with each precision or each way of compiling, every pair of those two; all of them are slow.
+PAIRS = [(name, PRECISIONS[number % 2], bool(number // 2 % 2)) for number, name in enumerate(NETWORKS)]
+PRODUCT = [(name, precision, jit) for name in NETWORKS for precision in PRECISIONS for jit in (False, True)]
+REST = [pytest.param(*case, marks=pytest.mark.slow) for case in PRODUCT if case not in PAIRS]
+
+
+def learner(name: str, precision: Any, jit: bool, devices: Any = None) -> Learner:
+    document, stage = NETWORKS[name]
+    family, config = load_config(document, name)
+    chosen = TrainingOptions(learning_rate=0.003, epsilon=1e-6, precision=precision)
+    dtype = precision.removeprefix("mixed_")
+    return Learner(
+        lambda: family.build(config, stage, compute_dtype=dtype),
+        chosen,
+        jit=jit,
+        devices=devices,
+        inputs=family.training_inputs(chosen, STEPS),
+        **family.clipping(config, stage),
+    )
+
+
+def batch_of(name: str) -> dict[str, tf.Tensor]:
+    """One batch of windows of something that can be learnt."""
+    document, stage = NETWORKS[name]
+    _, config = load_config(document, name)
+    rng = np.random.default_rng(5)
+    time = document["seq_len"]
+    overlap = {"samplernn": lambda: config.top_frame, "melnet": lambda: config.time_factor}.get(
+        document["model"], lambda: 1
+    )()
+    at = np.arange(overlap + time) + rng.integers(0, 50, LANES)[:, None]
+    wave = np.sin(at * 0.7) + 0.1 * rng.normal(size=at.shape)
+    batch: dict[str, Any] = {}
+    if document["model"] == "melnet":
+        batch["inputs"] = wave[..., None] * np.linspace(0.5, 1.5, 16) + 0.1 * rng.normal(size=[*at.shape, 16])
+        batch["text"] = rng.integers(1, 9, [LANES, 6])
+    elif "generates" in document:
+        batch["inputs"] = np.stack([0.5 + 0.3 * wave, 0.5 - 0.2 * wave], axis=-1)
+    else:
+        batch["inputs"] = np.clip(np.round(7.5 + 5 * wave), 0, 15).astype(np.int32)
+        batch["targets"] = batch["inputs"][:, overlap:]
+    batch["controls"] = np.repeat(rng.uniform(size=[LANES, 1, 1]), at.shape[1], axis=1)
+    batch |= {"mask": np.ones([LANES, time]), "reset": np.zeros([LANES], bool)}
+    kinds = {"f": tf.float32, "i": tf.int32, "b": tf.bool}
+    return {key: tf.constant(value, kinds[value.dtype.kind]) for key, value in batch.items()}
+
+
+def losses_of(made: Learner, name: str) -> tuple[np.ndarray, Any]:
+    batch, state, losses = batch_of(name), made.initial_state(LANES), []
+    for step in range(STEPS):
+        results, state = made.train_step(batch, state, step)
+        losses.append(results["loss"])
+    return np.array(losses), state
+
+
+_FULL: dict[tuple[str, bool], np.ndarray] = {}
+
+
+def full(name: str, jit: bool) -> np.ndarray:
+    if (name, jit) not in _FULL:
+        _FULL[name, jit] = losses_of(learner(name, "float32", jit), name)[0]
+    return _FULL[name, jit]
+
+
+def deviation(found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference of the last five losses, as a share of how far the loss fell."""
+    return float(np.abs(found - expected)[-5:].max() / (expected[0] - expected[-1]))
+
+
+@pytest.mark.parametrize(("name", "precision", "jit"), [*PAIRS, *REST])
+def test_losses_are_those_of_float32_and_nothing_kept_is_rounded(name: str, precision: str, jit: bool) -> None:
+    expected = full(name, jit)
+    assert expected[-1] < expected[0] - 0.1
+    made = learner(name, precision, jit)
+    found, state = losses_of(made, name)
+    assert not np.array_equal(found, expected), "the precision does nothing"
+    assert deviation(found, expected) < BOUNDS[precision]
+    kept = [*made.model.variables, *made.optimizer.variables, *tf.nest.flatten(state)]
+    types = {np.dtype(str(keras.backend.standardize_dtype(part.dtype))) for part in kept}
+    assert np.dtype("float32") in types and not any(each.kind == "f" and each.itemsize != 4 for each in types)
+    if precision == "mixed_float16":
+        before = [np.array(variable.numpy()) for variable in made.model.variables]
+        made.loss_scale.assign(2.0**126)
+        results, _ = made.train_step(batch_of(name), state, STEPS)
+        assert not np.isfinite(results["gradient_norm"]) and made.loss_scale.numpy() == 2.0**125
+        assert int(made.optimizer.iterations) == STEPS
+        for variable, value in zip(made.model.variables, before, strict=True):
+            np.testing.assert_array_equal(variable.numpy(), value)
+
+
+MIRRORED = """
+import json
+import tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+import keras
+import test_precision as tests
+from tierwave.devices import make_devices
+
+found = {}
+for name in ("one", "mirrored"):
+    made = tests.learner("conditioning-gru", "mixed_float16", False, devices=make_devices(name))
+    batch, state, losses = made.devices.dealt(tests.batch_of("conditioning-gru")), made.initial_state(4), []
+    made.loss_scale.assign(2.0**126)
+    scales = []
+    for step in range(6):
+        results, state = made.train_step(batch, state, step)
+        losses.append(results["loss"])
+        scales.append(float(made.loss_scale.numpy()))
+        if step == 0:
+            made.loss_scale.assign(2.0**12)
+    found[name] = [losses, scales, int(keras.ops.convert_to_numpy(made.optimizer.iterations))]
+print(json.dumps(found))
+"""
+
+
+def test_two_replicas_skip_a_step_together_and_learn_what_one_does() -> None:
+    # Devices are divided before TensorFlow starts, so this takes a process of its own.
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    done = subprocess.run(
+        [sys.executable, "-c", MIRRORED], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    (one, scales, updates), (two, both, together) = found["one"], found["mirrored"]
+    assert scales == both == [2.0**125, *[2.0**12] * 5] and updates == together == 5
+    np.testing.assert_allclose(two, one, atol=2e-3)
+    assert one[-1] < one[0] - 0.1
+
+
+def test_a_gradient_is_passed_over_only_while_a_smaller_scale_may_help() -> None:
+    half, whole = (learner("conditioning-gru", precision, False) for precision in ("mixed_float16", "float32"))
+    assert half.can_skip and not whole.can_skip
+    half.loss_scale.assign(1.0)
+    assert not half.can_skip
+
+
+def test_a_run_that_goes_on_has_the_scale_it_stopped_with(tmp_path: Path) -> None:
+    name = "melnet-gru-2"
+    first, second = (learner(name, "mixed_float16", False) for _ in range(2))
+    batch, state = batch_of(name), first.initial_state(LANES)
+    for step in range(4):
+        first.loss_scale.assign(2.0 ** (120 if step == 1 else 9))
+        _, state = first.train_step(batch, state, step)
+    first.loss_scale.assign(2.0**9)
+    make_checkpoint(first.trackables()).write(str(tmp_path / "model.ckpt"))
+    restore_checkpoint(tmp_path / "model.ckpt", second.trackables())
+    assert second.loss_scale.numpy() == 2.0**9 and second.finite_steps.numpy() == 2
+    losses = [[made.train_step(batch, state, 4)[0], made.train_step(batch, state, 5)[0]] for made in (first, second)]
+    assert losses[0] == losses[1]
