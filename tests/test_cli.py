@@ -460,8 +460,9 @@ TRAIN_FLAGS: dict[str, Any] = {
     "resume": True, "init_from": None, "resume_from": None, "early_stopping_patience": 3, "generate": True,
     "max_generate_per_epoch": 1, "sample_rate": None, "output_file_dur": 3, "temperature": [0.75], "seed": None,
     "seed_offset": 0, "val_frac": 0.1, "test_frac": 0.0, "num_val_batches": None, "random_seed": 0, "strategy": "one",
-    "precision": "float32", "jit": "auto", "param_dir": None, "params": None, "tfr": 1.0, "ss": None, "input_noise": 0,
-    "loss_cutoff": None, "cluster": None, "num_workers": None, "stage": None,
+    "precision": "float32", "jit": "auto", "memory_check": True, "param_dir": None, "params": None, "tfr": 1.0,
+    "ss": None, "input_noise": 0, "loss_cutoff": None, "cluster": None, "max_failures": None, "cache_dir": None,
+    "num_workers": None, "stage": None,
 }  # fmt: skip
 GENERATE_FLAGS: dict[str, Any] = {
     "output_path": None, "checkpoint_path": None, "best": False, "config_file": None, "dur": 3.0, "num_seqs": 1,
