@@ -54,6 +54,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "training": {**OPTIONS, "jit": False},
     },
 }
+# Devices are divided before TensorFlow starts.
+TWO_DEVICES = """
+import tensorflow as tf
+
+(processor,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
+"""
 JOBS = "import json, sys, train\nfor words in json.loads(sys.argv[1]):\n    assert train.main(words) == 0, words\n"
 
 
@@ -182,6 +189,19 @@ def the_same(one: Run, other: Run) -> None:
     assert ours.keys() == theirs.keys() and len(ours) > 10
     for name, value in ours.items():
         np.testing.assert_array_equal(theirs[name], value, err_msg=name)
+
+
+def test_two_devices_of_one_process_learn_what_one_learns(alone: Studio) -> None:
+    jobs = [alone.words(family, f"{family}_mirrored", "--strategy", "mirrored") for family in FAMILIES]
+    command = [sys.executable, "-c", TWO_DEVICES + JOBS, json.dumps(jobs)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("2 replicas") == 4
+    for family in FAMILIES:
+        one, two = alone.losses(f"{family}_one"), alone.losses(f"{family}_mirrored")
+        np.testing.assert_allclose(two, one[: len(two)], atol=1e-5, err_msg=family)
+        assert len(two) >= 20
 
 
 def test_a_worker_is_killed_and_training_goes_on_to_the_same_weights(studio: Studio, undisturbed: Run) -> None:

@@ -128,6 +128,12 @@ def _all_workers() -> tf.distribute.Strategy:
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
+@functools.cache  # a second one would number its sums as the first did, and be taken for it
+def _all_devices() -> tf.distribute.Strategy:
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return tf.distribute.MirroredStrategy(devices)
+
+
 def make_devices(name: str, environment: Mapping[str, str] | None = None) -> Devices:
     """The devices of `--strategy`: "one" (which costs nothing), "mirrored" (all of this machine), or "multiworker", the
     machines of TF_CONFIG. Under "multiworker" nothing else may have used TensorFlow before.
@@ -148,8 +154,7 @@ def make_devices(name: str, environment: Mapping[str, str] | None = None) -> Dev
             "multiworker, or unset TF_CONFIG"
         )
     if name == "mirrored":
-        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        return Devices(tf.distribute.MirroredStrategy(devices))
+        return Devices(_all_devices())
     return Devices()
 
 
