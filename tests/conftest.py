@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import sys
+from collections.abc import Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before anything imports TensorFlow
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -35,3 +37,19 @@ def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     tf.get_logger().setLevel("ERROR")  # of many functions that are traced in one process
     monkeypatch.setattr("tierwave.trained.load_trained", load_once)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """What a module has compiled is let go of at its end: a whole suite's does not fit into a small machine."""
+    yield
+    if "keras" not in sys.modules:
+        return
+    import commands
+
+    commands.load_once.cache_clear()
+    for name in ("samplernn.sampler", "conditioning.sampler", "melnet.sampler"):
+        if name in sys.modules:
+            sys.modules[name].sampler_of.cache_clear()
+    sys.modules["keras"].backend.clear_session()
+    gc.collect()
