@@ -49,5 +49,5 @@ def footprint(config: Config) -> Footprint:
         whole += linear(dim, dim, weight_norm=normed)
     whole += linear(dim, config.q_levels, weight_norm=normed)
     # The table and the effective weights do not depend on the lanes. Of every sample: what it sees, two hidden layers,
-    # logits and their gradient.
-    return whole + Footprint(kept=time * (3 * dim + 2 * config.q_levels), passing=time * (2 * dim + config.q_levels))
+    # logits, and the gradients of the last two.
+    return whole + Footprint(kept=time * (4 * dim + 2 * config.q_levels), passing=time * dim)

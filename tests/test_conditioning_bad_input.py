@@ -263,7 +263,6 @@ def test_a_cascade_that_does_not_fit_together(
         (["--set", "exposure.noise=0.1"], ["exposure needs a rate"]),
         (["--set", "exposure.rate=50", "exposure.noise=2"], ["exposure.noise is 2", "at most 1"]),
         (["--stage", "sound"], ["--stage sound", "the config has conditioning"]),
-        (["--cluster", "local"], ["--cluster local", "leave it out"]),
     ],
     ids=" ".join,
 )

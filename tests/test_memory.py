@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_precision import batch_of, learner
 
 import conditioning
 import melnet
@@ -71,6 +75,10 @@ def test_weights_are_counted_exactly(document: dict[str, Any]) -> None:
         assert family.footprint(config, stage).weights == family.build(config, stage).count_params()
 
 
+def floats(footprint: Footprint) -> int:
+    return footprint.kept + footprint.looped + footprint.passing
+
+
 @pytest.mark.parametrize("document", NETWORKS, ids=str)
 def test_longer_and_wider_takes_more_and_recomputing_keeps_less(document: dict[str, Any]) -> None:
     family, config = load_config(document, "here")
@@ -80,8 +88,8 @@ def test_longer_and_wider_takes_more_and_recomputing_keeps_less(document: dict[s
         longer = family.footprint(config.model_copy(update={"seq_len": 2 * config.seq_len}), stage)
         wider = family.footprint(config.model_copy(update={width: 16}), stage)
         assert longer.weights == one.weights and wider.weights > one.weights
-        assert longer.kept + longer.passing == pytest.approx(2 * (one.kept + one.passing), rel=0.3)
-        assert wider.kept + wider.passing > one.kept + one.passing
+        assert floats(longer) == pytest.approx(2 * floats(one), rel=0.3)
+        assert floats(wider) > floats(one)
         deep = {"num_rnn_layers": 6} if document["model"] == "samplernn" else {"num_layers": 6}
         deep = {"layers": [6, 6, 6]} if document["model"] == "melnet" else deep
         if document.get("frame_sizes"):
@@ -90,7 +98,7 @@ def test_longer_and_wider_takes_more_and_recomputing_keeps_less(document: dict[s
             family.footprint(config.model_copy(update={**deep, "recompute": recompute}), stage)
             for recompute in (False, True)
         )
-        assert again.kept + again.passing < 0.8 * (keeps.kept + keeps.passing) and again.weights == keeps.weights
+        assert floats(again) < 0.8 * floats(keeps) and again.weights == keeps.weights
 
 
 @settings(deadline=None, max_examples=30)
@@ -101,7 +109,7 @@ def test_longer_and_wider_takes_more_and_recomputing_keeps_less(document: dict[s
     jit=st.booleans(),
 )
 def test_bytes_are_those_of_the_closed_form(lanes: int, parts: int, optimizer: Any, jit: bool) -> None:
-    footprint = Footprint(weights=10**6, kept=10**5, passing=10**4, loops=3)
+    footprint = Footprint(weights=10**6, kept=10**5, looped=10**5, passing=10**4, loops=3)
     options = TrainingOptions(optimizer=optimizer, accumulate=parts)
     need = estimate(footprint, options, lanes, jit=jit)
     assert need.weights == 4e6
@@ -114,10 +122,9 @@ def test_bytes_are_those_of_the_closed_form(lanes: int, parts: int, optimizer: A
 
 
 def test_footprints_add_up() -> None:
-    one, other = Footprint(1, 10, 5, 1), Footprint(2, 20, 3, 1)
-    assert one + other == Footprint(3, 30, 5, 2)
-    again = one.again(4)
-    assert (again.weights, again.kept, again.passing) == (1, 4, 15) and again.loops >= 1
+    one, other = Footprint(1, 10, 100, 5, 1), Footprint(2, 20, 200, 3, 1)
+    assert one + other == Footprint(3, 30, 300, 5, 2)
+    assert one.again(4) == Footprint(1, 4, 0, 115, 2)
 
 
 # What there is ---------------------------------------------------------------------------------------------------
@@ -358,3 +365,63 @@ def test_an_estimate_is_the_sum_of_its_parts() -> None:
     text = memory.announced(Estimate(3e8, 6e8, 2.1e9, 2e8), Room(23e9, 21e9))
     assert text.startswith("Needs about 3.2 GB of memory (weights 0.3, optimiser 0.6, activations 2.1")
     assert text.endswith("; 21.0 GB are free.")
+
+
+# A batch in parts -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "jit"),
+    [("samplernn-lstm", True), ("conditioning-gru", False), ("values-phased", True), ("melnet-text", False)],
+)
+def test_a_batch_in_parts_is_the_same_also_where_they_are_not_equal(name: str, jit: bool) -> None:
+    found = []
+    for parts in (1, 3):  # of four lanes
+        made = learner(name, "float32", jit, accumulate=parts)
+        batch, state = batch_of(name), made.initial_state(4)
+        for step in range(3):
+            results, state = made.train_step(batch, state, step)
+        found.append((results, state))
+    (whole, first), (parted, second) = found
+    for key in ("loss", "accuracy", "elements", "gradient_norm"):
+        assert parted[key] == pytest.approx(whole[key], rel=1e-5)
+    for one, other in zip(tf.nest.flatten(first), tf.nest.flatten(second), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+MEASURED = """
+import json, resource, sys
+import test_precision as tests
+document, stage, lanes, parts, jit = json.loads(sys.argv[1])
+made = tests.learner((document, stage), "float32", jit, accumulate=parts)
+batch, state = tests.batch_of(document, lanes), made.initial_state(lanes)
+for step in range(3):
+    _, state = made.train_step(batch, state, step)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+LARGE: list[tuple[dict[str, Any], str, int, int]] = [
+    ({**S, "seq_len": 1024, "frame_sizes": [16, 64], "dim": 256, "q_levels": 256}, "samplernn", 128, 1),
+    ({**S, "seq_len": 1024, "frame_sizes": [16, 64], "dim": 256, "q_levels": 256}, "samplernn", 256, 4),
+    ({**C, "conditioned_on": ["p"], "hidden_size": 256, "num_layers": 3, "seq_len": 1000}, "conditioning", 48, 1),
+    ({**M, "layers": [2, 2, 3], "audio": {"mel_channels": 64}, "hidden_size": 64, "seq_len": 64}, "tier3", 8, 1),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(("document", "stage", "lanes", "parts"), LARGE)
+def test_estimates_are_near_to_what_is_measured(
+    document: dict[str, Any], stage: str, lanes: int, parts: int, jit: bool
+) -> None:
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, json.dumps([document, stage, lanes, parts, jit])],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert done.returncode == 0, done.stderr
+    measured = 1024.0 * int(done.stdout.split()[-1])
+    family, config = load_config(document, "here")
+    options = TrainingOptions(batch_size=lanes, accumulate=parts)
+    assert Demand(family, config, stage, options, jit).estimate().total == pytest.approx(measured, rel=0.3)

@@ -36,13 +36,14 @@ _GATES = {"gru": 3, "lstm": 4, "phased_lstm": 4}
 class Footprint:
     """What training keeps, in numbers of 32 bits, which add up.
 
-    weights: parameters. kept: of one lane, from the forward to the backward pass. passing: of one lane, besides, while
-    one part of the network is computed; parts do that in turn, so of several it is the largest. loops: recurrent
-    layers, each of which is compiled.
+    weights: parameters. kept: of one lane, from the forward to the backward pass; looped: the same, by recurrent
+    layers. passing: of one lane, besides, while one part of the network is computed; parts do that in turn, so of
+    several it is the largest. loops: recurrent layers, each of which is compiled.
     """
 
     weights: int = 0
     kept: int = 0
+    looped: int = 0
     passing: int = 0
     loops: int = 0
 
@@ -50,13 +51,15 @@ class Footprint:
         return Footprint(
             self.weights + other.weights,
             self.kept + other.kept,
+            self.looped + other.looped,
             max(self.passing, other.passing),
             self.loops + other.loops,
         )
 
     def again(self, outputs: int) -> Footprint:
         """The same where only `outputs` are kept and the rest is computed again (`recurrent.recomputed`)."""
-        return Footprint(self.weights, outputs, self.kept + self.passing, self.loops)
+        loops = self.loops + (self.loops + 1) // 2
+        return Footprint(self.weights, outputs, 0, self.kept + self.looped + self.passing, loops)
 
 
 def linear(inputs: int, outputs: int, *, bias: bool = True, weight_norm: bool = False) -> Footprint:
@@ -71,7 +74,7 @@ def cell(
     gates = _GATES[cell]
     weights = gates * units * (inputs + units + 1 + 2 * weight_norm)
     weights += gates * units * (cell == "gru" and reset == "after") + 3 * units * (cell == "phased_lstm")
-    return Footprint(weights, _KEPT[cell] * units * steps, 2 * gates * units * steps, 1)
+    return Footprint(weights, 0, _KEPT[cell] * units * steps, 2 * gates * units * steps, 1)
 
 
 def stack(
@@ -110,18 +113,19 @@ def stack(
 
 
 class Factors(NamedTuple):
-    """What was measured: bytes of the process with TensorFlow in it, and per loop that is compiled; copies of the
-    weights and of the activations that exist at once, as a share of what must."""
+    """What was measured (bench/README.md): bytes of the process with TensorFlow in it, and for each loop that is
+    compiled; and how many times over each part of a `Footprint` is there at the highest."""
 
     process: float
     loop: float
-    weights: float
-    activations: float
+    kept: float
+    looped: float
+    passing: float
 
 
-_XLA = Factors(1.0e9, 16e6, 1.2, 1.0)
-_GRAPH = Factors(0.9e9, 4e6, 1.2, 1.0)
-_ROUNDED = 1.2
+_XLA = Factors(1.0e9, 32e6, 1.0, 1.0, 1.2)
+_GRAPH = Factors(0.9e9, 14e6, 0.5, 1.5, 2.0)
+_ROUNDED = 1.2  # half precision takes rounded copies for its products; what is kept stays as it is
 _GPU_LIBRARIES = 0.6e9
 
 
@@ -148,13 +152,13 @@ def estimate(
     slots = {"adam": 2, "rmsprop": 1 + (options.momentum > 0), "sgd": int(options.momentum > 0)}[options.optimizer]
     gradients = 1 + (options.accumulate > 1)
     weights = 4.0 * footprint.weights * copies
-    part = -(-lanes // options.accumulate)
-    activations = 4.0 * (footprint.kept + footprint.passing) * part * factors.activations
-    if options.precision != "float32":  # rounded copies of what the products take; the sums stay as they are
+    floats = footprint.kept * factors.kept + footprint.looped * factors.looped + footprint.passing * factors.passing
+    activations = 4.0 * floats * -(-lanes // options.accumulate)
+    if options.precision != "float32":
         activations *= _ROUNDED
     # On a GPU the process itself is elsewhere, and what it loads of its libraries is here.
     process = _GPU_LIBRARIES if on_gpu else factors.process + factors.loop * footprint.loops
-    return Estimate(weights, weights * (slots + gradients) * factors.weights, activations, process)
+    return Estimate(weights, weights * (slots + gradients), activations, process)
 
 
 # --- what there is ------------------------------------------------------------------------------------------------
@@ -369,7 +373,8 @@ def judged(demand: Demand, room: Room | None) -> str | None:
     if need > CLEARLY * room.total and demand.options.memory_check:
         raise UsageError(
             f"training {demand.stage} needs about {need / GIGABYTE:.1f} GB of memory, and {room.place} has "
-            f"{room.total / GIGABYTE:.1f}: {_advice(demand, room.total)}; --memory_check False tries it all the same"
+            f"{room.total / GIGABYTE:.1f}: {_advice(demand, room.free, room.total)}; --memory_check False tries it all "
+            "the same"
         )
     if need <= room.free:
         return None
@@ -379,8 +384,9 @@ def judged(demand: Demand, room: Room | None) -> str | None:
     )
 
 
-def _advice(demand: Demand, limit: float) -> str:
-    remedies = demand.remedies(limit)
+def _advice(demand: Demand, *limits: float) -> str:
+    """What brings a demand below the first of the limits that can be met."""
+    remedies = next((found for found in map(demand.remedies, limits) if found), None)
     if not remedies:
         return "not even one lane at a time would fit, so take a smaller network"
     return "try " + ", or ".join(remedies)
@@ -396,10 +402,11 @@ def told_when_it_runs_out(demand: Demand) -> Iterator[None]:
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
         need, room = demand.estimate().total, room_of(demand)
         limit = need / CLEARLY if room is None else min(room.total, need / CLEARLY)
-        reason = (getattr(error, "message", None) or str(error) or "no memory").splitlines()[0]
+        told = [line.strip() for line in str(error).splitlines() if "alloc" in line or "memory" in line]
+        reason = told[0] if told else "it was not said for what"
         raise RunError(
-            f"there was not enough memory to train {demand.stage} ({reason}); checkpoints that were written are good: "
-            f"{_advice(demand, limit)}"
+            f"there was not enough memory to train {demand.stage} ({reason}); "
+            f"checkpoints that were written are good: {_advice(demand, limit)}"
         ) from None
 
 

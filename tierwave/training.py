@@ -30,7 +30,6 @@ from tierwave.config import TrainingOptions
 from tierwave.dataset import IDLE, LaneWindows
 from tierwave.devices import Devices
 from tierwave.errors import RunError
-from tierwave.recurrent import zero_after
 from tierwave.runs import CheckpointEntry, Run
 
 LN2 = math.log(2.0)
@@ -132,6 +131,7 @@ class Learner(Evaluator):
     ):
         devices = devices or Devices()
         self._summed_again = devices.replicas > 1  # by Keras
+        self.news = [0.0, 0.0, 0.0]
         self.inputs = inputs
         self.parts = options.accumulate
         self.seed, self.clip_norm, self.clip_value = options.random_seed, clip_norm, clip_value
@@ -172,13 +172,13 @@ class Learner(Evaluator):
 
     def train_step(
         self, batch: Any, state: Any, step: int, news: Sequence[float] = (0.0, 0.0, 0.0)
-    ) -> tuple[dict[str, Any], Any]:
-        """One update. news: three numbers of this worker's. Returns loss (nats per element), accuracy, elements,
-        gradient_norm and, as `news`, the sums over all workers; and the next state."""
+    ) -> tuple[dict[str, float], Any]:
+        """One update. Returns loss (nats per element), accuracy, elements, gradient_norm, and the next state. news:
+        three numbers of this worker's, whose sums over all workers are then `self.news`."""
         results, state = self._train(batch, state, tf.constant(step, tf.int32), tf.constant(news, tf.float32))
         values = self.devices.local_lanes(results).numpy()[:7].tolist()
-        found: dict[str, Any] = dict(zip(("loss", "accuracy", "elements", "gradient_norm"), values[:4], strict=True))
-        return {**found, "news": values[4:]}, state
+        self.news = values[4:]
+        return dict(zip(("loss", "accuracy", "elements", "gradient_norm"), values[:4], strict=True)), state
 
     def _train_step(self, batch: Any, state: Any, step: tf.Tensor, news: tf.Tensor) -> tuple[tf.Tensor, Any]:
         context = tf.distribute.get_replica_context()
@@ -234,30 +234,43 @@ class Learner(Evaluator):
     def _gradients_in_parts(
         self, batch: Any, state: Any, seed: tf.Tensor, step: tf.Tensor
     ) -> tuple[Outcome, list[tf.Tensor]]:
-        """The same, some lanes after the others."""
-        outcomes: list[Outcome] = []
-        gradients: list[tf.Tensor] = []
+        """The same, some lanes after the others: a loop, so that one part's memory is free before the next begins, and
+        that it is compiled once. Parts are equal; lanes that fill up the last one count for nothing."""
         lanes = batch["mask"].shape[0]
-        bounds = [lanes * part // self.parts for part in range(self.parts + 1)]
-        for number, (first, last) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
-            if first == last:
-                continue
+        size = -(-lanes // self.parts)
+        parts = -(-lanes // size)
 
-            # One part's memory is free before the next begins.
-            zero = zero_after(gradients) if gradients else tf.constant(0.0)
+        def dealt(whole: tf.Tensor) -> tf.Tensor:
+            filled = tf.pad(whole, [[0, parts * size - lanes]] + [[0, 0]] * (len(whole.shape) - 1))
+            return tf.reshape(filled, [parts, size, *whole.shape[1:]])
 
-            def cut(part: tf.Tensor, first: int = first, last: int = last, zero: tf.Tensor = zero) -> tf.Tensor:
-                mine = part[first:last]
-                return mine if mine.dtype == tf.bool else mine + tf.cast(zero, mine.dtype)
+        given = tf.nest.map_structure(dealt, (batch, state))
+        each = tf.zeros([lanes])
+        like = Outcome(each, each, each, state)
 
-            with tf.control_dependencies(gradients):
-                part_seed = tf.random.experimental.stateless_fold_in(seed, number)
-                mine = tf.nest.map_structure(cut, batch), tf.nest.map_structure(cut, state)
-                outcome, found = self._gradients(*mine, part_seed, step)
-            outcomes.append(outcome)
-            gradients = [one + other for one, other in zip(gradients, found, strict=True)] if gradients else found
-        joined = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *outcomes)
-        return joined, gradients
+        def part(number: tf.Tensor, gradients: list[tf.Tensor], kept: Any) -> Any:
+            own_seed = tf.random.experimental.stateless_fold_in(seed, number)
+            mine, before = tf.nest.map_structure(lambda whole: whole[number], given)
+            outcome, found = self._gradients(mine, before, own_seed, step)
+            kept = tf.nest.map_structure(lambda array, value: array.write(number, value), kept, outcome)
+            return number + 1, [one + other for one, other in zip(gradients, found, strict=True)], kept
+
+        _, gradients, kept = tf.while_loop(
+            lambda number, *_: number < parts,
+            part,
+            (
+                tf.constant(0),
+                [tf.zeros(variable.shape) for variable in self.model.trainable_variables],
+                tf.nest.map_structure(lambda one: tf.TensorArray(one.dtype, size=parts), like),
+            ),
+            maximum_iterations=parts,
+            parallel_iterations=1,
+        )
+
+        def together(array: tf.TensorArray, one: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(array.stack(), [parts * size, *one.shape[1:]])[:lanes]
+
+        return tf.nest.map_structure(together, kept, like), gradients
 
     def _update(self, gradients: list[tf.Tensor], norm: tf.Tensor) -> None:
         shares = [gradient / self.devices.replicas for gradient in gradients] if self._summed_again else gradients
@@ -419,8 +432,7 @@ class Trainer:
                 return
             started = time.perf_counter()
             results, state = self.learner.train_step(batch, self.state, progress.step, self._news())
-            told = results.pop("news")
-            self._hear(told if self.learner.devices.workers > 1 else self._news())
+            self._hear(self.learner.news if self.learner.devices.workers > 1 else self._news())
             # A broken gradient has spoilt the weights already, though the loss shows it one step later only; float16
             # steps over it.
             for what, value in (("loss", results["loss"]), ("gradient", results["gradient_norm"])):
