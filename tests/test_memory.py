@@ -238,7 +238,7 @@ def test_what_clearly_does_not_fit_is_refused_with_the_remedies_in_order() -> No
     wanted = demand(BIG, batch_size=64)
     need = wanted.estimate().total
     with pytest.raises(UsageError) as caught:
-        judged(wanted, Room(need / 2, need / 3))
+        judged(wanted, Room(need / 2, need / 2.1))
     text = str(caught.value)
     names = ["--batch_size", "--accumulate", "--set seq_len", "--memory_check False"]
     if "recompute" in text:  # where that alone is enough
