@@ -14,13 +14,13 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_precision import batch_of, learner
 
 import conditioning
 import melnet
 import samplernn
 import train
 from commands import told
+from networks import batch_of, learner
 from tierwave import memory
 from tierwave.audio import write_wav
 from tierwave.config import TrainingOptions, read_document
@@ -393,7 +393,7 @@ def test_a_batch_in_parts_is_the_same_also_where_they_are_not_equal(name: str, j
 
 MEASURED = """
 import json, resource, sys
-import test_precision as tests
+import networks as tests
 document, stage, lanes, parts, jit = json.loads(sys.argv[1])
 made = tests.learner((document, stage), "float32", jit, accumulate=parts)
 batch, state = tests.batch_of(document, lanes), made.initial_state(lanes)

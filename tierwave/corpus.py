@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import tempfile
 import uuid
 from collections import Counter
@@ -596,9 +595,10 @@ def _open(place: Place, root: Place) -> Corpus:
         dtype = np.dtype(document["dtype"])
         codes = Shards(place, document["shards"], [recording.samples for recording in recordings], dtype)
         if isinstance(place, Path):
-            sizes = {entry.name: entry.stat().st_size for entry in os.scandir(place)}
+            # Only these: another process that makes the same cache may still be tidying up its temporary files.
             for name, samples in zip(codes.names, codes.samples, strict=True):
-                if sizes.get(name) != samples * dtype.itemsize:
+                shard = place / name
+                if not shard.is_file() or shard.stat().st_size != samples * dtype.itemsize:
                     raise ValueError(f"{name} is missing or has another length than {DOCUMENT} says")
         left_out = tuple((name, reason) for name, reason in document["left_out"])
         return Corpus(recordings, left_out, document["sample_rate"], document["gain"], codes, document["normalize"])
