@@ -326,16 +326,18 @@ def _decode_with_ffmpeg(path: Path, folder: Path, reason: str) -> tuple[Path, st
         if path.suffix.lower() in LIBSNDFILE_SUFFIXES:
             raise AudioError(path, f"{missing}; if it is audio of a rarer kind, {INSTALL_FFMPEG}")
         raise AudioError(path, f"{missing}: {INSTALL_FFMPEG}")
-    target = folder / "decoded.w64"
+    target = folder / "decoded.wav"
     command = [program, "-hide_banner", "-nostdin", "-nostats"]
     command += ["-protocol_whitelist", "file", "-i", str(path.resolve())]  # a playlist in disguise opens no network
-    command += ["-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "w64", "-y", str(target)]
+    # Beyond 4 GB it is RF64. Not W64: libsndfile takes the floats that ffmpeg writes there for whole numbers.
+    command += ["-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "-rf64", "auto", "-y", str(target)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     if "matches no streams" in done.stderr:
         raise AudioError(path, "it holds no sound track")
     if done.returncode or not target.exists():
-        last_line = (done.stderr.strip().splitlines() or ["no message"])[-1].rstrip(".")
-        raise AudioError(path, f"neither libsndfile ({reason}) nor ffmpeg ({last_line}) can read it")
+        last_line = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        told = last_line.removeprefix(f"{path.resolve()}: ").rstrip(".")
+        raise AudioError(path, f"neither libsndfile ({reason}) nor ffmpeg ({told}) can read it")
     stream = re.search(r"Stream #.*Audio:.*", done.stderr)
     deep = stream is not None and re.search(r"\bs32p?\b|\(24 bit\)", stream[0])
     return target, "PCM_24" if deep else "PCM_16"
