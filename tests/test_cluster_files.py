@@ -1,4 +1,4 @@
-"""What docs/cluster/ gives to other people's machines: the RayJob against KubeRay's schema, the Slurm script as bash."""
+"""What docs/cluster/ gives to the machines of others: the RayJob against KubeRay's schema, the Slurm script as bash."""
 
 from __future__ import annotations
 
