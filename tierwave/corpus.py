@@ -2,7 +2,8 @@
 
 Audio is decoded once, block by block, into a cache that later runs share: a file of codes per recording, of which only
 what is needed is read; a 10-hour corpus is 10 hours of one-byte codes on disk and costs no memory. Recordings and cache
-may lie at URLs (`tierwave.places`). Knows how sound is kept, not how it is split, windowed or learned.
+may lie at URLs (`tierwave.places`); in a folder, rows of arrays are recordings too (`tierwave.rows`). Knows how sound
+is kept, not how it is split, windowed or learned.
 
 A cache is a folder named by what it was made of and how. `corpus.json` is written last and says that it is whole; what
 is there before that is taken over by whoever goes on building it, at the same time or after an interruption.
@@ -25,7 +26,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 
 from tierwave.audio import AudioError, find_audio, find_audio_at, probe, read_blocks
-from tierwave.errors import RunError
+from tierwave.errors import RunError, UsageError
 from tierwave.ledger import FOLDER, Ledger, digest_of, stamp
 from tierwave.places import (
     Place,
@@ -39,6 +40,7 @@ from tierwave.places import (
     remove,
     size_of,
 )
+from tierwave.rows import Row, find_rows, read_row
 from tierwave.shards import Part, Shards
 from tierwave.spread import spread
 from tierwave.writing import write_bytes
@@ -233,11 +235,14 @@ def load_corpus(
     "corpus" scales everything by one gain so that the loudest peak is 1; "file" maps every file's [min, max] to [-1, 1]
     as the original SampleRNN did; both decode twice. progress(done, total) counts files, in each pass. jobs, cluster:
     as of `tierwave.spread`; a small corpus is encoded in this process, unless there is a cluster. Raises RunError if no
-    recording is usable, the rates differ or the cache is damaged, UsageError if there is no such folder.
+    recording is usable, the rates differ or the cache is damaged, UsageError if there is no such folder, or arrays in
+    it and no sample_rate.
     """
     root = place_of(folder)
-    files: Sequence[Place] = find_audio_at(root) if isinstance(root, Url) else find_audio([root])
     base = root if root.is_dir() else root.parent
+    files, unusable = _found(root, base)
+    if not files and unusable:
+        raise _nothing_usable(root, unusable)
     if not files:
         raise RunError(
             f"no recording was found under {root}: put wav, flac, ogg, mp3, aiff or m4a files there, or name another "
@@ -246,12 +251,18 @@ def load_corpus(
     stamps = _stamps(files, base)
     if sum(size for _, size, _ in stamps) < SMALL_BYTES:
         jobs = 1
-    builder = _Builder(root, base, tuple(files), progress or (lambda done, total: None), jobs, cluster)
+    builder = _Builder(root, base, files, unusable, progress or (lambda done, total: None), jobs, cluster)
     cache = place_of(cache_dir)
     make_folder(cache)
     where = base.text if isinstance(base, Url) else str(base.resolve())
     headers: Headers = [None] * len(files)
     if sample_rate is None:
+        for file in files:
+            if isinstance(file, Row):
+                raise UsageError(
+                    f"{file.path} does not tell its sample rate: say it with --sample_rate (16000 for the original "
+                    "SampleRNN's)"
+                )
         # What is at a URL is not fetched again and again to see its rate.
         known = cache / f"{_key(where, stamps)}.rate.json" if isinstance(base, Url) else None
         sample_rate = None if known is None else _known_rate(known)
@@ -260,22 +271,33 @@ def load_corpus(
             sample_rate = builder.common_rate(headers)
             if known is not None:
                 put_bytes(known, json.dumps({"sample_rate": sample_rate}).encode())
-    place = cache / _key(where, stamps, sample_rate, repr(encoder), normalize)
+    place = cache / _key(where, stamps, sample_rate, repr(encoder), normalize, *unusable)
     taken_over = 0
     if not (place / DOCUMENT).exists():
         taken_over = builder.build(place, sample_rate, encoder, normalize, headers)
     return replace(_open(place, root), taken_over=taken_over)
 
 
-def _name(file: Place, base: Place) -> str:
+def _found(root: Place, base: Place) -> tuple[tuple[Source, ...], tuple[tuple[str, str], ...]]:
+    """All recordings under `root`; and (name, reason) of arrays that are none, which lie in folders only."""
+    if isinstance(root, Url):
+        return tuple(find_audio_at(root)), ()
+    rows, unusable = find_rows(root)
+    alone = root.is_file() and (rows or unusable)  # the array itself was named
+    return (*([] if alone else find_audio([root])), *rows), tuple((_name(path, base), why) for path, why in unusable)
+
+
+def _name(file: Source, base: Place) -> str:
+    if isinstance(file, Row):
+        return f"{_name(file.path, base)}/{file.number}"
     return file.relative_to(base).as_posix()  # type: ignore[arg-type]  # both are paths, or both URLs
 
 
-def _stamps(files: Sequence[Place], base: Place) -> list[tuple[str, int, int]]:
+def _stamps(files: Sequence[Source], base: Place) -> list[tuple[str, int, int]]:
     """Name, size in bytes and time of the last change of every file."""
 
-    def of(file: Place) -> tuple[str, int, int]:
-        _, size, changed = stamp(file)
+    def of(file: Source) -> tuple[str, int, int]:
+        _, size, changed = stamp(file.path if isinstance(file, Row) else file)
         return _name(file, base), int(size), int(changed)
 
     if isinstance(base, Path):
@@ -338,6 +360,7 @@ class _Header:
     channels: int
 
 
+Source: TypeAlias = Place | Row
 Headers: TypeAlias = Sequence[_Header | str | None]  # str: why a file cannot be used; None: nobody has looked
 
 
@@ -345,7 +368,7 @@ Headers: TypeAlias = Sequence[_Header | str | None]  # str: why a file cannot be
 class _Task:
     """One recording to encode: as number `number` of the cache `place`."""
 
-    file: Place
+    file: Source
     number: int
     place: Place
     rate: int
@@ -359,13 +382,26 @@ class _Task:
         return Ledger(self.place / FOLDER)
 
 
-def _header(file: Place) -> _Header | str:
+def _header(file: Source) -> _Header | str:
     """What is in a recording, or why it cannot be used."""
-    with local_copy(file) as path:
+    with _at_hand(file) as path:
         return _probed(path)
 
 
-def _probed(path: Path) -> _Header | str:
+@contextlib.contextmanager
+def _at_hand(file: Source) -> Iterator[Path | Row]:
+    """A recording as one of this machine (see `local_copy`)."""
+    if isinstance(file, Row):
+        yield file
+        return
+    with local_copy(file) as path:
+        yield path
+
+
+def _probed(path: Path | Row, rate: int = 0) -> _Header | str:
+    """What is in a recording; rate: of one that tells none."""
+    if isinstance(path, Row):
+        return _Header(rate, 1)
     try:
         info = probe(path)
     except AudioError as error:
@@ -373,11 +409,11 @@ def _probed(path: Path) -> _Header | str:
     return _Header(info.sample_rate, info.channels) if info.frames > 1 else f"it holds {info.frames} samples"
 
 
-def _decode(path: Path, rate: int, keep: Callable[[np.ndarray], None] | None = None) -> _Levels | str:
+def _decode(path: Path | Row, rate: int, keep: Callable[[np.ndarray], None] | None = None) -> _Levels | str:
     """A file's levels, its blocks given to `keep` on the way, or why it cannot be used."""
     levels = _Levels()
     try:
-        for block in read_blocks(path, rate):
+        for block in [read_row(path)] if isinstance(path, Row) else read_blocks(path, rate):
             levels.add(block)
             if keep is not None:
                 keep(block)
@@ -395,8 +431,8 @@ def _measure(task: _Task) -> float | str:
     kept = task.ledger.of(key)
     if kept is not None and isinstance(kept.get("peak"), float):
         return float(kept["peak"])
-    with local_copy(task.file) as path:
-        header = task.header or _probed(path)
+    with _at_hand(task.file) as path:
+        header = task.header or _probed(path, task.rate)
         levels = header if isinstance(header, str) else _decode(path, task.rate)
     if isinstance(levels, str):
         return levels
@@ -411,8 +447,8 @@ def _encode(task: _Task) -> tuple[dict[str, Any] | str, bool]:
     kept = task.ledger.of(key)
     if kept is not None and _is_whole(task, kept):
         return kept["recording"], True
-    with local_copy(task.file) as path:
-        header = task.header or _probed(path)
+    with _at_hand(task.file) as path:
+        header = task.header or _probed(path, task.rate)
         if isinstance(header, str):
             return header, False
         measured = _decode(path, task.rate) if task.normalize == "file" else None
@@ -486,7 +522,8 @@ class _Builder:
 
     root: Place
     base: Place
-    files: tuple[Place, ...]
+    files: tuple[Source, ...]
+    unusable: tuple[tuple[str, str], ...]
     progress: Progress
     jobs: int
     cluster: str | None
@@ -585,7 +622,8 @@ class _Builder:
     def _left_out(self, outcomes: Sequence[Any]) -> list[tuple[str, str]]:
         """(name, reason) of what cannot be used, by name."""
         named = zip(self.files, outcomes, strict=True)
-        return sorted((_name(file, self.base), outcome) for file, outcome in named if isinstance(outcome, str))
+        faults = [(_name(file, self.base), outcome) for file, outcome in named if isinstance(outcome, str)]
+        return sorted([*self.unusable, *faults])
 
 
 def _open(place: Place, root: Place) -> Corpus:

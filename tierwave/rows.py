@@ -1,0 +1,109 @@
+"""Corpora of the original SampleRNN: `.npy` files `[recordings, samples]`, each row of which is a recording.
+
+`music_train.npy` and its like hold float16, eight seconds a row, all at one rate that no file tells. Rows are read one
+by one from the disk. What is no such array is left out with its reason: a spectrogram that lies beside its sound, above
+all. Knows arrays, not what is made of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from natsort import natsorted, ns
+
+from tierwave.audio import AUDIO_SUFFIXES, AudioError
+
+SUFFIX = ".npy"
+MOST_OVER = 1e-3  # beyond full scale: what half precision rounds to
+MOST_LOOKED_AT = 16  # rows, spread over an array, that say whether it holds sound
+
+
+@dataclass(frozen=True)
+class Row:
+    """Recording `number`, from 0, of an array file. Its name, `music_train.npy/12`, stays when more are appended."""
+
+    path: Path
+    number: int
+
+
+def find_rows(folder: Path) -> tuple[list[Row], list[tuple[Path, str]]]:
+    """The recordings of every array file under `folder`, or of that file, in natural order; and (path, reason) of the
+    array files that hold none. Hidden files and folders are passed over, links are followed."""
+    rows: list[Row] = []
+    left_out: list[tuple[Path, str]] = []
+    for path in natsorted(sorted(_search(folder), key=str), alg=ns.PATH):
+        try:
+            rows += [Row(path, number) for number in range(len(_opened(path)))]
+        except AudioError as error:
+            left_out.append((path, error.reason))
+    return rows, left_out
+
+
+def read_row(row: Row) -> npt.NDArray[np.float32]:
+    """The whole of one recording, float32 `[samples]`. Raises AudioError where it is no sound."""
+    return _sound(row.path, _array(row.path), row.number)
+
+
+def _search(folder: Path) -> Iterator[Path]:
+    if folder.is_file():
+        yield from [folder] if folder.suffix.lower() == SUFFIX else []
+        return
+    visited = set()
+    for where, folders, names in os.walk(folder, followlinks=True):
+        visited.add(os.path.realpath(where))  # links between folders may form a circle
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(where, name)) not in visited
+        ]
+        yield from (Path(where) / name for name in names if not name.startswith(".") and name.lower().endswith(SUFFIX))
+
+
+def _opened(path: Path) -> np.ndarray:
+    """The array of a file, which stays on the disk; AudioError where it holds no recordings."""
+    beside = [path.with_suffix(suffix) for suffix in sorted(AUDIO_SUFFIXES) if path.with_suffix(suffix).exists()]
+    if beside:
+        raise AudioError(path, f"it belongs to the recording {beside[0].name}")
+    array = _array(path)
+    if array.ndim != 2 or not array.size or not (array.dtype.kind == "f" or array.dtype == np.int16):
+        shape = ", ".join(map(str, array.shape))
+        wanted = "floats or int16 [recordings, samples]"
+        raise AudioError(path, f"it is {array.dtype} [{shape}], and recordings are {wanted}")
+    for number in np.unique(np.linspace(0, len(array) - 1, MOST_LOOKED_AT, dtype=int)):
+        try:
+            _sound(path, array, int(number))
+            break
+        except AudioError as error:
+            fault = error.reason
+    else:  # in none of them
+        raise AudioError(path, fault)
+    return array
+
+
+def _array(path: Path) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = (str(error).splitlines() or ["no reason is known"])[0].rstrip(".")
+        raise AudioError(path, f"it cannot be read as an array ({reason})") from error
+    if not isinstance(array, np.ndarray):  # an archive under another name
+        raise AudioError(path, "it holds several arrays, and one is needed")
+    return array
+
+
+def _sound(path: Path, array: np.ndarray, number: int) -> npt.NDArray[np.float32]:
+    if number >= len(array):
+        raise AudioError(path, f"it has no row {number} any more")
+    values = np.asarray(array[number])
+    sound = values.astype(np.float32) / np.float32(32768) if values.dtype == np.int16 else values.astype(np.float32)
+    if not np.isfinite(sound).all():
+        raise AudioError(path, f"row {number} holds NaN or infinity")
+    peak = float(np.abs(sound).max())
+    if peak > 1 + MOST_OVER:
+        raise AudioError(path, f"the values of row {number} reach {peak:.4g}, and those of sound lie within 1")
+    return sound
