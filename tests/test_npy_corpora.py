@@ -21,6 +21,7 @@ from tierwave.errors import RunError, UsageError
 from tierwave.quantize import Quantizer
 from tierwave.rows import Row, find_rows, read_row
 from tierwave.runs import runs_of
+from tierwave.tuning import digest_of
 
 RATE = 16000
 CODES = Quantizer("linear", 65536)
@@ -202,3 +203,13 @@ def test_train_reads_them_by_data_dir(tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(run.read("run.json")["corpus"]) == 32
     assert len(run.read("split.json")["valid"]) == 3
     assert train.main([str(word) for word in [*words, "--num_steps", 2]]) == 0  # a resumed run knows the rate
+
+
+def test_tune_tells_corpora_of_arrays_apart(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no recordings"):
+        digest_of(tmp_path)
+    np.save(tmp_path / "x.npy", sounds(4, 200))
+    before = digest_of(tmp_path)
+    assert before.startswith("1 recordings ")
+    np.save(tmp_path / "x.npy", sounds(5, 200))
+    assert digest_of(tmp_path) != before

@@ -30,6 +30,7 @@ from tierwave.audio import find_audio
 from tierwave.config import TrainingOptions, difference
 from tierwave.errors import RunError, UsageError
 from tierwave.findings import Findings, Tried
+from tierwave.rows import find_rows
 from tierwave.runs import only_training
 from tierwave.searching import EQUAL_TIME, OBJECTIVES, Axis, Choices, Range, Space
 
@@ -272,7 +273,7 @@ def digest_of(data_dir: Path) -> str:
     """Which recordings lie in a folder: a digest of their names and sizes. Raises UsageError where there are none."""
     if not data_dir.is_dir():
         raise UsageError(f"--data_dir {data_dir} is no folder: name a folder of recordings")
-    found = find_audio([data_dir])
+    found = [*find_audio([data_dir]), *dict.fromkeys(row.path for row in find_rows(data_dir)[0])]
     if not found:
         raise UsageError(f"--data_dir {data_dir} holds no recordings: name a folder of wav, flac, mp3 or the like")
     digest = hashlib.blake2b(digest_size=8)

@@ -1,0 +1,308 @@
+"""Corpora that many have used, downloaded and laid out for train.py, only when asked.
+
+    python -m tierwave.fetch fsdd data/fsdd
+    python -m tierwave.fetch librispeech data/librispeech --subset dev-clean
+    python -m tierwave.fetch ljspeech data/ljspeech
+
+Recordings are left as they are. What they say is put where a MelNet with "text" looks for it (`melnet.text`): in
+`metadata.csv`, or in a CSV with the columns filename and text. `SOURCE.json` says where all came from, and, being
+written last, that it is whole. An interrupted download goes on when the command is given again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tierwave.audio import find_audio
+from tierwave.commandline import FlagParser, boolean, optional, run
+from tierwave.downloads import Archive, Progress, download, sha256_of, unpack
+from tierwave.errors import RunError, UsageError
+from tierwave.writing import write_text
+
+SOURCE = "SOURCE.json"
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+TRANSCRIPTS = ".trans.txt"
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A corpus on the web. archives: by the name of the subset; top: the folder in them that holds all; kept: what of
+    that is kept, None: all; finish(folder): lays the rest out; hints: what to give train.py, and what it does."""
+
+    title: str
+    licence: str
+    home: str
+    archives: dict[str, Archive]
+    top: str
+    finish: Callable[[Path], None]
+    hints: tuple[tuple[str, str], ...]
+    kept: str | None = None
+
+    @property
+    def default(self) -> str:
+        """The subset that is taken where none is named."""
+        return next(iter(self.archives))
+
+
+def fetch(
+    collection: Collection,
+    folder: Path,
+    subset: str,
+    *,
+    archive: Archive | None = None,
+    keep_archive: bool = False,
+    progress: Callable[[str], Progress] = lambda what: lambda done, total: None,
+) -> int:
+    """Download a subset into `folder`, unpack it and lay it out; how many recordings `folder` has then.
+
+    archive: another address, or checksum, than the collection's. progress(what) gives what is told of the bytes of
+    each step. Nothing is fetched that is there. Raises RunError and UsageError with what to do.
+    """
+    archive = archive or collection.archives[subset]
+    sources = _sources(folder)
+    if subset not in sources:
+        begun = bool(sources) or any(folder.glob(f"{archive.name}*"))
+        strangers = find_audio([folder]) if folder.is_dir() and not begun else []
+        if strangers:
+            raise UsageError(f"{folder} holds other recordings, such as {strangers[0].name}: name a folder of its own")
+        path = download(archive, folder, progress(f"Fetching {archive.name}"))
+        digest = archive.sha256 or sha256_of(path)
+        unpacked = folder / f"{subset}.new"
+        shutil.rmtree(unpacked, ignore_errors=True)
+        unpack(path, unpacked, progress(f"Unpacking {archive.name}"))
+        _move(unpacked, collection, folder)
+        collection.finish(folder)
+        sources[subset] = {
+            "corpus": collection.title,
+            "home": collection.home,
+            "licence": collection.licence,
+            "url": archive.url,
+            "sha256": digest,
+        }
+        write_text(folder / SOURCE, json.dumps(sources, indent=1) + "\n")
+        if not keep_archive:
+            path.unlink()
+    return len(find_audio([folder]))
+
+
+def _sources(folder: Path) -> dict[str, Any]:
+    """What of a collection lies in a folder, by subset."""
+    path = folder / SOURCE
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise RunError(f"{path} is broken: delete it, and the corpus is fetched anew")
+    return found
+
+
+def _move(unpacked: Path, collection: Collection, folder: Path) -> None:
+    """The content of an archive to its place in the folder, over what an interrupted call has left there."""
+    source = unpacked / collection.top / (collection.kept or "")
+    if not source.is_dir():
+        raise RunError(
+            f"the archive holds no folder {collection.top}/{collection.kept or ''}, so it is not {collection.title}: "
+            "name the right one with --url, or leave that out"
+        )
+    for path in sorted(source.iterdir()):
+        target = folder / path.name
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        os.replace(path, target)
+    shutil.rmtree(unpacked)
+
+
+# The corpora ---------------------------------------------------------------------------------------------------------
+
+
+def _as_it_is(folder: Path) -> None:
+    """LJSpeech's own metadata.csv is what `text` reads."""
+
+
+def _gather_transcripts(folder: Path) -> None:
+    """LibriSpeech's transcripts, one file per chapter (`id TEXT`), as one metadata.csv (`id|TEXT`)."""
+    rows = []
+    for path in sorted(folder.rglob(f"*{TRANSCRIPTS}")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            name, _, text = line.partition(" ")
+            if name:
+                rows.append(f"{name}|{text.strip()}")
+    write_text(folder / "metadata.csv", "".join(f"{row}\n" for row in rows))
+
+
+def _spell_digits(folder: Path) -> None:
+    """The word that each `<digit>_<speaker>_<take>.wav` says, in text.csv."""
+    names = [path.name for path in find_audio([folder]) if path.name.partition("_")[0] in map(str, range(10))]
+    rows = [f"{name},{DIGITS[int(name[0])]}" for name in names]
+    write_text(folder / "text.csv", "\n".join(["filename,text", *rows, ""]))
+
+
+_OPENSLR = "https://www.openslr.org/resources/12"
+_LIBRISPEECH = {
+    "dev-clean": "76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3",
+    "dev-other": "12661c48e8c3fe1de2c1caa4c3e135193bfb1811584f11f569dd12645aa84365",
+    "test-clean": "39fde525e59672dc6d1551919b1478f724438a95aa55f874b576be21967e6c23",
+    "test-other": "d09c181bba5cf717b3dee7d4d592af11a3ee3a09e08ae025c5506f6ebe961c29",
+    "train-clean-100": "d4ddd1d5a6ab303066f14971d768ee43278a5f2a0aa43dc716b0e64ecbbbf6e2",
+    "train-clean-360": "146a56496217e96c14334a160df97fffedd6e0a04e66b9c5af0d40be3c792ecf",
+    "train-other-500": "ddb22f27f96ec163645d53215559df6aa36515f26e01dd70798188350adcb6d2",
+}
+
+COLLECTIONS = {
+    "ljspeech": Collection(
+        title="LJSpeech 1.1",
+        licence="public domain",
+        home="https://keithito.com/LJ-Speech-Dataset/",
+        archives={
+            "1.1": Archive(
+                "https://data.keithito.com/data/speech/LJSpeech-1.1.tar.bz2",
+                "be1a30453f28eb8dd26af4101ae40cbf2c50413b1bb21936cbcdc6fae3de8aa5",
+                unpacked=1.4,
+            )
+        },
+        top="LJSpeech-1.1",
+        finish=_as_it_is,
+        hints=(
+            ("samplernn", "--config_file configs/small.config.json --sample_rate 16000"),
+            ("melnet, which reads", "--config_file configs/melnet_digits_text.config.json --set text.column=2"),
+        ),
+    ),
+    "librispeech": Collection(
+        title="LibriSpeech",
+        licence="CC BY 4.0",
+        home="https://www.openslr.org/12/",
+        archives={
+            name: Archive(f"{_OPENSLR}/{name}.tar.gz", digest, unpacked=1.1) for name, digest in _LIBRISPEECH.items()
+        },
+        top="LibriSpeech",
+        finish=_gather_transcripts,
+        hints=(
+            ("samplernn", "--config_file configs/small.config.json"),
+            ("melnet", "--config_file configs/melnet_digits.config.json"),
+            ("melnet, which reads", "--config_file configs/melnet_digits_text.config.json --set text.column=1"),
+        ),
+    ),
+    "fsdd": Collection(
+        title="Free Spoken Digit Dataset 1.0.9",
+        licence="CC BY-SA 4.0",
+        home="https://github.com/Jakobovski/free-spoken-digit-dataset",
+        archives={
+            "1.0.9": Archive(
+                "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.9.tar.gz",
+                "8bc44cde129d505cbbb6b365c09f80c663f2aa77578afc634e6141a2f87100c0",
+                unpacked=3.0,
+            )
+        },
+        top="free-spoken-digit-dataset-1.0.9",
+        kept="recordings",
+        finish=_spell_digits,
+        hints=(
+            ("samplernn", "--config_file configs/small.config.json"),
+            ("melnet", "--config_file configs/melnet_digits.config.json"),
+            ("melnet, which reads", "--config_file configs/melnet_digits_text.config.json"),
+        ),
+    ),
+}
+
+
+# The command line ----------------------------------------------------------------------------------------------------
+
+
+def parser() -> FlagParser:
+    """All flags of `python -m tierwave.fetch`."""
+    flags = FlagParser("python -m tierwave.fetch", description="Download a corpus and lay it out for train.py.")
+    flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean, "default": False}
+    flags.add_argument("corpus", choices=sorted(COLLECTIONS), help=", ".join(sorted(COLLECTIONS)))
+    flags.add_argument("folder", metavar="FOLDER", type=Path, help="created if missing")
+    flags.add_argument(
+        "--subset", nargs="+", metavar="NAME", help="of librispeech, one or more (default: dev-clean, 0.3 GB)"
+    )
+    flags.add_argument("--url", help="another address of the same archive (default: the publisher's)")
+    flags.add_argument(
+        "--sha256",
+        type=optional(str),
+        default="known",
+        metavar="HEX|None",
+        help="another checksum than the known one; None: take what comes, and write its checksum down (default: known)",
+    )
+    flags.add_argument("--keep_archive", help="leave the archive beside the recordings (default: False)", **flag)
+    flags.add_argument("--debug", help="show tracebacks (default: False)", **flag)
+    return flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse `argv`, fetch, say what to do next."""
+    arguments = parser().parse_args(argv)
+    return run(lambda: _fetch(arguments), debug=arguments.debug)
+
+
+def _fetch(arguments: Any) -> None:
+    collection = COLLECTIONS[arguments.corpus]
+    subsets = arguments.subset or [collection.default]
+    for subset in subsets:
+        if subset not in collection.archives:
+            raise UsageError(f"--subset {subset}: {arguments.corpus} has {', '.join(collection.archives)}")
+    if len(subsets) > 1 and (arguments.url or arguments.sha256 != "known"):
+        raise UsageError(f"--url and --sha256 are of one archive, and {len(subsets)} subsets are named: name one")
+    for subset in subsets:
+        archive = collection.archives[subset]
+        if arguments.url:
+            archive = replace(archive, url=arguments.url)
+        if arguments.sha256 != "known":
+            archive = replace(archive, sha256=arguments.sha256)
+        count = fetch(
+            collection,
+            arguments.folder,
+            subset,
+            archive=archive,
+            keep_archive=arguments.keep_archive,
+            progress=_told,
+        )
+    print(f"{collection.title} ({', '.join(subsets)}) is in {arguments.folder}: {count} recordings.")
+    print(f"Licence: {collection.licence}; {collection.home}")
+    for what, flags in collection.hints:
+        place = shlex.quote(str(arguments.folder))
+        print(f"To train {what}:\n    python train.py --id {arguments.corpus} --data_dir {place} {flags}")
+
+
+def _told(what: str) -> Progress:
+    """Prints a line that is rewritten on a terminal, and else one every tenth."""
+    on_terminal = sys.stdout.isatty()
+    begun = time.monotonic()
+    first = last = -1
+
+    def tell(done: int, total: int | None) -> None:
+        nonlocal first, last
+        first = done if first < 0 else min(first, done)
+        tenth = -1 if not total else 10 * done // total
+        if not on_terminal:
+            if tenth > last:
+                last = tenth
+                print(f"{what}: {done / 1e6:.1f} of {(total or 0) / 1e6:.1f} MB", flush=True)
+            return
+        speed = (done - first) / max(time.monotonic() - begun, 1e-3)
+        line = f"\r\x1b[2K{what}: {done / 1e6:.1f} MB"
+        if total:
+            left = (total - done) / speed if speed else 0.0
+            line += f" of {total / 1e6:.1f}, {speed / 1e6:.1f} MB/s, {left:.0f} s left"
+        with contextlib.suppress(BlockingIOError):
+            print(line, end="\n" if done == total else "", flush=True)
+
+    return tell
+
+
+if __name__ == "__main__":
+    sys.exit(main())
