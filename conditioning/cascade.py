@@ -79,10 +79,10 @@ class TierStream:
         for tier in self._tiers:
             tier.prime()
 
-    def set(self, *, voice: int | None = None, **values: float | str) -> None:
+    def set(self, *, voice: int | None = None, **values: float | str) -> float:
         """Parameters in raw units, temperature and top_k (0: off), from the next knot on (see `Gestures`)."""
         last = self._tiers[-1]
-        self.gestures.set(round(last.made / last.rate * self.sample_rate), voice=voice, **values)
+        return self.gestures.set(round(last.made / last.rate * self.sample_rate), voice=voice, **values)
 
     def record(self, voice: int = 0) -> Controls:
         """What was drawn and set, to be drawn again."""

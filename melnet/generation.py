@@ -103,11 +103,11 @@ class MelStream:
             return len(low) / self.sample_rate
         return self.frames / self.front_end.frame_rate if self.request.frames is not None else self.request.seconds
 
-    def set(self, *, voice: int | None = None, **values: float | str) -> None:
+    def set(self, *, voice: int | None = None, **values: float | str) -> float:
         """Parameters in raw units and temperature, before the first `render`: a spectrogram is made whole."""
         if self.spectrograms:
             raise UsageError("a MelNet makes the whole sound at once: set what steers it before it begins")
-        self.gestures.set(0, voice=voice, **values)
+        return self.gestures.set(0, voice=voice, **values)
 
     def record(self, voice: int = 0) -> Controls:
         """What was drawn and set."""

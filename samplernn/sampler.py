@@ -302,10 +302,10 @@ class SampleStream:
             return np.repeat(own[None], request.sequences, axis=0)
         return np.repeat(self.gestures.inputs(0, 1), samples, axis=1)
 
-    def set(self, *, voice: int | None = None, **values: float | str) -> None:
+    def set(self, *, voice: int | None = None, **values: float | str) -> float:
         """Parameters in raw units, temperature and top_k (0: off), from the next knot on (see `Gestures`); a frame that
         has begun is finished first."""
-        self.gestures.set(self._made - self._left.shape[1], voice=voice, **values)
+        return self.gestures.set(self._made - self._left.shape[1], voice=voice, **values)
 
     def record(self, voice: int = 0) -> Controls:
         """What was drawn and set, to be drawn again."""

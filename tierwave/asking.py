@@ -57,7 +57,7 @@ def request_of(trained: Trained, plain: Request, asked: Asked) -> tuple[Trained,
     each. Raises UsageError and RunError with what to do."""
     family, config = trained.family, trained.config
     stages = family.stages(config)
-    _refuse_foreign(trained, plain, asked)
+    refuse_foreign(trained, plain, asked)
     if asked.extrapolate:
         trained = replace(trained, schema=_open(trained.schema))
     temperatures = _by_tier(asked.tier_temperature, "--tier_temperature", stages, float)
@@ -89,7 +89,7 @@ def request_of(trained: Trained, plain: Request, asked: Asked) -> tuple[Trained,
     )
 
 
-def _refuse_foreign(trained: Trained, plain: Request, asked: Asked) -> None:
+def refuse_foreign(trained: Trained, plain: Request, asked: Asked) -> None:
     """UsageError for what this model would take and forget."""
     foreign = trained.family.FOREIGN_REQUESTS
     for name in foreign:
@@ -248,14 +248,14 @@ def _controls(
     if len(merged) > plain.sequences:
         remarks.append(f"Only the first {plain.sequences} of {len(merged)} sounds in {asked.external_array} are made.")
     for controls in merged:
-        _check_categories(trained, controls)
+        check_categories(trained, controls)
     missing = [name for name in family.steerable(config, None, merged[0]) if name not in merged[0]]
     if missing:
         raise UsageError(_told_missing(trained, missing))
     return merged, averaged
 
 
-def _check_categories(trained: Trained, controls: Controls) -> None:
+def check_categories(trained: Trained, controls: Controls) -> None:
     """UsageError for a category that never occurred in training: nothing lies between the others."""
     for parameter in trained.schema.parameters:
         known = trained.values.get(parameter.name)

@@ -117,8 +117,9 @@ class Stream(Protocol):
     def render(self, samples: int) -> np.ndarray:
         """The next samples, float32 `[sequences, samples]`; the same whatever sizes they are asked for in."""
 
-    def set(self, *, voice: int | None = None, **values: float | str) -> None:
-        """Change what is steerable by name, from the next knot on (see `gestures`); voice: None changes all."""
+    def set(self, *, voice: int | None = None, **values: float | str) -> float:
+        """Change what is steerable by name, from the next knot on (see `gestures`); voice: None changes all. Returns
+        the time in seconds by which all has arrived."""
 
     def curves(self, seconds: float, voice: int = 0) -> Mapping[str, Controls]:
         """The parameters that were generated on the way, by stage, in raw units; {} where there are none."""

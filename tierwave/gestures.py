@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from tierwave.controls import Controls, Interpolation, Parameter, Schema, Track, resample_track
 from tierwave.errors import UsageError
-from tierwave.paramfiles import ParamFile, document_of, read_param_file, write_param_file
+from tierwave.paramfiles import ParamFile, csv_text, document_of, read_param_file, write_param_file
 
 KNOT_SECONDS = 0.004
 
@@ -113,8 +113,9 @@ class Gestures:
         """What can be set: the parameters in order, then the rest."""
         return (*self.schema.names, *(name for name in self._amounts if name not in self.schema.names))
 
-    def set(self, position: int, *, voice: int | None = None, **values: float | str) -> None:
-        """Set values by name from `position` on, the number of samples rendered so far; voice: None sets all.
+    def set(self, position: int, *, voice: int | None = None, **values: float | str) -> float:
+        """Set values by name from `position` on, the number of samples rendered so far; voice: None sets all. Returns
+        the time in seconds by which all of them have arrived.
 
         A value, in raw units, starts to move at the first knot that is not before `position` and before nothing that
         was asked for, and arrives at the next knot. One that has not started to move gives way. A category's value may
@@ -130,10 +131,13 @@ class Gestures:
             if name not in self._dials:
                 raise UsageError(f"there is no {name} to set: there are {', '.join(self.names)}")
         wanted = {name: self._dials[name].allowed(value) for name, value in values.items()}
+        arrived = position / self.sample_rate
         for name, value in wanted.items():
             dial = self._dials[name]
             knot = self._knot_after(position, dial.asked_until)
             dial.turn(voice, value, self._seconds(knot), self._seconds(knot + 1))
+            arrived = max(arrived, self._seconds(knot + 1))
+        return arrived
 
     def _seconds(self, knot: int) -> float:
         return knot * self.knot / self.sample_rate
@@ -196,8 +200,17 @@ def write_gestures(path: Path | str, controls: Controls, sample_rate: int, *, av
 
     averaged: as the `Gestures` were; what was set live never is, and is marked as such.
     """
+    write_param_file(path, _file(Path(path), controls, sample_rate, averaged))
+
+
+def gestures_text(controls: Controls, sample_rate: int, *, averaged: bool = False) -> str:
+    """What `write_gestures` writes, as text."""
+    return csv_text(_file(Path("gestures.csv"), controls, sample_rate, averaged))
+
+
+def _file(path: Path, controls: Controls, sample_rate: int, averaged: bool) -> ParamFile:
     meta = {"gestures": not averaged, "sample_rate": sample_rate}
-    write_param_file(path, ParamFile(Path(path), {"meta": meta, **document_of(controls)}))
+    return ParamFile(path, {"meta": meta, **document_of(controls)})
 
 
 def read_gestures(path: Path | str) -> tuple[Controls, bool]:

@@ -1,0 +1,160 @@
+"""Play a trained network on a web page: `python -m tierwave.play --checkpoint_path logdir/notes`.
+
+Parses, calls, prints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import socket
+import sys
+import time
+import warnings
+import webbrowser
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tierwave.commandline import FlagParser, boolean, import_tensorflow, optional, run
+from tierwave.errors import RunError, UsageError
+
+NEEDED = {"starlette": "Starlette", "uvicorn": "uvicorn", "websockets": "websockets", "pythonosc": "python-osc"}
+GRACE_SECONDS = 3  # for which a server that is stopped waits for answers that are under way
+
+
+def parser() -> FlagParser:
+    """All flags of `python -m tierwave.play`."""
+    flags = FlagParser("tierwave.play", description="Play a trained network on a web page.")
+    flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean, "default": False}
+    flags.add_argument(
+        "--checkpoint_path", type=Path, required=True, help="a checkpoint, its .index file, a run or an id's folder"
+    )
+    flags.add_argument("--best", help="of a folder: the best checkpoint, not the newest", **flag)
+    flags.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
+    flags.add_argument("--port", type=int, default=8765, help="to listen on, 0: a free one (default: 8765)")
+    flags.add_argument("--osc", type=optional(int), metavar="PORT", help="also take OSC on this UDP port of loopback")
+    flags.add_argument("--open", help="open the page in a browser (default: False)", **flag)
+    flags.add_argument(
+        "--max_voices", type=optional(int), metavar="N", help="pages that play at once (default: as measured)"
+    )
+    flags.add_argument("--debug", help="show tracebacks (default: False)", **flag)
+    return flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse `argv`, serve until Ctrl-C, return the exit code."""
+    arguments = parser().parse_args(argv)
+    return run(lambda: _play(arguments), debug=arguments.debug)
+
+
+def _play(arguments: Any) -> None:
+    missing = [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise UsageError(
+            f"the page needs {', '.join(missing)}: pip install 'tierwave[play]', or pip install -e '.[play]'"
+        )
+    if arguments.max_voices is not None and arguments.max_voices < 1:
+        raise UsageError(f"--max_voices {arguments.max_voices} lets nobody play: give 1 or more")
+    with contextlib.ExitStack() as opened:
+        # Before minutes go by until networks are compiled.
+        listener = opened.enter_context(_bound(arguments.host, arguments.port, "--port", socket.SOCK_STREAM))
+        osc = None
+        if arguments.osc is not None:
+            osc = opened.enter_context(_bound("127.0.0.1", arguments.osc, "--osc", socket.SOCK_DGRAM))
+        _serve(arguments, listener, osc)
+
+
+def _bound(host: str, port: int, flag: str, kind: socket.SocketKind) -> socket.socket:
+    """A socket on a port; UsageError or RunError that says why there is none."""
+    if not 0 <= port < 65536:
+        raise UsageError(f"{flag} {port} is no port: give one from 1 to 65535, or 0 for any that is free")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=kind, flags=socket.AI_PASSIVE)[0]
+    except OSError:
+        raise UsageError(f"--host {host} is no address of this machine: give 127.0.0.1, or 0.0.0.0 for all") from None
+    found = socket.socket(family, kind)
+    try:
+        if kind is socket.SOCK_STREAM and sys.platform != "win32":  # where it means that two may listen
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+        if kind is socket.SOCK_STREAM:
+            found.listen()
+    except OSError as error:
+        found.close()
+        raise RunError(
+            f"{host}:{port} cannot be listened on ({error.strerror}): give {flag} another port, or end what holds it"
+        ) from None
+    return found
+
+
+def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None) -> None:
+    import_tensorflow(debug=arguments.debug)
+    from tierwave.generation import one_thread_per_call
+
+    one_thread_per_call()
+    import uvicorn
+
+    from tierwave.controls import ControlWarning
+    from tierwave.play.app import LOOPBACK, build_app
+    from tierwave.play.instrument import LIVE_NAMES, Instrument
+    from tierwave.play.osc import listening
+    from tierwave.play.protocol import LARGEST_MESSAGE
+    from tierwave.play.session import Studio
+
+    warnings.filterwarnings("ignore", category=ControlWarning)  # pages are told, by a remark
+    began = time.perf_counter()
+    instrument = Instrument(arguments.checkpoint_path, best=arguments.best)
+    instrument.warm_up()
+    took = time.perf_counter() - began
+    studio = Studio(instrument, arguments.max_voices or instrument.voices)
+    names = list(dict.fromkeys([*instrument.schema.names, *LIVE_NAMES]))
+    about = f" steered by {', '.join(instrument.schema.names)}" if instrument.schema.names else ""
+    print(f"{instrument.trained.path}: {instrument.kind}{about}")
+    if instrument.is_live:
+        print(
+            f"Loaded and compiled in {took:.0f} s; {instrument.speed:.1f} x real time, {studio.max_voices} voice(s) at once"
+        )
+    if instrument.warning is not None:
+        print(f"Warning: {instrument.warning}")
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    @contextlib.asynccontextmanager
+    async def started(studio: Studio) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as open_ones:
+            if osc is not None:
+                hand_on = lambda values: studio.set_all(values, "osc")  # noqa: E731
+                await open_ones.enter_async_context(listening(osc, names, hand_on, say))
+                say(f"OSC on 127.0.0.1:{osc.getsockname()[1]}: {', '.join(f'/{name}' for name in names)}")
+            if arguments.host not in LOOPBACK:
+                say(
+                    "Warning: pages and server talk without password or encryption: whoever reaches this address can "
+                    "play and generate. Use it on a network that you trust."
+                )
+            url = f"http://{_shown(arguments.host)}:{listener.getsockname()[1]}/"
+            say(f"Play at {url} (Ctrl-C ends it)")
+            if arguments.open:
+                webbrowser.open(url)
+            yield
+
+    config = uvicorn.Config(
+        build_app(studio, host=arguments.host, started=started),
+        log_level="info" if arguments.debug else "warning",
+        ws_max_size=LARGEST_MESSAGE,
+        ws_per_message_deflate=False,  # sound is not made smaller by it, only later
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        server_header=False,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _shown(host: str) -> str:
+    """The host as a browser on this machine takes it."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{name}]" if ":" in name else name
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,268 @@
+"""The run that is played: its networks, what can be asked of them, and how much of it this machine carries.
+
+Knows trained runs and streams; no page, no socket.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tierwave.controls import Controls, Parameter, Schema, Track
+from tierwave.errors import UsageError
+from tierwave.generation import Request, usable_cores
+from tierwave.runs import Run
+from tierwave.trained import Trained, load_trained
+
+BLOCK = 256  # samples that are made at a time, between which something is set
+LIVE_NAMES = ("temperature", "top_k")
+TEMPERATURE = 0.75
+
+_KEPT = 4  # checkpoints whose networks stay loaded
+_SHARE = 0.7  # of what the machine makes that voices may take; the rest is the browser's
+_TRIED_SECONDS = 0.5  # for which speed is measured
+_LEAD_SECONDS = 0.08  # sound that lies ready in the page
+
+Kind = Literal["steered", "sound", "values", "spectrogram"]
+
+
+class Instrument:
+    """A run made ready to be played. path, best: as of `load_trained`, which also says what is raised."""
+
+    def __init__(self, path: Path, *, best: bool = False) -> None:
+        self.trained = load_trained(path, best=best)
+        self._loaded: OrderedDict[str, Trained] = OrderedDict()
+        self._loading = threading.Lock()
+        self.speed = 0.0  # seconds of sound per second of work, one voice
+        self.speed_of_all = 0.0  # of as many voices at once as there are cores
+
+    @cached_property
+    def schema(self) -> Schema:
+        """The parameters that a player steers."""
+        return self.trained.schema.select(self.trained.family.steerable(self.trained.config))
+
+    @cached_property
+    def kind(self) -> Kind:
+        """What it does: streams sound that is steered, or is not; or makes curves, or spectrograms, whole."""
+        if "inversion" not in self.trained.family.FOREIGN_REQUESTS:
+            return "spectrogram"
+        if not self.trained.stream(self.request()).makes_audio:
+            return "values"
+        return "steered" if self.schema.names else "sound"
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it makes sound while it is steered."""
+        return self.kind in ("steered", "sound")
+
+    # ---- what is asked of it ---------------------------------------------------------------------------------------
+
+    def initial(self, parameter: Parameter) -> float:
+        """Where a parameter stands at first: the middle one of the values that it was trained on."""
+        low, high = sorted(parameter.span)
+        known = sorted(self.trained.values.get(parameter.name) or [(low + high) / 2])
+        middle = (low + high) / 2
+        nearest = known[len(known) // 2] if parameter.is_category else min(known, key=lambda value: abs(value - middle))
+        return min(max(nearest, low), high)
+
+    def request(self, controls: Controls | None = None, **asked: Any) -> Request:
+        """A request in which parameters that `controls` does not draw stand where they stand at first."""
+        first = {each.name: Track.constant(each.name, self.initial(each)) for each in self.schema.parameters}
+        return Request(controls=({**first, **(controls or {})},), **asked)
+
+    def drawn(self, values: Mapping[str, float | str], curves: Mapping[str, Iterable[tuple[float, float]]]) -> Controls:
+        """Tracks of constant `values`, by number or name of a category, and of `curves`, which win. Raises UsageError
+        and RunError for what cannot be."""
+        tracks = {name: Track.constant(name, self.allowed(name, value)) for name, value in values.items()}
+        for name, points in curves.items():
+            track = Track.from_events(name, points, "the curve")
+            for value in set(track.values.tolist()):
+                self.allowed(name, value)
+            tracks[name] = track
+        return tracks
+
+    def allowed(self, name: str, value: float | str) -> float:
+        """The raw value that is meant. Raises UsageError for a name or a category that there is not."""
+        if name in LIVE_NAMES and name not in self.trained.schema.names:
+            if isinstance(value, str):
+                raise UsageError(f"{name} is {value!r}: give a number")
+            return value
+        parameter = self.trained.schema.of(name)
+        if isinstance(value, str):
+            if value not in parameter.categories:
+                known = ", ".join(parameter.categories) or "a number"
+                raise UsageError(f"{name} is {value!r}: give {'one of ' if parameter.categories else ''}{known}")
+            value = float(parameter.categories.index(value))
+        trained = self.trained.values.get(name)
+        if parameter.is_category and trained and not any(abs(value - each) < 1e-6 for each in trained):
+            told = ", ".join(_category(parameter, each) for each in trained)
+            raise UsageError(f"{name} is {_category(parameter, value)}, which never occurred in training; give {told}")
+        return value
+
+    def clipped(self, values: Mapping[str, Iterable[float]]) -> list[str]:
+        """One sentence for each name of whose `values` the network is told something nearer."""
+        remarks = []
+        for name, given in values.items():
+            if name not in self.trained.schema.names:
+                continue
+            parameter = self.trained.schema.of(name)
+            low, high = sorted(parameter.span)
+            worst = max(given, key=lambda value: max(low - value, value - high))
+            if parameter.outside == "clip" and not low <= worst <= high:
+                unit = f" {parameter.units}" if parameter.units else ""
+                remarks.append(f"{name}: {worst:g} lies outside the trained range {low:g} to {high:g}{unit}: clipped.")
+        return remarks
+
+    # ---- its checkpoints -------------------------------------------------------------------------------------------
+
+    def _part(self) -> Run:
+        stages = self.trained.family.stages(self.trained.config)
+        return self.trained.run.stage(stages[-1] if len(stages) > 1 else None)
+
+    def at(self, checkpoint: str | None) -> Trained:
+        """The run with the weights of another checkpoint of its last stage, made ready; None: those it was opened with.
+        Raises UsageError for one that there is not."""
+        if checkpoint is None or checkpoint == self.trained.path.name:
+            return self.trained
+        with self._loading:
+            if checkpoint not in self._loaded:
+                part = self._part()
+                there = [entry.name for entry in part.checkpoints]
+                if checkpoint not in there:
+                    raise UsageError(f"there is no checkpoint {checkpoint[:60]!r}: there are {', '.join(there)}")
+                trained = load_trained(part.folder / checkpoint)
+                if self.is_live:
+                    self._compile(trained)
+                self._loaded[checkpoint] = trained
+                while len(self._loaded) > _KEPT:
+                    self._loaded.popitem(last=False)
+            self._loaded.move_to_end(checkpoint)
+            return self._loaded[checkpoint]
+
+    def _compile(self, trained: Trained) -> None:
+        for top_k in (None, 1):  # both loops that a player may come to need
+            trained.stream(self.request(top_k=top_k)).render(BLOCK)
+
+    # ---- its speed -------------------------------------------------------------------------------------------------
+
+    def warm_up(self) -> None:
+        """Compile what plays, and measure how fast that is, alone and on all cores; nothing where nothing is live."""
+        if not self.is_live:
+            return
+        self._compile(self.trained)
+        self.speed = self._measured(1)
+        cores = usable_cores()
+        self.speed_of_all = self._measured(cores) if cores > 1 else self.speed
+
+    def _measured(self, voices: int) -> float:
+        """Seconds of sound per second, of all voices together, in the quicker blocks: others may be using the machine
+        just now."""
+        streams = [self.trained.stream(self.request(random_seed=seed)) for seed in range(voices)]
+        until = time.perf_counter() + _TRIED_SECONDS
+
+        def play(stream: Any) -> list[float]:
+            took: list[float] = []
+            while not took or time.perf_counter() < until:
+                started = time.perf_counter()
+                stream.render(BLOCK)
+                took.append(time.perf_counter() - started)
+            return took
+
+        with ThreadPoolExecutor(voices) as threads:
+            blocks = [seconds for took in threads.map(play, streams) for seconds in took]
+        return voices * BLOCK / self.trained.sample_rate / float(np.quantile(blocks, 0.25))
+
+    @property
+    def voices(self) -> int:
+        """How many voices this machine carries in real time, at least one; see `warm_up`."""
+        return max(1, int(self.speed_of_all * _SHARE))
+
+    @property
+    def warning(self) -> str | None:
+        """A sentence where not even one voice is made in real time."""
+        if not self.is_live or self.speed >= 1.0 / _SHARE:
+            return None
+        return (
+            f"This network makes {self.speed:.2f} s of sound per second on this machine, too slow to play without "
+            "gaps: generate sounds instead, or train a smaller one."
+        )
+
+    # ---- as a document ---------------------------------------------------------------------------------------------
+
+    def document(self) -> dict[str, Any]:
+        """All that a page needs to know, as JSON; see `app`."""
+        trained = self.trained
+        levels = getattr(trained.config, "q_levels", None) or getattr(_last(trained.config), "q_levels", None)
+        takes = trained.family.FOREIGN_REQUESTS
+        return {
+            "id": trained.run.folder.parent.name,
+            "family": trained.config.model,
+            "kind": self.kind,
+            "sample_rate": trained.sample_rate,
+            "block": BLOCK,
+            "lead_seconds": _LEAD_SECONDS,
+            "parameters": [self._parameter(each) for each in self.schema.parameters],
+            "temperature": {"initial": TEMPERATURE},
+            "top_k": {"initial": 0, "high": None if "top_k" in takes else levels},
+            "checkpoints": self._checkpoints(),
+            "checkpoint": trained.path.name,
+            "stages": trained.family.stages(trained.config),
+            "reads_text": getattr(trained.config, "text", None) is not None,
+            "takes": [name for name in ("top_k", "top_p", "bias", "text") if name not in takes],
+            "speed": self.speed or None,
+            "warning": self.warning,
+        }
+
+    def _parameter(self, parameter: Parameter) -> dict[str, Any]:
+        low, high = sorted(parameter.span)
+        return {
+            "name": parameter.name,
+            "units": parameter.units,
+            "low": low,
+            "high": high,
+            "scale": parameter.scale,
+            "interp": parameter.interp,
+            "outside": parameter.outside,
+            "category": parameter.is_category,
+            "categories": list(parameter.categories),
+            "values": self.trained.values.get(parameter.name, []),
+            "initial": self.initial(parameter),
+        }
+
+    def _checkpoints(self) -> list[dict[str, Any]]:
+        entries = self._part().checkpoints
+        best = next((entry.name for entry in reversed(entries) if entry.best), None)
+        found = []
+        for entry in entries:
+            marks = [f"epoch {entry.epoch}" if entry.kept else f"step {entry.step}"]
+            marks += ["best"] if entry.name == best else []
+            marks += [] if entry.value is None else [f"{entry.value:.3g}"]
+            found.append(
+                {
+                    "name": entry.name,
+                    "epoch": entry.epoch,
+                    "step": entry.step,
+                    "value": entry.value,
+                    "best": entry.name == best,
+                    "label": ", ".join(marks),
+                }
+            )
+        return found
+
+
+def _last(config: Any) -> Any:
+    """The part of a config that makes the sound."""
+    return config.tiers[-1] if isinstance(getattr(config, "tiers", None), (list, tuple)) else config
+
+
+def _category(parameter: Parameter, value: float) -> str:
+    number = int(value)
+    return parameter.categories[number] if 0 <= number < len(parameter.categories) else f"{value:g}"

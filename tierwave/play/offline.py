@@ -1,0 +1,110 @@
+"""Sounds and curves made whole, as generate.py makes them.
+
+Knows the instrument and requests; nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from tierwave.asking import Asked, refuse_foreign
+from tierwave.config import StrictModel
+from tierwave.controls import Controls
+from tierwave.generation import Request, write_sounds
+from tierwave.paramfiles import ParamFile, csv_text, document_of
+from tierwave.play.instrument import TEMPERATURE, Instrument
+from tierwave.play.protocol import LARGEST_SEED, Curves, Values
+
+LONGEST_SECONDS = 600.0
+
+
+class Order(StrictModel):
+    """What is to be made; fields as of generate.py. values, controls: as of a WebSocket's start."""
+
+    checkpoint: str | None = None
+    seconds: float = Field(3.0, gt=0, le=LONGEST_SECONDS)
+    temperature: float = Field(TEMPERATURE, ge=0)
+    top_k: int | None = Field(None, ge=0, le=2**31 - 1)
+    top_p: float | None = Field(None, gt=0, le=1)
+    random_seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
+    values: Values = {}
+    controls: Curves = {}
+    gestures: bool = True
+    text: str | None = Field(None, max_length=2000)
+    bias: float = Field(0.0, ge=0)
+    inversion: Literal["gradient", "griffin_lim"] = "griffin_lim"
+
+
+class Stopped(Exception):
+    """Nobody waits for it any more."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was made. wav: the file's bytes, None of a run that makes curves; curves: by tier."""
+
+    random_seed: int
+    checkpoint: str
+    speed: float
+    wav: bytes | None = None
+    curves: dict[str, Controls] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """The curves as JSON: points, and the text of a CSV for each tier."""
+        return {
+            "random_seed": self.random_seed,
+            "checkpoint": self.checkpoint,
+            "curves": {
+                tier: {
+                    name: [list(point) for point in zip(track.times.tolist(), track.values.tolist(), strict=True)]
+                    for name, track in controls.items()
+                }
+                for tier, controls in self.curves.items()
+            },
+            "csv": {
+                tier: csv_text(ParamFile(Path(f"{tier}.csv"), document_of(controls)))
+                for tier, controls in self.curves.items()
+            },
+        }
+
+
+def make(instrument: Instrument, order: Order, stopped: threading.Event) -> Made:
+    """Make it. Raises UsageError and RunError for what cannot be made, Stopped soon after `stopped` is set."""
+
+    def go_on(*_: Any) -> None:
+        if stopped.is_set():
+            raise Stopped
+
+    go_on()
+    trained = instrument.at(order.checkpoint)
+    random_seed = secrets.randbelow(2**31) if order.random_seed is None else order.random_seed
+    plain: dict[str, Any] = {
+        "seconds": order.seconds,
+        "temperature": (order.temperature,),
+        "top_k": order.top_k or None,
+        "top_p": order.top_p,
+        "random_seed": random_seed,
+        "text": order.text,
+        "bias": order.bias,
+        "averaged": not order.gestures,
+    }
+    if instrument.kind == "spectrogram":
+        plain["inversion"] = order.inversion
+    refuse_foreign(trained, Request(**plain), Asked())
+    stream = trained.stream(instrument.request(instrument.drawn(order.values, order.controls), **plain))
+    if instrument.kind == "spectrogram":  # which has no blocks to stop between
+        stream.progress = go_on
+    checkpoint = trained.path.name
+    if not stream.makes_audio:
+        return Made(random_seed, checkpoint, 0.0, curves=stream.curves(order.seconds))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "made.wav"
+        speed = write_sounds(stream, [path], stream.seconds, progress=go_on)
+        return Made(random_seed, checkpoint, speed, path.read_bytes())

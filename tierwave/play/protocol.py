@@ -1,0 +1,128 @@
+"""What page and server say to each other over the WebSocket `/ws`.
+
+From the page, JSON texts of at most `LARGEST_MESSAGE` bytes; `values` and `controls` are in raw units:
+
+    {"type": "start", "random_seed": 7, "temperature": 0.75, "top_k": null, "checkpoint": null,
+     "values": {"pitch": 64, "inst": "reed"}, "controls": {"pitch": [[0, 64], [1.5, 76]]}, "gestures": true}
+        begin anew at sample 0; all fields may be missing. controls: curves, time 0 at the first sample, also of
+        temperature and top_k, before values of the same name; gestures: they are played as they are, which gives the
+        same samples again; false: averaged where they are finer than the network sees them, as in training.
+        -> {"type": "started", "run": 1, "random_seed": 7, "remarks": [...]}
+    {"type": "more", "until": 4096}
+        make samples up to this one; nothing is made beyond. No answer but the blocks.
+    {"type": "set", "event": 3, "values": {"pitch": 70, "temperature": 1}}
+        -> {"type": "set", "event": 3, "sample": 640, "values": {...}, "remarks": [...]}
+        sample: the first by which all values have arrived; values: as they are from there on.
+    {"type": "record"}
+        -> {"type": "recorded", "csv": "...", "controls": {...}, "random_seed": 7, "seconds": 2.5, "start": {...}}
+        csv: as generate.py --controls takes it; start: the message that gives the same samples again.
+    {"type": "stop"} -> {"type": "stopped"}
+
+From the server besides:
+
+    a block: `b"TWAV"`, then little-endian uint32 run, first sample (its lower 32 bits), count, and so many float32
+    {"type": "pace", "speed": 9.1, "late_blocks": 0}      about once a second; late: took longer to make than it lasts
+    {"type": "values", "values": {...}, "source": "osc"}  something else has set these
+    {"type": "error", "message": "..."}                   one sentence; what was asked has changed nothing
+
+Knows texts and bytes; no socket, no network.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Annotated, Any, Literal, NoReturn
+
+import numpy as np
+from pydantic import Field
+
+from tierwave.config import StrictModel, validate
+from tierwave.errors import UsageError
+
+LARGEST_MESSAGE = 4 << 20  # bytes; a performance of half an hour that is played again
+LARGEST_SEED = 2**53  # that a browser's numbers hold
+BLOCK_HEADER = struct.Struct("<4sIII")
+
+Values = Annotated[dict[str, float | str], Field(max_length=1000)]
+Curves = dict[str, Annotated[list[tuple[float, float]], Field(min_length=1)]]
+
+
+class Start(StrictModel):
+    """Begin anew at sample 0."""
+
+    type: Literal["start"] = "start"
+    random_seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
+    temperature: float = Field(0.75, ge=0)
+    top_k: int | None = Field(None, ge=0, le=2**31 - 1)
+    checkpoint: str | None = None
+    values: Values = {}
+    controls: Curves = {}
+    gestures: bool = True
+
+
+class More(StrictModel):
+    """Make samples up to `until`."""
+
+    type: Literal["more"] = "more"
+    until: int = Field(ge=0, le=2**53)
+
+
+class Set(StrictModel):
+    """Change values from now on."""
+
+    type: Literal["set"] = "set"
+    event: int = Field(0, ge=0, le=2**53)
+    values: Values
+
+
+class Record(StrictModel):
+    """Tell what has been played."""
+
+    type: Literal["record"] = "record"
+
+
+class Stop(StrictModel):
+    """Give the voice back."""
+
+    type: Literal["stop"] = "stop"
+
+
+Message = Start | More | Set | Record | Stop
+_MESSAGES: dict[str, type[Message]] = {"start": Start, "more": More, "set": Set, "record": Record, "stop": Stop}
+
+
+def parse(text: str | bytes) -> Message:
+    """A message from a page. Raises UsageError, one sentence, for whatever is none."""
+    document = parse_object(text)
+    kind = document.get("type")
+    if not isinstance(kind, str) or kind not in _MESSAGES:
+        raise UsageError(f"there is no message of the type {_shortened(kind)}: there are {', '.join(_MESSAGES)}")
+    return validate(_MESSAGES[kind], document, kind)
+
+
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """A JSON object of finite numbers. Raises UsageError for anything else."""
+    try:
+        document = json.loads(text, parse_constant=_refuse_constant)
+        json.dumps(document, allow_nan=False)  # 1e999 is infinite
+    except (ValueError, RecursionError):
+        raise UsageError("a message must be one JSON object of finite numbers and texts: this is none") from None
+    if not isinstance(document, dict):
+        raise UsageError(f"a message must be a JSON object, and this is {_shortened(document)}")
+    return document
+
+
+def block(run: int, first: int, samples: np.ndarray) -> bytes:
+    """Float32 `[samples]` from sample `first` on, as they are sent."""
+    header = BLOCK_HEADER.pack(b"TWAV", run & 0xFFFFFFFF, first & 0xFFFFFFFF, len(samples))
+    return header + samples.astype("<f4").tobytes()
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _shortened(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

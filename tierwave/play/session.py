@@ -1,0 +1,212 @@
+"""One page's WebSocket: messages in, blocks and answers out, until either side goes.
+
+A voice lives in a thread of its own, which makes every call on it in turn, a block at a time: what is set waits for one
+block at most, the event loop for none. Knows the messages (`protocol`) and voices; nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from tierwave.errors import RunError, UsageError
+from tierwave.play import protocol
+from tierwave.play.instrument import BLOCK, Instrument
+from tierwave.play.voice import Voice
+
+MOST_REFUSED = 50  # malformed messages in a row after which a page is sent away
+PACE_SECONDS = 1.0
+REFUSED = 1008  # WebSocket's code for what breaks a rule
+
+_T = TypeVar("_T")
+
+
+class Studio:
+    """All pages that are open, and how many of them may play at once."""
+
+    def __init__(self, instrument: Instrument, max_voices: int) -> None:
+        self.instrument, self.max_voices = instrument, max_voices
+        self.sessions: set[Session] = set()
+        self.playing: set[Session] = set()
+
+    def take(self, session: Session) -> None:
+        """Give a session a voice, or say that there is none left (UsageError)."""
+        if session not in self.playing and len(self.playing) >= self.max_voices:
+            raise UsageError(
+                f"all {self.max_voices} voices that this machine carries are playing: close another page, or start the "
+                "server with a larger --max_voices"
+            )
+        self.playing.add(session)
+
+    def set_all(self, values: dict[str, float | str], source: str) -> None:
+        """Set values in all voices that play, and tell their pages."""
+        for session in self.playing:
+            session.set_soon(values, source)
+
+
+class Session:
+    """A page and its voice, if it plays."""
+
+    def __init__(self, studio: Studio, socket: WebSocket) -> None:
+        self.studio, self.socket = studio, socket
+        self.voice: Voice | None = None
+        self.runs = 0  # voices that were started here
+        self.until = 0  # samples that may be made
+        self._thread: ThreadPoolExecutor | None = None
+        self._more = asyncio.Event()
+        self._soon: dict[str, float | str] = {}
+        self._setting: asyncio.Task[None] | None = None
+        self._refused = 0
+
+    async def run(self) -> None:
+        """Answer until the page goes."""
+        await self.socket.accept()
+        self.studio.sessions.add(self)
+        player = asyncio.create_task(self._play())
+        try:
+            while True:
+                message = await self.socket.receive()
+                if message["type"] == "websocket.disconnect":
+                    break
+                text = message.get("text")
+                await self._answer(message.get("bytes") or b"" if text is None else text)
+                if self._refused >= MOST_REFUSED:
+                    await self.socket.close(REFUSED, "too many messages that are none")
+                    break
+        except WebSocketDisconnect:
+            pass
+        finally:
+            player.cancel()
+            self._free()
+            self.studio.sessions.discard(self)
+
+    async def _answer(self, text: str | bytes) -> None:
+        try:
+            message = protocol.parse(text)
+        except UsageError as error:
+            self._refused += 1
+            await self._refuse(error)
+            return
+        self._refused = 0
+        try:
+            await self._do(message)
+        except (UsageError, RunError) as error:
+            await self._refuse(error)
+        except WebSocketDisconnect:
+            raise
+        except Exception:
+            await self._fail()
+
+    async def _do(self, message: protocol.Message) -> None:
+        if isinstance(message, protocol.Start):
+            await self._start(message)
+            return
+        if isinstance(message, protocol.Stop):
+            self._free()
+            await self._send({"type": "stopped"})
+            return
+        voice = self.voice
+        if voice is None:
+            raise UsageError(f"nothing plays yet: send start before {message.type}")
+        if isinstance(message, protocol.More):
+            self.until = max(self.until, message.until)
+            self._more.set()
+        elif isinstance(message, protocol.Set):
+            change = await self._in_thread(voice.set, message.values)
+            answer = {"sample": change.sample, "values": change.values, "remarks": change.remarks}
+            await self._send({"type": "set", "event": message.event, **answer})
+        else:
+            await self._send({"type": "recorded", **await self._in_thread(voice.record)})
+
+    async def _start(self, message: protocol.Start) -> None:
+        instrument = self.studio.instrument
+        if not instrument.is_live:
+            raise UsageError(f"this run makes {instrument.kind}, whole, and is not played: use generate")
+        self.studio.take(self)
+        try:
+            voice = await self._in_thread(Voice, instrument, message)
+        except BaseException:
+            if self.voice is None:
+                self._free()
+            raise
+        self.voice, self.until = voice, 0
+        self.runs += 1
+        answer = {"run": self.runs, "random_seed": voice.random_seed, "remarks": voice.remarks}
+        await self._send({"type": "started", **answer})
+
+    def _free(self) -> None:
+        self.voice, self.until = None, 0
+        self.studio.playing.discard(self)
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)  # a block that is being made is made
+            self._thread = None
+
+    # ---- playing ---------------------------------------------------------------------------------------------------
+
+    async def _play(self) -> None:
+        """Make blocks as long as some are wanted."""
+        told = time.monotonic()
+        while True:
+            voice, run = self.voice, self.runs
+            if voice is None or voice.made >= self.until:
+                self._more.clear()
+                await self._more.wait()
+                continue
+            first = voice.made
+            count = min(BLOCK, self.until - first)
+            try:
+                samples = await self._in_thread(voice.render, count)
+                if voice is self.voice:
+                    await self.socket.send_bytes(protocol.block(run, first, samples))
+                now = time.monotonic()
+                if now - told >= PACE_SECONDS:
+                    told = now
+                    pace = {"speed": voice.pace.speed, "late_blocks": voice.pace.late_blocks}
+                    await self._send({"type": "pace", **pace})
+            except WebSocketDisconnect:
+                return
+            except Exception:
+                await self._fail()
+
+    def set_soon(self, values: dict[str, float | str], source: str) -> None:
+        """Set values from outside; what comes while others are being set is set together, the newest of each name."""
+        self._soon.update(values)
+        if self._setting is None or self._setting.done():
+            self._setting = asyncio.create_task(self._set_soon(source))
+
+    async def _set_soon(self, source: str) -> None:
+        while self._soon and (voice := self.voice) is not None:
+            values, self._soon = self._soon, {}
+            try:
+                change = await self._in_thread(voice.set, values)
+                await self._send({"type": "values", "values": change.values, "source": source})
+            except UsageError as error:
+                await self._refuse(error)
+            except WebSocketDisconnect:
+                return
+
+    async def _in_thread(self, call: Callable[..., _T], *arguments: Any) -> _T:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="voice")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+
+    # ---- telling ---------------------------------------------------------------------------------------------------
+
+    async def _send(self, document: dict[str, Any]) -> None:
+        await self.socket.send_text(json.dumps(document, allow_nan=False))
+
+    async def _refuse(self, error: Exception) -> None:
+        await self._send({"type": "error", "message": str(error)})
+
+    async def _fail(self) -> None:
+        """A fault of ours: told in the terminal, and the page goes on without its voice."""
+        traceback.print_exc()
+        self._free()
+        await self._send({"type": "error", "message": "the voice has failed: the server's terminal says why"})

@@ -1,0 +1,98 @@
+"""One sound while it is played: started, rendered block by block, steered in between, recorded.
+
+Nothing here may be called twice at a time; `session` gives every voice a thread of its own. Knows the instrument; no
+page, no clock.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tierwave.controls import Controls
+from tierwave.gestures import gestures_text
+from tierwave.play.instrument import Instrument
+from tierwave.play.protocol import Start
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a set value has become. sample: the first by which it has arrived; values: raw; remarks: sentences."""
+
+    sample: int
+    values: dict[str, float]
+    remarks: list[str]
+
+
+class Voice:
+    """A stream from its first sample on. Raises UsageError and RunError for what cannot be started."""
+
+    def __init__(self, instrument: Instrument, start: Start) -> None:
+        self.instrument = instrument
+        self.random_seed = secrets.randbelow(2**31) if start.random_seed is None else start.random_seed
+        trained = instrument.at(start.checkpoint)
+        # Drawn, not only asked for: a recording then holds them.
+        live: dict[str, float | str] = {"temperature": start.temperature, "top_k": float(start.top_k or 0)}
+        own = trained.schema.names
+        values = {**{name: value for name, value in live.items() if name not in own}, **start.values}
+        controls = instrument.drawn(values, start.controls)
+        self.remarks = instrument.clipped({name: track.values.tolist() for name, track in controls.items()})
+        request = instrument.request(
+            controls,
+            temperature=(start.temperature,),
+            top_k=start.top_k or None,
+            random_seed=self.random_seed,
+            averaged=not start.gestures,
+        )
+        self.start = start
+        self.made = 0  # samples
+        self._stream: Any = trained.stream(request)
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz."""
+        return int(self._stream.sample_rate)
+
+    @property
+    def pace(self) -> Any:
+        """How fast it is made (`tierwave.generation.Pace`)."""
+        return self._stream.pace
+
+    def render(self, samples: int) -> np.ndarray:
+        """The next samples, float32 `[samples]`."""
+        sound: np.ndarray = self._stream.render(samples)[0]
+        self.made += samples
+        return sound
+
+    def set(self, values: dict[str, float | str]) -> Change:
+        """Change values by name. Raises UsageError, and then nothing is changed."""
+        meant = {name: self.instrument.allowed(name, value) for name, value in values.items()}
+        arrived = self._stream.set(**meant)
+        current = self._stream.gestures.current()
+        applied = {name: current[name] for name in meant}
+        sample = math.ceil(arrived * self.sample_rate - 1e-6)
+        return Change(sample, applied, self.instrument.clipped({name: [value] for name, value in meant.items()}))
+
+    def record(self) -> dict[str, Any]:
+        """What was played, as text and as the message that starts it again."""
+        tracks: Controls = self._stream.record()
+        controls = {name: np.stack([track.times, track.values], axis=1).tolist() for name, track in tracks.items()}
+        return {
+            "csv": gestures_text(tracks, self.sample_rate, averaged=not self.start.gestures),
+            "controls": controls,
+            "random_seed": self.random_seed,
+            "seconds": self.made / self.sample_rate,
+            "start": {
+                "type": "start",
+                "random_seed": self.random_seed,
+                "temperature": self.start.temperature,
+                "top_k": self.start.top_k,
+                "checkpoint": self.start.checkpoint,
+                "controls": controls,
+                "gestures": self.start.gestures,
+            },
+        }
