@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from conditioning.cascade import TierStream
     from conditioning.model import ConditionalTier
+    from tierwave.steps import StepGraph
 
 __all__ = [
     "CONFIGS",
@@ -54,6 +55,7 @@ __all__ = [
     "sample_rate",
     "stages",
     "steerable",
+    "step_graphs",
     "stream",
     "take_weights",
     "training_inputs",
@@ -294,3 +296,10 @@ def stream(
     from conditioning.cascade import TierStream
 
     return TierStream(models, config, request, sample_rate=sample_rate, schema=schema or Schema(), only=stage)
+
+
+def step_graphs(model: ConditionalTier) -> list[StepGraph]:
+    """The generation step of a stage as graphs of flat tensors."""
+    from conditioning.steps import step_graphs
+
+    return step_graphs(model)

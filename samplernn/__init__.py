@@ -27,6 +27,7 @@ from tierwave.steering import Steering
 if TYPE_CHECKING:
     from samplernn.model import SampleRNN
     from samplernn.sampler import SampleStream
+    from tierwave.steps import StepGraph
 
 __all__ = [
     "CONFIGS",
@@ -50,6 +51,7 @@ __all__ = [
     "sample_rate",
     "stages",
     "steerable",
+    "step_graphs",
     "stream",
     "take_weights",
     "training_inputs",
@@ -237,3 +239,10 @@ def stream(
     from samplernn.sampler import SampleStream
 
     return SampleStream(models[0], sample_rate, request, schema or Schema())
+
+
+def step_graphs(model: SampleRNN) -> list[StepGraph]:
+    """The generation step as graphs of flat tensors, slowest first."""
+    from samplernn.steps import step_graphs
+
+    return step_graphs(model)
