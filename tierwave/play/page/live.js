@@ -1,0 +1,308 @@
+/** Playing: connects what the person does (sliders, curves, keys, MIDI, transport) with the player, and what it tells with the page. */
+
+import { Controls } from "./controls.js";
+import { readPoints } from "./curve.js";
+import { byId, element } from "./elements.js";
+import { Keys } from "./keys.js";
+import { Midi } from "./midi.js";
+import { Notes } from "./notes.js";
+import { Player } from "./player.js";
+import { Scope } from "./scope.js";
+import { Takes } from "./takes.js";
+import { clock, valueAt } from "./units.js";
+
+const STATUS_MS = 250; // between two changes of the status line
+
+/** @param {any} run @returns {import("./units.js").Parameter[]} what is set live besides the parameters */
+function amountsOf(run) {
+  const amount = { units: null, low: 0, interp: "linear", outside: "clip", category: false, categories: [], values: [] };
+  const all = [{ ...amount, name: "temperature", label: "Temperature", high: 2, scale: "linear", initial: run.temperature.initial }];
+  if (run.top_k.high) all.push({ ...amount, name: "top_k", label: "Top-k", high: run.top_k.high, scale: "log1p", whole: true, initial: run.top_k.initial });
+  const taken = run.parameters.map(({ name }) => name);
+  return /** @type {any} */ (all.filter(({ name }) => !taken.includes(name)));
+}
+
+export class Live {
+  /** @param {any} run what GET /api/run tells @param {(sentence: string) => void} say */
+  constructor(run, say) {
+    this.run = run;
+    this.say = say;
+    this.player = new Player(run);
+    this.recording = false;
+    this.curves = false; // whether they are played
+    this.origin = 0; // the sample at which they began
+    /** @type {Map<string, [number, number][]>} what sliders follow while a take is replayed */
+    this.following = new Map();
+    /** @type {import("./takes.js").Take | null} */
+    this.replayed = null;
+    this.controls = new Controls(run.parameters, amountsOf(run), {
+      changed: (values, event) => this.#changed(values, event),
+      drawn: () => this.#drawn(),
+      seconds: () => this.curveSeconds,
+    });
+    this.notes = new Notes(run.parameters, (name, value, event) => this.controls.turn(name, value, event));
+    this.keys = new Keys(this.notes, { toggle: () => this.toggle(), record: () => this.record() });
+    this.scope = new Scope(this.player);
+    this.takes = new Takes(run.sample_rate, run.id, { replay: (take) => this.replay(take), say });
+    this.#transport();
+    this.#choosePitch();
+    this.#midi();
+    this.#listen();
+    byId("curves").hidden = byId("keys").hidden = run.parameters.length === 0;
+    this.#status();
+  }
+
+  get curveSeconds() {
+    return Math.min(60, Math.max(0.1, byId("curve-seconds").valueAsNumber || 4));
+  }
+
+  // ---- what the person does ------------------------------------------------------------------------------------------
+
+  #transport() {
+    byId("start").onclick = () => this.toggle();
+    byId("record").onclick = () => this.record();
+    byId("volume").oninput = ({ target }) => this.player.setVolume(target.valueAsNumber ** 2);
+    this.player.setVolume(byId("volume").valueAsNumber ** 2);
+    byId("lead").value = String(Math.round(1000 * this.player.lead));
+    byId("lead").onchange = ({ target }) => this.player.setLead(Math.min(500, Math.max(20, target.valueAsNumber || 80)) / 1000);
+    byId("play-curves").onclick = () => this.playCurves(!this.curves);
+    byId("curve-loop").onchange = () => this.#drawn();
+    byId("curve-seconds").onchange = () => {
+      for (const curve of this.controls.curves.values()) curve.write();
+      this.#drawn();
+    };
+    for (const { name, label } of this.run.checkpoints) {
+      byId("checkpoint").append(element("option", { value: name, selected: name === this.run.checkpoint }, label));
+    }
+    byId("checkpoint-choice").hidden = this.run.checkpoints.length < 2;
+    byId("checkpoint").onchange = () => this.player.playing && this.start();
+  }
+
+  #choosePitch() {
+    const choice = byId("keys-play");
+    const free = this.run.parameters.filter(({ category, low, high }) => !category && low !== high);
+    choice.append(...free.map(({ name }) => element("option", { value: name, selected: name === this.notes.pitch?.name }, name)));
+    choice.append(element("option", { value: "", selected: !this.notes.pitch }, "nothing"));
+    choice.onchange = () => {
+      this.notes.pitch = free.find(({ name }) => name === choice.value);
+      this.keys.rebuild();
+    };
+  }
+
+  #midi() {
+    const button = byId("midi");
+    button.hidden = !Midi.exists;
+    const move = (name, position, event) => this.controls.turn(name, valueAt(this.controls.controls.get(name).parameter, position), event);
+    this.midi = new Midi(this.notes, this.controls.learning, move);
+    button.onclick = async () => {
+      try {
+        await this.midi.open((sentence) => this.say(sentence));
+      } catch {
+        this.say("The browser does not let this page have MIDI: allow it in the settings of this page.");
+      }
+    };
+  }
+
+  #changed(values, event) {
+    for (const name of Object.keys(values)) this.following.delete(name);
+    this.player.set(values, event);
+  }
+
+  /** A curve, their length or loop has changed. */
+  #drawn() {
+    if (!this.curves) return;
+    this.pending ??= requestAnimationFrame(() => {
+      this.pending = undefined;
+      if (!this.curves) return;
+      if (this.controls.followed().length) this.player.setCurves(this.#allCurves());
+      else this.playCurves(false);
+    });
+  }
+
+  #allCurves() {
+    return { curves: this.controls.followed(), seconds: this.curveSeconds, loop: byId("curve-loop").checked };
+  }
+
+  /** @param {boolean} on */
+  playCurves(on) {
+    if (on && !this.controls.followed().length) {
+      this.say("No curve is followed yet: draw one below a slider.");
+      return;
+    }
+    this.curves = on;
+    if (on && !this.player.playing) this.start();
+    else this.player.setCurves(on ? this.#allCurves() : null);
+    this.#status();
+  }
+
+  toggle() {
+    if (this.player.playing) this.stop();
+    else this.start();
+  }
+
+  /** @param {boolean} [recording] */
+  async start(recording = false) {
+    const { temperature, top_k, ...values } = this.controls.values();
+    const curves = this.curves ? this.#allCurves() : undefined;
+    for (const { name, cells } of curves?.curves ?? []) values[name] = cells[0];
+    const seed = byId("seed").valueAsNumber;
+    await this.#begin(
+      { values, temperature, top_k, checkpoint: byId("checkpoint").value || null, random_seed: seed >= 0 ? Math.floor(seed) : null },
+      { recording, curves },
+    );
+  }
+
+  /** @param {import("./takes.js").Take} take */
+  async replay(take) {
+    const { controls, random_seed } = take.start;
+    const chosen = byId("checkpoint").value || null;
+    const begun = await this.#begin(
+      { checkpoint: chosen, ...take.start, random_seed: random_seed ?? null },
+      { seconds: take.seconds, recording: !take.samples, following: new Map(Object.entries(controls)) },
+    );
+    if (begun) this.replayed = take;
+  }
+
+  async #begin(asked, { following = new Map(), ...how }) {
+    try {
+      if (this.recording) await this.#keep();
+      this.replayed = null;
+      if (!how.curves) this.curves = false;
+      this.following = following;
+      const { remarks } = await this.player.start(asked, how);
+      this.recording = Boolean(how.recording) && !following.size;
+      if (remarks.length) this.say(remarks.join(" "));
+      this.#status();
+      return true;
+    } catch (error) {
+      this.following = new Map();
+      this.curves = false;
+      this.say(error.message);
+      this.#status();
+      return false;
+    }
+  }
+
+  async stop() {
+    if (this.recording) await this.#keep();
+    this.player.stop();
+  }
+
+  /** Begin a take at sample 0, or end it. */
+  async record() {
+    if (this.recording) await this.#keep();
+    else await this.start(true);
+  }
+
+  async #keep() {
+    this.recording = false;
+    this.#status();
+    try {
+      this.takes.add(await this.player.record());
+    } catch (error) {
+      this.say(error.message);
+    }
+  }
+
+  // ---- what the player tells -----------------------------------------------------------------------------------------
+
+  #listen() {
+    const on = (type, act) => this.player.addEventListener(type, (event) => act(/** @type {CustomEvent} */ (event).detail));
+    on("link", ({ up }) => this.#linked(up));
+    on("stopped", () => this.#ended());
+    on("ended", () => this.#played());
+    on("position", ({ position }) => this.#moved(position / this.run.sample_rate));
+    on("values", ({ values }) => this.controls.show(values));
+    on("remarks", ({ remarks }) => this.say(remarks.join(" ")));
+    on("pace", (pace) => (this.pace = pace));
+    on("error", ({ message }) => this.say(message));
+    on("curves", ({ origin, ended }) => {
+      this.origin = origin ?? this.origin;
+      if (ended) this.playCurves(false);
+    });
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden || !this.player.playing || byId("play-on").checked) return;
+      this.stop();
+      this.say("Stopped while the page was hidden; \u201cplay on when hidden\u201d keeps it going.");
+    });
+    addEventListener("pagehide", () => this.player.close());
+    addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
+  }
+
+  async #linked(up) {
+    if (!up) {
+      this.away = true;
+      this.say("The server is gone. This page looks for it again and again.");
+    } else if (this.away) {
+      this.away = false;
+      const run = await fetch("api/run").then((answer) => answer.json());
+      if (run.id !== this.run.id || run.sample_rate !== this.run.sample_rate) location.reload();
+      else this.say("The server is back.");
+    }
+    byId("start").disabled = byId("record").disabled = !up;
+  }
+
+  #ended() {
+    this.recording = this.curves = false;
+    this.following = new Map();
+    for (const curve of this.controls.curves.values()) curve.setPlayhead(-1);
+    this.#status();
+  }
+
+  async #played() {
+    const take = this.replayed;
+    if (take && !take.samples) this.takes.heard(take, (await this.player.received()).samples);
+    this.player.stop();
+  }
+
+  #moved(seconds) {
+    if (!this.player.playing) return;
+    for (const [name, points] of this.following) {
+      const control = this.controls.controls.get(name);
+      control?.show(readPoints(points, seconds, control.parameter.interp === "previous"));
+    }
+    const passed = (seconds - this.origin / this.run.sample_rate) / this.curveSeconds;
+    for (const curve of this.controls.curves.values()) {
+      const runs = this.curves && curve.followed && passed >= 0;
+      const fraction = byId("curve-loop").checked ? passed % 1 : Math.min(1, passed);
+      curve.setPlayhead(runs ? fraction : -1);
+      if (runs) this.controls.show({ [curve.parameter.name]: curve.at(fraction) });
+    }
+    const now = performance.now();
+    if (now - (this.shown ?? 0) < STATUS_MS) return;
+    this.shown = now;
+    this.#status();
+  }
+
+  #status() {
+    const { playing, position, latencies } = this.player;
+    document.body.classList.toggle("playing", playing);
+    byId("start").textContent = playing ? "Stop" : "Start";
+    byId("start").setAttribute("aria-pressed", String(playing));
+    byId("record").textContent = this.recording ? "End take" : "Record";
+    byId("record").setAttribute("aria-pressed", String(this.recording));
+    byId("play-curves").textContent = this.curves ? "Stop curves" : "Play curves";
+    byId("play-curves").setAttribute("aria-pressed", String(this.curves));
+    const heard = latencies.slice(-20).sort((a, b) => a - b);
+    byId("state").textContent = !playing ? "Ready" : this.recording ? "Recording" : this.following.size ? "Replaying" : "Playing";
+    byId("time").textContent = clock(playing ? position.position / this.run.sample_rate : 0);
+    byId("latency").textContent = heard.length ? `${Math.round(heard[heard.length >> 1])} ms` : "–";
+    byId("underruns").textContent = String(position.underruns);
+    byId("speed").textContent = `${(this.pace?.speed ?? this.run.speed ?? 0).toFixed(1)} ×`;
+    const device = Math.round(1000 * this.player.outputSeconds);
+    byId("latency").title = `From your hand to the first sample that carries it${device ? `; the sound device adds about ${device} ms` : ""}`;
+  }
+
+  /** @returns {object} what sliders and followed curves say, as fields of an order to generate */
+  steered() {
+    const { temperature: _, top_k: __, ...values } = this.controls.values();
+    const followed = [...this.controls.curves.values()].filter((curve) => curve.followed);
+    return { values, controls: Object.fromEntries(followed.map((curve) => [curve.parameter.name, curve.points()])) };
+  }
+
+  /** @returns {object} for tests and the curious */
+  state() {
+    const { playing, position } = this.player;
+    return { playing, recording: this.recording, curves: this.curves, replaying: this.following.size > 0, ...position };
+  }
+}

@@ -1,0 +1,45 @@
+/** The page: asks what the run is, and shows what suits it. */
+
+import { byId } from "./elements.js";
+import { Generator } from "./generate.js";
+import { Live } from "./live.js";
+
+const FAMILIES = { samplernn: "SampleRNN", conditioning: "conditional tier", cascade: "cascade", melnet: "MelNet" };
+
+/** @param {string} sentence to the person at the page */
+function say(sentence) {
+  byId("sentence").textContent = sentence;
+}
+
+async function open() {
+  const answer = await fetch("api/run");
+  if (!answer.ok) throw new Error(`The server refuses: ${await answer.text()}`);
+  const run = await answer.json();
+  document.title = `${run.id} – Tierwave`;
+  byId("title").textContent = run.id;
+  byId("about").textContent = [FAMILIES[run.family] ?? run.family, `${run.sample_rate} Hz`].join(", ");
+  byId("warning").textContent = run.warning ?? "";
+  byId("warning").hidden = !run.warning;
+  const isLive = run.kind === "steered" || run.kind === "sound";
+  for (const part of document.querySelectorAll("[data-live]")) part.hidden = !isLive;
+  byId("generate").open = run.kind !== "steered";
+  const live = isLive ? new Live(run, say) : null;
+  new Generator(run, say, () => live?.steered() ?? {});
+  window.tierwave = live
+    ? {
+        /** @returns {number[]} ms from each event to the first sample that carried it */
+        latencies: () => [...live.player.latencies],
+        /** @returns {number} how often there was nothing to play, in this run */
+        underruns: () => live.player.position.underruns,
+        /** @returns {Promise<{run: number, first: number, samples: number[]}>} the last seconds that the server sent */
+        received: async () => {
+          const { run: number, first, samples } = await live.player.received();
+          return { run: number, first, samples: [...samples] };
+        },
+        state: () => live.state(),
+      }
+    : { state: () => ({ playing: false }) };
+  document.body.classList.add("ready");
+}
+
+open().catch((error) => say(error.message));
