@@ -747,7 +747,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, list[tu
     made.callbacks = standard_callbacks(
         config_text='{"dim": 8}',
         generation=generation,
-        sample_rate=RATE,
         say_line=lambda text, rewrite: lines.append((text, rewrite)),
         rewrite=True,
     )

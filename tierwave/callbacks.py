@@ -17,13 +17,14 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
-import tensorflow as tf
 
 from tierwave.audio import load
+from tierwave.board import HeldAgainst, TensorBoard
 from tierwave.config import TrainingOptions
 from tierwave.controls import Controls, ControlWarning
+from tierwave.faults import Epoch, Fault, in_unit, sound_faults, training_faults
 from tierwave.generation import Request, Stream, sequence_paths, write_sounds
-from tierwave.metrics import describe, verdict
+from tierwave.history import BARS, LOSSES
 from tierwave.paramfiles import ParamFile, document_of, write_param_file
 from tierwave.runs import CheckpointEntry
 from tierwave.training import LN2, Callback, Trainer, restore_checkpoint
@@ -154,12 +155,14 @@ class Sound(NamedTuple):
 class Generation(Callback):
     """Sounds after each new checkpoint, from the model in memory: `<output_dir>/<id>/<id>_e=<epoch>_t=<T>.wav`.
 
-    A stream that makes no audio gives its curves as CSV. made: what was generated last, by the sound's name.
+    A stream that makes no audio gives its curves as CSV. made: what was generated last, by the sound's name. What is
+    wrong with it is named beside it, and the first time explained.
     """
 
     def __init__(self, sounds: Sequence[Sound], folder: Path, say: Print):
         self.sounds, self.folder, self.say = sounds, folder, say
         self.made: dict[str, list[Path]] = {}
+        self.told: set[str] = set()
 
     def on_checkpoint(self, trainer: Trainer, entry: CheckpointEntry) -> None:
         for sound in self.sounds:
@@ -187,13 +190,18 @@ class Generation(Callback):
                 from tierwave.pictures import stages_picture
 
                 stages_picture(path.with_suffix(".png"), stages, stream.seconds, title=path.stem)
-            self.say(f"Generated {path} ({speed:.2f}x real time){heard(path)}")
+            faults = sound_faults(*load(path))
+            self.say(f"Generated {path} ({speed:.2f}x real time){_told(faults)}")
+            say_once(faults, self.told, self.say)
 
 
 def heard(path: Path) -> str:
     """What is wrong with a generated sound, for the end of a line: "" or " [silent]" and the like."""
-    found = verdict(describe(*load(path)))
-    return f" [{', '.join(found)}]" if found else ""
+    return _told(sound_faults(*load(path)))
+
+
+def _told(faults: Sequence[Fault]) -> str:
+    return f" [{', '.join(fault.name for fault in faults)}]" if faults else ""
 
 
 class LossTable(Callback):
@@ -202,7 +210,7 @@ class LossTable(Callback):
     columns = ("step", "epoch", "loss", "accuracy", "bits", "gradient_norm", "seconds", "val_loss", "val_accuracy")
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        path = trainer.run.folder / "losses.csv"
+        path = trainer.run.folder / LOSSES
         rows = [",".join(self.columns)]
         if path.exists():  # steps after the checkpoint that training goes on from are done again
             with open(path, encoding="utf-8", newline="") as old:
@@ -214,6 +222,9 @@ class LossTable(Callback):
     def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
         bits = results["loss"] / LN2
         self._row(trainer, trainer.progress.epoch + 1, {**results, "bits": bits})
+
+    def on_broken_step(self, trainer: Trainer, results: dict[str, float]) -> None:
+        self._row(trainer, trainer.progress.epoch + 1, results, trainer.progress.step + 1)
 
     def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
         self._row(trainer, trainer.progress.epoch, results)
@@ -227,71 +238,53 @@ class LossTable(Callback):
             return False
         return bool(row[self.columns.index("gradient_norm")]) or int(row[1]) <= trainer.progress.epoch
 
-    def _row(self, trainer: Trainer, epoch: int, values: dict[str, float]) -> None:
+    def _row(self, trainer: Trainer, epoch: int, values: dict[str, float], step: int | None = None) -> None:
         model = trainer.learner.model
         unknown = {"bits"} if model.unit != "bits" else set()
         unknown |= set() if model.has_accuracy else {"accuracy", "val_accuracy"}
         told = values.keys() - unknown
         cells = [f"{values[name]:.9g}" if name in told else "" for name in self.columns[2:]]
-        self.file.write(",".join([str(trainer.progress.step), str(epoch), *cells]) + "\n")
+        self.file.write(",".join([str(step or trainer.progress.step), str(epoch), *cells]) + "\n")
 
 
-class TensorBoard(Callback):
-    """Curves in bits, sounds, spectrograms and the config, under `tensorboard/` in the run folder."""
+class Watch(Callback):
+    """Says early, and once, what the losses tell of a training that goes wrong.
 
-    steps_between = 50
+    bars: what simple models reach on held-out sound, in nats per element, the simplest first; the run keeps them as
+    bars.json.
+    """
 
-    def __init__(self, config_text: str, generation: Generation | None, sample_rate: int):
-        self.config_text, self.generation, self.sample_rate = config_text, generation, sample_rate
+    def __init__(self, bars: Mapping[str, float], say: Print):
+        self.bars, self.say = dict(bars), say
+        self.epochs: list[Epoch] = []
+        self.told: set[str] = set()
+
+    def state(self) -> dict[str, Any]:
+        return {"epochs": [vars(epoch) for epoch in self.epochs], "told": sorted(self.told)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.epochs = [Epoch(**epoch) for epoch in state.get("epochs", [])]
+        self.told = set(state.get("told", []))
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        self.writer = tf.summary.create_file_writer(str(trainer.run.folder / "tensorboard"))
-        with self.writer.as_default(step=trainer.progress.step):
-            tf.summary.text("config", f"```\n{self.config_text}\n```")
-
-    def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
-        if trainer.progress.step % self.steps_between == 0:
-            with self.writer.as_default(step=trainer.progress.step):
-                self._losses(trainer, "train/", "", results)
-                tf.summary.scalar("train/gradient_norm", results["gradient_norm"])
+        if self.bars:
+            trainer.run.write(BARS, self.bars)
 
     def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
-        with self.writer.as_default(step=trainer.progress.step):
-            self._losses(trainer, "epoch/", "", results)
-            tf.summary.scalar("epoch/learning_rate", trainer.learning_rate)
-            if "val_loss" in results:
-                self._losses(trainer, "epoch/", "val_", results)
-        self.writer.flush()
+        unit = trainer.learner.model.unit
+        epoch = Epoch(trainer.progress.epoch, results["loss"], results.get("val_loss"))
+        self.epochs.append(epoch)
+        told = [each.scaled(unit) for each in self.epochs]
+        bars = {name: in_unit(bar, unit) for name, bar in self.bars.items()}
+        say_once(training_faults(told, bars, unit=unit), self.told, self.say)
 
-    @staticmethod
-    def _losses(trainer: Trainer, group: str, part: str, results: dict[str, float]) -> None:
-        """The loss by its unit, and the accuracy where there is one."""
-        model = trainer.learner.model
-        loss = results[f"{part}loss"]
-        unit = model.unit.replace(" ", "_")
-        tf.summary.scalar(f"{group}{part}{unit}", loss / LN2 if unit == "bits" else loss)
-        if model.has_accuracy:
-            tf.summary.scalar(f"{group}{part}accuracy", results[f"{part}accuracy"])
 
-    def on_checkpoint(self, trainer: Trainer, entry: CheckpointEntry) -> None:
-        if self.generation is None:
-            return
-        from tierwave.pictures import spectrogram_image
-
-        with self.writer.as_default(step=trainer.progress.step):
-            for name, paths in self.generation.made.items():
-                for index, path in enumerate(paths):
-                    sound, rate = load(path)
-                    tf.summary.audio(f"generated/{name}/{index}", sound[None, :, None], rate)
-                    tf.summary.image(f"spectrogram/{name}/{index}", spectrogram_image(sound, rate)[None])
-                    stages = path.with_suffix(".png")
-                    if stages.exists():
-                        picture = tf.io.decode_png(stages.read_bytes(), channels=3)
-                        tf.summary.image(f"stages/{name}/{index}", picture[None])
-        self.writer.flush()
-
-    def on_train_end(self, trainer: Trainer) -> None:
-        self.writer.close()
+def say_once(faults: Sequence[Fault], told: set[str], say: Print) -> None:
+    """Say the faults whose names are not in `told`, which then holds them."""
+    for fault in faults:
+        if fault.name not in told:
+            told.add(fault.name)
+            say(f"Warning: {fault.sentence}")
 
 
 class StatisticsLines(Callback):
@@ -358,20 +351,25 @@ def standard_callbacks(
     *,
     config_text: str,
     generation: Generation | None,
-    sample_rate: int,
     say_line: Callable[[str, bool], None],
     rewrite: bool,
     is_chief: bool = True,
+    bars: Mapping[str, float] = MappingProxyType({}),
+    held_against: HeldAgainst | None = None,
 ) -> list[Callback]:
-    """All callbacks of train.py, in their order; of a worker that is not the chief those that decide, as it does."""
+    """All callbacks of train.py, in their order; of a worker that is not the chief those that decide, as it does.
+
+    bars: see `Watch`. held_against: what TensorBoard compares generated sounds with.
+    """
     monitor = Monitor()
     callbacks: list[Callback] = [LearningRateSchedule(), Limits(), monitor]
     if not is_chief:
         return [*callbacks, CheckpointPolicy(monitor)]
-    callbacks += [StatisticsLines(say_line, rewrite=rewrite), LossTable(), CheckpointPolicy(monitor)]
+    watch = Watch(bars, lambda text: say_line(text, False))
+    callbacks += [StatisticsLines(say_line, rewrite=rewrite), watch, LossTable(), CheckpointPolicy(monitor)]
     if generation is not None:
         callbacks.append(generation)
-    callbacks.append(TensorBoard(config_text, generation, sample_rate))
+    callbacks.append(TensorBoard(config_text, generation, held_against))
     return callbacks
 
 

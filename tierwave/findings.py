@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tierwave.hparams import plain, write_hparams
 from tierwave.searching import Choices, Space
 from tierwave.writing import write_text
 
@@ -136,8 +137,8 @@ class Findings:
             api.hparams_config(hparams=list(parameters.values()), metrics=[api.Metric(self.objective[0])])
         for trial in self.ranked:
             with tf.summary.create_file_writer(str(folder / trial.number)).as_default():
-                values = {parameter: _plain(trial.values[key]) for key, parameter in parameters.items()}
-                api.hparams(values, trial_id=f"trial {trial.number}")
+                values = {parameter.name: trial.values[key] for key, parameter in parameters.items()}
+                write_hparams(values, f"trial {trial.number}")
                 for name, value in (trial.metrics or {}).items():
                     tf.summary.scalar(name, value, step=0)
 
@@ -147,7 +148,7 @@ class Findings:
 
         name = axis.key.removeprefix("training.")
         if isinstance(axis, Choices):
-            values = [_plain(value) for value in axis.values]
+            values = [plain(value) for value in axis.values]
             if len({type(value) for value in values}) > 1:
                 values = [str(value) for value in values]
             return api.HParam(name, api.Discrete(values))
@@ -162,8 +163,3 @@ def _written(value: Any) -> str:
 def _shown(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else _written(value)
     return text if len(text) <= _WIDEST else text[: _WIDEST - 3] + "..."
-
-
-def _plain(value: Any) -> Any:
-    """What TensorBoard takes: a number, a text or a truth value."""
-    return value if isinstance(value, (bool, int, float, str)) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""What numbers say about codes and sound: bits per sample of models without a network, and what is wrong with a sound.
+"""What numbers say about codes and sound: bits per sample of models without a network, spectra, and what a sound is like.
 
 NumPy only, and light: this is computed beside training and in command lines. Knows nothing of models or files.
 """
@@ -282,24 +282,6 @@ def describe(audio: np.ndarray, sample_rate: int) -> Description:
         longest_stuck_seconds=_longest_run(audio) / sample_rate,
         seconds=len(audio) / sample_rate,
     )
-
-
-def verdict(description: Description) -> list[str]:
-    """Short warnings about what a person would hear as a failure; none for an ordinary sound."""
-    found = []
-    if description.silent_share > 0.95:
-        found.append("silent")
-    elif description.silent_share > 0.75:
-        found.append("mostly silent")
-    if description.stuck_share > 0.25:
-        found.append("stuck at one value")
-    elif description.silent_share <= 0.75 and description.flatness > 0.45 and description.crest < 5.0:
-        found.append("white noise-like")
-    if abs(description.offset) > 0.02:
-        found.append("DC offset")
-    if description.clipped_share > 0.01:
-        found.append("clipped")
-    return found
 
 
 def _checked_audio(audio: np.ndarray) -> np.ndarray:

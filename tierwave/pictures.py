@@ -286,6 +286,41 @@ def _places(values: Sequence[Any], logarithmic: bool) -> tuple[np.ndarray, dict[
     return (scaled - low) / (high - low), texts
 
 
+def spectra_picture(spectra: Mapping[str, np.ndarray], sample_rate: int) -> bytes:
+    """A PNG of average spectra in dB (see `metrics.average_spectrum`), by name, over frequency as the ear spaces it.
+
+    Args:
+        spectra: [bins] each, from 0 Hz to half the sample rate.
+        sample_rate: hertz.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(figsize=(8.0, 3.6), dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    for (name, spectrum), colour in zip(spectra.items(), itertools.cycle((_INK, *_CURVE_COLOURS))):
+        place = hertz_to_mel(np.linspace(0.0, sample_rate / 2.0, len(spectrum)))
+        axis.plot(place, spectrum, color=colour, linewidth=1.4, label=name)
+    shown = [tick for tick in _TICKS_HZ if tick <= sample_rate / 2.0]
+    axis.set_xticks([float(hertz_to_mel(tick)) for tick in shown], [_hertz_name(tick) for tick in shown])
+    axis.set_xlim(0.0, float(hertz_to_mel(sample_rate / 2.0)))
+    axis.set_xlabel("Hz", color=_INK)
+    axis.set_ylabel("dB per Hz", color=_INK)
+    axis.grid(color=_GRID, linewidth=0.6)
+    axis.tick_params(colors=_INK, labelsize=9, length=3)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(loc="upper right", fontsize=9, framealpha=0.8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _hertz_name(hertz: int) -> str:
+    return f"{hertz // 1000}k" if hertz >= 1000 else str(hertz)
+
+
 def spectrogram_image(audio: np.ndarray, sample_rate: int) -> np.ndarray:
     """The mel spectrogram alone, low frequencies at the bottom, 80 dB from black to white.
 
@@ -350,8 +385,7 @@ def _draw_spectrogram(axis: Axes, audio: np.ndarray, sample_rate: int) -> None:
         interpolation="bilinear",
     )
     shown = [tick for tick in _TICKS_HZ if hertz_to_mel(tick) <= highest]
-    names = [f"{tick // 1000}k" if tick >= 1000 else str(tick) for tick in shown]
-    axis.set_yticks([float(hertz_to_mel(tick)) for tick in shown], names)
+    axis.set_yticks([float(hertz_to_mel(tick)) for tick in shown], [_hertz_name(tick) for tick in shown])
     axis.set_ylabel("Hz")
     # An inset, because a colour bar of its own would make this panel narrower than the others.
     bar = axis.figure.colorbar(image, cax=axis.inset_axes((1.012, 0.0, 0.014, 1.0)))

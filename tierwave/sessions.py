@@ -41,6 +41,7 @@ from tierwave.errors import UsageError
 from tierwave.families import load_config
 from tierwave.following import trained_values
 from tierwave.generation import Request, Stream
+from tierwave.history import audio_bars
 from tierwave.memory import Demand, announced, judged, room_of, told_when_it_runs_out
 from tierwave.metrics import CodeStatistics
 from tierwave.paramlookup import ParamSources, find_param_sources
@@ -56,7 +57,7 @@ from tierwave.runs import (
     only_training,
     runs_of,
 )
-from tierwave.splits import Split, make_split
+from tierwave.splits import Span, Split, make_split
 from tierwave.steering import Steering
 from tierwave.tasks import TF_CONFIG, task_of
 from tierwave.trained import PREPARED, find_source, load_model, load_schema, seed_audio, take_weights
@@ -585,6 +586,7 @@ class _Plan:
     def _trainer(self, stage: str, options: TrainingOptions, part: Run, material: _Material) -> Trainer:
         import tensorflow as tf
 
+        from tierwave.board import MOST_SECONDS, HeldAgainst
         from tierwave.callbacks import standard_callbacks
         from tierwave.training import Learner, Trainer
 
@@ -631,14 +633,22 @@ class _Plan:
         if bars:
             listed = ", ".join(f"{nats:.3f} ({name})" for name, nats in bars.items())
             material.say_line(f"To beat on held-out sound, in nats per value: {listed}", False)
+        elif devices.is_chief and learner.model.has_accuracy:
+            bars = audio_bars(material.run)
         generation = self._generation(stage, options, learner, material) if devices.is_chief else None
+        encoder = family.encoder(config)
         callbacks = standard_callbacks(
             config_text=material.config_text,
             generation=generation,
-            sample_rate=corpus.sample_rate,
             say_line=material.say_line,
             rewrite=session.rewrite,
             is_chief=devices.is_chief,
+            bars=bars,
+            held_against=HeldAgainst(
+                lambda: _sounds(corpus, spans.valid or spans.train, encoder, MOST_SECONDS),
+                corpus.sample_rate,
+                Schema() if material.steering is None else material.steering.schema,
+            ),
         )
         return Trainer(learner, data, valid, options, part, [*session.watch(stage), *callbacks])
 
@@ -910,6 +920,17 @@ def _noise_floor(corpus: Corpus, encoder: Any) -> float:
     levels = np.concatenate(found)
     levels = levels[levels > 0]
     return float(np.percentile(levels, 5)) if len(levels) else 0.0
+
+
+def _sounds(corpus: Corpus, spans: Sequence[Span], encoder: Any, seconds: float) -> list[np.ndarray]:
+    """The first `seconds` of `spans`, float `[samples]` each."""
+    left, wanted = round(seconds * corpus.sample_rate), []
+    for span in spans:
+        wanted.append((span.recording, span.start, min(span.stop, span.start + left)))
+        left -= wanted[-1][2] - span.start
+        if left <= 0:
+            break
+    return [encoder.decode(np.asarray(codes)) for codes in corpus.parts(wanted)]
 
 
 def _described_split(split: Split, corpus: Corpus, statistics: dict[str, Any]) -> str:

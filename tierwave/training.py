@@ -360,6 +360,9 @@ class Callback:
     def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
         """After an update; results: loss (nats), accuracy, elements, gradient_norm, seconds."""
 
+    def on_broken_step(self, trainer: Trainer, results: dict[str, float]) -> None:
+        """After a step whose loss or gradient is not a number, right before training is given up."""
+
     def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
         """After validation; results: loss, accuracy, bits, and with validation val_loss, val_accuracy, val_bits."""
 
@@ -437,6 +440,8 @@ class Trainer:
             # steps over it.
             for what, value in (("loss", results["loss"]), ("gradient", results["gradient_norm"])):
                 if not math.isfinite(value) and not (what == "gradient" and self.learner.can_skip):
+                    for callback in self.callbacks:
+                        callback.on_broken_step(self, results)
                     raise RunError(
                         f"the {what} became {value} at step {progress.step + 1}, so training was stopped; the last "
                         "checkpoint is good. Try a smaller --learning_rate (a tenth), a smaller gradient_clip, or "

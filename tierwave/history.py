@@ -1,0 +1,76 @@
+"""How a training went, read from its run folder: the losses of every step and epoch, and the bars to beat.
+
+Knows `losses.csv` as `callbacks.LossTable` writes it; no models.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tierwave.errors import RunError
+from tierwave.faults import Epoch
+from tierwave.runs import Run
+
+LOSSES, BARS = "losses.csv", "bars.json"
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """The losses of one stage, in nats per element.
+
+    steps, losses, gradient_norms: of every update [updates]. epochs: in their order; ends: the step at which each
+    ended. bars: what simple models reach on held-out sound, the simplest first. in_bits: whether losses are those of
+    codes, which are told in bits.
+    """
+
+    steps: np.ndarray
+    losses: np.ndarray
+    gradient_norms: np.ndarray
+    epochs: tuple[Epoch, ...]
+    ends: tuple[int, ...]
+    in_bits: bool
+    bars: dict[str, float] = field(default_factory=dict)
+
+
+def read_history(part: Run) -> History:
+    """The history of a stage, or of a run of one stage. One that was never trained has none: all is empty.
+
+    Raises RunError for a table that is damaged.
+    """
+    path = part.folder / LOSSES
+    rows: list[dict[str, str]] = []
+    if path.exists():
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    try:
+        updates = [
+            (int(row["step"]), float(row["loss"]), float(row["gradient_norm"])) for row in rows if row["gradient_norm"]
+        ]
+        ended = [row for row in rows if row["loss"] and not row["gradient_norm"]]
+        epochs = [
+            Epoch(int(row["epoch"]), float(row["loss"]), float(row["val_loss"]) if row["val_loss"] else None)
+            for row in ended
+        ]
+        ends = [int(row["step"]) for row in ended]
+        in_bits = any(row["bits"] for row in rows)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error}): remove it, or name another run") from None
+    table = np.array(updates, np.float64).reshape(-1, 3)
+    return History(table[:, 0], table[:, 1], table[:, 2], tuple(epochs), tuple(ends), in_bits, _bars(part, in_bits))
+
+
+def _bars(part: Run, in_bits: bool) -> dict[str, float]:
+    if (part.folder / BARS).exists():
+        return {str(name): float(nats) for name, nats in part.read(BARS).items()}
+    return audio_bars(part.root) if in_bits else {}
+
+
+def audio_bars(run: Run) -> dict[str, float]:
+    """The bars of models of codes, in nats per sample, from what the run knows of its recordings."""
+    statistics = run.read("statistics.json") if (run.folder / "statistics.json").exists() else {}
+    named = {"code histogram": "histogram_bits", "first-order Markov model": "markov_bits"}
+    return {name: statistics[key] * math.log(2.0) for name, key in named.items() if key in statistics}

@@ -1,0 +1,80 @@
+"""One self-contained HTML page about a run.
+
+    python -m tierwave.report logdir/birds
+    python -m tierwave.report logdir/birds/26.11.2026_12.00.00 --output report.html --seconds 5 --controls
+
+Parses, calls, prints. `tierwave.report` says how it is laid out.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tierwave.commandline import FlagParser, boolean, import_tensorflow, run, sentences
+from tierwave.errors import UsageError
+
+
+def parser() -> FlagParser:
+    """All flags."""
+    flags = FlagParser("python -m tierwave.report", description="One self-contained HTML page about a run.")
+    flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean}
+    flags.add_argument("run", metavar="RUN", type=Path, help="a run, or an id's folder (its newest run)")
+    flags.add_argument("--output", type=Path, help="the page (default: report.html in the run)")
+    flags.add_argument("--seconds", type=float, default=3.0, help="of the sound of each checkpoint (default: 3)")
+    flags.add_argument("--random_seed", type=int, default=0, help="the same for all of them (default: 0)")
+    flags.add_argument("--temperature", type=float, default=0.75, help="(default: 0.75)")
+    flags.add_argument("--text", help="MelNet with text: what is said")
+    flags.add_argument(
+        "--likelihood", default=True, help="measure it anew, if the recordings are there (default: True)", **flag
+    )
+    flags.add_argument(
+        "--controls", default=False, help="ask for every parameter, and measure (default: False)", **flag
+    )
+    flags.add_argument("--debug", default=False, help="show tracebacks (default: False)", **flag)
+    return flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse `argv`, write the page, return the exit code."""
+    arguments = parser().parse_args(argv)
+    return run(lambda: _report(arguments), debug=arguments.debug)
+
+
+def _report(arguments: Any) -> None:
+    from tierwave.generation import Request, one_thread_per_call
+    from tierwave.runs import find_checkpoint
+    from tierwave.writing import write_text
+
+    if arguments.random_seed < 0:
+        raise UsageError(f"--random_seed {arguments.random_seed} must be 0 or more")
+    request = Request(
+        seconds=arguments.seconds,
+        temperature=[arguments.temperature],
+        random_seed=arguments.random_seed,
+        text=arguments.text,
+        inversion="griffin_lim",
+    )
+    found = find_checkpoint(arguments.run)[0].root
+    import_tensorflow(debug=arguments.debug)
+    one_thread_per_call()
+    from tierwave.report.collect import Asked, collect
+    from tierwave.report.sections import written
+
+    target = arguments.output or found.folder / "report.html"
+    if target.is_dir():
+        raise UsageError(f"--output {target} is a folder: name a file in it")
+    with sentences(print):
+        report = collect(found, Asked(request, arguments.likelihood, arguments.controls), print)
+    write_text(target, written(report))
+    for where, fault in report.faults:
+        print(f"Warning: {where}: {fault.sentence}")
+    for remark in report.remarks:
+        print(f"Warning: {remark}")
+    print(f"Wrote {target}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
