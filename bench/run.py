@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-BENCHMARKS = ("generation", "training", "steered", "spectrograms", "pipeline", "startup", "inversion")
+BENCHMARKS = ("generation", "training", "steered", "spectrograms", "pipeline", "startup", "inversion", "play")
 
 
 def cases(benchmark: str, small: bool, recordings: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -25,6 +25,8 @@ def cases(benchmark: str, small: bool, recordings: Sequence[str] = ()) -> list[d
         if small:
             return [{"sound": "strings", "seconds": 0.3, "iterations": 4, "refinement": 2}]
         return [{"sound": sound} for sound in recordings or ("strings", "bells", "speech")]
+    if benchmark == "play":
+        return [{"seconds": 2, "hidden": 8, "layers": 1}] if small else [{"pages": pages} for pages in (1, 2)]
     if benchmark == "generation":
         if small:
             return [{"name": "tiny", "streams": streams, "seconds": 0.2, "repeats": 2} for streams in (1, 8)]

@@ -195,21 +195,31 @@ class Gestures:
         return {name: track for name, track in tracks.items() if track is not None}
 
 
-def write_gestures(path: Path | str, controls: Controls, sample_rate: int, *, averaged: bool = False) -> None:
+def write_gestures(
+    path: Path | str,
+    controls: Controls,
+    sample_rate: int,
+    *,
+    averaged: bool = False,
+    about: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Write what `Gestures.record` gave as a track CSV. Raises RunError where it cannot be written.
 
-    averaged: as the `Gestures` were; what was set live never is, and is marked as such.
+    averaged: as the `Gestures` were; what was set live never is, and is marked as such. about: what else its first line
+    is to tell, as JSON, such as the random seed.
     """
-    write_param_file(path, _file(Path(path), controls, sample_rate, averaged))
+    write_param_file(path, _file(Path(path), controls, sample_rate, averaged, about))
 
 
-def gestures_text(controls: Controls, sample_rate: int, *, averaged: bool = False) -> str:
+def gestures_text(
+    controls: Controls, sample_rate: int, *, averaged: bool = False, about: Mapping[str, Any] = MappingProxyType({})
+) -> str:
     """What `write_gestures` writes, as text."""
-    return csv_text(_file(Path("gestures.csv"), controls, sample_rate, averaged))
+    return csv_text(_file(Path("gestures.csv"), controls, sample_rate, averaged, about))
 
 
-def _file(path: Path, controls: Controls, sample_rate: int, averaged: bool) -> ParamFile:
-    meta = {"gestures": not averaged, "sample_rate": sample_rate}
+def _file(path: Path, controls: Controls, sample_rate: int, averaged: bool, about: Mapping[str, Any]) -> ParamFile:
+    meta = {"gestures": not averaged, "sample_rate": sample_rate, **about}
     return ParamFile(path, {"meta": meta, **document_of(controls)})
 
 

@@ -20,6 +20,7 @@ from tierwave.commandline import FlagParser, boolean, import_tensorflow, optiona
 from tierwave.errors import RunError, UsageError
 
 NEEDED = {"starlette": "Starlette", "uvicorn": "uvicorn", "websockets": "websockets", "pythonosc": "python-osc"}
+_MAKES = {"steered": "sound", "sound": "sound", "values": "curves of parameters", "spectrogram": "spectrograms"}
 GRACE_SECONDS = 3  # for which a server that is stopped waits for answers that are under way
 
 
@@ -109,12 +110,11 @@ def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None) -
     took = time.perf_counter() - began
     studio = Studio(instrument, arguments.max_voices or instrument.voices)
     names = list(dict.fromkeys([*instrument.schema.names, *LIVE_NAMES]))
-    about = f" steered by {', '.join(instrument.schema.names)}" if instrument.schema.names else ""
-    print(f"{instrument.trained.path}: {instrument.kind}{about}")
+    about = f", steered by {', '.join(instrument.schema.names)}" if instrument.schema.names else ""
+    print(f"{instrument.trained.path}: {_MAKES[instrument.kind]}{about}")
     if instrument.is_live:
-        print(
-            f"Loaded and compiled in {took:.0f} s; {instrument.speed:.1f} x real time, {studio.max_voices} voice(s) at once"
-        )
+        carried = f"{instrument.speed:.1f} x real time, {studio.max_voices} voice(s) at once"
+        print(f"Loaded and compiled in {took:.0f} s; {carried}")
     if instrument.warning is not None:
         print(f"Warning: {instrument.warning}")
 

@@ -15,7 +15,8 @@ From the page, JSON texts of at most `LARGEST_MESSAGE` bytes; `values` and `cont
         sample: the first by which all values have arrived; values: as they are from there on.
     {"type": "record"}
         -> {"type": "recorded", "csv": "...", "controls": {...}, "random_seed": 7, "seconds": 2.5, "start": {...}}
-        csv: as generate.py --controls takes it; start: the message that gives the same samples again.
+        csv: as generate.py --controls takes it, with seed and checkpoint in its first line; start: the message that
+        gives the same samples again.
     {"type": "stop"} -> {"type": "stopped"}
 
 From the server besides:

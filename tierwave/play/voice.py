@@ -50,6 +50,7 @@ class Voice:
         )
         self.start = start
         self.made = 0  # samples
+        self.checkpoint = trained.path.name
         self._stream: Any = trained.stream(request)
 
     @property
@@ -81,8 +82,13 @@ class Voice:
         """What was played, as text and as the message that starts it again."""
         tracks: Controls = self._stream.record()
         controls = {name: np.stack([track.times, track.values], axis=1).tolist() for name, track in tracks.items()}
+        about = {
+            "random_seed": self.random_seed,
+            "seconds": self.made / self.sample_rate,
+            "checkpoint": self.checkpoint,
+        }
         return {
-            "csv": gestures_text(tracks, self.sample_rate, averaged=not self.start.gestures),
+            "csv": gestures_text(tracks, self.sample_rate, averaged=not self.start.gestures, about=about),
             "controls": controls,
             "random_seed": self.random_seed,
             "seconds": self.made / self.sample_rate,

@@ -1,0 +1,913 @@
+"""The server of the page to play on: over real sockets on loopback, and equal to what the run streams without it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import io
+import itertools
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pythonosc.osc_bundle_builder import IMMEDIATELY, OscBundleBuilder
+from pythonosc.osc_message_builder import OscMessageBuilder
+from pythonosc.udp_client import SimpleUDPClient
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+import generate
+from commands import Capture, call, load_once, told
+from tierwave.config import dumps
+from tierwave.controls import Controls, Parameter, Schema, Track
+from tierwave.families import load_config
+from tierwave.generation import Request
+from tierwave.gestures import read_gestures, write_gestures
+from tierwave.mel import Normaliser
+from tierwave.play import __main__ as command
+from tierwave.play import session as session_module
+from tierwave.play.app import build_app, hosts_of
+from tierwave.play.instrument import BLOCK, Instrument
+from tierwave.play.osc import listening
+from tierwave.play.protocol import LARGEST_MESSAGE
+from tierwave.play.session import MOST_REFUSED, Studio
+from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, create_run
+from tierwave.trained import Trained, load_trained
+from tierwave.training import make_checkpoint
+from tierwave.writing import write_text
+
+RATE = 8000
+SMALL = {"hidden_size": 6, "num_layers": 1}
+SCHEMA = Schema(
+    parameters=(
+        Parameter(name="inst", categories=("brass", "reed", "string"), lo=0, hi=2),
+        Parameter(name="p", units="midiPitch", lo=60, hi=72),
+        Parameter(name="rmse", lo=0, hi=1),
+    )
+)
+VALUES = {"inst": [0.0, 2.0], "p": [60.0, 65.0, 72.0], "rmse": [0.0, 0.5, 1.0]}
+SOUND = {"generates": ["audio"], "rate": RATE, "q_levels": 32, **SMALL}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "steered": {"model": "conditioning", "conditioned_on": ["inst", "p"], **SOUND},
+    "sound": {"model": "samplernn", "seq_len": 16, "frame_sizes": [2, 4], "dim": 8, "q_levels": 32, "emb_size": 4},
+    "values": {"model": "conditioning", "generates": ["rmse"], "conditioned_on": ["p"], "rate": 50, **SMALL},
+    "cascade": {
+        "model": "cascade",
+        "tiers": [
+            {"name": "slow", "generates": ["rmse"], "conditioned_on": ["p"], "rate": 50, **SMALL},
+            {"name": "fast", "conditioned_on": ["rmse", "p"], **SOUND},
+        ],
+    },
+    "spectrogram": {
+        "model": "melnet", "audio": {"mel_channels": 8, "n_fft": 64, "win_length": 64, "hop_length": 32}, "tiers": 2,
+        "layers": [1, 1], "hidden_size": 4, "mixtures": 2, "seq_len": 8,
+    },
+}  # fmt: skip
+LIVE = ("steered", "sound", "cascade")
+
+
+def make_run(root: Path, name: str) -> Run:
+    """A run with weights large enough that everything is heard, and two checkpoints of its last stage."""
+    family, config = load_config(CONFIGS[name], name)
+    stages = family.stages(config)
+    run = create_run(root, name)
+    run.write("run.json", {"sample_rate": RATE, "corpus": None})
+    run.write("schema.json", {"parameters": SCHEMA.to_document(), "values": VALUES})
+    run.write("prepared.json", Normaliser(np.zeros(8), 1.0).to_document())
+    for number, stage in enumerate(stages):
+        part = run.stage(stage if len(stages) > 1 else None)
+        part.folder.mkdir(exist_ok=True)
+        model = family.build(config, stage)
+        for epoch in range(2 if stage == stages[-1] else 1):
+            rng = np.random.default_rng([number, epoch])
+            for variable in model.trainable_variables:
+                variable.assign(rng.normal(0, 0.6, variable.shape))
+            entry = CheckpointEntry(f"model.ckpt-{epoch}", epoch, 10 * epoch, 2.0 - epoch, best=epoch == 0, kept=True)
+            progress = tf.Variable(json.dumps({"run": ""}))
+            make_checkpoint({"model": model, "progress": progress}).write(str(part.folder / entry.name))
+            part.record(entry, None)
+    write_text(run.folder / CONFIG_NAME, dumps(config))
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("runs")
+    return {name: make_run(root, name).folder for name in CONFIGS}
+
+
+@pytest.fixture(scope="module")
+def instruments(runs: dict[str, Path]) -> Iterator[dict[str, Instrument]]:
+    """The runs opened. Loops are not compiled by XLA, which takes longer here than they run."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in (("conditioning.sampler", "TierSampler"), ("samplernn.sampler", "Sampler")):
+            sampler = getattr(importlib.import_module(module), name)
+            patch.setattr(f"{module}.{name}", functools.partial(sampler, jit=False))
+        patch.setattr("tierwave.trained.load_trained", load_once)  # generate.py's
+        patch.setattr("tierwave.play.instrument.load_trained", load_once)
+        yield {name: Instrument(path) for name, path in runs.items()}
+
+
+@dataclass
+class Server:
+    """A server in a thread of this process."""
+
+    studio: Studio
+    port: int
+    osc_port: int
+    said: list[str]
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def open(self, **changes: Any) -> ClientConnection:
+        """A page's WebSocket."""
+        options = {"origin": f"http://{self.address}", "compression": None, "max_size": None, **changes}
+        return connect(f"ws://{self.address}/ws", **options)
+
+    def ask(
+        self, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and body of an answer over HTTP."""
+        data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {"Content-Type": "application/json", **(headers or {})} if data is not None else dict(headers or {})
+        request = urllib.request.Request(f"http://{self.address}{path}", data, sent)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.headers, answer.read()
+        except urllib.error.HTTPError as refusal:
+            return refusal.code, refusal.headers, refusal.read()
+
+    def generate(self, **order: Any) -> np.ndarray:
+        """The samples of a sound, in 16-bit steps."""
+        status, headers, body = self.ask("/api/generate", order)
+        assert status == 200 and headers["Content-Type"] == "audio/wav", body
+        return soundfile.read(io.BytesIO(body), dtype="int16")[0]
+
+
+@contextlib.contextmanager
+def serving(instrument: Instrument, max_voices: int = 4, host: str = "127.0.0.1") -> Iterator[Server]:
+    studio = Studio(instrument, max_voices)
+    said: list[str] = []
+    with socket.socket() as listener, socket.socket(type=socket.SOCK_DGRAM) as osc:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        osc.bind(("127.0.0.1", 0))
+        names = [*instrument.schema.names, "temperature", "top_k"]
+
+        def started(studio: Studio) -> Any:
+            return listening(osc, names, lambda values: studio.set_all(values, "osc"), said.append)
+
+        config = uvicorn.Config(
+            build_app(studio, host=host, started=started), log_level="warning", ws_max_size=LARGEST_MESSAGE
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            until(lambda: server.started)
+            yield Server(studio, listener.getsockname()[1], osc.getsockname()[1], said)
+        finally:
+            server.should_exit = True
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+def until(there: Callable[[], Any], seconds: float = 20.0) -> None:
+    """Wait until something is the case."""
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module", params=LIVE)
+def live(request: pytest.FixtureRequest, instruments: dict[str, Instrument]) -> Iterator[Server]:
+    with serving(instruments[request.param]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def steered(instruments: dict[str, Instrument]) -> Iterator[Server]:
+    with serving(instruments["steered"]) as server:
+        yield server
+
+
+class Page:
+    """What a page does, over a socket."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.run = self.heard = 0
+        self.others: list[dict[str, Any]] = []  # what came besides blocks and answers
+
+    def say(self, **message: Any) -> None:
+        self.socket.send(json.dumps(message))
+
+    def answer(self, *kinds: str) -> dict[str, Any]:
+        """The next message of one of these kinds."""
+        while True:
+            message = self.socket.recv(timeout=60)
+            assert isinstance(message, str), "a block that nobody has asked for"
+            document = json.loads(message)
+            if document["type"] in kinds:
+                return document
+            self.others.append(document)
+
+    def ask(self, **message: Any) -> dict[str, Any]:
+        """Say something; its answer."""
+        kinds = {"start": "started", "set": "set", "record": "recorded", "stop": "stopped"}
+        self.say(**message)
+        return self.answer("error", kinds[message["type"]])
+
+    def start(self, **message: Any) -> dict[str, Any]:
+        answer = self.ask(type="start", **message)
+        assert answer["type"] == "started", answer
+        assert answer["run"] == self.run + 1
+        self.run, self.heard = answer["run"], 0
+        return answer
+
+    def hear(self, stop: int) -> np.ndarray:
+        """The samples up to `stop`."""
+        self.say(type="more", until=stop)
+        blocks = [np.zeros(0, np.float32)]
+        while self.heard < stop:
+            message = self.socket.recv(timeout=60)
+            if isinstance(message, str):
+                self.others.append(json.loads(message))
+                assert self.others[-1]["type"] != "error", message
+                continue
+            magic, run, first, count = struct.unpack("<4sIII", message[:16])
+            assert (magic, run, first) == (b"TWAV", self.run, self.heard)
+            assert len(message) == 16 + 4 * count and 0 < count <= BLOCK
+            blocks.append(np.frombuffer(message[16:], "<f4"))
+            self.heard += count
+        assert self.heard == stop, "more than was asked for"
+        return np.concatenate(blocks)
+
+
+@contextlib.contextmanager
+def page(server: Server) -> Iterator[Page]:
+    with server.open() as socket:
+        yield Page(socket)
+
+
+# ---- playing ---------------------------------------------------------------------------------------------------------
+
+MOVES = [(700, {"temperature": 1.4}), (1000, {"p": 70.5}), (1003, {"p": 62}), (1100, {"top_k": 3})]
+END = 1300
+
+
+def moves_of(trained: Trained) -> list[tuple[int, dict[str, float]]]:
+    """Those that a run takes."""
+    return [move for move in MOVES if "p" not in move[1] or "p" in trained.family.steerable(trained.config)]
+
+
+def direct(trained: Trained, moves: Sequence[tuple[int, dict[str, float]]], seed: int = 5) -> tuple[np.ndarray, Any]:
+    """The same without a server, and its stream."""
+    names = trained.family.steerable(trained.config)
+    drawn = {"p": Track.constant("p", 64.0), "inst": Track.constant("inst", 2.0)}
+    controls = {name: drawn[name] for name in names}
+    stream = trained.stream(Request(controls=(controls,), temperature=(0.9,), random_seed=seed, averaged=False))
+    parts, made = [], 0
+    for position, values in moves:
+        parts.append(stream.render(position - made)[0])
+        stream.set(**values)
+        made = position
+    parts.append(stream.render(END - made)[0])
+    return np.concatenate(parts), stream
+
+
+def started(where: Page, trained: Trained, **more: Any) -> dict[str, Any]:
+    values = {"p": 64, "inst": "string"}
+    names = trained.family.steerable(trained.config)
+    return where.start(random_seed=5, temperature=0.9, values={name: values[name] for name in names}, **more)
+
+
+def test_what_is_streamed_is_the_runs_own_stream(live: Server) -> None:
+    trained = live.studio.instrument.trained
+    moves = moves_of(trained)
+    with page(live) as one:
+        started(one, trained)
+        parts = []
+        for number, (position, values) in enumerate(moves):
+            parts.append(one.hear(position))
+            answer = one.ask(type="set", event=number, values=values)
+            assert answer["event"] == number and answer["values"] == values and answer["remarks"] == []
+            assert position < answer["sample"] <= position + 100
+        parts.append(one.hear(END))
+    expected, _ = direct(trained, moves)
+    unmoved, _ = direct(trained, [])
+    assert np.array_equal(np.concatenate(parts), expected)
+    assert not np.array_equal(unmoved, expected)
+
+
+def test_a_recording_plays_again_and_is_what_generate_takes(live: Server, tmp_path: Path) -> None:
+    trained = live.studio.instrument.trained
+    moves = moves_of(trained)
+    with page(live) as one:
+        started(one, trained)
+        parts = []
+        for position, values in moves:
+            parts.append(one.hear(position))
+            one.ask(type="set", values=values)
+        parts.append(one.hear(END))
+        recorded = one.ask(type="record")
+        again = one.start(**{key: value for key, value in recorded["start"].items() if key != "type"})
+        assert again["random_seed"] == recorded["random_seed"] == 5
+        assert np.array_equal(one.hear(END), np.concatenate(parts))
+    assert recorded["seconds"] == END / RATE
+    path = tmp_path / "played.csv"
+    path.write_text(recorded["csv"], encoding="utf-8", newline="")
+    tracks, was_live = read_gestures(path)
+    assert was_live
+    assert {n: np.stack([t.times, t.values], 1).tolist() for n, t in tracks.items()} == recorded["controls"]
+    about = {"random_seed": 5, "seconds": END / RATE, "checkpoint": trained.path.name}
+    write_gestures(tmp_path / "written.csv", tracks, RATE, about=about)
+    assert (tmp_path / "written.csv").read_bytes() == path.read_bytes()
+    if trained.schema.names:  # generate.py takes no curves of a run without parameters
+        words = ["--checkpoint_path", trained.run.folder, "--controls", path, "--random_seed", 5, "--dur", END / RATE]
+        words += ["--temperature", 0.9]  # of the tiers above
+        assert call(generate.main, [*words, "--output_path", tmp_path / "new.wav"]) == 0
+        made = soundfile.read(tmp_path / "new.wav", dtype="float32")[0]
+        assert np.abs(made - np.concatenate(parts)).max() <= 1 / 2**15
+
+
+def test_nothing_is_made_beyond_what_is_asked_for(live: Server) -> None:
+    with page(live) as one:
+        one.start()
+        (session,) = live.studio.playing
+        for stop in (1, 300, 300, 811):
+            one.hear(stop)
+            time.sleep(0.05)
+            assert session.voice is not None and session.voice.made == stop
+        one.say(type="more", until=5)  # already made
+        assert one.ask(type="record")["seconds"] == 811 / RATE  # and no block came before
+        one.start()
+        assert session.voice.made == 0
+        assert len(one.hear(100)) == 100
+
+
+def test_curves_drawn_beforehand_are_followed(steered: Server) -> None:
+    trained = steered.studio.instrument.trained
+    points = [[0, 60], [0.1, 72], [0.2, 61]]
+    with page(steered) as one:
+        one.start(random_seed=3, controls={"p": points}, values={"inst": 0, "p": 71})
+        heard = one.hear(END)
+    controls: Controls = {"p": Track.from_events("p", points), "inst": Track.constant("inst", 0.0)}
+    stream = trained.stream(Request(controls=(controls,), temperature=(0.75,), random_seed=3, averaged=False))
+    assert np.array_equal(heard, stream.render(END)[0])
+
+
+def test_parameters_that_are_not_said_stand_in_the_middle(steered: Server) -> None:
+    _, _, body = steered.ask("/api/run")
+    first = {each["name"]: each["initial"] for each in json.loads(body)["parameters"]}
+    assert first == {"inst": 2.0, "p": 65.0}  # the second of two categories; 66 is the middle, 65 was trained on
+    with page(steered) as one:
+        one.start(random_seed=3)
+        silent = one.hear(500)
+        one.start(random_seed=3, values={"p": 65, "inst": "string"})
+        assert np.array_equal(silent, one.hear(500))
+
+
+def test_a_value_beyond_the_range_is_clipped_and_told(steered: Server) -> None:
+    with page(steered) as one:
+        answer = one.start(controls={"p": [[0, 90], [1, 65]]})
+        assert "p: 90" in answer["remarks"][0] and "60 to 72 midiPitch" in answer["remarks"][0]
+        answer = one.ask(type="set", values={"p": 1e6, "inst": "brass"})
+        assert answer["values"] == {"p": 72.0, "inst": 0.0} and "clipped" in answer["remarks"][0]
+
+
+@pytest.mark.parametrize(
+    ("values", "part"),
+    [
+        ({"q": 1}, "no parameter q"),
+        ({"inst": "reed"}, "never occurred in training; give brass, string"),
+        ({"inst": "violin"}, "one of brass, reed, string"),
+        ({"inst": 1}, "never occurred"),
+        ({"p": "high"}, "a number"),
+        ({"temperature": -1}, "0 or more"),
+        ({"temperature": "hot"}, "a number"),
+        ({"top_k": 1.5}, "whole number"),
+        ({"voice": 3}, "no parameter voice"),
+        ({"self": 3}, "no parameter self"),
+        ({"p": 70, "inst": 7}, "never occurred"),
+    ],
+)
+def test_a_value_that_cannot_be_changes_nothing(steered: Server, values: dict[str, Any], part: str) -> None:
+    with page(steered) as one:
+        one.start(random_seed=3, values={"p": 64})
+        one.hear(300)
+        answer = one.ask(type="set", values=values)
+        assert answer["type"] == "error" and part in answer["message"]
+        answer = one.ask(type="start", values=values)
+        assert answer["type"] == "error" and part in answer["message"]
+        assert one.ask(type="record")["controls"]["p"] == [[0.0, 64.0]]
+        assert len(one.hear(600)) == 300  # the voice that was there plays on
+
+
+def test_another_checkpoint_is_another_sound(steered: Server, runs: dict[str, Path]) -> None:
+    with page(steered) as one:
+        sounds = {}
+        for name in (None, "model.ckpt-0", "model.ckpt-1"):
+            one.start(random_seed=5, temperature=0.9, values={"p": 64, "inst": "string"}, checkpoint=name)
+            sounds[name] = one.hear(END)
+        answer = one.ask(type="start", checkpoint="../model.ckpt-1")
+    assert np.array_equal(sounds[None], sounds["model.ckpt-1"])
+    assert np.array_equal(sounds["model.ckpt-0"], direct(load_trained(runs["steered"] / "model.ckpt-0"), [])[0])
+    assert not np.array_equal(sounds["model.ckpt-0"], sounds["model.ckpt-1"])
+    assert "there are model.ckpt-0, model.ckpt-1" in answer["message"]
+
+
+def test_pace_is_told_while_it_plays(steered: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "PACE_SECONDS", 0.0)
+    with page(steered) as one:
+        one.start()
+        one.hear(3 * BLOCK)
+        assert one.answer("pace")["speed"] > 0
+        assert all(pace["late_blocks"] <= 3 for pace in one.others)
+
+
+# ---- several pages ---------------------------------------------------------------------------------------------------
+
+
+def test_two_pages_at_once_have_a_voice_each(steered: Server) -> None:
+    trained = steered.studio.instrument.trained
+    with page(steered) as one, page(steered) as two:
+        started(one, trained)
+        two.start(random_seed=5, temperature=0.9, values={"p": 71, "inst": "brass"})
+        heard: list[list[np.ndarray]] = [[], []]
+        for stop in range(250, END + 1, 250):
+            for number, each in enumerate((one, two)):
+                heard[number].append(each.hear(stop))
+            two.ask(type="set", values={"p": 60 + stop % 12})
+    assert np.array_equal(np.concatenate(heard[0]), direct(trained, [])[0][:stop])
+    assert not np.array_equal(np.concatenate(heard[0]), np.concatenate(heard[1]))
+
+
+def test_voices_are_counted_and_a_closed_page_frees_its_own(instruments: dict[str, Instrument]) -> None:
+    with serving(instruments["steered"], max_voices=2) as server:
+        with page(server) as one, page(server) as two:
+            one.start()
+            two.start()
+            one.start()  # anew, which takes no other voice
+            with page(server) as three:
+                refusal = three.ask(type="start")
+                assert refusal["type"] == "error" and "all 2 voices" in refusal["message"]
+                assert one.ask(type="stop") == {"type": "stopped"}
+                three.start()
+                assert len(three.hear(300)) == 300
+                assert one.ask(type="set", values={"p": 64})["type"] == "error"  # it has no voice any more
+                assert len(server.studio.playing) == 2
+            until(lambda: len(server.studio.playing) == 1)
+            one.start()
+        until(lambda: not server.studio.playing and not server.studio.sessions)
+        with page(server) as one:  # a page that goes without a word, in the middle of a block
+            one.start()
+            one.say(type="more", until=10_000_000)
+            one.socket.recv(timeout=60)
+            one.socket.socket.shutdown(socket.SHUT_RDWR)
+            until(lambda: not server.studio.playing and not server.studio.sessions, 5)
+        until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("voice")])
+
+
+# ---- what is no message ----------------------------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+NUMBERS = st.floats() | st.integers(-(2**70), 2**70)
+NAMES = st.sampled_from(["p", "inst", "temperature", "top_k", "voice", "q"])
+LIKE_MESSAGES = st.fixed_dictionaries(
+    {"type": st.sampled_from(["start", "set", "more", "record", "stop", "none", 3])},
+    optional={
+        "values": st.dictionaries(NAMES, NUMBERS | st.text(max_size=5), max_size=3) | JSON,
+        "controls": st.dictionaries(NAMES, st.lists(st.tuples(NUMBERS, NUMBERS), max_size=3), max_size=2) | JSON,
+        "random_seed": NUMBERS | st.none(),
+        "temperature": NUMBERS,
+        "top_k": NUMBERS | JSON,
+        "event": NUMBERS | JSON,
+        "checkpoint": st.text(max_size=5) | st.none(),
+        "gestures": st.booleans() | JSON,
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def pestered(instruments: dict[str, Instrument]) -> Iterator[Page]:
+    with serving(instruments["steered"]) as server, page(server) as one:
+        yield one
+
+
+SEEDS = itertools.count(987654321)  # that no other start has
+
+
+@settings(max_examples=80)
+@given(st.one_of(JSON.map(json.dumps), LIKE_MESSAGES.map(json.dumps), st.text(max_size=40), st.binary(max_size=40)))
+def test_no_message_does_harm(pestered: Page, message: str | bytes) -> None:
+    pestered.socket.send(message.encode("utf-8", "replace").decode() if isinstance(message, str) else message)
+    seed = next(SEEDS)
+    pestered.say(type="start", random_seed=seed)
+    while isinstance(answer := pestered.socket.recv(timeout=60), bytes) or f'"random_seed": {seed}' not in answer:
+        assert isinstance(answer, bytes) or "the voice has failed" not in answer
+    pestered.run, pestered.heard = json.loads(answer)["run"], 0
+    assert len(pestered.hear(20)) == 20
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[" * 100_000, '{"type": "set", "values": {"p": 1e999}}', '{"type": "set", "values": {"p": NaN}}', r'"\ud800"',
+     r'{"type": "\ud800"}', r'{"type": "start", "checkpoint": "\ud800"}', '{"type": "more", "until": -1}',
+     '{"type": "more", "until": 1e300}', '{"a":' * 900 + "1" + "}" * 900, b"\x00\xff", b""],
+)  # fmt: skip
+def test_what_is_no_message_is_answered_by_a_sentence(steered: Server, text: str | bytes) -> None:
+    with page(steered) as one:
+        one.start(random_seed=2)
+        before = one.hear(200)
+        one.socket.send(text)
+        assert len(one.answer("error")["message"]) < 400
+        after = one.hear(500)
+        one.start(random_seed=2)
+        assert np.array_equal(one.hear(500), np.concatenate([before, after]))
+
+
+def test_who_sends_nothing_but_nonsense_is_sent_away(steered: Server) -> None:
+    with page(steered) as one, page(steered) as other:
+        other.start()
+        for _ in range(2):  # not in a row
+            for _ in range(MOST_REFUSED - 1):
+                one.socket.send("nonsense")
+            one.say(type="start")
+            one.answer("started")
+        for _ in range(MOST_REFUSED):
+            one.socket.send("nonsense")
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                one.socket.recv(timeout=60)
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 1008
+        assert len(other.hear(300)) == 300
+
+
+def test_a_message_that_is_too_long_ends_only_its_own_socket(steered: Server) -> None:
+    with page(steered) as one, page(steered) as other:
+        other.start()
+        with pytest.raises(ConnectionClosed):
+            one.socket.send("x" * (LARGEST_MESSAGE + 1))
+            one.socket.recv(timeout=60)
+        assert len(other.hear(300)) == 300
+
+
+def test_a_fault_of_ours_is_told_and_the_page_can_go_on(
+    steered: Server, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    with page(steered) as one:
+        one.start()
+        one.hear(100)
+        with monkeypatch.context() as broken:
+            broken.setattr("tierwave.play.voice.Voice.render", lambda voice, samples: 1 / 0)
+            one.say(type="more", until=300)
+            assert "failed" in one.answer("error")["message"]
+            assert not steered.studio.playing
+        one.start()
+        assert len(one.hear(300)) == 300
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+# ---- who is answered -------------------------------------------------------------------------------------------------
+
+
+def test_only_this_servers_own_page_opens_the_socket(steered: Server) -> None:
+    foreign = [
+        {"origin": None},
+        {"origin": "null"},
+        {"origin": "http://evil.example"},
+        {"origin": "http://127.0.0.1"},
+        {"origin": f"https://{steered.address}"},
+        {"origin": f"http://127.0.0.1:{steered.port + 1}"},
+        {"origin": f"http://localhost:{steered.port}"},  # itself, under another name than it was asked for
+    ]
+    for changes in foreign:
+        with pytest.raises(InvalidStatus) as refused:
+            steered.open(**changes).close()
+        assert refused.value.response.status_code == 403
+    assert not steered.studio.sessions
+    with page(steered) as one:
+        one.start()
+
+
+def raw(server: Server, *lines: str) -> bytes:
+    """The answer to a request that is written by hand."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as line:
+        line.sendall("\r\n".join([*lines, "Connection: close", "", ""]).encode())
+        answer = b""
+        while piece := line.recv(65536):
+            answer += piece
+        return answer
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", "192.168.0.7", "a@127.0.0.1", "", "[::1"]
+)
+def test_a_foreign_host_is_refused(steered: Server, host: str) -> None:
+    for first in ("GET / HTTP/1.1", "GET /api/run HTTP/1.1", "POST /api/generate HTTP/1.1"):
+        assert raw(steered, first, f"Host: {host}").startswith(b"HTTP/1.1 403"), first
+    upgrade = ["Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="]
+    with socket.create_connection(("127.0.0.1", steered.port), timeout=20) as line:
+        asked = ["GET /ws HTTP/1.1", f"Host: {host}", f"Origin: http://{host}", "Connection: Upgrade", *upgrade, "", ""]
+        line.sendall("\r\n".join(asked).encode())
+        assert line.recv(100).startswith((b"HTTP/1.1 403", b"HTTP/1.1 400"))
+
+
+def test_another_sites_requests_are_refused(steered: Server) -> None:
+    for path, body in (("/", None), ("/api/run", None), ("/api/generate", {"seconds": 0.01})):
+        status, headers, _ = steered.ask(path, body, {"Origin": "http://evil.example"})
+        assert status == 403 and not [name for name in headers if name.lower().startswith("access-control")]
+        assert steered.ask(path, body, {"Origin": f"http://{steered.address}"})[0] == 200
+    # A form of another site can send this without being asked first.
+    assert steered.ask("/api/generate", b"{}", {"Content-Type": "text/plain"})[0] == 400
+    preflight = raw(
+        steered, "OPTIONS /api/generate HTTP/1.1", f"Host: {steered.address}", "Origin: http://evil.example"
+    )
+    assert preflight.startswith(b"HTTP/1.1 403")
+
+
+def test_names_of_hosts() -> None:
+    assert all(map(hosts_of("127.0.0.1"), ["127.0.0.1", "localhost", "::1"]))
+    assert not any(map(hosts_of("127.0.0.1"), ["10.0.0.7", "studio.example", ""]))
+    assert hosts_of("studio.example")("studio.example") and not hosts_of("studio.example")("other.example")
+    everywhere = hosts_of("0.0.0.0")
+    assert all(map(everywhere, ["10.0.0.7", "fe80::1", socket.gethostname().lower()]))
+    assert not any(map(everywhere, ["evil.example", "10.0.0.7.evil.example", ""]))
+
+
+def test_what_a_browser_may_do_is_said_with_every_answer(steered: Server) -> None:
+    for path in ("/", "/api/run", "/page/none.js", "/nowhere"):
+        _, headers, _ = steered.ask(path)
+        assert headers["Content-Security-Policy"].startswith("default-src 'self'; ")
+        assert headers["X-Content-Type-Options"] == "nosniff"
+    assert steered.ask("/")[0] == 200
+    for path in ("/page/../app.py", "/page/%2e%2e/app.py", "/page/..%2fapp.py", "/page//etc/passwd"):
+        assert steered.ask(path)[0] == 404
+
+
+# ---- OSC -------------------------------------------------------------------------------------------------------------
+
+
+def test_osc_sets_all_voices_and_their_pages_hear_of_it(steered: Server) -> None:
+    client = SimpleUDPClient("127.0.0.1", steered.osc_port)
+    with page(steered) as one, page(steered) as two:
+        for each in (one, two):
+            each.start(random_seed=4, values={"p": 64, "inst": "brass"})
+            each.hear(256)
+        client.send_message("/p", 70)
+        for each in (one, two):
+            told = each.answer("values")
+            assert told == {"type": "values", "values": {"p": 70.0}, "source": "osc"}
+        client.send_message("/category/inst", "string")
+        assert one.answer("values")["values"] == {"inst": 2.0}
+        bundle = OscBundleBuilder(IMMEDIATELY)
+        for name, value in (("/p", 61.5), ("/temperature", 0.5), ("/top_k", 4)):
+            message = OscMessageBuilder(name)
+            message.add_arg(value)
+            bundle.add_content(message.build())
+        client.send(bundle.build())
+        assert one.answer("values")["values"] == {"p": 61.5, "temperature": 0.5, "top_k": 4.0}
+        client.send_message("/inst", "violin")
+        assert "one of brass" in one.answer("error")["message"]
+        one.hear(600)
+        assert one.ask(type="record")["controls"]["p"][-1][1] == 61.5
+
+
+def test_osc_that_is_none_is_ignored_and_counted(steered: Server) -> None:
+    already = len(steered.said)
+    with socket.socket(type=socket.SOCK_DGRAM) as line, page(steered) as one:
+        one.start(random_seed=4)
+        one.hear(100)
+        for packet in (b"", b"x", b"/p", b"/p\0\0,Q\0\0", b"#bundle\0", b"/p\0\0,s\0\0\xff\xff", os.urandom(200)):
+            line.sendto(packet, ("127.0.0.1", steered.osc_port))
+        SimpleUDPClient("127.0.0.1", steered.osc_port).send_message("/p", 70)
+        assert one.answer("values")["values"] == {"p": 70.0}
+    assert len(steered.said) - already in range(1, 4)  # not one for each
+    assert "OSC: 1 ignored" in steered.said[0]
+
+
+# ---- generating ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*LIVE, "spectrogram"])
+def test_what_is_generated_is_what_generate_makes(
+    name: str, instruments: dict[str, Instrument], runs: dict[str, Path], tmp_path: Path
+) -> None:
+    words: list[Any] = ["--checkpoint_path", runs[name], "--random_seed", 11, "--dur", 0.04]
+    order: dict[str, Any] = {"random_seed": 11, "seconds": 0.04, "temperature": 1.1}
+    names = instruments[name].schema.names
+    if "p" in names:
+        words += ["--control", "p=60:72", *(["inst=brass"] if "inst" in names else [])]
+        order |= {"controls": {"p": [[0, 60], [0.04, 72]]}, "gestures": False}
+        order["values"] = {"inst": "brass"} if "inst" in names else {}
+    if name == "spectrogram":
+        words += ["--bias", 0.5, "--inversion", "griffin_lim"]
+        order["bias"] = 0.5
+    else:
+        words += ["--top_k", 20]
+        order["top_k"] = 20
+    assert call(generate.main, [*words, "--temperature", 1.1, "--output_path", tmp_path / "new.wav"]) == 0
+    with serving(instruments[name]) as server:
+        assert np.array_equal(server.generate(**order), soundfile.read(tmp_path / "new.wav", dtype="int16")[0])
+        if name == "steered":
+            other = server.generate(**order, checkpoint="model.ckpt-0")
+            assert not np.array_equal(other, server.generate(**order))
+            assert np.array_equal(other, server.generate(**order, checkpoint="model.ckpt-0"))
+
+
+def test_curves_are_given_as_points_and_as_a_csv(instruments: dict[str, Instrument], tmp_path: Path) -> None:
+    instrument = instruments["values"]
+    with serving(instrument) as server:
+        assert json.loads(server.ask("/api/run")[2])["kind"] == "values"
+        with page(server) as one:
+            assert "generate" in one.ask(type="start")["message"]
+        status, _, body = server.ask("/api/generate", {"random_seed": 3, "seconds": 0.5, "values": {"p": 70}})
+    assert status == 200
+    found = json.loads(body)
+    stream = instrument.trained.stream(
+        Request(controls=({"p": Track.constant("p", 70.0)},), random_seed=3, averaged=False)
+    )
+    (expected,) = stream.curves(0.5).values()
+    ((tier, curves),) = found["curves"].items()
+    assert curves["rmse"] == np.stack([expected["rmse"].times, expected["rmse"].values], 1).tolist()
+    (tmp_path / "made.csv").write_text(found["csv"][tier], encoding="utf-8", newline="")
+    read, _ = read_gestures(tmp_path / "made.csv")
+    assert np.allclose(read["rmse"].values, expected["rmse"].values)
+
+
+@pytest.mark.parametrize(
+    ("order", "part"),
+    [
+        ({"seconds": 0}, "seconds"),
+        ({"seconds": 1e9}, "seconds"),
+        ({"second": 1}, "second"),
+        ({"text": "hello"}, "does nothing for this model"),
+        ({"bias": 1}, "does nothing for this model"),
+        ({"values": {"q": 1}}, "no parameter q"),
+        ({"controls": {"p": []}}, "controls.p"),
+        ({"controls": {"p": [[1, 60], [0, 61]]}}, "p"),
+        ({"checkpoint": "../../x"}, "there are model.ckpt-0"),
+        ([], "JSON object"),
+        (b"{", "JSON object"),
+        (b"\xff\xfe", "JSON object"),
+    ],
+)
+def test_an_order_that_cannot_be_is_refused_in_a_sentence(steered: Server, order: Any, part: str) -> None:
+    status, _, body = steered.ask("/api/generate", order)
+    assert status == 400 and part in json.loads(body)["error"]
+    assert "\n" not in json.loads(body)["error"]
+
+
+@settings(max_examples=40)
+@given(
+    st.one_of(
+        JSON,
+        st.dictionaries(
+            st.sampled_from(["checkpoint", "values", "controls", "gestures", "top_k", "top_p", "bias", "text"]), JSON
+        ),
+    )
+)
+def test_no_order_does_harm(steered: Server, order: Any) -> None:
+    order = {**order, "seconds": 0.01} if isinstance(order, dict) else order
+    assert steered.ask("/api/generate", json.dumps(order).encode())[0] in (200, 400)
+
+
+def test_what_nobody_waits_for_is_not_made_to_its_end(instruments: dict[str, Instrument]) -> None:
+    with serving(instruments["steered"]) as server:
+        server.generate(seconds=0.01)  # compiled
+        body = json.dumps({"seconds": 600}).encode()
+        with socket.create_connection(("127.0.0.1", server.port)) as line:
+            head = ["POST /api/generate HTTP/1.1", f"Host: {server.address}", "Content-Type: application/json"]
+            line.sendall("\r\n".join([*head, f"Content-Length: {len(body)}", "", ""]).encode() + body)
+            time.sleep(0.2)
+        began = time.monotonic()
+        server.generate(seconds=0.01)  # waits until the other's place is free
+        assert time.monotonic() - began < 10
+
+
+# ---- the run ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_says_what_it_is(runs: dict[str, Path], instruments: dict[str, Instrument]) -> None:
+    kinds = {name: instrument.document()["kind"] for name, instrument in instruments.items()}
+    assert kinds == {name: {"cascade": "steered"}.get(name, name) for name in CONFIGS}
+    about = json.loads(json.dumps(instruments["steered"].document(), allow_nan=False))
+    assert (about["id"], about["family"], about["sample_rate"], about["block"]) == (
+        "steered",
+        "conditioning",
+        RATE,
+        256,
+    )
+    assert about["top_k"] == {"initial": 0, "high": 32}
+    assert [each["name"] for each in about["parameters"]] == ["inst", "p"]
+    inst, pitch = about["parameters"]
+    assert inst["categories"] == ["brass", "reed", "string"] and inst["values"] == [0.0, 2.0] and inst["category"]
+    assert (pitch["units"], pitch["low"], pitch["high"], pitch["category"]) == ("midiPitch", 60.0, 72.0, False)
+    assert about["checkpoint"] == "model.ckpt-1"
+    assert [(each["name"], each["best"]) for each in about["checkpoints"]] == [
+        ("model.ckpt-0", True),
+        ("model.ckpt-1", False),
+    ]
+    assert Instrument(runs["steered"], best=True).document()["checkpoint"] == "model.ckpt-0"
+    assert [each["name"] for each in instruments["cascade"].document()["parameters"]] == ["p"]
+    assert instruments["spectrogram"].document()["takes"] == ["bias", "text"]
+
+
+def test_speed_is_measured_and_too_little_of_it_is_told(instruments: dict[str, Instrument]) -> None:
+    instrument = instruments["steered"]
+    instrument.warm_up()
+    assert instrument.speed > 0 and instrument.speed_of_all > 0 and instrument.voices >= 1
+    instrument.speed_of_all = 10.0
+    instrument.speed = 5.0
+    assert instrument.voices == 7 and instrument.warning is None
+    instrument.speed = instrument.speed_of_all = 0.4
+    assert instrument.voices == 1 and instrument.warning is not None and "0.40" in instrument.warning
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_mistakes_are_told_in_a_sentence(
+    runs: dict[str, Path], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = ["--checkpoint_path", runs["sound"]]
+    assert "nothing_here" in told(
+        capsys, command.main, ["--checkpoint_path", tmp_path / "nothing_here", "--port", 0], 2
+    )
+    assert "no checkpoint was found" in told(capsys, command.main, ["--checkpoint_path", tmp_path, "--port", 0], 2)
+    assert "--port 70000" in told(capsys, command.main, [*right, "--port", 70000], 2)
+    assert "--max_voices 0" in told(capsys, command.main, [*right, "--max_voices", 0], 2)
+    assert "--host" in told(capsys, command.main, [*right, "--host", "no such host", "--port", 0], 2)
+    assert "checkpoint_path" in told(capsys, command.main, [], 2)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        sentence = told(capsys, command.main, [*right, "--port", port], 1)
+        assert f"127.0.0.1:{port}" in sentence and "--port" in sentence
+    with socket.socket(type=socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        sentence = told(capsys, command.main, [*right, "--port", 0, "--osc", taken.getsockname()[1]], 1)
+        assert "--osc" in sentence
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else there(name))
+    sentence = told(capsys, command.main, right, 2)
+    assert "uvicorn" in sentence and "pip install -e '.[play]'" in sentence and "Starlette" not in sentence
+
+
+def test_the_command_serves_until_it_is_interrupted(runs: dict[str, Path], tmp_path: Path) -> None:
+    command_line = [sys.executable, "-m", "tierwave.play", "--checkpoint_path", runs["steered"], "--port", "0"]
+    with (tmp_path / "errors.txt").open("w+") as errors:
+        process = subprocess.Popen(
+            [*command_line, "--osc", "0", "--host", "0.0.0.0"], stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+        try:
+            assert process.stdout is not None
+            lines = []
+            while not (lines and "Play at" in lines[-1]):
+                lines.append(process.stdout.readline())
+                assert lines[-1], lines
+            text = "".join(lines)
+            assert "steered by inst, p" in text and "x real time" in text
+            assert "network that you trust" in text and "/p" in text
+            port = int(text.rpartition("http://127.0.0.1:")[2].partition("/")[0])
+            server = Server(None, port, 0, [])  # type: ignore[arg-type]
+            with page(server) as one:
+                one.start()
+                assert len(one.hear(1000)) == 1000
+                process.send_signal(signal.SIGINT)
+                assert process.wait(20) == 130
+        finally:
+            process.kill()
+            process.wait()
+        errors.seek(0)
+        told_lines = errors.read().splitlines()
+        assert told_lines == ["__main__.py: stopped by Ctrl-C"]
