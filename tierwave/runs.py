@@ -29,6 +29,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tierwave.archive import opened
 from tierwave.errors import RunError, UsageError
 from tierwave.writing import write_text
 
@@ -185,7 +186,7 @@ def runs_of(folder: Path) -> list[Run]:
     return [Run(child) for _, child in sorted(found)]
 
 
-def _refuse_pattern(path: Path) -> None:
+def refuse_pattern(path: Path) -> None:
     """UsageError where TensorFlow, which looks checkpoints up by patterns, would write them and not find them again."""
     if re.search(r"\[[^/]+\]" if os.name == "nt" else r"\[[^/]+\]|\\", str(path)):
         raise UsageError(
@@ -197,12 +198,13 @@ def _refuse_pattern(path: Path) -> None:
 def find_checkpoint(path: str | Path, *, best: bool = False) -> tuple[Run, CheckpointEntry]:
     """The run and checkpoint that a person means.
 
-    path: a checkpoint's prefix, its `.index` or `.data` file, a run folder, or an id's folder (its newest run that has
-    a checkpoint). Where a run has several stages, it is the stage that was trained last, or the one whose folder was
-    named; `Run.root` leads to the whole. Raises UsageError that says what was looked for and what is there.
+    path: a checkpoint's prefix, its `.index` or `.data` file, a run folder, the zip file of an exported one, or an
+    id's folder (its newest run that has a checkpoint). Where a run has several stages, it is the stage that was trained
+    last, or the one whose folder was named; `Run.root` leads to the whole. Raises UsageError that says what was looked
+    for and what is there.
     """
-    path = Path(path)
-    _refuse_pattern(path)
+    path = opened(path)
+    refuse_pattern(path)
     name = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", path.name)
     if _CHECKPOINT.match(name) and not path.is_dir():
         run = Run(path.parent)
@@ -232,7 +234,7 @@ def find_checkpoint(path: str | Path, *, best: bool = False) -> tuple[Run, Check
 def only_training(logdir_root: Path, identity: str) -> Iterator[None]:
     """Hold the lock of an id; RunError if another training holds it. It goes with the process, however that ends."""
     folder = Path(logdir_root) / identity
-    _refuse_pattern(folder)
+    refuse_pattern(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (held for the whole training)

@@ -34,6 +34,21 @@ class StepGraph:
     initial: Mapping[str, np.ndarray] = field(default_factory=dict)
     beyond_litert: str | None = None
 
+    def traced(self) -> Any:
+        """`function` as a graph, of inputs in their order."""
+        names = list(self.inputs)
+        signature = [tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in self.inputs.items()]
+        return tf.function(
+            lambda *tensors: self.function(**dict(zip(names, tensors, strict=True))),
+            input_signature=signature,
+            autograph=False,
+        )
+
+    def output_shapes(self) -> dict[str, tuple[list[int], str]]:
+        """Shape and dtype of each output."""
+        made = self.traced().get_concrete_function().structured_outputs
+        return {name: (made[name].shape.as_list(), made[name].dtype.name) for name in self.outputs}
+
 
 def frozen(weights: Any) -> Any:
     """A nest of tensors (and None) as arrays, for `constants`."""
@@ -78,7 +93,8 @@ class FlatState:
     def nest(self, state: tf.Tensor, time: tf.Tensor | None = None) -> Any:
         """The network's own state."""
         parts = iter(tf.split(state[None], [leaf.shape[-1] for leaf in self._floats], axis=1))
-        leaves = [next(parts) if leaf.dtype.is_floating else time[None] for leaf in tf.nest.flatten(self._like)]
+        count = None if time is None else time[None]
+        leaves = [next(parts) if leaf.dtype.is_floating else count for leaf in tf.nest.flatten(self._like)]
         return tf.nest.pack_sequence_as(self._like, leaves)
 
     def flat(self, state: Any) -> dict[str, tf.Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tierwave.archive import opened
 from tierwave.audio import load
 from tierwave.config import difference, offset_in_samples
 from tierwave.controls import Controls, Schema, shifted
@@ -67,13 +68,14 @@ def load_schema(run: Run) -> Schema:
 
 
 def load_trained(path: str | Path, *, best: bool = False, config_document: dict[str, Any] | None = None) -> Trained:
-    """Everything that generation needs from a checkpoint, run folder or id's folder (see `runs.find_checkpoint`).
+    """Everything that generation needs from a checkpoint, run folder, its zip, or id's folder (`runs.find_checkpoint`).
 
     Stages that `path` does not name take their newest checkpoint, or their best. config_document: for a checkpoint
     without a config beside it. Raises UsageError or RunError with what to do.
     """
     from tierwave.training import check_mark, grow_gpu_memory
 
+    path = opened(path)
     named, entry = find_checkpoint(path, best=best)
     run = named.root
     document = run.read(CONFIG_NAME) if config_document is None else config_document
@@ -133,6 +135,7 @@ def find_source(family: ModuleType, config: Any, stage: str, path: Path) -> Sour
 
     Raises UsageError where the weights do not fit.
     """
+    path = opened(path)
     named, entry = find_checkpoint(path)
     run = named.root
     theirs_family, theirs = load_config(run.read(CONFIG_NAME), str(run.folder / CONFIG_NAME))

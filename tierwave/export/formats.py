@@ -1,7 +1,7 @@
 """Graphs of a step as ONNX and as LiteRT models.
 
-Weights are constants of the graphs: TensorFlow's converter for LiteRT makes NaN of the variables of a Keras 3 model. The
-same graph gives the same bytes each time. Knows `StepGraph`s; no family and no run.
+Weights are constants of the graphs: TensorFlow's converter for LiteRT makes NaN of the variables of a Keras 3 model.
+The same graph gives the same bytes each time. Knows `StepGraph`s; no family and no run.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def to_onnx(graph: StepGraph) -> bytes:
         import tf2onnx
     except ImportError as error:
         raise missing("--onnx", error) from None
-    function, signature = _traced(graph)
+    function = _traced(graph)
     with _quiet("tf2onnx"):
-        model, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
+        model, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=OPSET)
     _put_in_order(model.graph, list(graph.inputs), graph.outputs)
     model.graph.name, model.graph.doc_string = graph.name, ""
     onnx.checker.check_model(model)
@@ -44,7 +44,7 @@ def to_litert(graph: StepGraph) -> bytes:
     """
     if graph.beyond_litert is not None:
         raise UsageError(f"{graph.name} cannot become a LiteRT model, since {graph.beyond_litert}: take --onnx")
-    function, _ = _traced(graph)
+    function = _traced(graph)
     holder = tf.Module()  # without variables: all is in the graph
     with _quiet("tensorflow", "absl"):
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], holder)
@@ -62,18 +62,12 @@ FORMATS: dict[str, tuple[str, Callable[[StepGraph], bytes]]] = {
 }
 
 
-def _traced(graph: StepGraph) -> tuple[Any, list[tf.TensorSpec]]:
-    names = list(graph.inputs)
-    signature = [tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in graph.inputs.items()]
-
-    def positional(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        return graph.function(**dict(zip(names, tensors, strict=True)))
-
-    function = tf.function(positional, input_signature=signature, autograph=False)
+def _traced(graph: StepGraph) -> Any:
+    function = graph.traced()
     size = function.get_concrete_function().graph.as_graph_def().ByteSize()
     if size > _LARGEST:
         raise RunError(f"{graph.name} has {size / 2**30:.1f} GiB of weights, and a model file can hold less than 2")
-    return function, signature
+    return function
 
 
 def _put_in_order(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
