@@ -52,6 +52,18 @@ export function readGestures(text) {
   };
 }
 
+/**
+ * @param {string} csv as the server recorded it
+ * @param {object} more what else its #meta is to tell
+ * @returns {string}
+ */
+export function withMeta(csv, more) {
+  return csv.replace(/^#meta,.*$/m, (line) => {
+    const json = JSON.stringify({ ...metaOf(cells(line)[1]), ...more });
+    return `#meta,"${json.replaceAll('"', '""')}"`;
+  });
+}
+
 function metaOf(json) {
   try {
     return JSON.parse(json ?? "{}") ?? {};

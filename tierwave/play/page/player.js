@@ -8,12 +8,17 @@
 const FADE = 0.012; // seconds, so that start and stop do not click
 const LATENCIES = 2000; // that are remembered
 
+const SILENT = { position: 0, buffered: 0, underruns: 0 };
+
 /**
  * @typedef {object} Start
- * @property {Record<string, number>} [values] of parameters, temperature, top_k ...
+ * @property {Record<string, number>} [values] of parameters
+ * @property {number} [temperature]
+ * @property {number | null} [top_k]
  * @property {number | null} [random_seed]
  * @property {string | null} [checkpoint]
- * @property {string} [csv] gestures to play again
+ * @property {Record<string, [number, number][]>} [controls] curves, [seconds, value]
+ * @property {boolean} [gestures] whether they were recorded, and give the same sound again
  */
 
 /**
@@ -28,7 +33,8 @@ export class Player extends EventTarget {
     this.lead = run.lead_seconds;
     this.playing = false;
     /** samples that were heard in this run, that wait to be, and how often there were none. */
-    this.position = { position: 0, buffered: 0, underruns: 0 };
+    this.position = SILENT;
+    this.run = 0; // which of its runs the server plays
     /** @type {number[]} ms from an event to the first sample that carries its value, the newest last */
     this.latencies = [];
     this.events = 0;
@@ -93,9 +99,12 @@ export class Player extends EventTarget {
     await this.#prepare();
     const limit = seconds && Math.max(1, Math.round(seconds * this.rate));
     this.waiting.clear();
+    this.position = SILENT;
+    this.run = 0;
     this.#tell("start", { message: asked, limit, recording, curves });
     const started = await this.#answer("started");
     this.playing = true;
+    this.run = started.run;
     this.#fadeTo(1);
     this.#emit("started", started);
     return started;
@@ -137,7 +146,16 @@ export class Player extends EventTarget {
     this.#tell("curves", { drawn });
   }
 
-  /** @returns {Promise<{csv: string, controls: Record<string, [number, number][]>, random_seed: number, seconds: number, samples: Float32Array}>} */
+  /**
+   * @typedef {object} Recorded
+   * @property {string} csv
+   * @property {Start} start what plays the same again
+   * @property {number} random_seed
+   * @property {number} seconds
+   * @property {Float32Array} samples
+   */
+
+  /** @returns {Promise<Recorded>} what was played since the start */
   record() {
     this.#tell("record");
     return this.#answer("take");
@@ -214,8 +232,8 @@ export class Player extends EventTarget {
       this.latencies.push(message.time - asked);
       if (this.latencies.length > LATENCIES) this.latencies.shift();
     } else if (message.ended) {
-      this.#emit("ended");
-    } else {
+      if (message.ended === this.run) this.#emit("ended");
+    } else if (message.run === this.run) {
       this.position = message;
       this.#emit("position", message);
     }

@@ -1,9 +1,10 @@
-/** What is heard, as it is heard: waveform and spectrogram, drawn once per frame of the screen and only while it sounds. */
+/** What is heard, as it is heard: waveform and spectrogram, drawn only while it sounds. */
 
 import { byId, colour, fitted } from "./elements.js";
 import { Axis, WINDOW, decibels, hertzText, palette } from "./spectrum.js";
 
 const WAVE_SECONDS = 0.03;
+const FRAME_MS = 30; // between two pictures: smooth enough, and half the work of drawing at the screen's rate
 const COLUMN_SECONDS = 0.0125; // of the spectrogram, so that it runs at the same speed on every screen
 
 export class Scope {
@@ -15,16 +16,24 @@ export class Scope {
     this.picture = byId("spectrogram");
     this.axis = byId("spectrogram-axis");
     this.next = 0; // seconds on the audio clock of the next column
-    this.colours = palette();
+    this.drawn = 0; // ms, when the last picture was
+    this.#theme();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-      this.colours = palette();
+      this.#theme();
       this.#clear();
     });
     new ResizeObserver(() => this.#clear()).observe(this.picture);
     player.addEventListener("started", () => {
       this.next = player.context.currentTime;
-      this.running ??= requestAnimationFrame(() => this.#frame());
+      this.running ??= requestAnimationFrame((now) => this.#frame(now));
     });
+  }
+
+  /** Colours are asked for once: that makes the browser work out all styles. */
+  #theme() {
+    this.colours = palette();
+    this.line = colour("--line");
+    this.ink = colour("--accent");
   }
 
   #clear() {
@@ -51,13 +60,15 @@ export class Scope {
     for (const hertz of this.rows.marks()) pen.fillText(hertzText(hertz), this.axis.width - 5 * unit, this.rows.row(hertz));
   }
 
-  #frame() {
+  #frame(now) {
     this.running = undefined;
     if (!this.player.playing) return;
+    this.running = requestAnimationFrame((next) => this.#frame(next));
+    if (now - this.drawn < FRAME_MS) return;
+    this.drawn = now;
     this.player.tap.getFloatTimeDomainData(this.samples);
     this.#drawWave();
     this.#drawColumns();
-    this.running = requestAnimationFrame(() => this.#frame());
   }
 
   /** From a rising zero crossing on, so that a steady tone stands still. */
@@ -69,9 +80,9 @@ export class Scope {
     if (start === WINDOW - count) start = 0;
     const pen = this.wave.getContext("2d");
     pen.clearRect(0, 0, width, height);
-    pen.fillStyle = colour("--line");
+    pen.fillStyle = this.line;
     pen.fillRect(0, height / 2, width, 1);
-    pen.strokeStyle = colour("--accent");
+    pen.strokeStyle = this.ink;
     pen.lineWidth = 1.5 * (window.devicePixelRatio || 1);
     pen.lineJoin = "round";
     pen.beginPath();

@@ -65,7 +65,7 @@ export class Axis {
     this.rows = rows;
     this.octaves = Math.log2(rate / 2 / LOWEST);
     const bins = Array.from({ length: rows + 1 }, (_, row) => (this.hertz(row) * WINDOW) / rate);
-    /** the first and last bin of every row, and how far the row lies past the first, where it is finer than the bins */
+    /** the bins, fractions of them too, between which every row lies */
     this.spans = Array.from({ length: rows }, (_, row) => [bins[row + 1], bins[row]]);
   }
 

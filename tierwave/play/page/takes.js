@@ -1,7 +1,7 @@
 /** What was recorded: a list of takes to play again and to save, and files of gestures that join it. */
 
 import { byId, download, element } from "./elements.js";
-import { readGestures } from "./gestures-file.js";
+import { readGestures, withMeta } from "./gestures-file.js";
 import { clock } from "./units.js";
 import { wavOf } from "./wav.js";
 
@@ -35,11 +35,11 @@ export class Takes {
     this.#show();
   }
 
-  /** @param {{csv: string, seconds: number, samples: Float32Array, start: import("./player.js").Start}} recorded as the player gives it */
-  add({ csv, seconds, samples, start }) {
+  /** @param {import("./player.js").Recorded} recorded */
+  add({ csv, seconds, samples, start, random_seed }) {
     this.count += 1;
-    const { type: _, ...message } = /** @type {any} */ (start);
-    this.takes.push({ name: `take ${this.count}`, seconds, start: message, csv, samples });
+    const whole = withMeta(csv, { random_seed, seconds }); // so that the file gives the same sound again
+    this.takes.push({ name: `take ${this.count}`, seconds, start, csv: whole, samples });
     this.#show();
   }
 

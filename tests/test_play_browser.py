@@ -1,0 +1,634 @@
+"""The page to play on in a real browser: what it streams, records, saves, and what it keeps to itself."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import io
+import json
+import math
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+import uvicorn
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tierwave.config import dumps
+from tierwave.controls import Parameter, Schema
+from tierwave.families import load_config
+from tierwave.gestures import read_gestures
+from tierwave.mel import Normaliser
+from tierwave.play.app import build_app
+from tierwave.play.instrument import Instrument
+from tierwave.play.protocol import LARGEST_MESSAGE
+from tierwave.play.session import Studio
+from tierwave.runs import CONFIG_NAME, CheckpointEntry, create_run
+from tierwave.training import make_checkpoint
+from tierwave.writing import write_text
+
+RATE = 8000
+LOWEST, HIGHEST = 60, 72  # MIDI notes
+LEVELS = 64
+SCHEMA = Schema(
+    parameters=(
+        Parameter(name="inst", categories=("reed", "<b>brass</b>"), lo=0, hi=1),
+        Parameter(name="p", units="midiPitch", lo=LOWEST, hi=HIGHEST),
+        Parameter(name="rmse", lo=0, hi=1),
+    )
+)
+STEERED: dict[str, Any] = {
+    "model": "conditioning", "conditioned_on": ["inst", "p"], "generates": ["audio"], "rate": RATE, "q_levels": LEVELS,
+    "q_type": "linear", "hidden_size": 2, "num_layers": 1, "net": "rnncontrol",
+}  # fmt: skip
+MEL: dict[str, Any] = {
+    "model": "melnet", "audio": {"mel_channels": 8, "n_fft": 64, "win_length": 64, "hop_length": 32}, "tiers": 2,
+    "layers": [1, 1], "hidden_size": 4, "mixtures": 2, "seq_len": 8,
+}  # fmt: skip
+VALUES: dict[str, Any] = {
+    "model": "conditioning", "generates": ["rmse"], "conditioned_on": ["p"], "rate": 50, "hidden_size": 4,
+    "num_layers": 1,
+}  # fmt: skip
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required",
+]  # fmt: skip
+
+
+# ---- runs ------------------------------------------------------------------------------------------------------------
+
+
+def oscillator(shift: float) -> list[np.ndarray]:
+    """Weights of the network `STEERED` with which its pitch follows the parameter p, `shift` semitones off.
+
+    The recurrent kernel turns both units of the GRU by 45 degrees a step, tanh holds them to a circle, and a part 1 - z
+    of it is made: an angle v where 1 - z = 1 - cos v + sin v. As a sigmoid of p it grows nearly as pitch does: within
+    half a semitone. The logits are -60 (level - unit 0)^2 but for what all levels share.
+    """
+    angles = [2 * np.pi * 440 * 2 ** ((note + shift - 69) / 12) / RATE for note in (LOWEST, HIGHEST)]
+    parts = [1 - math.cos(angle) + math.sin(angle) for angle in angles]
+    low, high = (math.log(part / (1 - part)) for part in parts)
+    first = np.zeros([3, 2])
+    first[2, 0] = 1.0  # p, of the previous sample, inst and p
+    kernel = np.zeros([2, 6])  # z, r, candidate
+    kernel[0, :2] = low - high
+    recurrent = np.zeros([2, 6])
+    recurrent[:, 4:] = 1.2 * np.array([[1, 1], [-1, 1]])
+    bias = np.array([-low, -low, 20, 20, 0.02, 0])  # r is 1; a little push, so that it begins to turn
+    levels = np.linspace(-1, 1, LEVELS)
+    head = np.stack([120 * levels, np.zeros(LEVELS)])
+    return [first, np.zeros(2), kernel, recurrent, bias, np.zeros(6), head, -60 * levels**2]
+
+
+def make_run(root: Path, name: str, document: dict[str, Any], weights: Callable[[int], Any] | None = None) -> Path:
+    """A run with two checkpoints; weights: of each, random where there are none."""
+    family, config = load_config(document, name)
+    stages = family.stages(config)
+    run = create_run(root, name)
+    run.write("run.json", {"sample_rate": RATE, "corpus": None})
+    run.write("schema.json", {"parameters": SCHEMA.to_document(), "values": {"inst": [0, 1], "p": [60, 64, 67, 72]}})
+    run.write("prepared.json", Normaliser(np.zeros(8), 1.0).to_document())
+    for stage in stages:
+        part = run.stage(stage if len(stages) > 1 else None)
+        part.folder.mkdir(exist_ok=True)
+        model = family.build(config, stage)
+        for epoch in range(2):
+            rng = np.random.default_rng(epoch)
+            variables = model.trainable_variables
+            given = weights(epoch) if weights is not None else [rng.normal(0, 0.6, each.shape) for each in variables]
+            for variable, value in zip(variables, given, strict=True):
+                variable.assign(value)
+            entry = CheckpointEntry(f"model.ckpt-{epoch}", epoch, 10 * epoch, 2.0 - epoch, best=epoch == 0, kept=True)
+            checkpoint = make_checkpoint({"model": model, "progress": tf.Variable(json.dumps({"run": ""}))})
+            checkpoint.write(str(part.folder / entry.name))
+            part.record(entry, None)
+    write_text(run.folder / CONFIG_NAME, dumps(config))
+    return run.folder
+
+
+# ---- server and browser ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Server:
+    studio: Studio
+    address: str
+
+    def until_playing(self, count: int) -> None:
+        until(lambda: len(self.studio.playing) == count)
+
+
+def until(there: Callable[[], Any], seconds: float = 20.0) -> None:
+    """Wait until something is the case."""
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def serving(instrument: Instrument, port: int = 0) -> Iterator[Server]:
+    studio = Studio(instrument, 3)
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+        config = uvicorn.Config(
+            build_app(studio), log_level="warning", ws_max_size=LARGEST_MESSAGE, timeout_graceful_shutdown=1
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            until(lambda: server.started)
+            yield Server(studio, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        finally:
+            server.should_exit = True
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def oscillating(tmp_path_factory: pytest.TempPathFactory) -> Instrument:
+    """Its first checkpoint, which is the best, plays a fifth higher than the last, which is played."""
+    root = tmp_path_factory.mktemp("oscillating")
+    instrument = Instrument(make_run(root, "oscillator", STEERED, lambda epoch: oscillator(7.0 * (1 - epoch))))
+    instrument.warm_up()
+    return instrument
+
+
+@pytest.fixture(scope="module")
+def steered(oscillating: Instrument) -> Iterator[Server]:
+    with serving(oscillating) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        assert not os.environ.get("CI"), "CI has no Chromium, and without one the page is not tested"
+        pytest.skip("there is no Chromium here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Tab:
+    """A page that is open, and what it did that it should not."""
+
+    page: Page
+    faults: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.set_default_timeout(90_000)
+        self.page.on("console", lambda said: said.type in ("error", "warning") and self.faults.append(said.text))
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+
+    def go(self, server: Server) -> Tab:
+        def asked(url: str) -> None:
+            host, own = urlsplit(url), urlsplit(server.address)
+            if host.scheme != "blob" and host.netloc != own.netloc:
+                self.faults.append(f"another origin was asked for: {url}")
+
+        self.page.on("request", lambda request: asked(request.url))
+        self.page.on("websocket", lambda opened: asked(opened.url))
+        self.page.goto(server.address)
+        self.page.wait_for_selector("body.ready")
+        return self
+
+    def start(self, seed: int = 1) -> None:
+        self.page.wait_for_selector("#start:enabled")
+        self.page.evaluate("seed => { document.getElementById('seed').value = seed }", str(seed))
+        self.page.click("#start")
+        self.hear(0.1)
+
+    def hear(self, seconds: float) -> None:
+        """Wait until that much of the run was heard."""
+        self.page.wait_for_function("position => tierwave.state().position >= position", arg=seconds * RATE)
+
+    def stop(self) -> None:
+        self.page.click("#start")
+        self.page.wait_for_selector("#start[aria-pressed=false]")
+
+    def state(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.page.evaluate("tierwave.state()")
+        return found
+
+    def received(self) -> tuple[int, np.ndarray]:
+        """Which sample is the first that is kept, and all of them."""
+        found = self.page.evaluate("tierwave.received()")
+        return found["first"], np.array(found["samples"], np.float32)
+
+    def slide(self, name: str, position: float) -> None:
+        """Move a slider as a hand does; 0 to 1."""
+        slider = self.page.locator(f"#control-{name}")
+        slider.scroll_into_view_if_needed()
+        box = slider.bounding_box()
+        assert box is not None
+        self.page.mouse.move(box["x"] + 10 + position * (box["width"] - 20), box["y"] + box["height"] / 2)
+        self.page.mouse.down()
+        self.page.mouse.up()
+
+    def until_said(self, told: str) -> None:
+        """Wait for a sentence of the page in which this stands."""
+        self.page.wait_for_function("told => document.getElementById('sentence').textContent.includes(told)", arg=told)
+
+    def download(self, button: str, path: Path) -> Path:
+        with self.page.expect_download() as waiting:
+            self.page.get_by_role("button", name=button).click()
+        waiting.value.save_as(path)
+        return path
+
+
+@pytest.fixture
+def tab(browser: Browser, steered: Server) -> Iterator[Tab]:
+    with opened(browser, steered) as tab:
+        yield tab
+    steered.until_playing(0)
+
+
+@contextlib.contextmanager
+def opened(browser: Browser, server: Server) -> Iterator[Tab]:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    tab = Tab(context.new_page()).go(server)
+    yield tab
+    context.close()
+    assert tab.faults == []
+
+
+def pitch(samples: np.ndarray) -> float:
+    """The MIDI note of the strongest partial, by a parabola through the peak of the spectrum."""
+    spectrum = np.log(np.abs(np.fft.rfft(samples * np.hanning(len(samples)))) + 1e-12)
+    peak = int(np.argmax(spectrum[20:])) + 20
+    left, middle, right = spectrum[peak - 1 : peak + 2]
+    hertz = (peak + 0.5 * (left - right) / (left - 2 * middle + right)) * RATE / len(samples)
+    return float(69 + 12 * np.log2(hertz / 440))
+
+
+# ---- playing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_slider_changes_the_pitch_of_what_is_streamed(tab: Tab) -> None:
+    tab.start()
+    for position in (0.0, 1.0, 0.5):
+        tab.slide("p", position)
+        tab.hear(tab.state()["position"] / RATE + 0.8)  # past what lay ready, and half a second of the new pitch
+        asked = LOWEST + position * (HIGHEST - LOWEST)
+        assert abs(pitch(tab.received()[1][-RATE // 2 :]) - asked) < 0.7
+    tab.stop()
+
+
+def test_what_is_moved_is_heard_soon_and_without_gaps(tab: Tab) -> None:
+    tab.page.locator("details", has_text="Settings").locator("summary").click()
+    tab.page.fill("#lead", "250")  # for a machine that does other things besides
+    tab.page.press("#lead", "Enter")
+    for _ in range(3):  # what else the machine does may make a gap too
+        tab.start()
+        for step in range(30):
+            tab.slide("p", step / 30)
+            tab.page.wait_for_timeout(100)
+        tab.hear(3.0)
+        gaps = tab.page.evaluate("tierwave.underruns()")
+        tab.stop()
+        if gaps == 0:
+            break
+    assert gaps == 0
+    latencies = tab.page.evaluate("tierwave.latencies()")
+    assert len(latencies) >= 29 and np.quantile(latencies, 0.95) < 500 and min(latencies) > 0
+    assert tab.page.inner_text("#latency").endswith(" ms")
+
+
+def test_two_pages_play_each_its_own_and_a_closed_one_frees_its_voice(browser: Browser, steered: Server) -> None:
+    with opened(browser, steered) as low, opened(browser, steered) as high:
+        low.start()
+        high.start()
+        low.slide("p", 0.0)
+        high.slide("p", 1.0)
+        steered.until_playing(2)
+        low.hear(low.state()["position"] / RATE + 0.8)
+        high.hear(high.state()["position"] / RATE + 0.8)
+        assert abs(pitch(low.received()[1][-RATE // 2 :]) - LOWEST) < 0.7
+        assert abs(pitch(high.received()[1][-RATE // 2 :]) - HIGHEST) < 0.7
+        high.page.close()
+        steered.until_playing(1)
+        low.hear(low.state()["position"] / RATE + 0.5)
+    steered.until_playing(0)
+
+
+def test_a_hidden_page_frees_its_voice_unless_it_may_play_on(tab: Tab, steered: Server) -> None:
+    hide = """Object.defineProperty(document, 'hidden', { get: () => true, configurable: true });
+              document.dispatchEvent(new Event('visibilitychange'))"""
+    tab.start()
+    steered.until_playing(1)
+    tab.page.evaluate(hide)
+    steered.until_playing(0)
+    assert "hidden" in tab.page.inner_text("#sentence")
+    tab.page.evaluate("document.getElementById('play-on').checked = true")
+    tab.start()
+    tab.page.evaluate(hide)
+    tab.hear(tab.state()["position"] / RATE + 0.5)
+    steered.until_playing(1)
+
+
+def test_a_start_that_is_refused_is_told(tab: Tab, steered: Server) -> None:
+    steered.studio.max_voices = 0
+    try:
+        tab.page.click("#start")
+        tab.until_said("voices")
+    finally:
+        steered.studio.max_voices = 3
+    assert not tab.state()["playing"]
+    tab.start()
+
+
+# ---- what is drawn, pressed and turned -------------------------------------------------------------------------------
+
+
+def test_a_curve_is_followed_as_it_is_written_and_as_it_is_drawn(tab: Tab) -> None:
+    curve = tab.page.locator(".parameter", has=tab.page.get_by_role("heading", name="p", exact=True))
+    curve.locator(".points").fill("0:60, 1:60, 1:72")
+    curve.locator(".points").press("Enter")
+    tab.page.uncheck("#curve-loop")
+    tab.page.fill("#curve-seconds", "2")
+    tab.page.press("#curve-seconds", "Enter")
+    curve.locator(".points").fill("0:60, 1:60, 1:72")
+    curve.locator(".points").press("Enter")
+    tab.page.click("#play-curves")
+    tab.hear(2.2)
+    first, samples = tab.received()
+    assert first == 0
+    assert abs(pitch(samples[RATE // 4 : 7 * RATE // 8]) - LOWEST) < 0.7
+    assert abs(pitch(samples[9 * RATE // 8 : 7 * RATE // 4]) - HIGHEST) < 0.7
+    tab.page.wait_for_selector("#play-curves[aria-pressed=false]")
+
+    curve.locator("canvas").scroll_into_view_if_needed()
+    box = curve.locator("canvas").bounding_box()
+    assert box is not None
+    tab.page.mouse.move(box["x"] + 1, box["y"] + box["height"] - 8)
+    tab.page.mouse.down()
+    tab.page.mouse.move(box["x"] + box["width"] - 1, box["y"] + 8, steps=8)
+    tab.page.mouse.up()
+    points = curve.locator(".points").input_value()
+    times, values = zip(*(map(float, point.split(":")) for point in points.split(",")), strict=True)
+    assert (times[0], times[-1]) == (0, 2) and (values[0], values[-1]) == (60, 72)
+    assert np.allclose(np.interp([0.5, 1, 1.5], times, values), [63, 66, 69], atol=0.3)
+
+
+def test_break_points_that_are_none_are_told(tab: Tab) -> None:
+    field = tab.page.locator(".points").nth(1)
+    field.fill("0:60, x")
+    field.press("Enter")
+    assert "no break-point" in field.evaluate("field => field.validationMessage")
+    field.fill("0:60, 1:99")  # beyond what was trained on
+    field.press("Enter")
+    assert field.input_value() == "0:60, 1:72, 4:72"
+
+
+def test_names_are_text_and_categories_are_buttons(tab: Tab) -> None:
+    assert tab.page.locator(".choices label").all_inner_texts() == ["reed", "<b>brass</b>"]
+    tab.page.get_by_text("<b>brass</b>").click()
+    assert tab.page.get_by_role("radio", name="<b>brass</b>").is_checked()
+    tab.start()
+    tab.page.get_by_text("reed").click()
+    tab.page.wait_for_function("() => tierwave.latencies().length === 1")
+
+
+def test_computer_keys_play_notes(tab: Tab) -> None:
+    value = tab.page.locator(".parameter .value")
+    tab.page.keyboard.press("k")  # the octave from C4 on, in which most of the trained notes lie
+    assert value.input_value() == "72"
+    tab.page.keyboard.down("a")
+    tab.page.keyboard.down("d")
+    assert value.input_value() == "64"
+    tab.page.keyboard.up("d")
+    assert value.input_value() == "60"  # which is still held
+    tab.page.keyboard.up("a")
+    tab.page.keyboard.press("x")
+    tab.page.keyboard.press("a")
+    assert value.input_value() == "72"
+    tab.page.keyboard.press("Space")
+    tab.hear(0.1)
+    tab.page.keyboard.press("Space")
+    tab.page.wait_for_selector("#start[aria-pressed=false]")
+    tab.page.focus("#control-p")
+    tab.page.keyboard.press("ArrowLeft")
+    assert value.input_value() == "71"
+    assert tab.page.get_attribute("#control-p", "aria-valuetext") == "71 MIDI B4"
+
+
+def test_midi_notes_play_and_a_controller_is_taught(browser: Browser, steered: Server) -> None:
+    context = browser.new_context()
+    context.add_init_script(
+        """window.device = { name: "keys", state: "connected" };
+           navigator.requestMIDIAccess = async () => ({ inputs: new Map([["1", window.device]]) });
+           window.midi = (...data) => device.onmidimessage({ data, timeStamp: performance.now() })"""
+    )
+    tab = Tab(context.new_page()).go(steered)
+    tab.page.click("#midi")
+    tab.page.wait_for_selector(".parameter .learn:visible")
+    assert tab.page.inner_text("#sentence") == "MIDI: keys"
+    tab.page.evaluate("midi(0x90, 67, 100)")
+    assert tab.page.locator(".parameter .value").input_value() == "67"
+    tab.page.locator(".parameter .learn").nth(1).click()
+    tab.page.evaluate("midi(0xb3, 74, 127)")
+    assert tab.page.locator(".parameter .value").input_value() == "72"
+    tab.page.evaluate("midi(0xb3, 74, 0)")
+    assert tab.page.locator(".parameter .value").input_value() == "60"
+    assert tab.page.locator(".parameter .learn").nth(1).inner_text() == "CC 74"
+    context.close()
+    assert tab.faults == []
+
+
+# ---- takes -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_take_is_replayed_sample_by_sample_and_saved(tab: Tab, tmp_path: Path) -> None:
+    tab.page.wait_for_selector("#record:enabled")
+    tab.page.click("#record")
+    tab.hear(0.4)
+    tab.slide("p", 0.9)
+    tab.hear(0.8)
+    tab.page.get_by_text("<b>brass</b>").click()
+    tab.slide("temperature", 0.8)
+    tab.hear(1.2)
+    tab.page.click("#record")
+    tab.page.wait_for_selector("#take-list li")
+    tab.stop()
+    wav = tab.download("Save the sound of take 1", tmp_path / "take.wav")
+    sound, rate = soundfile.read(wav, dtype="float32")
+    assert rate == RATE and soundfile.info(wav).subtype == "FLOAT" and len(sound) >= 1.2 * RATE and sound.std() > 0.1
+
+    tab.page.get_by_role("button", name="Replay take 1").click()
+    tab.hear(1.0)
+    assert tab.state()["replaying"] and tab.page.locator("#control-p").input_value() > "0.85"
+    tab.page.wait_for_selector("#start[aria-pressed=false]")  # it ends by itself
+    first, samples = tab.received()
+    assert first == 0 and np.array_equal(samples, sound)
+
+    csv = tab.download("Save the gestures of take 1", tmp_path / "take.csv")
+    controls, recorded = read_gestures(csv)
+    assert recorded and {"inst", "p", "temperature"} <= set(controls)
+    assert controls["p"].values[0] == 67 and abs(controls["p"].values[-1] - 70.8) < 0.1
+
+    tab.page.set_input_files("#load", csv)
+    tab.page.wait_for_selector("#take-list li:nth-child(2)")
+    assert tab.page.get_by_role("button", name="Save the sound of take.csv").is_disabled()
+    tab.page.get_by_role("button", name="Replay take.csv").click()
+    tab.page.wait_for_selector("button[aria-label='Save the sound of take.csv']:enabled")
+    again, _ = soundfile.read(tab.download("Save the sound of take.csv", tmp_path / "again.wav"), dtype="float32")
+    assert np.array_equal(again, sound)
+
+
+def test_a_file_that_holds_no_gestures_is_told(tab: Tab, tmp_path: Path) -> None:
+    for text, told in (("a,b\n1,2\n", "no gestures CSV"), ("name,time,value\np,0,x\n", "Line 2")):
+        path = tmp_path / "odd.csv"
+        path.write_text(text, encoding="utf-8")
+        tab.page.set_input_files("#load", path)
+        tab.until_said(told)
+    assert tab.page.locator("#take-list li").count() == 0
+
+
+# ---- what it keeps to itself -----------------------------------------------------------------------------------------
+
+
+def test_a_malformed_message_is_refused_without_harm(tab: Tab) -> None:
+    tab.start()
+    answers = tab.page.evaluate(
+        """async () => {
+            const socket = new WebSocket(location.origin.replace("http", "ws") + "/ws");
+            const answers = [];
+            await new Promise((resolve) => (socket.onopen = resolve));
+            const wrong = ["nonsense", '{"type": "set"}', '{"type": "start", "values": {"p": "loud"}}'];
+            for (const message of [...wrong, '{"type": "stop"}']) {
+                socket.send(message);
+                const { data } = await new Promise((resolve) => (socket.onmessage = resolve));
+                answers.push(JSON.parse(data));
+            }
+            socket.close();
+            return answers;
+        }"""
+    )
+    assert [answer["type"] for answer in answers] == ["error", "error", "error", "stopped"]
+    tab.hear(tab.state()["position"] / RATE + 0.5)
+    assert tab.state()["playing"]
+
+
+def test_a_page_of_another_origin_is_refused(browser: Browser, steered: Server) -> None:
+    class Empty(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Empty) as other:
+        threading.Thread(target=other.serve_forever).start()
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{other.server_port}/")
+        ended = page.evaluate(
+            """async (address) => {
+                const socket = new WebSocket(address.replace("http", "ws") + "/ws");
+                const { type } = await new Promise((resolve) => (socket.onopen = socket.onclose = resolve));
+                return [type, await fetch(address + "/api/run").then(() => "answered", () => "refused")];
+            }""",
+            steered.address,
+        )
+        other.shutdown()
+        page.close()
+    assert ended == ["close", "refused"]
+    assert not steered.studio.sessions
+
+
+def test_a_server_that_goes_and_comes_back_is_told(browser: Browser, oscillating: Instrument) -> None:
+    context = browser.new_context()
+    with serving(oscillating) as first:
+        tab = Tab(context.new_page()).go(first)
+        tab.start()
+        port = urlsplit(first.address).port
+        assert port is not None
+    tab.until_said("The server is gone.")
+    assert tab.page.is_disabled("#start") and not tab.state()["playing"]
+    with serving(oscillating, port):
+        tab.until_said("The server is back.")
+        tab.start()
+        context.close()
+
+
+# ---- generating ------------------------------------------------------------------------------------------------------
+
+
+def generated(tab: Tab) -> list[Any]:
+    """What the server answers to the form, an answer for each checkpoint."""
+    answers: list[Any] = []
+    tab.page.on("response", lambda answer: answer.url.endswith("/api/generate") and answers.append(answer))
+    tab.page.click("#generate-go")
+    tab.page.wait_for_timeout(100)
+    tab.page.get_by_role("button", name="Cancel").wait_for(state="detached", timeout=150_000)
+    assert tab.page.inner_text("#sentence") == "Done."
+    cards = tab.page.locator(".result")
+    assert cards.count() == 2 and len(answers) == 2
+    left, right = (card.bounding_box() for card in cards.all())
+    assert left is not None and right is not None
+    assert left["y"] == right["y"] and left["x"] + left["width"] < right["x"]  # side by side
+    tab.page.wait_for_timeout(100)  # until they are painted
+    for canvas in tab.page.locator(".result canvas").all():
+        assert canvas.evaluate(
+            """canvas => new Set(new Uint32Array(canvas.getContext('2d')
+                 .getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size"""
+        ) > 5  # fmt: skip
+    return answers
+
+
+def test_checkpoints_are_compared_as_the_sliders_stand(tab: Tab, tmp_path: Path) -> None:
+    tab.slide("p", 0.0)
+    tab.page.locator("#generate summary").click()
+    tab.page.fill("#generate-seconds", "1")
+    tab.page.fill("#generate-seed", "5")
+    answers = generated(tab)
+    orders = [json.loads(answer.request.post_data) for answer in answers]
+    assert [order["checkpoint"] for order in orders] == ["model.ckpt-0", "model.ckpt-1"]
+    sounds = [soundfile.read(io.BytesIO(answer.body()))[0] for answer in answers]
+    assert [len(sound) for sound in sounds] == [RATE, RATE]
+    assert abs(pitch(sounds[0]) - LOWEST - 7) < 0.7 and abs(pitch(sounds[1]) - LOWEST) < 0.7
+    card = tab.page.locator(".result").first
+    card.get_by_role("button", name="Play").click()
+    tab.page.wait_for_function("() => parseFloat(document.querySelector('.playhead').style.left) > 20")
+    card.get_by_role("button", name="Play").click()  # which stops it now
+    assert card.locator(".playhead").is_hidden()
+    with tab.page.expect_download() as waiting:
+        card.get_by_role("button", name="Save").click()
+    waiting.value.save_as(tmp_path / "saved.wav")
+    assert (tmp_path / "saved.wav").read_bytes() == answers[0].body()
+
+
+@pytest.mark.parametrize("kind", ["spectrogram", "values"])
+def test_a_run_that_is_not_played_gets_a_simpler_page(kind: str, browser: Browser, tmp_path: Path) -> None:
+    instrument = Instrument(make_run(tmp_path, kind, {"spectrogram": MEL, "values": VALUES}[kind]))
+    assert instrument.kind == kind
+    with serving(instrument) as server, opened(browser, server) as tab:
+        assert tab.page.is_hidden("#start") and tab.page.is_visible("#generate-go")
+        assert tab.page.is_visible("#for-bias") == (kind == "spectrogram")
+        tab.page.fill("#generate-seconds", "0.5")
+        answers = generated(tab)
+        if kind == "spectrogram":
+            assert len(soundfile.read(io.BytesIO(answers[0].body()))[0]) == RATE // 2
+        else:
+            with tab.page.expect_download() as waiting:
+                tab.page.get_by_role("button", name="Save").first.click()
+            waiting.value.save_as(tmp_path / "curves.csv")
+            assert set(read_gestures(tmp_path / "curves.csv")[0]) == {"rmse"}
