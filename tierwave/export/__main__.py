@@ -1,0 +1,78 @@
+"""Hand a trained run on: `python -m tierwave.export RUN --output birds.zip`.
+
+    python -m tierwave.export RUN --output FOLDER|FILE.zip             a run to play and to train from, with a card
+    python -m tierwave.export RUN --output FOLDER --onnx --litert      and its generation step for other programs
+
+Parses, calls, prints.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tierwave.commandline import FlagParser, boolean, import_tensorflow, run, sentences
+
+
+def parser() -> FlagParser:
+    """All flags."""
+    flags = FlagParser(
+        "python -m tierwave.export", description="Hand a trained run on: weights, documents, a sound, a model card."
+    )
+    flag: dict[str, Any] = {"nargs": "?", "const": True, "default": False, "type": boolean}
+    flags.add_argument("run", metavar="RUN", type=Path, help="a checkpoint, its .index file, a run or an id's folder")
+    flags.add_argument("--output", type=Path, required=True, help="a new folder, or a file that ends in .zip")
+    flags.add_argument("--best", help="of a folder: the best checkpoint, not the newest", **flag)
+    flags.add_argument("--onnx", help="also the generation step for ONNX Runtime (default: False)", **flag)
+    flags.add_argument("--litert", help="also the generation step for LiteRT (default: False)", **flag)
+    flags.add_argument("--dur", type=float, default=3.0, help="seconds of the sample; 0: none (default: 3)")
+    flags.add_argument("--temperature", type=float, default=0.75, help="of the sample (default: 0.75)")
+    flags.add_argument("--random_seed", type=int, default=0, help="of the sample (default: 0)")
+    flags.add_argument(
+        "--control",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the sample, as of generate.py (default: the middle of what was trained on)",
+    )
+    flags.add_argument("--text", help="of the sample of a MelNet that reads: what is said")
+    flags.add_argument("--debug", help="show tracebacks (default: False)", **flag)
+    return flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse `argv`, export, return the exit code."""
+    arguments = parser().parse_args(argv)
+    return run(lambda: _export(arguments), debug=arguments.debug)
+
+
+def _export(arguments: Any) -> None:
+    from tierwave.export.sharing import CARD, Sample, check_target, share
+    from tierwave.generation import Request, one_thread_per_call
+    from tierwave.trained import load_trained
+
+    check_target(arguments.output)
+    sample = None
+    if arguments.dur:
+        plain = Request(
+            seconds=arguments.dur,
+            temperature=[arguments.temperature],
+            random_seed=arguments.random_seed,
+            text=arguments.text,
+        )
+        sample = Sample(plain, arguments.control)
+    import_tensorflow(debug=arguments.debug)
+    one_thread_per_call()
+    trained = load_trained(arguments.run, best=arguments.best)
+    formats = [name for name in ("onnx", "litert") if getattr(arguments, name)]
+    with sentences(print):
+        share(trained, arguments.output, sample=sample, formats=formats)
+    print(f"Wrote {arguments.output}, from {trained.path}")
+    print(f"Its card, {CARD}, leaves the licence and what the recordings are to be filled in.")
+    print(f"To hear it: python generate.py --checkpoint_path {arguments.output} --output_path new.wav")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""What of a run is handed on: the weights of its models, what generation reads, a sound, and a card that describes it.
+
+The result is a run that plays and that training starts from, but that is not resumed. Names and places of recordings,
+paths and command lines of whoever trained it stay at home. Knows runs and files; asks the family for what is its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tierwave.archive import SUFFIX, pack
+from tierwave.asking import Asked, request_of
+from tierwave.audio import load
+from tierwave.errors import RunError, UsageError
+from tierwave.export.card import Heard, card
+from tierwave.export.manifest import write_steps
+from tierwave.generation import Request, write_sounds
+from tierwave.gestures import write_gestures
+from tierwave.paramfiles import ParamFile, document_of, write_param_file
+from tierwave.pictures import controls_picture, stages_picture
+from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, refuse_pattern
+from tierwave.trained import PREPARED, Trained
+from tierwave.writing import write_text
+
+CARD = "README.md"
+# What of run.json goes along; the rest says where and of what files the corpus was.
+_PUBLIC = ("id", "mark", "created", "sample_rate", "versions")
+_PRIVATE_OPTIONS = ("seed", "seed_offset")  # of training: a file of the trainer's
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The sound that goes along. plain: length, temperature, random seed; control: as typed, `NAME=VALUE`."""
+
+    plain: Request
+    control: Sequence[str] = ()
+
+
+def share(trained: Trained, target: Path, *, sample: Sample | None, formats: Sequence[str] = ()) -> None:
+    """Write the run to `target`, a folder or, by its suffix, a zip file; whole or not at all.
+
+    formats: "onnx", "litert": of the generation step. Raises UsageError where the target is there already, and for what
+    the run cannot be made into.
+    """
+    check_target(target)
+    told = None if sample is None else _told(trained, sample)  # before what takes long
+    with tempfile.TemporaryDirectory(prefix="tierwave-export-", ignore_cleanup_errors=True) as place:
+        folder = Path(place) / "run"
+        folder.mkdir()
+        if formats:
+            write_steps(trained, folder / "steps", formats)
+        entries = write_run(trained, folder)
+        heard = None if told is None else write_sample(trained, folder, *told)
+        write_text(folder / CARD, card(trained, entries, heard, formats))
+        if target.suffix.lower() == SUFFIX:
+            pack(folder, target)
+        else:
+            _move(folder, target)
+
+
+def check_target(target: Path) -> None:
+    """UsageError unless something new can be written there."""
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise UsageError(f"--output {target} is there already: name something new, or remove it")
+    if target.suffix.lower() != SUFFIX:
+        refuse_pattern(target)
+
+
+def write_run(trained: Trained, folder: Path) -> dict[str, CheckpointEntry]:
+    """The documents and the weights; the checkpoint of each stage."""
+    import tensorflow as tf
+
+    from tierwave.training import make_checkpoint
+
+    run, source, config = Run(folder), trained.run, trained.config
+    described = source.read("run.json")
+    run.write("run.json", {key: described[key] for key in _PUBLIC if key in described} | {"corpus": None})
+    if (source.folder / "statistics.json").exists():
+        run.write("statistics.json", {**source.read("statistics.json"), "left_out": []})
+    if trained.family.parameters(config):
+        run.write("schema.json", source.read("schema.json"))
+    if trained.prepared is not None:
+        run.write(PREPARED, trained.prepared)
+    entries = {}
+    for (stage, path), model in zip(trained.checkpoints.items(), trained.models, strict=True):
+        part = run.stage(stage if len(trained.models) > 1 else None)
+        part.folder.mkdir(exist_ok=True)
+        found = next(entry for entry in Run(path.parent).checkpoints if entry.name == path.name)
+        entries[stage] = replace(found, kept=True)
+        progress = json.dumps({"epoch": found.epoch, "step": found.step, "run": described.get("mark", "")})
+        pieces = {"model": model, "progress": tf.Variable(progress, trainable=False)}
+        try:
+            make_checkpoint(pieces).write(str(part.folder / found.name))
+        except tf.errors.OpError as error:
+            raise RunError(f"the weights could not be written ({str(error).splitlines()[0]}): make room") from None
+        part.record(entries[stage], None)
+    run.write(CONFIG_NAME, _public_config(source.read(CONFIG_NAME)))
+    return entries
+
+
+def _public_config(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without the files of its training, wherever in it options of training stand."""
+
+    def without(value: Any, is_training: bool) -> Any:
+        if isinstance(value, list):
+            return [without(each, is_training) for each in value]
+        if not isinstance(value, Mapping):
+            return value
+        return {
+            key: without(each, key in ("training", "training_per_tier"))
+            for key, each in value.items()
+            if not (is_training and key in _PRIVATE_OPTIONS)
+        }
+
+    return without(document, False)
+
+
+def _told(trained: Trained, sample: Sample) -> tuple[Request, tuple[str, ...]]:
+    """The whole request and the words for its controls. UsageError for what the run cannot do."""
+    control = (*sample.control, *_middle(trained, sample.control))
+    _, request, _ = request_of(trained, sample.plain, Asked(control=control))
+    return request, control
+
+
+def write_sample(trained: Trained, folder: Path, request: Request, control: Sequence[str]) -> Heard:
+    """sample.wav with its picture, or of a run that makes no audio its curves. control: how generate.py is told."""
+    stream = trained.stream(request)
+    files = []
+    if stream.makes_audio:
+        write_sounds(stream, [folder / "sample.wav"], stream.seconds)
+        files.append("sample.wav")
+    steered = stream.record()
+    if steered:
+        write_gestures(folder / "sample_controls.csv", steered, stream.sample_rate, averaged=request.averaged)
+        files.append("sample_controls.csv")
+    made = stream.curves(request.seconds)
+    for stage, curves in made.items():
+        path = folder / f"sample_{stage}.csv"
+        write_param_file(path, ParamFile(path, document_of(curves)))
+        files.append(path.name)
+    if stream.makes_audio:
+        sound, rate = load(folder / "sample.wav")
+        drawn = {name: track for name, track in steered.items() if name in trained.schema.names}
+        for curves in made.values():
+            drawn |= {name: track for name, track in curves.items() if name not in drawn}
+        controls_picture(folder / "sample.png", sound, rate, drawn, trained.schema)
+        files.append("sample.png")
+    if stream.stages():
+        stages_picture(folder / "sample_stages.png", stream.stages(), stream.seconds)
+        files.append("sample_stages.png")
+    words = ["--dur", f"{request.seconds:g}", "--temperature", *(f"{value:g}" for value in request.temperature)]
+    words += ["--random_seed", str(request.random_seed)]
+    words += ["--inversion", request.inversion] if request.inversion != Request.inversion else []
+    words += ["--control", *control] if control else []
+    words += ["--text", request.text] if isinstance(request.text, str) else []
+    return Heard(tuple(words), tuple(files))
+
+
+def _middle(trained: Trained, given: Sequence[str]) -> Iterator[str]:
+    """A value for every parameter that must be given and is not: the middle one of those that were trained on."""
+    names = [text.partition("=")[0] for text in given]
+    for name in trained.family.steerable(trained.config, None, names):
+        if name in names:
+            continue
+        parameter = trained.schema.of(name)
+        low, high = sorted(parameter.span)
+        inside = [value for value in trained.values.get(name, []) if low <= value <= high] or [(low + high) / 2]
+        value = inside[len(inside) // 2]
+        if parameter.categories and float(value).is_integer() and 0 <= value < len(parameter.categories):
+            yield f"{name}={parameter.categories[int(value)]}"
+        else:
+            yield f"{name}={value:.9g}"
+
+
+def _move(folder: Path, target: Path) -> None:
+    """A folder to its place, also on another disk: copied beside it, then renamed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.parent / f".{uuid.uuid4().hex}.part"
+    try:
+        shutil.copytree(folder, beside)
+        if target.exists():
+            target.rmdir()  # empty, as `check_target` has seen
+        os.replace(beside, target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
