@@ -228,7 +228,8 @@ def _check(archive: Archive, path: Path) -> None:
         _validator(path).unlink(missing_ok=True)
         raise RunError(
             f"what came from {archive.url} has the SHA-256 {found}, not {expected}, and is deleted: run the same "
-            "command again; if it stays so, the archive there is another one now"
+            "command again; if it stays so, the archive there is another one now, and --sha256 with the first of these "
+            "takes it"
         )
 
 

@@ -32,12 +32,13 @@ from tierwave.writing import write_text
 SOURCE = "SOURCE.json"
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TRANSCRIPTS = ".trans.txt"
+MODELS = {"samplernn": "a SampleRNN", "melnet": "a MelNet", "text": "a MelNet that reads"}
 
 
 @dataclass(frozen=True)
 class Collection:
     """A corpus on the web. archives: by the name of the subset; top: the folder in them that holds all; kept: what of
-    that is kept, None: all; finish(folder): lays the rest out; hints: what to give train.py, and what it does."""
+    that is kept, None: all; finish(folder): lays the rest out; hints: (key of `MODELS`, what to give train.py)."""
 
     title: str
     licence: str
@@ -177,7 +178,7 @@ COLLECTIONS = {
         finish=_as_it_is,
         hints=(
             ("samplernn", "--config_file configs/small.config.json --sample_rate 16000"),
-            ("melnet, which reads", "--config_file configs/melnet_digits_text.config.json --set text.column=2"),
+            ("text", "--config_file configs/melnet_digits_text.config.json --set text.column=2"),
         ),
     ),
     "librispeech": Collection(
@@ -192,7 +193,7 @@ COLLECTIONS = {
         hints=(
             ("samplernn", "--config_file configs/small.config.json"),
             ("melnet", "--config_file configs/melnet_digits.config.json"),
-            ("melnet, which reads", "--config_file configs/melnet_digits_text.config.json --set text.column=1"),
+            ("text", "--config_file configs/melnet_digits_text.config.json --set text.column=1"),
         ),
     ),
     "fsdd": Collection(
@@ -212,7 +213,7 @@ COLLECTIONS = {
         hints=(
             ("samplernn", "--config_file configs/small.config.json"),
             ("melnet", "--config_file configs/melnet_digits.config.json"),
-            ("melnet, which reads", "--config_file configs/melnet_digits_text.config.json"),
+            ("text", "--config_file configs/melnet_digits_text.config.json"),
         ),
     ),
 }
@@ -273,9 +274,9 @@ def _fetch(arguments: Any) -> None:
         )
     print(f"{collection.title} ({', '.join(subsets)}) is in {arguments.folder}: {count} recordings.")
     print(f"Licence: {collection.licence}; {collection.home}")
-    for what, flags in collection.hints:
-        place = shlex.quote(str(arguments.folder))
-        print(f"To train {what}:\n    python train.py --id {arguments.corpus} --data_dir {place} {flags}")
+    for name, flags in collection.hints:
+        words = f"--id {arguments.corpus}_{name} --data_dir {shlex.quote(str(arguments.folder))} {flags}"
+        print(f"To train {MODELS[name]}:\n    python train.py {words}")
 
 
 def _told(what: str) -> Progress:
