@@ -107,7 +107,7 @@ def make_run(root: Path, name: str, document: dict[str, Any], weights: Callable[
         for epoch in range(2):
             rng = np.random.default_rng(epoch)
             variables = model.trainable_variables
-            given = weights(epoch) if weights is not None else [rng.normal(0, 0.6, each.shape) for each in variables]
+            given = weights(epoch) if weights is not None else [rng.normal(0, 0.1, each.shape) for each in variables]
             for variable, value in zip(variables, given, strict=True):
                 variable.assign(value)
             entry = CheckpointEntry(f"model.ckpt-{epoch}", epoch, 10 * epoch, 2.0 - epoch, best=epoch == 0, kept=True)
