@@ -56,12 +56,12 @@ def test_what_is_wrong_with_a_sound(audio: np.ndarray, expected: list[str]) -> N
     assert names(audio) == expected
 
 
-def melody(seed: int, seconds: float) -> np.ndarray:
+def melody(seed: int, seconds: float, longest: float = 0.4) -> np.ndarray:
     """Tones of random pitch, length and loudness, with some breath, none like another."""
     rng = np.random.default_rng(seed)
     pieces = []
     while sum(map(len, pieces)) < seconds * RATE:
-        length = rng.uniform(0.06, 0.4)
+        length = rng.uniform(0.03, longest)
         time = np.arange(round(length * RATE)) / RATE
         partials = sum(np.sin(2 * np.pi * rng.uniform(100, 900) * k * time) / k for k in (1, 2, 3))
         pieces.append(rng.uniform(0.05, 0.3) * partials * np.hanning(len(time)))
@@ -76,7 +76,7 @@ def melody(seed: int, seconds: float) -> np.ndarray:
 def test_the_same_stretch_again_and_again_is_a_loop_and_its_period_is_told(
     seed: int, period: float, level: float, snr: float
 ) -> None:
-    stretch = melody(seed, period)
+    stretch = melody(seed, period, longest=0.06)  # more than one note, since a held note is none
     loop = np.tile(stretch, math.ceil(3.0 / period))[: 3 * RATE]
     loop = loop + loop.std() * 10 ** (-snr / 20) * np.random.default_rng(seed).standard_normal(len(loop))
     share, found = loop_share(level * loop, RATE)
@@ -98,14 +98,14 @@ def test_a_held_tone_is_no_loop_though_it_repeats_itself_exactly(instrument: int
 
 
 def test_a_sound_that_falls_into_a_loop_is_told_from_one_that_repeats_once() -> None:
-    stretch = melody(5, 0.3)
+    stretch = melody(5, 0.3, longest=0.06)
     assert "loop" in names(np.concatenate([melody(1, 1.0), np.tile(stretch, 10)]))
     assert "loop" not in names(np.concatenate([melody(1, 2.0), np.tile(stretch, 2), melody(2, 2.0)]))
 
 
 @pytest.mark.parametrize("rate", [4000, 8000, 44100])
 def test_loops_are_found_at_every_rate_and_short_sounds_are_none(rate: int) -> None:
-    stretch = signal.resample_poly(melody(3, 0.25), rate, RATE)
+    stretch = signal.resample_poly(melody(3, 0.25, longest=0.06), rate, RATE)
     share, period = loop_share(np.tile(stretch, 10), rate)
     assert share > 0.8 and period == pytest.approx(0.25, abs=0.002)
     assert loop_share(np.zeros(0), rate) == (0.0, 0.0)

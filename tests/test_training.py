@@ -17,6 +17,8 @@ import pytest
 import tensorflow as tf
 
 import samplernn
+from tierwave.audio import write_wav
+from tierwave.board import HeldAgainst, TensorBoard
 from tierwave.callbacks import (
     CheckpointPolicy,
     Generation,
@@ -26,15 +28,18 @@ from tierwave.callbacks import (
     Monitor,
     Sound,
     StatisticsLines,
-    TensorBoard,
+    Watch,
     generation_request,
     standard_callbacks,
 )
 from tierwave.config import TrainingOptions
+from tierwave.controls import Parameter, Schema, Track
 from tierwave.corpus import Corpus, Recording
 from tierwave.dataset import LaneWindows
 from tierwave.errors import RunError
-from tierwave.runs import Run
+from tierwave.generation import Request
+from tierwave.metrics import average_spectrum, log_spectral_distance
+from tierwave.runs import CheckpointEntry, Run
 from tierwave.splits import Span
 from tierwave.training import (
     LN2,
@@ -49,6 +54,7 @@ from tierwave.training import (
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 8000
 PATTERN = np.array([2, 5, 9, 13, 7])
+REAL = np.random.default_rng(8).normal(0.0, 0.1, 6000)
 TRAIN = (Span(0, 0, 200), Span(1, 0, 120))
 VALID = (Span(0, 230, 300), Span(1, 140, 185))
 STEPS = 6  # of an epoch over TRAIN: 13 + 8 windows of 16 samples in 4 lanes
@@ -374,7 +380,9 @@ import test_training as tests
 from tierwave.config import TrainingOptions
 from tierwave.devices import make_devices
 from tierwave.training import Learner, Trainer, measure
-from tierwave.runs import Run
+from tierwave.generation import Request
+from tierwave.metrics import average_spectrum, log_spectral_distance
+from tierwave.runs import CheckpointEntry, Run
 from pathlib import Path
 
 found = {}
@@ -749,6 +757,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, list[tu
         generation=generation,
         say_line=lambda text, rewrite: lines.append((text, rewrite)),
         rewrite=True,
+        bars={"code histogram": 5 * LN2, "first-order Markov model": 4 * LN2},
+        held_against=HeldAgainst(lambda: [REAL[:3000], REAL[3000:]], RATE, Schema()),
     )
     made.callbacks.append(kept)
     next(part for part in made.callbacks if isinstance(part, TensorBoard)).steps_between = 5
@@ -889,6 +899,99 @@ def test_tensorboard_has_curves_in_bits_sounds_and_the_config(finished: Any) -> 
         for index in (0, 1):
             assert [step for step, _ in values[f"{tag}/name/{index}"]] == saved
             assert events.SummaryMetadata(f"{tag}/name/{index}").plugin_data.plugin_name == plugin
+
+
+def values_of_tensorboard(folder: Path) -> dict[str, list[tuple[int, Any]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (path,) = folder.iterdir()
+    events = EventAccumulator(str(path), size_guidance={"tensors": 0})
+    events.Reload()
+    return {
+        tag: [(event.step, tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)]
+        for tag in events.Tags()["tensors"]
+    }
+
+
+def test_tensorboard_compares_the_sounds_with_the_recordings(finished: Any) -> None:
+    from tierwave.audio import load
+
+    made, _, folder, _ = finished
+    values = values_of_tensorboard(made.run.folder / "tensorboard")
+    real = average_spectrum(REAL, RATE)
+    sounds = [load(folder / f"name_e=2({index})_t={t}.wav")[0] for index, t in ((0, "0.9"), (1, "0.5"))]
+    expected = log_spectral_distance(average_spectrum(np.concatenate(sounds), RATE), real)
+    assert float(values["spectrum/name/distance_db"][-1][1]) == pytest.approx(expected, rel=1e-4)
+    halves = log_spectral_distance(average_spectrum(REAL[:3000], RATE), average_spectrum(REAL[3000:], RATE))
+    assert {round(float(value), 4) for _, value in values["spectrum/name/halves_of_the_recordings_db"]} == {
+        round(halves, 4)
+    }
+    width, height, png = values["spectrum/name"][-1][1]
+    assert int(width) > 500 and int(height) > 200 and png.startswith(b"\x89PNG")
+    assert not any(tag.startswith("controls") for tag in values)
+
+
+def test_runs_are_compared_by_their_hyper_parameters_and_best_values(finished: Any) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import metadata
+
+    made, *_ = finished
+    (path,) = (made.run.folder / "tensorboard").iterdir()
+    events = EventAccumulator(str(path))
+    events.Reload()
+    kept = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    started = metadata.parse_session_start_info_plugin_data(kept)
+    assert started.hparams["dim"].number_value == 8
+    assert started.hparams["batch_size"].number_value == made.options.batch_size
+    assert "max_minutes" not in started.hparams
+    best = values_of_tensorboard(made.run.folder / "tensorboard")["best/val_bits"][-1][1]
+    assert float(best) == pytest.approx(made.run.best().value / LN2, rel=1e-5)
+
+
+def test_tensorboard_measures_what_a_steered_sound_follows(tmp_path: Path) -> None:
+    """A tone that is a quarter of a semitone above what was asked for."""
+    schema = Schema(parameters=(Parameter(name="p", lo=60, hi=72, units="midiPitch"),))
+    times = np.arange(2 * RATE) / RATE
+    sound = 0.3 * np.sin(2 * np.pi * 440 * 2 ** ((66.25 - 69) / 12) * times)
+    write_wav(tmp_path / "a.wav", sound, RATE)
+    generation = Generation([], tmp_path, print)
+    request = Request(controls=({"p": Track.constant("p", 66.0)},))
+    generation.sounds = [Sound("a", lambda request: None, request)]  # type: ignore[arg-type]
+    generation.made = {"a": [tmp_path / "a.wav"]}
+    board = TensorBoard("{}", generation, HeldAgainst(lambda: [REAL], RATE, schema))
+    made = trainer(tmp_path / "run", lambda monitor: [])
+    board.on_train_begin(made)
+    board.on_checkpoint(made, CheckpointEntry("model.ckpt-1", 1, 0, None, False, True))
+    board.on_train_end(made)
+    values = values_of_tensorboard(tmp_path / "run" / "tensorboard")
+    assert float(values["controls/a/p_error_cents"][0][1]) == pytest.approx(25.0, abs=6.0)
+    assert values["controls/a/0"][0][1][2].startswith(b"\x89PNG")
+
+
+def test_faults_are_said_once_as_soon_as_they_show_and_not_again_after_a_resume(tmp_path: Path) -> None:
+    said: list[str] = []
+    script = Scripted("loss", [5.0, 4.9, 4.8, 4.7, 4.6])
+    bars = {"code histogram": 4.0}
+    made = trainer(tmp_path / "run", lambda m: [script, Watch(bars, said.append), *saving(m)], num_epochs=4)
+    made.fit()
+    assert len(said) == 1 and "not learning: after 3 epochs" in said[0] and "smaller --learning_rate" in said[0]
+    assert made.run.read("bars.json") == bars
+    again = trainer(tmp_path / "run", lambda m: [script, Watch(bars, said.append), *saving(m)], num_epochs=5)
+    again.restore(again.run, again.run.latest())
+    again.fit()
+    assert len(said) == 1
+
+
+def test_a_broken_step_is_the_last_row_of_the_table(tmp_path: Path) -> None:
+    made = trainer(tmp_path / "run", lambda m: [LossTable(), *saving(m), Break(STEPS + 2)])
+    with pytest.raises(RunError, match="nan"):
+        made.fit()
+    last = table(made.run)[-1]
+    assert last["loss"] == "nan" and int(last["step"]) == STEPS + 3
+    good = trainer(tmp_path / "run", lambda m: [LossTable(), *saving(m)], num_epochs=2)
+    good.restore(good.run, good.run.latest())
+    good.fit()
+    assert all(row["loss"] != "nan" for row in table(good.run))
 
 
 def test_measured_times_are_not_in_the_state_of_anything_that_decides(finished: Any) -> None:

@@ -87,7 +87,7 @@ class Comparison:
         }
         if not unit:
             named = {name.split(" (")[0].replace(" of the bands", ""): key for name, key in named.items()}
-        rows = [("distance", "generated", "recordings", "(90 %)", "white noise")]
+        rows: list[tuple[str, ...]] = [("distance", "generated", "recordings", "(90 %)", "white noise")]
         for name, key in named.items():
             told = (getattr(each, key) for each in (self.generated, self.floor, self.floor_p90, self.noise))
             rows.append((name, *(f"{value:.3g}" if value < 1000 else f"{value:.0f}" for value in told)))
@@ -348,11 +348,11 @@ def _compare(arguments: Any) -> None:
         kinds[f"embedding {arguments.embedding.name}"] = (embedding(arguments.embedding), arguments.embedding_rate)
     about, lines = {}, []
     for name, (frames, at) in kinds.items():
-        sets = [load_sounds(paths, at) for paths in (arguments.generated, arguments.recordings)]
-        found = compare(*sets, at, frames=frames, seed=arguments.random_seed)
+        made, real = load_sounds(arguments.generated, at), load_sounds(arguments.recordings, at)
+        found = compare(made, real, at, frames=frames, seed=arguments.random_seed)
         about[name] = found.document()
         lines.append(
-            f"{name}: {len(sets[0])} sounds ({found.seconds[0]:.1f} s) against {len(sets[1])} recordings "
+            f"{name}: {len(made)} sounds ({found.seconds[0]:.1f} s) against {len(real)} recordings "
             f"({found.seconds[1]:.1f} s) at {at} Hz"
         )
         lines.append(found.table("dB" if frames is None else ""))

@@ -149,7 +149,7 @@ def loop_share(audio: np.ndarray, sample_rate: int) -> tuple[float, float]:
             if period:
                 looped[start : start + length] = True
                 periods.append(period)
-    return float(looped.mean()) if len(audio) else 0.0, float(np.median(periods)) if periods else 0.0
+    return float(looped.mean()) if len(audio) else 0.0, min(periods, default=0.0)  # others are multiples of it
 
 
 def _loop(stretch: np.ndarray, sample_rate: int) -> float:

@@ -206,12 +206,13 @@ def chart(
     parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 3}" text-anchor="end">{text(across)}</text>')
     parts.append(f'<text x="{_LEFT}" y="16">{text(up)}</text>')
     for line in shown:
-        colour = f"stroke: var(--c{line.colour % _COLOURS})"
-        for x, y in _pieces(line, scale):
-            points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x_of(x), y_of(y), strict=True))
-            drawn = f'<polyline class="{line.kind}" style="{colour}" points="{points}"/>'
-            if len(x) == 1:
-                drawn = f'<circle cx="{x_of(x)[0]:.1f}" cy="{y_of(y)[0]:.1f}" r="3" style="fill: {colour[8:]}"/>'
+        colour = f"var(--c{line.colour % _COLOURS})"
+        for across_it, up_it in _pieces(line, scale):
+            xs, ys = x_of(across_it), y_of(up_it)
+            points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(xs, ys, strict=True))
+            drawn = f'<polyline class="{line.kind}" style="stroke: {colour}" points="{points}"/>'
+            if len(xs) == 1:
+                drawn = f'<circle cx="{xs[0]:.1f}" cy="{ys[0]:.1f}" r="3" style="fill: {colour}"/>'
             parts.append(drawn)
     place = float(_WIDTH - _RIGHT)
     for line in reversed([line for line in shown if line.name]):

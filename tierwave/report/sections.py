@@ -25,7 +25,7 @@ from tierwave.runs import environment
 from tierwave.spectrogram import hertz_to_mel
 
 _TICKS_HZ = (100, 250, 500, 1000, 2000, 4000, 8000, 16000)
-_TOO_MANY = 200  # rows of a table
+_MANY, _TOO_MANY = 12, 200  # rows of a table that are shown only when asked for, and that are left out
 _ABSURD = 3.0  # times the highest bar, above which a curve is cut off
 
 
@@ -211,12 +211,10 @@ def _nearness(report: Report) -> list[str]:
 def _likelihood(report: Report) -> list[str]:
     body = [page.heading("Likelihood of what was held out")]
     if report.likelihood is not None:
-        table = report.likelihood.table()
-        lines = table.splitlines()
-        if len(lines) > _TOO_MANY:
-            lines = [*lines[: _TOO_MANY // 2], "...", *lines[-_TOO_MANY // 2 :]]
         body.append(page.paragraph(_in_words(report.likelihood, report)))
-        return [*body, page.card(page.verbatim("\n".join(lines)))]
+        table = page.verbatim(report.likelihood.table())
+        many = len(report.likelihood.files) > _MANY
+        return [*body, page.folded("Every recording", table) if many else page.card(table)]
     rows = []
     for stage in report.stages:
         if stage.history.epochs:

@@ -1,0 +1,278 @@
+"""The report of a run: one page without requests, in which every checkpoint is heard and what is wrong is said."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import soundfile
+
+import samplernn
+import train
+from commands import call, told
+from samplernn.config import Config
+from tierwave.audio import write_wav
+from tierwave.config import dumps
+from tierwave.history import read_history
+from tierwave.report.__main__ import main
+from tierwave.report.page import Line, chart, document, table
+from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, create_run, runs_of
+from tierwave.training import make_checkpoint
+from tierwave.writing import write_text
+
+RATE, LEVELS, SECONDS = 4000, 16, 0.5
+COLUMNS = ("step", "epoch", "loss", "accuracy", "bits", "gradient_norm", "seconds", "val_loss", "val_accuracy")
+
+
+class Page(HTMLParser):
+    """What a browser would see of a page: its elements, text and sounds; well-formed, or it fails."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    def count(self, tag: str) -> int:
+        return sum(found == tag for found, _ in self.tags)
+
+    @property
+    def sounds(self) -> list[tuple[np.ndarray, int]]:
+        kept = [str(attributes["src"]) for tag, attributes in self.tags if tag == "audio"]
+        return [soundfile.read(io.BytesIO(base64.b64decode(source.partition("base64,")[2]))) for source in kept]
+
+    @property
+    def addresses(self) -> list[str]:
+        """All that a browser would fetch."""
+        found = [str(value) for _, attributes in self.tags for name, value in attributes.items() if name in _FETCHED]
+        return [address for address in found if not address.startswith("data:")]
+
+
+_FETCHED = ("src", "href", "srcset", "poster", "action", "data", "xlink:href")
+
+
+def make_run(root: Path, data: Path, *, silent: bool = False, bits: Sequence[float] = (3.0, 2.5)) -> Run:
+    """A run of random weights with a checkpoint per entry of `bits`; a silent one always says the code of silence."""
+    keras.utils.set_random_seed(4)
+    run = create_run(root, "run")
+    config = Config(q_levels=LEVELS, seq_len=32, frame_sizes=[4, 8], dim=6, num_rnn_layers=1, emb_size=5)
+    model = samplernn.build(config)
+    rows = []
+    for epoch, loss in enumerate(bits, start=1):
+        for variable in model.weights:
+            variable.assign(np.random.default_rng(epoch).normal(0.0, 0.7, variable.shape))
+        if silent:
+            last = next(v for v in reversed(model.weights) if v.shape == (LEVELS,))
+            last.assign(100.0 * (np.arange(LEVELS) == samplernn.encoder(config).silence))
+        make_checkpoint({"model": model}).write(str(run.folder / f"model.ckpt-{epoch}"))
+        run.record(CheckpointEntry(f"model.ckpt-{epoch}", epoch, 10 * epoch, loss, True, True), None)
+        nats = loss * math.log(2)
+        rows.append([10 * epoch, epoch, nats, 0.1, loss, 1.0, 0.1, "", ""])
+        rows.append([10 * epoch, epoch, nats, 0.1, "", "", 1, nats, 0.1])
+    with open(run.folder / "losses.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+    names = sorted(path.name for path in data.glob("*.wav"))
+    spans = [[name, 0, RATE] for name in names]
+    run.write("run.json", {
+        "sample_rate": RATE, "corpus": {}, "data_dir": str(data.resolve()), "command": ["train.py", "--id", "<b>&run"],
+        "versions": {"tierwave": "0.0.1"}, "created": "2026-01-02T03:04:05+00:00",
+    })  # fmt: skip
+    run.write("split.json", {"method": "files", "train": spans[1:], "valid": spans[:1], "test": []})
+    run.write("statistics.json", {"gain": 1.0, "files": len(names), "histogram_bits": 3.5, "markov_bits": 3.2})
+    write_text(run.folder / CONFIG_NAME, dumps(config))
+    return run
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recordings")
+    time = np.arange(RATE) / RATE
+    for number in range(3):
+        sound = 0.4 * np.sin(2 * np.pi * (300 + 100 * number) * time) * np.hanning(RATE)
+        write_wav(folder / f"{number}_<i>&amp;.wav", sound, RATE)
+    return folder
+
+
+def reported(run: Run, target: Path, *words: Any) -> Page:
+    assert call(main, [run.folder, "--output", target, "--seconds", SECONDS, *words]) == 0
+    page = Page(target)
+    assert page.addresses == []
+    text = target.read_text(encoding="utf-8").lower()
+    assert "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text and "<script" not in text
+    assert "prefers-color-scheme" in text and "default-src 'none'" in text.replace("&#x27;", "'")
+    return page
+
+
+def test_every_checkpoint_is_heard_and_nothing_is_fetched(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path, recordings, bits=(3.0, 2.5, 2.4))
+    page = reported(run, tmp_path / "out.html")
+    sounds = page.sounds
+    assert len(sounds) == 4  # a recording, and three checkpoints
+    assert [(len(sound), rate) for sound, rate in sounds[1:]] == [(round(SECONDS * RATE), RATE)] * 3
+    assert len({sound.tobytes() for sound, _ in sounds}) == 4
+    assert page.count("img") == 4 and page.count("svg") >= 3
+    for words in (
+        "model.ckpt-3", "best", "code histogram", "markov bits", "train.py --id '<b>&run'", "q_levels", "0.0.1",
+        "0_<i>&amp;.wav", "bits per sample with the best checkpoint", "white noise", "2.400",
+    ):  # fmt: skip
+        assert words in page.text, words
+    capsys.readouterr()
+    again = reported(run, tmp_path / "again.html", "--likelihood", "False")
+    assert "Generating" not in capsys.readouterr().out  # what was made is kept
+    assert all(np.array_equal(a, b) for (a, _), (b, _) in zip(sounds, again.sounds, strict=True))
+    other = reported(run, tmp_path / "other.html", "--likelihood", "False", "--random_seed", 1)
+    assert not np.array_equal(other.sounds[1][0], sounds[1][0])
+
+
+def test_what_is_wrong_is_said_on_top_and_on_the_terminal(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path, recordings, silent=True, bits=(3.9, 3.8, 3.7))
+    page = reported(run, tmp_path / "out.html", "--likelihood", "False")
+    said = capsys.readouterr().out
+    for words in ("silent: 100% of the sound", "not learning: after 3 epochs"):
+        assert words in page.text and f"{words}" in said
+    assert max(float(np.abs(sound).max()) for sound, _ in page.sounds[1:]) < 0.2
+
+
+def test_without_the_recordings_what_was_logged_is_told(tmp_path: Path, recordings: Path) -> None:
+    run = make_run(tmp_path, recordings)
+    run.write("run.json", {**run.read("run.json"), "data_dir": str(tmp_path / "gone")})
+    page = reported(run, tmp_path / "out.html")
+    assert len(page.sounds) == 2 and "best logged" in page.text and "is not there any more" in page.text
+    with open(run.folder / "losses.csv", "a", encoding="utf-8") as file:
+        file.write("21,3,nan,0.1,,nan,,,\n")
+    assert math.isnan(read_history(run).losses[-1])
+    page = reported(run, tmp_path / "nan.html", "--likelihood", "False")
+    assert "loss is not a number" in page.text
+
+
+def test_a_run_from_outside_cannot_have_other_files_read(tmp_path: Path, recordings: Path) -> None:
+    run = make_run(tmp_path, recordings)
+    write_wav(tmp_path / "secret.wav", np.full(RATE, 0.5), RATE)
+    split = run.read("split.json")
+    run.write("split.json", {**split, "valid": [["../" * 20 + str(tmp_path / "secret.wav").lstrip("/"), 0, RATE]]})
+    page = reported(run, tmp_path / "out.html", "--likelihood", "False")
+    assert "lies outside" in page.text and len(page.sounds) == 2
+
+
+def test_mistakes_are_told_in_one_sentence(tmp_path: Path, recordings: Path, capsys: Any) -> None:
+    assert "logdir" in told(capsys, main, [tmp_path / "nowhere"], 2)
+    run = make_run(tmp_path, recordings)
+    assert "is a folder" in told(capsys, main, [run.folder, "--output", tmp_path], 2)
+    assert "dur is 0 seconds" in told(capsys, main, [run.folder, "--seconds", 0], 2)
+    assert "0 or more" in told(capsys, main, [run.folder, "--random_seed", -1], 2)
+
+
+# All families --------------------------------------------------------------------------------------------------------
+
+TRAINING = {
+    "batch_size": 4, "jit": False, "num_steps": 3, "generate": False, "checkpoint_minutes": None, "val_frac": 0.25,
+}  # fmt: skip
+SMALL = {"hidden_size": 6, "num_layers": 1, "net": "baseline"}
+CASCADE = {
+    "model": "cascade",
+    "tiers": [
+        {"name": "slow", "generates": ["rmse"], "conditioned_on": ["midi"], "rate": 50, "seq_len": 4, **SMALL},
+        {
+            "name": "sound", "generates": ["audio"], "conditioned_on": ["rmse", "midi"], "rate": 8000, "seq_len": 32,
+            "q_levels": 32, **SMALL,
+        },
+    ],
+    "controls": {"midi": {"units": "midiPitch"}},
+    "training": TRAINING,
+}  # fmt: skip
+VALUES = {
+    "model": "conditioning", "generates": ["rmse"], "conditioned_on": ["midi"], "rate": 50, "seq_len": 4, **SMALL,
+    "training": TRAINING,
+}  # fmt: skip
+MELNET = {
+    "model": "melnet", "audio": {"n_fft": 128, "win_length": 128, "hop_length": 64, "mel_channels": 16}, "tiers": 2,
+    "layers": [2, 1], "hidden_size": 6, "mixtures": 2, "seq_len": 16, "training": TRAINING,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "sounds", "words"),
+    [
+        (CASCADE, 3, ["Checkpoints of slow", "Checkpoints of sound", "midi=", "asked for", "nats per value"]),
+        (VALUES, 1, ["rmse", "nats per value"]),
+        (MELNET, 3, ["Checkpoints of tier1", "Checkpoints of tier2", "nats per value"]),
+    ],
+    ids=["cascade", "values", "melnet"],
+)
+def test_every_family_and_every_stage(
+    config: dict[str, Any], sounds: int, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    time = np.arange(1600) / 8000
+    for number, pitch in enumerate((60, 64, 67, 72)):
+        sound = 0.4 * np.sin(2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * time)
+        write_wav(tmp_path / "tones" / f"{number}.wav", sound, 8000)
+        rows = ["name,time,value", f"midi,0,{pitch}", "rmse,0,0.1", "rmse,0.2,0.3"]
+        write_text(tmp_path / "tones" / f"{number}.csv", "\n".join([*rows, ""]))
+    write_text(tmp_path / "a.config.json", json.dumps(config))
+    command = ["--id", "a", "--data_dir", tmp_path / "tones", "--config_file", tmp_path / "a.config.json"]
+    assert call(train.main, [*command, "--logdir_root", tmp_path / "logdir", "--verbose", "False"]) == 0
+    run = runs_of(tmp_path / "logdir" / "a")[-1]
+    page = reported(run, tmp_path / "out.html", *(["--controls"] if config is CASCADE else []))
+    assert len(page.sounds) == sounds
+    for each in words:
+        assert each in page.text, each
+    if config is CASCADE:
+        assert "rank corr." in page.text
+
+
+# HTML and SVG --------------------------------------------------------------------------------------------------------
+
+
+def test_text_is_escaped_and_charts_are_drawn_to_scale(tmp_path: Path) -> None:
+    evil = "<script>alert('x')</script>&\""
+    lines = [Line(evil, np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, np.nan, 3.0, 2.0]))]
+    drawn = chart(lines, across=evil, up=evil)
+    write_text(tmp_path / "page.html", document(evil, [table([[evil, 1]], [evil, "n"]), drawn]))
+    page = Page(tmp_path / "page.html")
+    assert page.count("script") == 0 and page.text.count("<script>alert") >= 4
+    points = [str(a["points"]) for tag, a in page.tags if tag == "polyline"]
+    assert page.count("circle") == 1  # a point alone between gaps
+    (x0, y0), (x1, y1) = (map(float, point.split(",")) for point in points[0].split())
+    assert x1 > x0 and y1 > y0  # falling, and the upright axis of a picture points down
+    assert "nothing to draw" in chart([Line("", np.array([0.0]), np.array([np.nan]))], across="", up="")
+
+
+def test_long_curves_are_thinned_without_losing_their_mean() -> None:
+    x = np.arange(10_000.0)
+    drawn = chart([Line("", x, np.sin(x) + x)], across="", up="")
+    assert len(drawn) < 40_000
