@@ -344,6 +344,21 @@ def test_a_hidden_page_frees_its_voice_unless_it_may_play_on(tab: Tab, steered: 
     steered.until_playing(1)
 
 
+def test_starts_in_quick_succession_end_in_the_last(tab: Tab, steered: Server) -> None:
+    tab.start()
+    tab.page.evaluate(
+        """() => {
+            const press = (id) => document.getElementById(id).click();
+            for (const id of ["start", "start", "start", "record"]) press(id); // stop, start, start, record
+        }"""
+    )
+    tab.page.wait_for_function("() => tierwave.state().recording")
+    tab.hear(0.5)
+    steered.until_playing(1)
+    tab.stop()
+    assert tab.page.locator("#take-list li").count() == 1
+
+
 def test_a_start_that_is_refused_is_told(tab: Tab, steered: Server) -> None:
     steered.studio.max_voices = 0
     try:
@@ -624,7 +639,11 @@ def test_a_run_that_is_not_played_gets_a_simpler_page(kind: str, browser: Browse
         assert tab.page.is_hidden("#start") and tab.page.is_visible("#generate-go")
         assert tab.page.is_visible("#for-bias") == (kind == "spectrogram")
         tab.page.fill("#generate-seconds", "0.5")
+        if kind == "values":
+            tab.page.fill(".parameter .value", "61.5")
         answers = generated(tab)
+        steered = {"p": 61.5} if kind == "values" else {}
+        assert all(json.loads(answer.request.post_data)["values"] == steered for answer in answers)
         if kind == "spectrogram":
             assert len(soundfile.read(io.BytesIO(answers[0].body()))[0]) == RATE // 2
         else:

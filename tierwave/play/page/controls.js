@@ -184,4 +184,13 @@ export class Controls {
   followed() {
     return [...this.curves.values()].filter((curve) => curve.followed).map((curve) => curve.drawn());
   }
+
+  /** @returns {object} what sliders and followed curves say, as fields of an order to generate */
+  order() {
+    const followed = [...this.curves.values()].filter((curve) => curve.followed);
+    return {
+      values: Object.fromEntries(this.parameters.map(({ name }) => [name, this.controls.get(name).value])),
+      controls: Object.fromEntries(followed.map((curve) => [curve.parameter.name, curve.points()])),
+    };
+  }
 }

@@ -23,9 +23,10 @@ export class Generator {
     /** @type {(() => void) | null} ends the sound that is heard */
     this.silence = null;
     const takes = ["seconds", "temperature", ...run.takes];
-    for (const name of [...AMOUNTS, "text"]) byId(`for-${name}`).hidden = !takes.includes(name);
+    for (const name of AMOUNTS) byId(`for-${name}`).hidden = !takes.includes(name);
+    byId("for-text").hidden = !run.reads_text;
     byId("generate-temperature").value = String(run.kind === "spectrogram" ? 1 : run.temperature.initial);
-    byId("with-sliders").hidden = run.kind !== "steered";
+    byId("with-sliders").hidden = !run.parameters.length;
     this.#checkpoints();
     byId("order").onsubmit = (event) => {
       event.preventDefault();

@@ -12,6 +12,7 @@ import { Takes } from "./takes.js";
 import { clock, valueAt } from "./units.js";
 
 const STATUS_MS = 250; // between two changes of the status line
+const LONGEST_TAKE = 1800; // seconds, which are held in memory
 
 /** @param {any} run @returns {import("./units.js").Parameter[]} what is set live besides the parameters */
 function amountsOf(run) {
@@ -257,6 +258,10 @@ export class Live {
 
   #moved(seconds) {
     if (!this.player.playing) return;
+    if (this.recording && seconds >= LONGEST_TAKE) {
+      this.record();
+      this.say(`The take is ended after ${LONGEST_TAKE / 60} minutes.`);
+    }
     for (const [name, points] of this.following) {
       const control = this.controls.controls.get(name);
       control?.show(readPoints(points, seconds, control.parameter.interp === "previous"));
@@ -291,13 +296,6 @@ export class Live {
     byId("speed").textContent = `${(this.pace?.speed ?? this.run.speed ?? 0).toFixed(1)} ×`;
     const device = Math.round(1000 * this.player.outputSeconds);
     byId("latency").title = `From your hand to the first sample that carries it${device ? `; the sound device adds about ${device} ms` : ""}`;
-  }
-
-  /** @returns {object} what sliders and followed curves say, as fields of an order to generate */
-  steered() {
-    const { temperature: _, top_k: __, ...values } = this.controls.values();
-    const followed = [...this.controls.curves.values()].filter((curve) => curve.followed);
-    return { values, controls: Object.fromEntries(followed.map((curve) => [curve.parameter.name, curve.points()])) };
   }
 
   /** @returns {object} for tests and the curious */

@@ -1,10 +1,20 @@
 /** The page: asks what the run is, and shows what suits it. */
 
+import { Controls } from "./controls.js";
 import { byId } from "./elements.js";
 import { Generator } from "./generate.js";
 import { Live } from "./live.js";
 
 const FAMILIES = { samplernn: "SampleRNN", conditioning: "conditional tier", cascade: "cascade", melnet: "MelNet" };
+
+/** Sliders of a run that is not played: for what is generated. @param {any} run @returns {Controls} */
+function stillControls(run) {
+  byId("order").prepend(byId("parameters"));
+  const seconds = () => byId("generate-seconds").valueAsNumber || 1;
+  const controls = new Controls(run.parameters, [], { changed() {}, drawn() {}, seconds });
+  byId("generate-seconds").onchange = () => controls.curves.forEach((curve) => curve.write());
+  return controls;
+}
 
 /** @param {string} sentence to the person at the page */
 function say(sentence) {
@@ -24,7 +34,8 @@ async function open() {
   for (const part of document.querySelectorAll("[data-live]")) part.hidden = !isLive;
   byId("generate").open = run.kind !== "steered";
   const live = isLive ? new Live(run, say) : null;
-  new Generator(run, say, () => live?.steered() ?? {});
+  const controls = live?.controls ?? stillControls(run);
+  new Generator(run, say, () => controls.order());
   window.tierwave = live
     ? {
         /** @returns {number[]} ms from each event to the first sample that carried it */

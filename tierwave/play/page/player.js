@@ -95,7 +95,14 @@ export class Player extends EventTarget {
    * @param {{seconds?: number, recording?: boolean, curves?: Curves}} [how] seconds: where it ends by itself
    * @returns {Promise<any>} the server's `started`; rejected with its sentence
    */
-  async start(asked, { seconds, recording = false, curves } = {}) {
+  start(asked, how = {}) {
+    // One after the other: an answer must be that to the start that was sent last.
+    this.begun = (this.begun ?? Promise.resolve()).catch(() => {}).then(() => this.#start(asked, how));
+    return this.begun;
+  }
+
+  async #start(asked, { seconds, recording = false, curves }) {
+    clearTimeout(this.stopping);
     await this.#prepare();
     const limit = seconds && Math.max(1, Math.round(seconds * this.rate));
     this.waiting.clear();
@@ -115,8 +122,7 @@ export class Player extends EventTarget {
     if (!this.playing) return;
     this.playing = false;
     this.#fadeTo(0);
-    setTimeout(() => {
-      if (this.playing) return; // again already
+    this.stopping = setTimeout(() => {
       this.#tell("stop");
       this.context.suspend();
     }, 4000 * FADE);

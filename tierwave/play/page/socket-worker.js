@@ -9,7 +9,6 @@
 import { readCells } from "./curve.js";
 
 const TAIL = 10; // seconds that are kept when nothing is recorded
-const LONGEST = 1800; // seconds of a take
 const AGAIN = [250, 500, 1000, 2000]; // ms until the next try to connect
 
 /** @type {WebSocket | undefined} */
@@ -70,6 +69,7 @@ function hear(message) {
     if (message.event && voice.run) worklet.postMessage({ event: message.event, sample: message.sample });
   } else if (message.type === "recorded") {
     tell({ ...message, type: "take", samples: samples(0, Math.round(message.seconds * settings.rate)) });
+    voice.recording = false; // not before, or its beginning might be gone
     return;
   }
   tell(message);
@@ -82,8 +82,7 @@ function receive(data) {
   const block = new Float32Array(data, 16, count);
   kept.blocks.push(block.slice());
   kept.count += count;
-  const longest = (voice.recording ? LONGEST : TAIL) * settings.rate;
-  while (kept.count - kept.blocks[0].length >= longest) {
+  while (!voice.recording && kept.count - kept.blocks[0].length >= TAIL * settings.rate) {
     const gone = kept.blocks.shift().length;
     kept.first += gone;
     kept.count -= gone;
@@ -168,7 +167,6 @@ const answer = {
     if (voice.run) send({ type: "set", event, values });
   },
   record() {
-    voice.recording = false;
     send({ type: "record" });
   },
   curves({ drawn }) {
