@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = ("samplernn", "conditioning", "melnet")
 PACKAGES = ("tierwave", *FAMILIES)
 COMMAND_LINES = ("train", "generate", "chunk_audio", "tune")
-MODULES = {"pyyaml": "yaml", "grpcio": "grpc"}  # what a distribution is imported as, where that is another name
+# What a distribution is imported as, where that is another name; or what it brings along.
+MODULES = {"pyyaml": "yaml", "grpcio": "grpc", "ipykernel": "IPython"}
 HEAVY = ("tensorflow", "keras", "librosa", "soundfile", "soxr", "pydub", "matplotlib", "scipy", "numba", "numpy")
 
 
