@@ -42,6 +42,7 @@ from tierwave.writing import write_text
 FLOOR_DB = -80.0  # below, silence is silence
 DRAWS = 10  # of recordings against themselves
 _WINDOW_SECONDS, _HOP_SECONDS, _CHANNELS = 0.032, 0.016, 64
+_FEWEST = 4  # recordings that are drawn as wholes
 _MOST_FRAMES = 1500  # that the energy distance looks at: all pairs of them
 
 Frames = Callable[[np.ndarray], np.ndarray]  # from a sound [samples] to its frames [frames, dimensions]
@@ -271,7 +272,7 @@ def _halves(real: Sequence[np.ndarray], wanted: int, rng: np.random.Generator) -
     total = sum(map(len, real))
     wanted = max(2, min(wanted, total // 2))
     pieces = list(real)
-    if len(pieces) < 10 or max(map(len, pieces)) > wanted:
+    if len(pieces) < _FEWEST or max(map(len, pieces)) > wanted:
         size = max(1, min(wanted // 4, total // 10))
         pieces = [piece for each in real for piece in np.array_split(each, max(1, round(len(each) / size)))]
     order = rng.permutation(len(pieces))
