@@ -188,7 +188,7 @@ def _played(trained: Trained, heard: Heard | None, formats: Sequence[str]) -> It
     yield (
         f"    python generate.py --checkpoint_path RUN --output_path {shlex.join([target, *words])}\n"
         "    python -m tierwave.play --checkpoint_path RUN\n"
-        "    python train.py --init_from RUN --config_file RUN/run.config.json --id NEW --data_dir RECORDINGS"
+        "    python train.py --init_from RUN --id NEW --data_dir RECORDINGS"
     )
     if formats:
         names = {"onnx": "ONNX", "litert": "LiteRT (TensorFlow Lite)"}
