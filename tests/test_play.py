@@ -275,8 +275,8 @@ def page(server: Server) -> Iterator[Page]:
 
 # ---- playing ---------------------------------------------------------------------------------------------------------
 
-MOVES = [(700, {"temperature": 1.4}), (1000, {"p": 70.5}), (1003, {"p": 62}), (1100, {"top_k": 3})]
-END = 1300
+MOVES = [(300, {"temperature": 1.4}), (430, {"p": 70.5}), (433, {"p": 62}), (560, {"top_k": 3})]
+END = 700
 
 
 def moves_of(trained: Trained) -> list[tuple[int, dict[str, float]]]:
@@ -318,9 +318,8 @@ def test_what_is_streamed_is_the_runs_own_stream(live: Server) -> None:
             assert position < answer["sample"] <= position + 100
         parts.append(one.hear(END))
     expected, _ = direct(trained, moves)
-    unmoved, _ = direct(trained, [])
     assert np.array_equal(np.concatenate(parts), expected)
-    assert not np.array_equal(unmoved, expected)
+    assert not np.array_equal(expected[300:], direct(trained, [])[0][300:])
 
 
 def test_a_recording_plays_again_and_is_what_generate_takes(live: Server, tmp_path: Path) -> None:
@@ -458,7 +457,7 @@ def test_two_pages_at_once_have_a_voice_each(steered: Server) -> None:
         started(one, trained)
         two.start(random_seed=5, temperature=0.9, values={"p": 71, "inst": "brass"})
         heard: list[list[np.ndarray]] = [[], []]
-        for stop in range(250, END + 1, 250):
+        for stop in range(100, END + 1, 200):
             for number, each in enumerate((one, two)):
                 heard[number].append(each.hear(stop))
             two.ask(type="set", values={"p": 60 + stop % 12})
@@ -883,6 +882,7 @@ def test_mistakes_are_told_in_a_sentence(
     assert "uvicorn" in sentence and "pip install -e '.[play]'" in sentence and "Starlette" not in sentence
 
 
+@pytest.mark.timeout(600)
 def test_the_command_serves_until_it_is_interrupted(runs: dict[str, Path], tmp_path: Path) -> None:
     command_line = [sys.executable, "-m", "tierwave.play", "--checkpoint_path", runs["steered"], "--port", "0"]
     with (tmp_path / "errors.txt").open("w+") as errors:

@@ -3,7 +3,8 @@
     GET  /              the page; /page/NAME what belongs to it
     GET  /api/run       the run as JSON (`Instrument.document`), with "max_voices"
     POST /api/generate  a JSON object (`offline.Order`) -> audio/wav with the headers X-Random-Seed, X-Checkpoint and
-                        X-Speed, or JSON of a run that makes curves; 400 {"error": sentence}. One at a time.
+                        X-Speed, or JSON of a run that makes curves; 400 or 500 {"error": sentence}. One at a
+                        time.
     /ws                 the page's WebSocket (`protocol`)
 
 Only pages of this server are answered: another site that a browser shows may reach loopback too, under its own name
@@ -19,6 +20,7 @@ import ipaddress
 import mimetypes
 import socket as sockets
 import threading
+import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -88,6 +90,9 @@ def build_app(
             return JSONResponse({"error": str(error)}, 400)
         except (ClientDisconnect, Stopped):
             return Response(status_code=499)  # nobody reads it
+        except Exception:  # a fault of ours
+            traceback.print_exc()
+            return JSONResponse({"error": "the sound has failed: the server's terminal says why"}, 500)
         if made.wav is None:
             return JSONResponse(made.document())
         about = {

@@ -242,9 +242,7 @@ class Instrument:
         best = next((entry.name for entry in reversed(entries) if entry.best), None)
         found = []
         for entry in entries:
-            marks = [f"epoch {entry.epoch}" if entry.kept else f"step {entry.step}"]
-            marks += ["best"] if entry.name == best else []
-            marks += [] if entry.value is None else [f"{entry.value:.3g}"]
+            marks = [f"epoch {entry.epoch}", f"step {entry.step}", *(["best"] if entry.name == best else [])]
             found.append(
                 {
                     "name": entry.name,

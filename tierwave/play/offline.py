@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from tierwave.asking import Asked, refuse_foreign
 from tierwave.config import StrictModel
 from tierwave.controls import Controls
+from tierwave.errors import RunError
 from tierwave.generation import Request, write_sounds
 from tierwave.paramfiles import ParamFile, csv_text, document_of
 from tierwave.play.instrument import TEMPERATURE, Instrument
@@ -101,6 +103,10 @@ def make(instrument: Instrument, order: Order, stopped: threading.Event) -> Made
     stream = trained.stream(instrument.request(instrument.drawn(order.values, order.controls), **plain))
     if instrument.kind == "spectrogram":  # which has no blocks to stop between
         stream.progress = go_on
+        if not all(np.isfinite(stage).all() for stage in stream.stages().values()):
+            raise RunError(
+                f"{trained.path.name} makes values that are no numbers, its training has failed: take another one"
+            )
     checkpoint = trained.path.name
     if not stream.makes_audio:
         return Made(random_seed, checkpoint, 0.0, curves=stream.curves(order.seconds))
