@@ -161,8 +161,9 @@ def test_the_image_makes_its_demo_corpus_in_the_working_folder(image: Path, tmp_
 
 def test_the_examples_of_the_dockerfile_are_commands_that_exist(image: Path) -> None:
     comments = "\n".join(line[1:] for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("#"))
-    examples = re.sub(r"\\\n", " ", comments)
-    assert re.findall(r"--build-arg EXTRAS=(\S+)", examples) == ["gpu"]
+    page = (ROOT / "docs" / "notebooks.md").read_text(encoding="utf-8")
+    examples = re.sub(r"\\\n", " ", comments + page[page.index("## Docker") :])
+    assert set(re.findall(r"--build-arg EXTRAS=(\S+)", examples)) == {"gpu"}
     presets = re.findall(rf"{HOME}/(configs/\S+)", examples)
     assert presets and all((image / preset).exists() for preset in presets)
     assert all((image / script).exists() for script in re.findall(r"\b(\w+\.py)\b", examples))

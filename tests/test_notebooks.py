@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import zipfile
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -253,6 +254,8 @@ def test_samplernn_goes_on_after_a_disconnect(jupyter: Path) -> None:
     assert checked_pictures(book) == 1 + 2 * 2 + 5  # beside each sound one, and the curves of two cells
     assert {path.name for path in (jupyter / "tierwave-work/sounds").iterdir()} == {f"mine_{n}.wav" for n in range(4)}
     assert (jupyter / "tierwave-work/sounds.zip").exists()
+    with zipfile.ZipFile(jupyter / "tierwave-work/mine.zip") as network:
+        assert any(each.endswith("README.md") for each in network.namelist())
 
 
 @pytest.mark.timeout(900)

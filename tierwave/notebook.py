@@ -114,6 +114,16 @@ def download(path: Path | str) -> Any:
     return FileLink(os.path.relpath(path))  # as seen from the notebook
 
 
+def share(trained: Trained, path: Path | str) -> Any:
+    """`download` of a trained network as a zip, made anew, which generate.py plays anywhere (see `tierwave.export`)."""
+    from tierwave.export.sharing import share as export
+
+    path = Path(path).with_suffix(".zip")
+    path.unlink(missing_ok=True)
+    export(trained, path, sample=None)
+    return download(path)
+
+
 def preset(name: str) -> dict[str, Any]:
     """The config `configs/<name>.config.json` of the repository. Raises UsageError where there is none."""
     folder = Path(__file__).resolve().parent.parent / "configs"
