@@ -1,6 +1,10 @@
 # make demo              train a small model on a made-up corpus for some minutes, and let it sound
 # make demo DATA=folder  the same on your own recordings
 # make test              what has to pass: ruff, mypy, pytest
+# make docs              the pages of docs/ as a site, in docs/_build/html
+# make data-fsdd         download the spoken digits into data/fsdd (DATA=folder: elsewhere)
+# make data-librispeech  the same of LibriSpeech's dev-clean (SUBSET="train-clean-100 ...": others)
+# make data-ljspeech     the same of LJSpeech
 # Everything goes into $(VENV) and demo/; `make clean` removes both and what was built.
 
 VENV ?= .venv
@@ -10,6 +14,7 @@ PYTHONS := python3.13 python3.12 python3.11 python3.10 python3 python
 SUITABLE := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 
 DATA ?=
+SUBSET ?=
 MINUTES ?= 2.5
 RESUME ?= False
 
@@ -17,9 +22,10 @@ python := $(VENV)/bin/python
 pip := $(python) -m pip --disable-pip-version-check --quiet
 installed := $(VENV)/installed
 test-installed := $(VENV)/test-installed
+docs-installed := $(VENV)/docs-installed
 export DATA
 
-.PHONY: help demo test bench clean
+.PHONY: help demo test docs bench clean data-fsdd data-librispeech data-ljspeech
 .DELETE_ON_ERROR:
 
 help:
@@ -45,6 +51,10 @@ $(test-installed): setup.cfg pyproject.toml | $(python)
 	@echo "Installing into $(VENV), with what the tests need. The first time takes some minutes."
 	@$(pip) install --editable '.[test]'
 	@touch $@ $(installed)
+
+$(docs-installed): setup.cfg pyproject.toml | $(python)
+	@$(pip) install --editable '.[docs]'
+	@touch $@
 
 # The id of the session follows the folder, so that each folder has its own. Paths may have spaces in them.
 demo: export TF_CPP_MIN_LOG_LEVEL = 3
@@ -73,9 +83,16 @@ test: $(test-installed)
 	$(VENV)/bin/mypy
 	$(python) -m pytest -m "not slow"
 
+docs: $(docs-installed)
+	$(python) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "The site begins at docs/_build/html/index.html."
+
+data-fsdd data-librispeech data-ljspeech: data-%: $(installed)
+	$(python) -m tierwave.fetch $* "$${DATA:-data/$*}"$(if $(SUBSET), --subset $(SUBSET))
+
 bench: $(installed)
 	@if [ -e bench/run.py ]; then $(python) -m bench.run; else echo "There are no benchmarks in bench/ yet."; fi
 
 clean:
-	rm -rf "$(VENV)" build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf "$(VENV)" build docs/_build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -16,8 +16,14 @@ ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = ("samplernn", "conditioning", "melnet")
 PACKAGES = ("tierwave", *FAMILIES)
 COMMAND_LINES = ("train", "generate", "chunk_audio", "tune")
-# What a distribution is imported as, where that is another name; or what it brings along.
-MODULES = {"pyyaml": "yaml", "grpcio": "grpc", "ipykernel": "IPython"}
+# What a distribution is imported as, where that is another name.
+MODULES = {
+    "pyyaml": "yaml",
+    "grpcio": "grpc",
+    "ipython": "IPython",
+    "python-osc": "pythonosc",
+    "markdown-it-py": "markdown_it",
+}
 HEAVY = ("tensorflow", "keras", "librosa", "soundfile", "soxr", "pydub", "matplotlib", "scipy", "numba", "numpy")
 
 
