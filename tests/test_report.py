@@ -86,15 +86,16 @@ def make_run(root: Path, data: Path, *, silent: bool = False, bits: Sequence[flo
     """A run of random weights with a checkpoint per entry of `bits`; a silent one always says the code of silence."""
     keras.utils.set_random_seed(4)
     run = create_run(root, "run")
-    config = Config(q_levels=LEVELS, seq_len=32, frame_sizes=[4, 8], dim=6, num_rnn_layers=1, emb_size=5)
+    levels = 256 if silent else LEVELS  # of few levels none is near 0
+    config = Config(q_levels=levels, seq_len=32, frame_sizes=[4, 8], dim=6, num_rnn_layers=1, emb_size=5)
     model = samplernn.build(config)
     rows = []
     for epoch, loss in enumerate(bits, start=1):
         for variable in model.weights:
             variable.assign(np.random.default_rng(epoch).normal(0.0, 0.7, variable.shape))
         if silent:
-            last = next(v for v in reversed(model.weights) if v.shape == (LEVELS,))
-            last.assign(100.0 * (np.arange(LEVELS) == samplernn.encoder(config).silence))
+            last = next(v for v in reversed(model.weights) if v.shape == (levels,))
+            last.assign(100.0 * (np.arange(levels) == samplernn.encoder(config).silence))
         make_checkpoint({"model": model}).write(str(run.folder / f"model.ckpt-{epoch}"))
         run.record(CheckpointEntry(f"model.ckpt-{epoch}", epoch, 10 * epoch, loss, True, True), None)
         nats = loss * math.log(2)
