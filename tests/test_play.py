@@ -180,7 +180,7 @@ def serving(instrument: Instrument, max_voices: int = 4, host: str = "127.0.0.1"
             return listening(osc, names, lambda values: studio.set_all(values, "osc"), said.append)
 
         config = uvicorn.Config(
-            build_app(studio, host=host, started=started), log_level="warning", ws_max_size=LARGEST_MESSAGE
+            build_app(studio, host=host, started=started), log_config=None, ws_max_size=LARGEST_MESSAGE
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -465,7 +465,9 @@ def test_two_pages_at_once_have_a_voice_each(steered: Server) -> None:
     assert not np.array_equal(np.concatenate(heard[0]), np.concatenate(heard[1]))
 
 
-def test_voices_are_counted_and_a_closed_page_frees_its_own(instruments: dict[str, Instrument]) -> None:
+def test_voices_are_counted_and_a_closed_page_frees_its_own(
+    instruments: dict[str, Instrument], caplog: pytest.LogCaptureFixture
+) -> None:
     with serving(instruments["steered"], max_voices=2) as server:
         with page(server) as one, page(server) as two:
             one.start()
@@ -488,7 +490,15 @@ def test_voices_are_counted_and_a_closed_page_frees_its_own(instruments: dict[st
             one.socket.recv(timeout=60)
             one.socket.socket.shutdown(socket.SHUT_RDWR)
             until(lambda: not server.studio.playing and not server.studio.sessions, 5)
+        with page(server) as one:  # with answers under way
+            one.start()
+            for number in range(30):
+                one.say(type="more", until=300 * number)
+                one.say(type="set", values={"p": 64})
+            one.socket.socket.shutdown(socket.SHUT_RDWR)
+            until(lambda: not server.studio.playing and not server.studio.sessions, 20)
         until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("voice")])
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 # ---- what is no message ----------------------------------------------------------------------------------------------

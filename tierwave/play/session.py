@@ -7,6 +7,7 @@ block at most, the event loop for none. Knows the messages (`protocol`) and voic
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 import traceback
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from tierwave.errors import RunError, UsageError
 from tierwave.play import protocol
@@ -24,6 +25,7 @@ from tierwave.play.voice import Voice
 MOST_REFUSED = 50  # malformed messages in a row after which a page is sent away
 PACE_SECONDS = 1.0
 REFUSED = 1008  # WebSocket's code for what breaks a rule
+GONE = 1006  # for a page that has gone without a word
 
 _T = TypeVar("_T")
 
@@ -164,7 +166,7 @@ class Session:
             try:
                 samples = await self._in_thread(voice.render, count)
                 if voice is self.voice:
-                    await self.socket.send_bytes(protocol.block(run, first, samples))
+                    await self._send(protocol.block(run, first, samples))
                 now = time.monotonic()
                 if now - told >= PACE_SECONDS:
                     told = now
@@ -184,13 +186,12 @@ class Session:
     async def _set_soon(self, source: str) -> None:
         while self._soon and (voice := self.voice) is not None:
             values, self._soon = self._soon, {}
-            try:
-                change = await self._in_thread(voice.set, values)
-                await self._send({"type": "values", "values": change.values, "source": source})
-            except UsageError as error:
-                await self._refuse(error)
-            except WebSocketDisconnect:
-                return
+            with contextlib.suppress(WebSocketDisconnect):
+                try:
+                    change = await self._in_thread(voice.set, values)
+                    await self._send({"type": "values", "values": change.values, "source": source})
+                except UsageError as error:
+                    await self._refuse(error)
 
     async def _in_thread(self, call: Callable[..., _T], *arguments: Any) -> _T:
         if self._thread is None:
@@ -199,8 +200,14 @@ class Session:
 
     # ---- telling ---------------------------------------------------------------------------------------------------
 
-    async def _send(self, document: dict[str, Any]) -> None:
-        await self.socket.send_text(json.dumps(document, allow_nan=False))
+    async def _send(self, content: dict[str, Any] | bytes) -> None:
+        """A message or a block. Raises WebSocketDisconnect where the page has gone."""
+        if self.socket.application_state is not WebSocketState.CONNECTED:  # an earlier one has found out
+            raise WebSocketDisconnect(GONE)
+        if isinstance(content, bytes):
+            await self.socket.send_bytes(content)
+        else:
+            await self.socket.send_text(json.dumps(content, allow_nan=False))
 
     async def _refuse(self, error: Exception) -> None:
         await self._send({"type": "error", "message": str(error)})
@@ -209,4 +216,5 @@ class Session:
         """A fault of ours: told in the terminal, and the page goes on without its voice."""
         traceback.print_exc()
         self._free()
-        await self._send({"type": "error", "message": "the voice has failed: the server's terminal says why"})
+        with contextlib.suppress(WebSocketDisconnect):
+            await self._send({"type": "error", "message": "the voice has failed: the server's terminal says why"})
