@@ -15,7 +15,6 @@ from tierwave.metrics import (
     log_spectral_distance,
     spectral_comparison,
 )
-from tierwave.quantize import Quantizer
 
 RATE = 16000
 

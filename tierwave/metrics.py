@@ -1,4 +1,4 @@
-"""What numbers say about codes and sound: bits per sample of models without a network, spectra, and what a sound is like.
+"""What numbers say about codes and sound: bits per sample of models without a network, spectra, what sounds are like.
 
 NumPy only, and light: this is computed beside training and in command lines. Knows nothing of models or files.
 """
