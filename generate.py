@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.commandline import FlagParser, boolean, import_tensorflow, optional, run, sentences
+from tierwave.commandline import REPEATABLE, FlagParser, boolean, import_tensorflow, optional, run, sentences
 from tierwave.config import read_document, resolve_training
 from tierwave.errors import UsageError
 
@@ -46,15 +46,15 @@ def parser() -> FlagParser:
     )
     flags.add_argument("--controls", type=optional(Path), help="CSV of parameters over time")
     flags.add_argument(
-        "--control", nargs="+", default=[], metavar="NAME=VALUE", help="a value 64, a ramp 64:76, or points 0:64,1.5:76"
+        "--control", **REPEATABLE, metavar="NAME=VALUE", help="a value 64, a ramp 64:76, or points 0:64,1.5:76"
     )
     flags.add_argument("--external_array", type=optional(Path), help="parameters as .npy [batch, length, features]")
     flags.add_argument("--external_sr", type=optional(float), help="rate of the array in Hz")
     flags.add_argument(
-        "--override", nargs="+", default=[], metavar="NAME=FILE", help="a CSV in place of what a tier generates"
+        "--override", **REPEATABLE, metavar="NAME=FILE", help="a CSV in place of what a tier generates"
     )
-    flags.add_argument("--tier_temperature", nargs="+", default=[], metavar="TIER=T", help="temperature of a tier")
-    flags.add_argument("--tier_seed", nargs="+", default=[], metavar="TIER=N", help="random seed of a tier")
+    flags.add_argument("--tier_temperature", **REPEATABLE, metavar="TIER=T", help="temperature of a tier")
+    flags.add_argument("--tier_seed", **REPEATABLE, metavar="TIER=N", help="random seed of a tier")
     flags.add_argument(
         "--extrapolate", default=False, help="let parameters leave the trained range (default: False)", **flag
     )

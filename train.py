@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tierwave.commandline import (
+    REPEATABLE,
     FlagParser,
     add_model_flags,
     boolean,
@@ -46,7 +47,7 @@ def parser() -> FlagParser:
         "--output_dir", type=Path, default=Path("generated"), help="audio made in training, per id (./generated)"
     )
     flags.add_argument("--config_file", type=Path, help="*.config.json (default: ./default.config.json)")
-    flags.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override config keys, dotted")
+    flags.add_argument("--set", **REPEATABLE, metavar="KEY=VALUE", help="override config keys, dotted")
     flags.add_argument(
         "--resume", default=True, help="go on from the newest checkpoint of this id (default: True)", **flag
     )

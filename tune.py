@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tierwave.chief import Address, serve, work
-from tierwave.commandline import FlagParser, boolean, import_tensorflow, optional, run
+from tierwave.commandline import REPEATABLE, FlagParser, boolean, import_tensorflow, optional, run
 from tierwave.config import apply_overrides, read_document
 from tierwave.errors import UsageError
 from tierwave.searching import OBJECTIVES, Axis, choices, parse_search
@@ -62,7 +62,7 @@ def parser() -> FlagParser:
     for name, kind in LISTS.items():
         flags.add_argument(f"--{name}", nargs="+", type=kind, metavar="V", help=f"values of {name} to search")
     flags.add_argument("--config_file", type=Path, help="what is not searched (default: ./default.config.json)")
-    flags.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override config keys, dotted")
+    flags.add_argument("--set", **REPEATABLE, metavar="KEY=VALUE", help="override config keys, dotted")
     flags.add_argument("--num_epochs", type=int, help=f"epochs of a trial, at most (default: {DEFAULT_EPOCHS})")
     flags.add_argument("--max_trials", type=int, help=f"trials (default: {DEFAULT_TRIALS}; hyperband: its own number)")
     flags.add_argument(

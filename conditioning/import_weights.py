@@ -49,7 +49,7 @@ import numpy as np
 import numpy.typing as npt
 
 from conditioning.config import AUDIO, Config, parameters
-from tierwave.commandline import FlagParser, boolean, import_tensorflow
+from tierwave.commandline import REPEATABLE, FlagParser, boolean, import_tensorflow
 from tierwave.commandline import run as run_command
 from tierwave.config import validate
 from tierwave.controls import Parameter, Schema
@@ -501,14 +501,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--weights", type=Path, required=True, metavar="FILE", help="the state dict's arrays, an .npz")
     flags.add_argument("--id", required=True, help="name of the run that is made")
     flags.add_argument("--logdir_root", type=Path, default=Path("logdir"), help="where runs are kept (./logdir)")
-    flags.add_argument("--generates", nargs="+", default=[], metavar="NAME", help="parameters it generates, in order")
-    flags.add_argument("--conditioned_on", nargs="+", default=[], metavar="NAME", help="what steers it, in order")
+    flags.add_argument("--generates", **REPEATABLE, metavar="NAME", help="parameters it generates, in order")
+    flags.add_argument("--conditioned_on", **REPEATABLE, metavar="NAME", help="what steers it, in order")
     flags.add_argument("--rate", type=float, help="values per second (of audio by default 16000)")
     flags.add_argument("--audio_input", choices=["scalar", "onehot"], help="default: what the number of inputs tells")
     flags.add_argument(
-        "--range", nargs="+", default=[], metavar="NAME=LO:HI", help="raw values that became 0 and 1 (default: 0:1)"
+        "--range", **REPEATABLE, metavar="NAME=LO:HI", help="raw values that became 0 and 1 (default: 0:1)"
     )
-    flags.add_argument("--units", nargs="+", default=[], metavar="NAME=UNIT", help="such as p=midiPitch")
+    flags.add_argument("--units", **REPEATABLE, metavar="NAME=UNIT", help="such as p=midiPitch")
     flags.add_argument("--debug", type=boolean, nargs="?", const=True, default=False, help="show tracebacks")
     arguments = flags.parse_args(argv)
 

@@ -12,6 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
+import generate
+import train
+import tune
 from tierwave.commandline import FlagParser, add_model_flags, boolean, optional, run, typed_values
 from tierwave.config import StrictModel, TrainingOptions, resolve_training
 from tierwave.errors import RunError, UsageError
@@ -234,3 +237,14 @@ def test_success_and_faults_of_the_program(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(ZeroDivisionError):
         run(failing(ZeroDivisionError()), debug=False)
     assert capsys.readouterr().err == ""
+
+
+def test_what_is_typed_twice_counts_twice_and_only_once_per_call() -> None:
+    for flags, name, rest in (
+        (train.parser(), "set", []),
+        (tune.parser(), "set", ["--data_dir", "x"]),
+        (generate.parser(), "control", ["--checkpoint_path", "x", "--output_path", "y"]),
+    ):
+        typed = flags.parse_args([*rest, f"--{name}", "a=1", "b=2", f"--{name}", "c=3"])
+        assert getattr(typed, name) == ["a=1", "b=2", "c=3"]
+        assert getattr(flags.parse_args(rest), name) == []

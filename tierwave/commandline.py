@@ -27,6 +27,10 @@ from tierwave.errors import RunError, UsageError
 # Values ----------------------------------------------------------------------------------------------------------
 
 
+# Of a flag that takes several words and may be typed several times: all of them count.
+REPEATABLE: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+
+
 def boolean(text: str) -> bool:
     """True or False, from any prefix of either in any case."""
     for word in ("true", "false"):

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from tierwave.audio import AudioError, find_audio, load
-from tierwave.commandline import FlagParser, boolean, optional, run
+from tierwave.commandline import REPEATABLE, FlagParser, boolean, optional, run
 from tierwave.config import TrainingOptions
 from tierwave.controls import Controls, Schema, constants_of
 from tierwave.errors import RunError, UsageError
@@ -331,7 +331,7 @@ def _manifest_parser() -> FlagParser:
         "--name_pattern", metavar="REGEX",
         help="named groups, searched in the path without suffix; NSynth: (?P<inst>[^/]+)-(?P<p>\\d+)-(?P<v>\\d+)$",
     )  # fmt: skip
-    parser.add_argument("--units", nargs="+", metavar="NAME=UNIT", default=[], help="such as p=midiPitch")
+    parser.add_argument("--units", **REPEATABLE, metavar="NAME=UNIT", help="such as p=midiPitch")
     parser.add_argument(
         "--output_path", type=Path, metavar="FILE", help=f"the manifest (default: {MANIFEST_NAME} in DATA_DIR)"
     )

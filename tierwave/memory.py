@@ -430,11 +430,11 @@ def demands(document: dict[str, Any], source: str, *, on_gpu: bool = False) -> l
 
 def parser() -> argparse.ArgumentParser:
     """All flags of `python -m tierwave.memory`."""
-    from tierwave.commandline import FlagParser
+    from tierwave.commandline import REPEATABLE, FlagParser
 
     flags = FlagParser("python -m tierwave.memory", description="What training a config will take, without training.")
     flags.add_argument("--config_file", type=Path, nargs="+", required=True, help="*.config.json, one or more")
-    flags.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override config keys, dotted")
+    flags.add_argument("--set", **REPEATABLE, metavar="KEY=VALUE", help="override config keys, dotted")
     flags.add_argument("--debug", action="store_true", help="show tracebacks")
     return flags
 
