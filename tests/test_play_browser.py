@@ -34,6 +34,7 @@ from tierwave.play.app import build_app
 from tierwave.play.instrument import Instrument
 from tierwave.play.protocol import LARGEST_MESSAGE
 from tierwave.play.session import Studio
+from tierwave.play.voice import Voice
 from tierwave.runs import CONFIG_NAME, CheckpointEntry, create_run
 from tierwave.training import make_checkpoint
 from tierwave.writing import write_text
@@ -194,7 +195,7 @@ class Tab:
     faults: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.page.set_default_timeout(90_000)
+        self.page.set_default_timeout(60_000)
         self.page.on("console", lambda said: said.type in ("error", "warning") and self.faults.append(said.text))
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
 
@@ -310,6 +311,24 @@ def test_what_is_moved_is_heard_soon_and_without_gaps(tab: Tab) -> None:
     latencies = tab.page.evaluate("tierwave.latencies()")
     assert len(latencies) >= 29 and np.quantile(latencies, 0.95) < 500 and min(latencies) > 0
     assert tab.page.inner_text("#latency").endswith(" ms")
+
+
+def test_a_gap_is_counted_and_raises_the_buffer(tab: Tab, monkeypatch: pytest.MonkeyPatch) -> None:
+    tab.start()
+    before = tab.state()["underruns"]
+    buffer = int(tab.page.locator("#lead").input_value())
+    made = Voice.render
+
+    def late(voice: Voice, samples: int) -> np.ndarray:
+        time.sleep(0.5)
+        monkeypatch.setattr(Voice, "render", made)
+        return made(voice, samples)
+
+    monkeypatch.setattr(Voice, "render", late)
+    tab.page.wait_for_function("before => tierwave.underruns() > before", arg=before)
+    tab.page.wait_for_function("buffer => Number(document.getElementById('lead').value) > buffer", arg=buffer)
+    tab.until_said("There was a gap")
+    tab.hear(tab.state()["position"] / RATE + 0.3)  # and it goes on
 
 
 def test_two_pages_play_each_its_own_and_a_closed_one_frees_its_voice(browser: Browser, steered: Server) -> None:

@@ -7,7 +7,7 @@ import { CELLS, cellsOf, corners, readCells } from "./curve.js";
 import { colour, element, fitted } from "./elements.js";
 import { choices, fullText, parsePoints, pointsText, positionOf, valueAt } from "./units.js";
 
-const EDGE = 3; // cells from an end, which count as the end
+const EDGE = 8; // CSS pixels from an end, which count as the end
 const MARGIN = 8; // CSS pixels above the highest and below the lowest value
 
 export class CurveEditor {
@@ -16,6 +16,7 @@ export class CurveEditor {
     this.parameter = parameter;
     this.page = page;
     this.steps = parameter.category || parameter.interp === "previous";
+    /** @type {Float64Array} */
     this.cells = new Float64Array(CELLS).fill(parameter.initial);
     this.followed = false;
     this.playhead = -1; // fraction of the length; below 0: not playing
@@ -69,10 +70,11 @@ export class CurveEditor {
 
   #place(event) {
     const box = this.canvas.getBoundingClientRect();
-    const cell = Math.round(((event.clientX - box.left) / box.width) * (CELLS - 1));
+    const x = event.clientX - box.left;
+    const width = x <= EDGE ? 0 : x >= box.width - EDGE ? 1 : x / box.width;
     const height = (box.bottom - MARGIN - event.clientY) / (box.height - 2 * MARGIN);
     return {
-      cell: cell <= EDGE ? 0 : cell >= CELLS - 1 - EDGE ? CELLS - 1 : cell,
+      cell: Math.round(width * (CELLS - 1)),
       value: valueAt(this.parameter, height),
       height: Math.min(1, Math.max(0, height)),
     };

@@ -20,6 +20,8 @@ export class Generator {
     this.steered = steered;
     /** @type {AbortController | null} */
     this.asking = null;
+    /** @type {AudioContext | undefined} */
+    this.context = undefined;
     /** @type {(() => void) | null} ends the sound that is heard */
     this.silence = null;
     const takes = ["seconds", "temperature", ...run.takes];
@@ -94,7 +96,7 @@ export class Generator {
     if (!answer.ok) throw new Error(isJson ? (await answer.json()).error : `The server refuses: ${await answer.text()}`);
     const told = `seed ${order.random_seed}, made in ${((performance.now() - began) / 1000).toFixed(1)} s`;
     const file = `${this.run.id}_${order.checkpoint}_${order.random_seed}`;
-    if (isJson) return curvesCard(label, told, file, (await answer.json()), this.run);
+    if (isJson) return curvesCard(label, told, file, await answer.json());
     return this.#soundCard(label, told, file, await answer.arrayBuffer());
   }
 

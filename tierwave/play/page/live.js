@@ -12,15 +12,18 @@ import { Takes } from "./takes.js";
 import { clock, valueAt } from "./units.js";
 
 const STATUS_MS = 250; // between two changes of the status line
+const LARGEST_LEAD = 0.2; // seconds to which gaps may raise the buffer; the person at the page may raise it further
 const LONGEST_TAKE = 1800; // seconds, which are held in memory
 
 /** @param {any} run @returns {import("./units.js").Parameter[]} what is set live besides the parameters */
 function amountsOf(run) {
+  /** @type {any} */
   const amount = { units: null, low: 0, interp: "linear", outside: "clip", category: false, categories: [], values: [] };
+  /** @type {any[]} */
   const all = [{ ...amount, name: "temperature", label: "Temperature", high: 2, scale: "linear", initial: run.temperature.initial }];
   if (run.top_k.high) all.push({ ...amount, name: "top_k", label: "Top-k", high: run.top_k.high, scale: "log1p", whole: true, initial: run.top_k.initial });
   const taken = run.parameters.map(({ name }) => name);
-  return /** @type {any} */ (all.filter(({ name }) => !taken.includes(name)));
+  return all.filter(({ name }) => !taken.includes(name));
 }
 
 export class Live {
@@ -32,6 +35,7 @@ export class Live {
     this.recording = false;
     this.curves = false; // whether they are played
     this.origin = 0; // the sample at which they began
+    this.underruns = 0; // that were seen in this run
     /** @type {Map<string, [number, number][]>} what sliders follow while a take is replayed */
     this.following = new Map();
     /** @type {import("./takes.js").Take | null} */
@@ -64,8 +68,8 @@ export class Live {
     byId("record").onclick = () => this.record();
     byId("volume").oninput = ({ target }) => this.player.setVolume(target.valueAsNumber ** 2);
     this.player.setVolume(byId("volume").valueAsNumber ** 2);
-    byId("lead").value = String(Math.round(1000 * this.player.lead));
-    byId("lead").onchange = ({ target }) => this.player.setLead(Math.min(500, Math.max(20, target.valueAsNumber || 80)) / 1000);
+    this.#lead(this.player.lead);
+    byId("lead").onchange = ({ target }) => this.#lead(Math.min(500, Math.max(20, target.valueAsNumber || 80)) / 1000);
     byId("play-curves").onclick = () => this.playCurves(!this.curves);
     byId("curve-loop").onchange = () => this.#drawn();
     byId("curve-seconds").onchange = () => {
@@ -77,6 +81,11 @@ export class Live {
     }
     byId("checkpoint-choice").hidden = this.run.checkpoints.length < 2;
     byId("checkpoint").onchange = () => this.player.playing && this.start();
+  }
+
+  #lead(seconds) {
+    this.player.setLead(seconds);
+    byId("lead").value = String(Math.round(1000 * seconds));
   }
 
   #choosePitch() {
@@ -212,7 +221,10 @@ export class Live {
     on("link", ({ up }) => this.#linked(up));
     on("stopped", () => this.#ended());
     on("ended", () => this.#played());
-    on("position", ({ position }) => this.#moved(position / this.run.sample_rate));
+    on("position", ({ position, underruns }) => {
+      this.#moved(position / this.run.sample_rate);
+      this.#gaps(underruns);
+    });
     on("values", ({ values }) => this.controls.show(values));
     on("remarks", ({ remarks }) => this.say(remarks.join(" ")));
     on("pace", (pace) => (this.pace = pace));
@@ -254,6 +266,15 @@ export class Live {
     const take = this.replayed;
     if (take && !take.samples) this.takes.heard(take, (await this.player.received()).samples);
     this.player.stop();
+  }
+
+  /** After a gap a little more sound lies ready. */
+  #gaps(underruns) {
+    const more = underruns > this.underruns;
+    this.underruns = underruns;
+    if (!more || this.player.lead >= LARGEST_LEAD) return;
+    this.#lead(Math.min(LARGEST_LEAD, this.player.lead + this.run.block / this.run.sample_rate));
+    this.say(`There was a gap: the buffer is raised to ${Math.round(1000 * this.player.lead)} ms.`);
   }
 
   #moved(seconds) {

@@ -22,6 +22,22 @@ const SILENT = { position: 0, buffered: 0, underruns: 0 };
  */
 
 /**
+ * @typedef {object} Curves
+ * @property {{name: string, cells: Float64Array, steps: boolean}[]} curves
+ * @property {number} seconds
+ * @property {boolean} loop
+ */
+
+/**
+ * @typedef {object} Recorded
+ * @property {string} csv
+ * @property {Start} start what plays the same again
+ * @property {number} random_seed
+ * @property {number} seconds
+ * @property {Float32Array} samples
+ */
+
+/**
  * Events, each with its message as `detail`: link, started, stopped, ended, values, remarks, pace, position, curves, error.
  */
 export class Player extends EventTarget {
@@ -101,6 +117,7 @@ export class Player extends EventTarget {
     return this.begun;
   }
 
+  /** @param {Start} asked @param {{seconds?: number, recording?: boolean, curves?: Curves}} how */
   async #start(asked, { seconds, recording = false, curves }) {
     clearTimeout(this.stopping);
     await this.#prepare();
@@ -140,26 +157,10 @@ export class Player extends EventTarget {
     this.#tell("set", { values, event: this.events });
   }
 
-  /**
-   * @typedef {object} Curves
-   * @property {{name: string, cells: Float64Array, steps: boolean}[]} curves
-   * @property {number} seconds
-   * @property {boolean} loop
-   */
-
   /** @param {Curves | null} drawn play these from now on, or go on with these; null: end */
   setCurves(drawn) {
     this.#tell("curves", { drawn });
   }
-
-  /**
-   * @typedef {object} Recorded
-   * @property {string} csv
-   * @property {Start} start what plays the same again
-   * @property {number} random_seed
-   * @property {number} seconds
-   * @property {Float32Array} samples
-   */
 
   /** @returns {Promise<Recorded>} what was played since the start */
   record() {

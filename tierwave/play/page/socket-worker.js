@@ -177,6 +177,7 @@ const answer = {
   lead({ lead }) {
     settings.lead = lead;
     worklet?.postMessage({ lead });
+    if (voice.run) demand(); // or a worklet that waits for more would wait for ever
   },
   received({ id }) {
     const sound = samples(0, Infinity);
