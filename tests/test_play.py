@@ -920,4 +920,4 @@ def test_the_command_serves_until_it_is_interrupted(runs: dict[str, Path], tmp_p
             process.wait()
         errors.seek(0)
         told_lines = errors.read().splitlines()
-        assert told_lines == ["__main__.py: stopped by Ctrl-C"]
+        assert told_lines == ["tierwave.play: stopped by Ctrl-C"]

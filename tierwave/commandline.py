@@ -19,6 +19,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
 from tierwave.config import StrictModel
@@ -332,5 +333,8 @@ def _os_sentence(error: OSError) -> str:
 def _tell(sentence: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print(f"{os.path.basename(sys.argv[0])}: {sentence}".replace("\n", " "), file=sys.stderr)
+    program = Path(sys.argv[0])
+    package = program.parent  # of `python -m tierwave.play`
+    name = f"{package.parent.name}.{package.name}" if program.name == "__main__.py" else program.name
+    print(f"{name}: {sentence}".replace("\n", " "), file=sys.stderr)
     return code

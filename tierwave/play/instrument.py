@@ -203,7 +203,7 @@ class Instrument:
         levels = getattr(trained.config, "q_levels", None) or getattr(_last(trained.config), "q_levels", None)
         takes = trained.family.FOREIGN_REQUESTS
         return {
-            "id": trained.run.folder.parent.name,
+            "id": trained.run.read("run.json").get("id", trained.run.folder.parent.name),
             "family": trained.config.model,
             "kind": self.kind,
             "sample_rate": trained.sample_rate,
