@@ -87,7 +87,9 @@ LIVE = ("steered", "sound", "cascade")
 
 
 def make_run(root: Path, name: str) -> Run:
-    """A run with weights large enough that everything is heard, and two checkpoints of its last stage."""
+    """A run with weights large enough that everything is heard (a spectrogram's small enough that it is finite), and two
+    checkpoints of its last stage."""
+    size = 0.1 if name == "spectrogram" else 0.6
     family, config = load_config(CONFIGS[name], name)
     stages = family.stages(config)
     run = create_run(root, name)
@@ -101,7 +103,7 @@ def make_run(root: Path, name: str) -> Run:
         for epoch in range(2 if stage == stages[-1] else 1):
             rng = np.random.default_rng([number, epoch])
             for variable in model.trainable_variables:
-                variable.assign(rng.normal(0, 0.6, variable.shape))
+                variable.assign(rng.normal(0, size, variable.shape))
             entry = CheckpointEntry(f"model.ckpt-{epoch}", epoch, 10 * epoch, 2.0 - epoch, best=epoch == 0, kept=True)
             progress = tf.Variable(json.dumps({"run": ""}))
             make_checkpoint({"model": model, "progress": progress}).write(str(part.folder / entry.name))
