@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from conditioning.model import ConditionalTier, TierState, TierWeights
+from tierwave.calls import Calls
 from tierwave.distributions import counter_uniform, stream_seeds
 from tierwave.generation import group_sizes, usable_cores
 from tierwave.gestures import Settings
@@ -45,7 +46,7 @@ class TierSampler:
             autograph=False,
             reduce_retracing=True,
         )
-        self._stretch = tf.function(self.stretch, jit_compile=jit, autograph=False)
+        self._stretch = Calls(self.stretch, jit=jit)
 
     def start(self, streams: int) -> Carry:
         """Before the first value: silence or zeros behind, zero state."""
@@ -72,7 +73,8 @@ class TierSampler:
     ) -> tuple[np.ndarray, Carry]:
         """The next `steps` values, `[streams, steps]` or with features; settings are padded to a capacity."""
         steered = [tf.constant(part) for part in settings]
-        values, carry = self._stretch(weights, carry, tf.constant(steps), *steered, tf.constant(seeds))
+        kind = settings.temperature.shape  # streams and capacity
+        values, carry = self._stretch(kind, weights, carry, tf.constant(steps), *steered, tf.constant(seeds))
         return values.numpy()[:, :steps], carry
 
     def stretch(

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from samplernn.model import ModelState, ModelWeights, SampleRNN
+from tierwave.calls import Calls
 from tierwave.controls import Controls, Schema
 from tierwave.distributions import counter_uniform, draw_categorical, stream_seeds
 from tierwave.generation import Pace, Request, group_sizes, usable_cores
@@ -78,7 +79,7 @@ class Sampler:
             lambda codes, controls, state, weights: model.features(codes, state, weights, controls=controls)[1],
             autograph=False,
         )
-        self._stretch = tf.function(self.stretch, jit_compile=jit, autograph=False)
+        self._stretch = Calls(self.stretch, jit=jit)
 
     def _weights(self) -> ModelWeights:
         """Folded, and large upsampling kernels cut into one contiguous kernel per step below: XLA's product of a few
@@ -120,13 +121,14 @@ class Sampler:
         return Carry(window, state, carry.position)
 
     def run(
-        self, weights: ModelWeights, carry: Carry, turns: int, seeds: tf.Tensor, settings: Settings
-    ) -> tuple[tf.Tensor, Carry]:
+        self, weights: ModelWeights, carry: Carry, turns: int, seeds: np.ndarray, settings: Settings
+    ) -> tuple[np.ndarray, Carry]:
         """The next `turns` turns of `turn` samples: codes `[streams, turns * turn]`. settings are padded to the longest
         stretch that the call is compiled for."""
         steered = [tf.constant(part) for part in settings]
-        codes, carry = self._stretch(weights, carry, tf.constant(turns), seeds, *steered)
-        return codes[:, : turns * self.turn], carry
+        kind = settings.temperature.shape  # streams and steps of the longest stretch
+        codes, carry = self._stretch(kind, weights, carry, tf.constant(turns), tf.constant(seeds), *steered)
+        return codes.numpy()[:, : turns * self.turn], carry
 
     def stretch(
         self,
@@ -348,7 +350,7 @@ class SampleStream:
             codes, self._carries[index] = sampler.run(
                 self._weights, self._carries[index], turns, self._seeds[index], part
             )
-            return codes.numpy()
+            return codes
 
         if self._threads is None:
             return run(0)

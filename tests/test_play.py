@@ -87,7 +87,7 @@ LIVE = ("steered", "sound", "cascade")
 
 
 def make_run(root: Path, name: str) -> Run:
-    """A run with weights large enough that everything is heard (a spectrogram's small enough that it is finite), and two
+    """A run with weights large enough that everything is heard (a spectrogram's small enough to be finite), and two
     checkpoints of its last stage."""
     size = 0.1 if name == "spectrogram" else 0.6
     family, config = load_config(CONFIGS[name], name)

@@ -125,7 +125,7 @@ def test_upsampling_in_blocks_is_the_same_generation(monkeypatch):
         settings = steered(sampler.model, 2, 4 * sampler.turn)[1]
         weights = sampler.weights()
         assert [len(tier.upsample) for tier in weights.tiers] == ([2, 4] if threshold == 1 else [1, 1])
-        codes.append(sampler.run(weights, sampler.start(2), 4, seeds, settings)[0].numpy())
+        codes.append(sampler.run(weights, sampler.start(2), 4, seeds, settings)[0])
     np.testing.assert_array_equal(*codes)
 
 
