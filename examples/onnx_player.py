@@ -21,7 +21,9 @@ graphs, quantizer = stage["graphs"], stage["quantizer"]
 def seen_by_the_network(name: str) -> float:
     known = next(parameter for parameter in manifest["parameters"] if parameter["name"] == name)
     lo, hi, names, text = known["lo"], known["hi"], known["categories"], values[name]
-    value = np.clip(names.index(text) if text in names else float(text), min(lo, hi), max(lo, hi))
+    value = names.index(text) if text in names else float(text)
+    if known["outside"] != "allow":
+        value = np.clip(value, min(lo, hi), max(lo, hi))
     if known["scale"] != "linear":
         value, lo, hi = (np.log if known["scale"] == "log" else np.log1p)([value, lo, hi])
     return 0.0 if lo == hi else float((value - lo) / (hi - lo))

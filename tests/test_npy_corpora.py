@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 import train
 from commands import told
+from tierwave import rows
 from tierwave.corpus import Corpus, load_corpus
 from tierwave.errors import RunError, UsageError
 from tierwave.quantize import Quantizer
@@ -24,7 +26,16 @@ from tierwave.runs import runs_of
 from tierwave.tuning import digest_of
 
 RATE = 16000
+SHORTEST = rows.SHORTEST
 CODES = Quantizer("linear", 65536)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_rows() -> Iterator[None]:
+    """Recordings of a few samples, so that the tests are quick."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "SHORTEST", 2)
+        yield
 
 
 def sounds(recordings: int, samples: int, seed: int = 0) -> np.ndarray:
@@ -151,6 +162,15 @@ def test_an_array_that_is_no_corpus_is_left_out_with_its_reason(
     ((name, why),) = corpus.left_out
     assert name == "x.npy" and re.match(reason, why)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_features_frame_by_frame_are_no_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "SHORTEST", SHORTEST)
+    np.save(tmp_path / "features.npy", sounds(40, 80))
+    np.save(tmp_path / "music.npy", sounds(2, SHORTEST))
+    found, left_out = find_rows(tmp_path)
+    assert [row.path.name for row in found] == ["music.npy"] * 2
+    assert [(path.name, "its rows have 80 values" in reason) for path, reason in left_out] == [("features.npy", True)]
 
 
 def test_a_spectrogram_beside_its_sound_is_none(tmp_path: Path) -> None:

@@ -25,10 +25,10 @@ from tierwave.callbacks import (
     LearningRateSchedule,
     Limits,
     LossTable,
+    LossWatch,
     Monitor,
     Sound,
     StatisticsLines,
-    Watch,
     generation_request,
     standard_callbacks,
 )
@@ -972,11 +972,11 @@ def test_faults_are_said_once_as_soon_as_they_show_and_not_again_after_a_resume(
     said: list[str] = []
     script = Scripted("loss", [5.0, 4.9, 4.8, 4.7, 4.6])
     bars = {"code histogram": 4.0}
-    made = trainer(tmp_path / "run", lambda m: [script, Watch(bars, said.append), *saving(m)], num_epochs=4)
+    made = trainer(tmp_path / "run", lambda m: [script, LossWatch(bars, said.append), *saving(m)], num_epochs=4)
     made.fit()
     assert len(said) == 1 and "not learning: after 3 epochs" in said[0] and "smaller --learning_rate" in said[0]
     assert made.run.read("bars.json") == bars
-    again = trainer(tmp_path / "run", lambda m: [script, Watch(bars, said.append), *saving(m)], num_epochs=5)
+    again = trainer(tmp_path / "run", lambda m: [script, LossWatch(bars, said.append), *saving(m)], num_epochs=5)
     again.restore(again.run, again.run.latest())
     again.fit()
     assert len(said) == 1

@@ -7,6 +7,7 @@ own, and no more than a run can weigh. Knows zip files; not what is in a run.
 from __future__ import annotations
 
 import functools
+import lzma
 import os
 import re
 import shutil
@@ -101,7 +102,7 @@ def unpack(path: Path, folder: Path) -> None:
                         if left < 0:
                             raise _refused(path, f"holds more than {LARGEST >> 30} GiB")
                         sink.write(block)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
         raise RunError(f"{path} is damaged, or no zip file ({error}): get it again") from None
 
 

@@ -247,7 +247,7 @@ class LossTable(Callback):
         self.file.write(",".join([str(step or trainer.progress.step), str(epoch), *cells]) + "\n")
 
 
-class Watch(Callback):
+class LossWatch(Callback):
     """Says early, and once, what the losses tell of a training that goes wrong.
 
     bars: what simple models reach on held-out sound, in nats per element, the simplest first; the run keeps them as
@@ -359,13 +359,13 @@ def standard_callbacks(
 ) -> list[Callback]:
     """All callbacks of train.py, in their order; of a worker that is not the chief those that decide, as it does.
 
-    bars: see `Watch`. held_against: what TensorBoard compares generated sounds with.
+    bars: see `LossWatch`. held_against: what TensorBoard compares generated sounds with.
     """
     monitor = Monitor()
     callbacks: list[Callback] = [LearningRateSchedule(), Limits(), monitor]
     if not is_chief:
         return [*callbacks, CheckpointPolicy(monitor)]
-    watch = Watch(bars, lambda text: say_line(text, False))
+    watch = LossWatch(bars, lambda text: say_line(text, False))
     callbacks += [StatisticsLines(say_line, rewrite=rewrite), watch, LossTable(), CheckpointPolicy(monitor)]
     if generation is not None:
         callbacks.append(generation)

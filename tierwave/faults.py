@@ -28,7 +28,7 @@ PATIENCE_EPOCHS = 3  # after which a network has to beat the simplest model
 _RISEN = 0.01  # of a loss, as a share of it, that is no chance
 _FALLING = 0.01  # of the loss in the last epoch, as a share of it: training was stopped too early
 _DIVERGED = 0.25  # of the best loss that the training loss has risen
-_ABSURD = 2.0  # times the loss of the simplest model
+_ABSURD = 2.0  # times the loss of the simplest model above it
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def training_faults(
     best = min(epochs, key=lambda each: each.told)
     lowest = min(epochs, key=lambda each: each.train)
     name, bar = next(iter(bars.items())) if bars else ("", math.inf)
-    absurd = bar > 0 and last.train > _ABSURD * bar
+    absurd = last.train - bar > _ABSURD * _size(bar)
     diverged = absurd or last.train - lowest.train > _DIVERGED * _size(lowest.train)
     if diverged:
         seen = f"the training loss is {last.train:.4g} {unit}, where the {name} has {bar:.4g}"

@@ -280,7 +280,7 @@ def _fetch(arguments: Any) -> None:
 
 
 def _told(what: str) -> Progress:
-    """Prints a line that is rewritten on a terminal, and else one every tenth."""
+    """Prints a line that is rewritten on a terminal, and else one every tenth, or 10 MB where the whole is unknown."""
     on_terminal = sys.stdout.isatty()
     begun = time.monotonic()
     first = last = -1
@@ -288,11 +288,11 @@ def _told(what: str) -> Progress:
     def tell(done: int, total: int | None) -> None:
         nonlocal first, last
         first = done if first < 0 else min(first, done)
-        tenth = -1 if not total else 10 * done // total
+        part = 10 * done // total if total else done // 10_000_000
         if not on_terminal:
-            if tenth > last:
-                last = tenth
-                print(f"{what}: {done / 1e6:.1f} of {(total or 0) / 1e6:.1f} MB", flush=True)
+            if part > last:
+                last = part
+                print(f"{what}: {done / 1e6:.1f}{f' of {total / 1e6:.1f}' if total else ''} MB", flush=True)
             return
         speed = (done - first) / max(time.monotonic() - begun, 1e-3)
         line = f"\r\x1b[2K{what}: {done / 1e6:.1f} MB"

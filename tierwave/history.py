@@ -45,7 +45,7 @@ def read_history(part: Run) -> History:
     rows: list[dict[str, str]] = []
     if path.exists():
         with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]  # the last may be half written
     try:
         updates = [
             (int(row["step"]), float(row["loss"]), float(row["gradient_norm"])) for row in rows if row["gradient_norm"]

@@ -91,14 +91,16 @@ def _keep(folder: Path, files: Mapping[str, Any]) -> None:
 
 
 def recordings(folder: Path | str, **demo: Any) -> Path:
-    """`folder`, if there are recordings in it; else the synthetic demo corpus is made there (demo: its options)."""
+    """`folder`, if there are recordings in it; else the synthetic demo corpus is made beside it, so that it never mixes
+    with what is uploaded later (demo: its options)."""
     folder = Path(folder)
     found = find_audio([folder]) if folder.is_dir() else []
     if not found:
         from tierwave.demo import make_corpus
 
+        print(f"There are no recordings in {folder}: tones are made for a first try.")
+        folder = folder.with_name(f"{folder.name}-demo")
         found = make_corpus(folder, **demo)
-        print(f"There were no recordings in {folder}: tones were made for a first try.")
     print(f"{len(found)} recordings in {folder}, such as {found[0].name}")
     return folder
 

@@ -19,6 +19,7 @@ from natsort import natsorted, ns
 from tierwave.audio import AUDIO_SUFFIXES, AudioError
 
 SUFFIX = ".npy"
+SHORTEST = 1000  # samples; what has shorter rows are features, of which a row is a frame
 MOST_OVER = 1e-3  # beyond full scale: what half precision rounds to
 MOST_LOOKED_AT = 16  # rows, spread over an array, that say whether it holds sound
 
@@ -74,6 +75,8 @@ def _opened(path: Path) -> np.ndarray:
         shape = ", ".join(map(str, array.shape))
         wanted = "floats or int16 [recordings, samples]"
         raise AudioError(path, f"it is {array.dtype} [{shape}], and recordings are {wanted}")
+    if array.shape[1] < SHORTEST:
+        raise AudioError(path, f"its rows have {array.shape[1]} values, and a recording has {SHORTEST} or more")
     for number in np.unique(np.linspace(0, len(array) - 1, MOST_LOOKED_AT, dtype=int)):
         try:
             _sound(path, array, int(number))

@@ -387,6 +387,9 @@ class Trainer:
     ):
         self.learner, self.data, self.valid, self.options, self.run = learner, data, valid, options, run
         self.callbacks = list(callbacks)
+        named = [type(callback).__name__ for callback in self.callbacks if type(callback).state is not Callback.state]
+        if len(set(named)) < len(named):  # a checkpoint keeps what they remember by name
+            raise ValueError(f"two callbacks with a state have one name: {', '.join(sorted(named))}")
         self.progress = Progress(lanes=data.lanes)
         self.state = learner.initial_state(data.lanes)
         self.stop_reason: str | None = None

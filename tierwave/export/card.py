@@ -152,8 +152,9 @@ def trained_seconds(part: Run, steps: int) -> float:
     if not path.exists():
         return 0.0
     with open(path, encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["gradient_norm"] and int(row["step"]) <= steps]
-    return sum(float(row["seconds"]) for row in rows)
+        rows = [row for row in csv.DictReader(file) if None not in row.values()]  # the last may be half written
+    updates = [row for row in rows if row.get("gradient_norm") and int(row["step"]) <= steps]
+    return sum(float(row["seconds"]) for row in updates)
 
 
 def _duration(seconds: float) -> str:

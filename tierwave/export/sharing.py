@@ -93,7 +93,9 @@ def write_run(trained: Trained, folder: Path) -> dict[str, CheckpointEntry]:
     for (stage, path), model in zip(trained.checkpoints.items(), trained.models, strict=True):
         part = run.stage(stage if len(trained.models) > 1 else None)
         part.folder.mkdir(exist_ok=True)
-        found = next(entry for entry in Run(path.parent).checkpoints if entry.name == path.name)
+        found = next((entry for entry in Run(path.parent).checkpoints if entry.name == path.name), None)
+        if found is None:
+            raise RunError(f"{path} is gone, as a training that goes on has newer checkpoints: export once more")
         entries[stage] = replace(found, kept=True)
         progress = json.dumps({"epoch": found.epoch, "step": found.step, "run": described.get("mark", "")})
         pieces = {"model": model, "progress": tf.Variable(progress, trainable=False)}

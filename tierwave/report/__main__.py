@@ -22,7 +22,7 @@ def parser() -> FlagParser:
     flags = FlagParser("python -m tierwave.report", description="One self-contained HTML page about a run.")
     flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean}
     flags.add_argument("run", metavar="RUN", type=Path, help="a run, or an id's folder (its newest run)")
-    flags.add_argument("--output", type=Path, help="the page (default: report.html in the run)")
+    flags.add_argument("--output", type=Path, help="the page (default: report.html in the run, or beside a zip)")
     flags.add_argument("--seconds", type=float, default=3.0, help="of the sound of each checkpoint (default: 3)")
     flags.add_argument("--random_seed", type=int, default=0, help="the same for all of them (default: 0)")
     flags.add_argument("--temperature", type=float, default=0.75, help="(default: 0.75)")
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(arguments: Any) -> None:
     from tierwave.generation import Request, one_thread_per_call
-    from tierwave.runs import find_checkpoint
+    from tierwave.runs import CONFIG_NAME, Run, find_checkpoint
     from tierwave.writing import write_text
 
     if arguments.random_seed < 0:
@@ -57,13 +57,16 @@ def _report(arguments: Any) -> None:
         text=arguments.text,
         inversion="griffin_lim",
     )
-    found = find_checkpoint(arguments.run)[0].root
+    # A run is told of, too, that broke off before its first checkpoint.
+    path = arguments.run
+    found = Run(path) if (path / CONFIG_NAME).exists() else find_checkpoint(path)[0].root
     import_tensorflow(debug=arguments.debug)
     one_thread_per_call()
     from tierwave.report.collect import Asked, collect
     from tierwave.report.sections import written
 
-    target = arguments.output or found.folder / "report.html"
+    # A zip is unpacked for as long as this takes.
+    target = arguments.output or (path.with_suffix(".html") if path.is_file() else found.folder / "report.html")
     if target.is_dir():
         raise UsageError(f"--output {target} is a folder: name a file in it")
     with sentences(print):

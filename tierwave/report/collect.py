@@ -28,6 +28,7 @@ from tierwave.faults import Epoch, Fault, in_unit, sound_faults, training_faults
 from tierwave.following import Followed, Following, measure_following, scenarios
 from tierwave.generation import Request
 from tierwave.history import History, read_history
+from tierwave.rows import Row, read_row
 from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run
 from tierwave.trained import Trained, load_trained
 
@@ -134,12 +135,14 @@ def collect(run: Run, asked: Asked, say: Say) -> Report:
         unit = "bits" if history.in_bits else "nats"
         if trained is not None:
             unit = trained.models[index].unit
-        stages.append(Stage(name, part, unit, history, _training_faults(history, unit)))
+        # With a loss that is scaled, an update whose gradient is infinite is left out.
+        scaled = document.get("training", {}).get("precision") == "mixed_float16"
+        stages.append(Stage(name, part, unit, history, _training_faults(history, unit, norms=not scaled)))
     words = ""
     if trained is not None:
-        request, words = _steered(trained, asked.request)
         try:
-            stages = _with_sounds(trained, stages, request, say)
+            request, words = _steered(trained, asked.request)
+            stages = _with_sounds(trained, stages, request, say, remarks)
         except UsageError as error:
             remarks.append(f"No sound was made: {error}.")
     likelihood = comparison = following = None
@@ -159,7 +162,10 @@ def collect(run: Run, asked: Asked, say: Say) -> Report:
             remarks.append(f"Nothing was compared: {error}.")
     if trained is not None and asked.controls:
         say("Asking for every parameter")
-        following = follow(trained, seconds=asked.request.seconds, plain=replace(asked.request, controls=()))
+        try:
+            following = follow(trained, seconds=asked.request.seconds, plain=replace(asked.request, controls=()))
+        except UsageError as error:
+            remarks.append(f"No parameter was asked for: {error}.")
     return Report(
         run,
         document.get("model", ""),
@@ -177,9 +183,11 @@ def collect(run: Run, asked: Asked, say: Say) -> Report:
     )
 
 
-def _training_faults(history: History, unit: str) -> list[Fault]:
+def _training_faults(history: History, unit: str, *, norms: bool) -> list[Fault]:
+    """norms: whether a gradient that is not finite has ended the training."""
     epochs = [epoch.scaled(unit) for epoch in history.epochs]
-    if len(history.losses) and not (math.isfinite(history.losses[-1]) and math.isfinite(history.gradient_norms[-1])):
+    last = [*history.losses[-1:], *(history.gradient_norms[-1:] if norms else [])]
+    if not all(map(math.isfinite, last)):
         epochs.append(Epoch(len(epochs) + 1, math.nan))
     bars = {name: in_unit(bar, unit) for name, bar in history.bars.items()}
     return training_faults(epochs, bars, unit=unit, ended=True)
@@ -194,11 +202,11 @@ def _recordings(trained: Trained, split: dict[str, Any]) -> list[np.ndarray]:
     root = root.resolve()
     left, found = MOST_SECONDS * trained.sample_rate, []
     for name, start, stop in split.get("valid") or split.get("train") or []:
-        path = (root / name if root.is_dir() else root).resolve()
+        path = ((root if root.is_dir() else root.parent) / name).resolve()
         if not path.is_relative_to(root):  # a run is a file from outside
             raise UsageError(f"{name} of the run's split lies outside {root}")
         try:
-            sound, _ = load(path, trained.sample_rate)
+            sound = _recording(path, trained.sample_rate)
         except AudioError as error:
             raise UsageError(str(error)) from None
         piece = normalised(sound, trained.config.normalize, trained.gain)[int(start) : int(stop)][: round(left)]
@@ -208,6 +216,14 @@ def _recordings(trained: Trained, split: dict[str, Any]) -> list[np.ndarray]:
         if left < 1:
             break
     return found
+
+
+def _recording(path: Path, sample_rate: int) -> np.ndarray:
+    """One recording, float [samples]: a file, or a row of an array file, whose rate is the run's."""
+    array, number = path.parent, path.name
+    if array.suffix.lower() == ".npy" and array.is_file() and number.isdecimal():
+        return read_row(Row(array, int(number)))
+    return load(path, sample_rate)[0]
 
 
 def _steered(trained: Trained, request: Request) -> tuple[Request, str]:
@@ -232,41 +248,45 @@ def _steered(trained: Trained, request: Request) -> tuple[Request, str]:
 # The sounds of the checkpoints ---------------------------------------------------------------------------------------
 
 
-def _with_sounds(trained: Trained, stages: Sequence[Stage], request: Request, say: Say) -> list[Stage]:
-    """The stages with a sound of each of their checkpoints, made with the best of the other stages."""
-    from tierwave.training import restore_checkpoint
-
+def _with_sounds(
+    trained: Trained, stages: Sequence[Stage], request: Request, say: Say, remarks: list[str]
+) -> list[Stage]:
+    """The stages with a sound of each of their checkpoints, made with the best of the other stages. What cannot be
+    heard, such as a checkpoint that a training has deleted meanwhile, is told in `remarks`."""
     found = []
     for index, stage in enumerate(stages):
+        best = [variable.numpy() for variable in trained.models[index].variables]
         sounds = []
         for entry in reversed(stage.part.checkpoints):
-            path = stage.part.folder / entry.name
-            chosen = {**trained.checkpoints, stage.name: path}
-            kept = trained.run.folder / "report" / f"{stage.name}_{entry.name}_{_digest(chosen, request)}.wav"
-            curves: dict[str, Track] = {}
-            audio = None
-            if kept.exists():
-                audio, _ = load(kept)
-            else:
-                say(f"Generating with {path}")
-                restore_checkpoint(path, {"model": trained.models[index]})
-                stream = trained.stream(request)
-                if stream.makes_audio:
-                    made = stream.render(max(1, round(stream.seconds * stream.sample_rate)))[0]
-                    kept.parent.mkdir(exist_ok=True)
-                    write_wav(kept, made, trained.sample_rate)
-                    audio, _ = load(kept)
-                else:
-                    curves = {
-                        name: track
-                        for tracks in stream.curves(request.seconds, 0).values()
-                        for name, track in tracks.items()
-                    }
-            sounds.append(_heard(trained, entry, audio, curves, request))
-        if stage.name in trained.checkpoints and sounds:
-            restore_checkpoint(trained.checkpoints[stage.name], {"model": trained.models[index]})
+            try:
+                sounds.append(_sound_of(trained, index, stage, entry, request, say))
+            except (RunError, AudioError, FileNotFoundError) as error:
+                remarks.append(f"{entry.name} was not heard: {error}.")
+        for variable, value in zip(trained.models[index].variables, best, strict=True):
+            variable.assign(value)
         found.append(replace(stage, sounds=sounds))
     return found
+
+
+def _sound_of(trained: Trained, index: int, stage: Stage, entry: CheckpointEntry, request: Request, say: Say) -> Heard:
+    """The sound of a checkpoint of a stage, from the run if it was made before; the model has its weights then."""
+    from tierwave.training import restore_checkpoint
+
+    path = stage.part.folder / entry.name
+    chosen = {**trained.checkpoints, stage.name: path}
+    kept = trained.run.folder / "report" / f"{stage.name}_{entry.name}_{_digest(chosen, request)}.wav"
+    if kept.exists():
+        return _heard(trained, entry, load(kept)[0], {}, request)
+    say(f"Generating with {path}")
+    restore_checkpoint(path, {"model": trained.models[index]})
+    stream = trained.stream(request)
+    if not stream.makes_audio:
+        made = stream.curves(request.seconds, 0).values()
+        return _heard(trained, entry, None, {name: track for curves in made for name, track in curves.items()}, request)
+    sound = stream.render(max(1, round(stream.seconds * stream.sample_rate)))[0]
+    kept.parent.mkdir(exist_ok=True)
+    write_wav(kept, sound, trained.sample_rate)
+    return _heard(trained, entry, load(kept)[0], {}, request)
 
 
 def _digest(checkpoints: dict[str, Path], request: Request) -> str:
