@@ -190,6 +190,49 @@ def test_a_run_from_outside_cannot_have_other_files_read(tmp_path: Path, recordi
     assert "lies outside" in page.text and len(page.sounds) == 2
 
 
+def test_what_cannot_be_had_is_left_out_and_told(tmp_path: Path, recordings: Path) -> None:
+    run = make_run(tmp_path, recordings, bits=(3.0, 2.8, 2.5))
+    (data,) = run.folder.glob("model.ckpt-2.data*")
+    data.write_bytes(data.read_bytes()[:100])
+    page = reported(run, tmp_path / "out.html", "--likelihood", "False", "--controls")
+    assert len(page.sounds) == 3  # a recording and two checkpoints
+    assert "model.ckpt-2 was not heard" in page.text and "No parameter was asked for" in page.text
+
+
+def test_a_run_that_broke_off_before_its_first_checkpoint_is_told_of(tmp_path: Path, recordings: Path) -> None:
+    run = make_run(tmp_path, recordings, bits=())
+    write_text(run.folder / "losses.csv", ",".join(COLUMNS) + "\n1,1,nan,0.1,nan,nan,0.1,,\n")
+    page = reported(run, tmp_path / "out.html")
+    assert "loss is not a number" in page.text and "No sound was made" in page.text and page.sounds == []
+
+
+def test_a_gradient_that_overflows_under_a_scaled_loss_is_no_fault(tmp_path: Path, recordings: Path) -> None:
+    run = make_run(tmp_path, recordings)
+    with open(run.folder / "losses.csv", "a", encoding="utf-8") as file:
+        file.write("21,3,1.7,0.1,2.4,inf,0.1,,\n22,3,1.")  # and a row of which half is written
+    assert len(read_history(run).epochs) == 2
+    write_text(run.folder / CONFIG_NAME, json.dumps({**run.read(CONFIG_NAME), "training": {"precision": "float32"}}))
+    assert "loss is not a number" in reported(run, tmp_path / "out.html", "--likelihood", "False").text
+    scaled = {"precision": "mixed_float16"}
+    write_text(run.folder / CONFIG_NAME, json.dumps({**run.read(CONFIG_NAME), "training": scaled}))
+    assert "loss is not a number" not in reported(run, tmp_path / "out.html", "--likelihood", "False").text
+
+
+def test_recordings_that_are_rows_of_an_array_are_told_of(tmp_path: Path, recordings: Path) -> None:
+    data = tmp_path / "arrays"
+    data.mkdir()
+    rng = np.random.default_rng(0)
+    np.save(data / "music.npy", rng.uniform(-0.5, 0.5, [3, RATE]).astype(np.float16))
+    run = make_run(tmp_path, recordings)
+    run.write("run.json", {**run.read("run.json"), "data_dir": str(data)})
+    run.write("split.json", {"method": "files", "train": [], "valid": [["music.npy/1", 0, RATE]], "test": []})
+    sounds = reported(run, tmp_path / "out.html", "--likelihood", "False").sounds
+    assert len(sounds) == 3
+    run.write("run.json", {**run.read("run.json"), "data_dir": str(data / "music.npy")})
+    again = reported(run, tmp_path / "out.html", "--likelihood", "False").sounds
+    assert all(np.array_equal(one[0], other[0]) for one, other in zip(sounds, again, strict=True))
+
+
 def test_mistakes_are_told_in_one_sentence(tmp_path: Path, recordings: Path, capsys: Any) -> None:
     assert "logdir" in told(capsys, main, [tmp_path / "nowhere"], 2)
     run = make_run(tmp_path, recordings)

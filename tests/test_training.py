@@ -1013,3 +1013,8 @@ def test_the_same_steps_give_the_same_bits_without_xla() -> None:
         found, _ = learner.train_step(batch, learner.initial_state(16), 0)
         results.append((found["loss"], found["gradient_norm"]))
     assert len(set(results)) == 1
+
+
+def test_two_callbacks_that_would_share_a_place_in_checkpoints_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="two callbacks with a state have one name: .*LossWatch, LossWatch"):
+        trainer(tmp_path / "run", lambda m: [LossWatch({}, print), LossWatch({}, print), *saving(m)])

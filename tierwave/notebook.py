@@ -302,7 +302,7 @@ class _Watched:
         self.stage = ""
         self.told_at, self.drawn_at, self.drawing = -np.inf, -np.inf, 0.0
         self.heard: Path | None = None
-        self.sounds_before = set(self._sounds())
+        self.sounds_before = {path: path.stat().st_mtime_ns for path in self._sounds()}
         self.line = display(HTML(""), display_id=True)
         self.curve = display(HTML(""), display_id=True)
         self.player = display(HTML(""), display_id=True)
@@ -343,7 +343,7 @@ class _Watched:
             history = read_history(self.part)
             if len(history.steps):
                 self.curve.update(Image(losses_picture(history, self.unit, self.stage)))
-        new = [path for path in self._sounds() if path not in self.sounds_before]
+        new = [path for path in self._sounds() if self.sounds_before.get(path) != path.stat().st_mtime_ns]
         newest = max(new, key=lambda path: path.stat().st_mtime_ns, default=None)
         if newest is not None and newest != self.heard:
             sound = listen(newest)
