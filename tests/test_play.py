@@ -40,6 +40,7 @@ import generate
 from commands import Capture, call, load_once, told
 from tierwave.config import dumps
 from tierwave.controls import Controls, Parameter, Schema, Track
+from tierwave.errors import UsageError
 from tierwave.families import load_config
 from tierwave.generation import Request
 from tierwave.gestures import read_gestures, write_gestures
@@ -345,6 +346,7 @@ def test_a_recording_plays_again_and_is_what_generate_takes(live: Server, tmp_pa
     assert was_live
     assert {n: np.stack([t.times, t.values], 1).tolist() for n, t in tracks.items()} == recorded["controls"]
     about = {"random_seed": 5, "seconds": END / RATE, "checkpoint": trained.path.name}
+    about |= {"temperature": 0.9, "top_k": None}
     write_gestures(tmp_path / "written.csv", tracks, RATE, about=about)
     assert (tmp_path / "written.csv").read_bytes() == path.read_bytes()
     if trained.schema.names:  # generate.py takes no curves of a run without parameters
@@ -358,6 +360,7 @@ def test_a_recording_plays_again_and_is_what_generate_takes(live: Server, tmp_pa
 def test_nothing_is_made_beyond_what_is_asked_for(live: Server) -> None:
     with page(live) as one:
         one.start()
+        until(lambda: len(live.studio.playing) == 1)  # another page may be closing yet
         (session,) = live.studio.playing
         for stop in (1, 300, 300, 811):
             one.hear(stop)
@@ -420,10 +423,9 @@ def test_a_value_that_cannot_be_changes_nothing(steered: Server, values: dict[st
     with page(steered) as one:
         one.start(random_seed=3, values={"p": 64})
         one.hear(300)
-        answer = one.ask(type="set", values=values)
-        assert answer["type"] == "error" and part in answer["message"]
-        answer = one.ask(type="start", values=values)
-        assert answer["type"] == "error" and part in answer["message"]
+        for kind in ("set", "start"):
+            answer = one.ask(type=kind, values=values)
+            assert (answer["type"], answer["to"]) == ("error", kind) and part in answer["message"]
         assert one.ask(type="record")["controls"]["p"] == [[0.0, 64.0]]
         assert len(one.hear(600)) == 300  # the voice that was there plays on
 
@@ -565,6 +567,14 @@ def test_what_is_no_message_is_answered_by_a_sentence(steered: Server, text: str
         assert np.array_equal(one.hear(500), np.concatenate([before, after]))
 
 
+def test_a_refusal_says_what_it_answers(steered: Server) -> None:
+    with page(steered) as one:
+        assert one.ask(type="record")["to"] == "record"
+        assert one.ask(type="start", temperature=-1)["to"] == "start"
+        one.socket.send('{"type": "none"}')
+        assert one.answer("error")["to"] is None
+
+
 def test_who_sends_nothing_but_nonsense_is_sent_away(steered: Server) -> None:
     with page(steered) as one, page(steered) as other:
         other.start()
@@ -671,6 +681,7 @@ def test_names_of_hosts() -> None:
     assert hosts_of("studio.example")("studio.example") and not hosts_of("studio.example")("other.example")
     everywhere = hosts_of("0.0.0.0")
     assert all(map(everywhere, ["10.0.0.7", "fe80::1", socket.gethostname().lower()]))
+    assert all(hosts_of(host)("10.0.0.7") for host in ("::", "[::]", "0.0.0.0", "0:0:0:0:0:0:0:0"))
     assert not any(map(everywhere, ["evil.example", "10.0.0.7.evil.example", ""]))
 
 
@@ -706,10 +717,47 @@ def test_osc_sets_all_voices_and_their_pages_hear_of_it(steered: Server) -> None
             bundle.add_content(message.build())
         client.send(bundle.build())
         assert one.answer("values")["values"] == {"p": 61.5, "temperature": 0.5, "top_k": 4.0}
-        client.send_message("/inst", "violin")
+        bundle = OscBundleBuilder(IMMEDIATELY)
+        for name, value in (("/inst", "violin"), ("/p", 61.5)):  # one that cannot be keeps no other from being set
+            message = OscMessageBuilder(name)
+            message.add_arg(value)
+            bundle.add_content(message.build())
+        client.send(bundle.build())
         assert "one of brass" in one.answer("error")["message"]
+        assert one.answer("values")["values"] == {"p": 61.5}
         one.hear(600)
         assert one.ask(type="record")["controls"]["p"][-1][1] == 61.5
+
+
+def test_osc_that_comes_while_a_voice_starts_is_heard_by_it(
+    steered: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = SimpleUDPClient("127.0.0.1", steered.osc_port)
+    at = steered.studio.instrument.at
+    asked = threading.Event()
+    goes_on = threading.Event()
+
+    def late(checkpoint: str | None) -> Trained:
+        asked.set()
+        assert goes_on.wait(20)
+        return at(checkpoint)
+
+    monkeypatch.setattr(steered.studio.instrument, "at", late)
+    with page(steered) as one:
+        for note in (70, 71):  # at first, and in place of a voice that plays
+            asked.clear()
+            goes_on.clear()
+            one.say(type="start", values={"p": 64, "inst": "brass"})
+            assert asked.wait(20)
+            client.send_message("/p", note)
+            until(lambda: any(session._soon or session._setting for session in steered.studio.playing))
+            time.sleep(0.1)
+            goes_on.set()
+            one.run, one.heard = one.answer("started")["run"], 0
+            assert one.answer("values")["values"] == {"p": note}
+            time.sleep(0.2)  # the voice that was there before has heard it too
+            one.hear(600)
+            assert one.ask(type="record")["controls"]["p"][-1][1] == note
 
 
 def test_osc_that_is_none_is_ignored_and_counted(steered: Server) -> None:
@@ -861,6 +909,16 @@ def test_speed_is_measured_and_too_little_of_it_is_told(instruments: dict[str, I
     assert instrument.voices == 7 and instrument.warning is None
     instrument.speed = instrument.speed_of_all = 0.4
     assert instrument.voices == 1 and instrument.warning is not None and "0.40" in instrument.warning
+
+
+@pytest.mark.parametrize("name", ["position", "self", "voice"])
+def test_a_parameter_whose_name_cannot_be_set_is_told(
+    name: str, instruments: dict[str, Instrument], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert instruments["steered"].is_live
+    monkeypatch.setattr(instruments["steered"], "schema", Schema(parameters=(Parameter(name=name, lo=0, hi=1),)))
+    with pytest.raises(UsageError, match=f"named {name}, which cannot be set"):
+        instruments["steered"].warm_up()
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------

@@ -378,6 +378,56 @@ def test_starts_in_quick_succession_end_in_the_last(tab: Tab, steered: Server) -
     assert tab.page.locator("#take-list li").count() == 1
 
 
+def test_a_stop_while_it_starts_anew_holds(tab: Tab, steered: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    instrument = steered.studio.instrument
+    at, asked = instrument.at, []
+
+    def late(checkpoint: str | None) -> Any:
+        asked.append(checkpoint)
+        time.sleep(0.4)
+        return at(checkpoint)
+
+    tab.start()
+    monkeypatch.setattr(instrument, "at", late)
+    tab.page.evaluate("document.getElementById('checkpoint').dispatchEvent(new Event('change'))")
+    until(lambda: asked)
+    tab.stop()
+    steered.until_playing(0)
+    tab.page.wait_for_timeout(100)
+    assert not tab.state()["playing"]
+    tab.start()
+
+
+def test_a_restart_that_is_refused_stops_what_played(tab: Tab, steered: Server) -> None:
+    tab.start()
+    tab.page.evaluate(
+        """() => {
+            const choice = document.getElementById("checkpoint");
+            choice.append(new Option("none", "none", true, true));
+            choice.dispatchEvent(new Event("change"));
+            choice.lastChild.remove();
+        }"""
+    )
+    tab.until_said("there is no checkpoint")
+    assert not tab.state()["playing"]
+    steered.until_playing(0)
+    tab.start()
+
+
+def test_a_browser_that_gives_no_sound_is_told_each_time(browser: Browser, steered: Server) -> None:
+    context = browser.new_context()
+    context.add_init_script("delete BaseAudioContext.prototype.audioWorklet")
+    tab = Tab(context.new_page()).go(steered)
+    tab.page.wait_for_selector("#start:enabled")
+    for _ in range(2):
+        tab.page.click("#start")
+        tab.until_said("take a tunnel")
+        tab.page.evaluate("document.getElementById('sentence').textContent = ''")
+    assert not steered.studio.playing
+    context.close()
+    assert tab.faults == []
+
+
 def test_a_start_that_is_refused_is_told(tab: Tab, steered: Server) -> None:
     steered.studio.max_voices = 0
     try:
@@ -422,6 +472,26 @@ def test_a_curve_is_followed_as_it_is_written_and_as_it_is_drawn(tab: Tab) -> No
     assert np.allclose(np.interp([0.5, 1, 1.5], times, values), [63, 66, 69], atol=0.3)
 
 
+def test_the_hand_wins_over_a_curve_at_once(tab: Tab) -> None:
+    curve = tab.page.locator(".parameter", has=tab.page.get_by_role("heading", name="p", exact=True))
+    curve.locator(".points").fill("0:62, 4:72")
+    curve.locator(".points").press("Enter")
+    tab.page.click("#play-curves")
+    tab.hear(0.1)
+    tab.page.evaluate(
+        """() => {
+            const { requestAnimationFrame } = window;
+            window.requestAnimationFrame = () => 1; // the page never comes to tell that the curve is left
+            const slider = document.getElementById("control-p");
+            slider.value = "0";
+            slider.dispatchEvent(new Event("input"));
+            window.requestAnimationFrame = requestAnimationFrame;
+        }"""
+    )
+    tab.hear(tab.state()["position"] / RATE + 0.8)
+    assert abs(pitch(tab.received()[1][-RATE // 2 :]) - LOWEST) < 0.7
+
+
 def test_break_points_that_are_none_are_told(tab: Tab) -> None:
     field = tab.page.locator(".points").nth(1)
     field.fill("0:60, x")
@@ -439,6 +509,9 @@ def test_names_are_text_and_categories_are_buttons(tab: Tab) -> None:
     tab.start()
     tab.page.get_by_text("reed").click()
     tab.page.wait_for_function("() => tierwave.latencies().length === 1")
+    offered = """async (parameter) => (await import("/page/units.js")).choices(parameter)"""
+    assert tab.page.evaluate(offered, {"categories": ["a", "b", "c"], "values": [2, 0]}) == [0, 2]  # what occurred
+    assert tab.page.evaluate(offered, {"categories": ["a", "b", "c"], "values": []}) == [0, 1, 2]
 
 
 def test_computer_keys_play_notes(tab: Tab) -> None:
@@ -458,6 +531,12 @@ def test_computer_keys_play_notes(tab: Tab) -> None:
     tab.hear(0.1)
     tab.page.keyboard.press("Space")
     tab.page.wait_for_selector("#start[aria-pressed=false]")
+    tab.page.focus("#curve-loop")
+    tab.page.keyboard.press("Space")
+    assert not tab.page.is_checked("#curve-loop") and not tab.state()["playing"]  # which is the box's own
+    value.first.fill("999")
+    value.first.press("Enter")
+    assert value.input_value() == "72"
     tab.page.focus("#control-p")
     tab.page.keyboard.press("ArrowLeft")
     assert value.input_value() == "71"
@@ -498,13 +577,13 @@ def test_a_take_is_replayed_sample_by_sample_and_saved(tab: Tab, tmp_path: Path)
     tab.hear(0.8)
     tab.page.get_by_text("<b>brass</b>").click()
     tab.slide("temperature", 0.8)
-    tab.hear(1.2)
+    tab.hear(3.0)
     tab.page.click("#record")
     tab.page.wait_for_selector("#take-list li")
     tab.stop()
     wav = tab.download("Save the sound of take 1", tmp_path / "take.wav")
     sound, rate = soundfile.read(wav, dtype="float32")
-    assert rate == RATE and soundfile.info(wav).subtype == "FLOAT" and len(sound) >= 1.2 * RATE and sound.std() > 0.1
+    assert rate == RATE and soundfile.info(wav).subtype == "FLOAT" and len(sound) >= 3 * RATE and sound.std() > 0.1
 
     tab.page.get_by_role("button", name="Replay take 1").click()
     tab.hear(1.0)
@@ -518,13 +597,69 @@ def test_a_take_is_replayed_sample_by_sample_and_saved(tab: Tab, tmp_path: Path)
     assert recorded and {"inst", "p", "temperature"} <= set(controls)
     assert controls["p"].values[0] == 67 and abs(controls["p"].values[-1] - 70.8) < 0.1
 
+    tab.page.evaluate("document.getElementById('checkpoint').value = 'model.ckpt-0'")  # the file tells another
     tab.page.set_input_files("#load", csv)
     tab.page.wait_for_selector("#take-list li:nth-child(2)")
     assert tab.page.get_by_role("button", name="Save the sound of take.csv").is_disabled()
     tab.page.get_by_role("button", name="Replay take.csv").click()
     tab.page.wait_for_selector("button[aria-label='Save the sound of take.csv']:enabled")
+    tab.page.evaluate("document.getElementById('checkpoint').value = 'model.ckpt-1'")
     again, _ = soundfile.read(tab.download("Save the sound of take.csv", tmp_path / "again.wav"), dtype="float32")
     assert np.array_equal(again, sound)
+
+
+def test_a_file_that_never_ends_is_played_and_not_kept(tab: Tab, tmp_path: Path) -> None:
+    path = tmp_path / "endless.csv"
+    meta = json.dumps({"checkpoint": "model.ckpt-9"}).replace('"', '""')
+    path.write_text(f'#meta,"{meta}"\nname,time,value\np,0,72\n', encoding="utf-8")
+    tab.page.set_input_files("#load", path)
+    tab.until_said("Its model.ckpt-9 is not here")
+    tab.page.evaluate(
+        """() => {
+            const post = Worker.prototype.postMessage;
+            window.asked = [];
+            Worker.prototype.postMessage = function (message, ...more) {
+                if (message.to === "start") asked.push(message);
+                post.call(this, message, ...more);
+            };
+        }"""
+    )
+    tab.page.wait_for_selector("#start:enabled")
+    tab.page.get_by_role("button", name="Replay endless.csv").click()
+    tab.hear(0.5)
+    (asked,) = tab.page.evaluate("asked")
+    assert asked["recording"] is False and asked["message"]["controls"] == {"p": [[0, 72]]}
+    tab.stop()
+
+
+def test_takes_are_not_lost_without_a_word(browser: Browser, oscillating: Instrument, tmp_path: Path) -> None:
+    context = browser.new_context()
+    with serving(oscillating) as first:
+        tab = Tab(context.new_page()).go(first)
+        tab.page.wait_for_selector("#record:enabled")
+        tab.page.click("#record")
+        tab.hear(0.2)
+        tab.page.click("#record")
+        tab.page.wait_for_selector("#take-list li")
+        port = urlsplit(first.address).port
+        assert port is not None
+    tab.until_said("The server is gone.")
+    with pytest.MonkeyPatch.context() as changed:
+        document = {**oscillating.document(), "id": "another"}
+        changed.setattr(oscillating, "document", lambda: document)
+        with serving(oscillating, port):
+            tab.until_said("back with another run")
+            assert tab.page.is_disabled("#start")
+            asked: list[str] = []
+            tab.page.once("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+            tab.page.close(run_before_unload=True)
+            until(lambda: tab.page.wait_for_timeout(50) or asked)
+            assert asked == ["beforeunload"]
+            tab.download("Save the gestures of take 1", tmp_path / "take.csv")
+            tab.page.reload()  # which asks nobody now
+            tab.page.wait_for_selector("body.ready")
+            assert tab.page.inner_text("#title") == "another"
+            context.close()
 
 
 def test_a_file_that_holds_no_gestures_is_told(tab: Tab, tmp_path: Path) -> None:
@@ -597,6 +732,8 @@ def test_a_server_that_goes_and_comes_back_is_told(browser: Browser, oscillating
         assert port is not None
     tab.until_said("The server is gone.")
     assert tab.page.is_disabled("#start") and not tab.state()["playing"]
+    tab.page.keyboard.press("r")
+    tab.until_said("The server is not there.")
     with serving(oscillating, port):
         tab.until_said("The server is back.")
         tab.start()
@@ -619,35 +756,37 @@ def generated(tab: Tab) -> list[Any]:
     left, right = (card.bounding_box() for card in cards.all())
     assert left is not None and right is not None
     assert left["y"] == right["y"] and left["x"] + left["width"] < right["x"]  # side by side
-    tab.page.wait_for_timeout(100)  # until they are painted
-    for canvas in tab.page.locator(".result canvas").all():
-        assert canvas.evaluate(
-            """canvas => new Set(new Uint32Array(canvas.getContext('2d')
-                 .getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size"""
-        ) > 5  # fmt: skip
+    tab.page.wait_for_function(  # until they are painted
+        """() => [...document.querySelectorAll('.result canvas')].every((canvas) => new Set(new Uint32Array(
+                 canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size > 5)"""
+    )
     return answers
 
 
 def test_checkpoints_are_compared_as_the_sliders_stand(tab: Tab, tmp_path: Path) -> None:
     tab.slide("p", 0.0)
     tab.page.locator("#generate summary").click()
-    tab.page.fill("#generate-seconds", "1")
+    tab.page.fill("#generate-seconds", "5")
     tab.page.fill("#generate-seed", "5")
     answers = generated(tab)
     orders = [json.loads(answer.request.post_data) for answer in answers]
     assert [order["checkpoint"] for order in orders] == ["model.ckpt-0", "model.ckpt-1"]
     sounds = [soundfile.read(io.BytesIO(answer.body()))[0] for answer in answers]
-    assert [len(sound) for sound in sounds] == [RATE, RATE]
+    assert [len(sound) for sound in sounds] == [5 * RATE, 5 * RATE]
     assert abs(pitch(sounds[0]) - LOWEST - 7) < 0.7 and abs(pitch(sounds[1]) - LOWEST) < 0.7
     card = tab.page.locator(".result").first
     card.get_by_role("button", name="Play").click()
-    tab.page.wait_for_function("() => parseFloat(document.querySelector('.playhead').style.left) > 20")
+    tab.page.wait_for_function("() => parseFloat(document.querySelector('.playhead').style.left) > 5")
     card.get_by_role("button", name="Play").click()  # which stops it now
     assert card.locator(".playhead").is_hidden()
     with tab.page.expect_download() as waiting:
         card.get_by_role("button", name="Save").click()
     waiting.value.save_as(tmp_path / "saved.wav")
     assert (tmp_path / "saved.wav").read_bytes() == answers[0].body()
+    for left in (1, 0):
+        tab.page.get_by_role("button", name="Remove the result").first.click()
+        assert tab.page.locator(".result").count() == left
+    assert tab.page.locator(".results").count() == 0
 
 
 @pytest.mark.parametrize("kind", ["spectrogram", "values"])

@@ -128,7 +128,7 @@ def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None) -
                 hand_on = lambda values: studio.set_all(values, "osc")  # noqa: E731
                 await open_ones.enter_async_context(listening(osc, names, hand_on, say))
                 say(f"OSC on 127.0.0.1:{osc.getsockname()[1]}: {', '.join(f'/{name}' for name in names)}")
-            if arguments.host not in LOOPBACK:
+            if arguments.host.strip("[]") not in LOOPBACK:
                 say(
                     "Warning: pages and server talk without password or encryption: whoever reaches this address can "
                     "play and generate. Use it on a network that you trust."
@@ -152,7 +152,8 @@ def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None) -
 
 def _shown(host: str) -> str:
     """The host as a browser on this machine takes it."""
-    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    bare = host.strip("[]")
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bare, bare)
     return f"[{name}]" if ":" in name else name
 
 

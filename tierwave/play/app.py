@@ -1,7 +1,7 @@
 """What the server answers over HTTP, and to whom.
 
     GET  /              the page; /page/NAME what belongs to it
-    GET  /api/run       the run as JSON (`Instrument.document`), with "max_voices"
+    GET  /api/run       the run as JSON (`Instrument.document`), with "max_voices" and "largest_message"
     POST /api/generate  a JSON object (`offline.Order`) -> audio/wav with the headers X-Random-Seed, X-Checkpoint and
                         X-Speed, or JSON of a run that makes curves; 400 or 500 {"error": sentence}. One at a
                         time.
@@ -45,7 +45,6 @@ from tierwave.play.session import Session, Studio
 
 PAGE = Path(__file__).parent / "page"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-EVERYWHERE = ("0.0.0.0", "::")
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
@@ -80,7 +79,8 @@ def build_app(
         return FileResponse(PAGE / "index.html")
 
     async def run(_: Request) -> Response:
-        return JSONResponse({**studio.instrument.document(), "max_voices": studio.max_voices})
+        more = {"max_voices": studio.max_voices, "largest_message": LARGEST_MESSAGE}
+        return JSONResponse({**studio.instrument.document(), **more})
 
     async def generate(request: Request) -> Response:
         try:
@@ -163,8 +163,9 @@ async def _unless_gone(request: Request, making: Coroutine[Any, Any, Made]) -> M
 def hosts_of(host: str) -> Callable[[str], bool]:
     """Whether a name in a URL may mean a server that listens on `host`: loopback's, `host` itself; of a server that
     listens everywhere any address of numbers, which no foreign site can be shown under, and this machine's name."""
-    names = {*LOOPBACK, host.lower().strip("[]")}
-    everywhere = host in EVERYWHERE
+    bare = host.lower().strip("[]")
+    names = {*LOOPBACK, bare}
+    everywhere = _is_address(bare) and ipaddress.ip_address(bare).is_unspecified
     if everywhere:
         own = sockets.gethostname().lower()
         names |= {own, f"{own}.local"}

@@ -26,6 +26,8 @@ BLOCK = 256  # samples that are made at a time, between which something is set
 LIVE_NAMES = ("temperature", "top_k")
 TEMPERATURE = 0.75
 
+_UNPLAYABLE = {"self", "position", "voice"}  # what else a stream's `set` is told by name
+
 _KEPT = 4  # checkpoints whose networks stay loaded
 _SHARE = 0.7  # of what the machine makes that voices may take; the rest is the browser's
 _TRIED_SECONDS = 0.5  # for which speed is measured
@@ -154,9 +156,15 @@ class Instrument:
     # ---- its speed -------------------------------------------------------------------------------------------------
 
     def warm_up(self) -> None:
-        """Compile what plays, and measure how fast that is, alone and on all cores; nothing where nothing is live."""
+        """Compile what plays, and measure how fast that is, alone and on all cores; nothing where nothing is live.
+        Raises UsageError where a parameter cannot be played."""
         if not self.is_live:
             return
+        for name in sorted(_UNPLAYABLE.intersection(self.schema.names)):
+            raise UsageError(
+                f"a parameter of this run is named {name}, which cannot be set while it plays: rename it and train "
+                "again, or make sounds with generate.py"
+            )
         self._compile(self.trained)
         self.speed = self._measured(1)
         cores = usable_cores()

@@ -24,7 +24,8 @@ From the server besides:
     a block: `b"TWAV"`, then little-endian uint32 run, first sample (its lower 32 bits), count, and so many float32
     {"type": "pace", "speed": 9.1, "late_blocks": 0}      about once a second; late: took longer to make than it lasts
     {"type": "values", "values": {...}, "source": "osc"}  something else has set these
-    {"type": "error", "message": "..."}                   one sentence; what was asked has changed nothing
+    {"type": "error", "to": "set", "message": "..."}      one sentence; what was asked has changed nothing. to: the type
+                                                          of the message that it answers, null: of none
 
 Knows texts and bytes; no socket, no network.
 """
@@ -41,7 +42,7 @@ from pydantic import Field
 from tierwave.config import StrictModel, validate
 from tierwave.errors import UsageError
 
-LARGEST_MESSAGE = 4 << 20  # bytes; a performance of half an hour that is played again
+LARGEST_MESSAGE = 64 << 20  # bytes; half an hour of curves, two points a block each, that is played again
 LARGEST_SEED = 2**53  # that a browser's numbers hold
 BLOCK_HEADER = struct.Struct("<4sIII")
 
@@ -100,6 +101,15 @@ def parse(text: str | bytes) -> Message:
     if not isinstance(kind, str) or kind not in _MESSAGES:
         raise UsageError(f"there is no message of the type {_shortened(kind)}: there are {', '.join(_MESSAGES)}")
     return validate(_MESSAGES[kind], document, kind)
+
+
+def type_of(text: str | bytes) -> str | None:
+    """Which message a text is meant to be, however wrong it is; None where it does not tell."""
+    try:
+        kind = parse_object(text).get("type")
+    except UsageError:
+        return None
+    return kind if isinstance(kind, str) and kind in _MESSAGES else None
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:

@@ -63,7 +63,8 @@ class Session:
         self.until = 0  # samples that may be made
         self._thread: ThreadPoolExecutor | None = None
         self._more = asyncio.Event()
-        self._soon: dict[str, float | str] = {}
+        self._soon: dict[str, float | str] = {}  # what something else has set, and the voice has not been told yet
+        self._source = ""
         self._setting: asyncio.Task[None] | None = None
         self._refused = 0
 
@@ -94,17 +95,17 @@ class Session:
             message = protocol.parse(text)
         except UsageError as error:
             self._refused += 1
-            await self._refuse(error)
+            await self._refuse(error, protocol.type_of(text))
             return
         self._refused = 0
         try:
             await self._do(message)
         except (UsageError, RunError) as error:
-            await self._refuse(error)
+            await self._refuse(error, message.type)
         except WebSocketDisconnect:
             raise
         except Exception:
-            await self._fail()
+            await self._fail(message.type)
 
     async def _do(self, message: protocol.Message) -> None:
         if isinstance(message, protocol.Start):
@@ -142,9 +143,11 @@ class Session:
         self.runs += 1
         answer = {"run": self.runs, "random_seed": voice.random_seed, "remarks": voice.remarks}
         await self._send({"type": "started", **answer})
+        self._set_what_waits()
 
     def _free(self) -> None:
         self.voice, self.until = None, 0
+        self._soon.clear()
         self.studio.playing.discard(self)
         if self._thread is not None:
             self._thread.shutdown(wait=False)  # a block that is being made is made
@@ -178,20 +181,39 @@ class Session:
                 await self._fail()
 
     def set_soon(self, values: dict[str, float | str], source: str) -> None:
-        """Set values from outside; what comes while others are being set is set together, the newest of each name."""
+        """Set values from outside; what comes while others are being set, or a voice is being started, is set together,
+        the newest of each name."""
         self._soon.update(values)
-        if self._setting is None or self._setting.done():
-            self._setting = asyncio.create_task(self._set_soon(source))
+        self._source = source
+        self._set_what_waits()
 
-    async def _set_soon(self, source: str) -> None:
-        while self._soon and (voice := self.voice) is not None:
-            values, self._soon = self._soon, {}
-            with contextlib.suppress(WebSocketDisconnect):
-                try:
-                    change = await self._in_thread(voice.set, values)
-                    await self._send({"type": "values", "values": change.values, "source": source})
-                except UsageError as error:
-                    await self._refuse(error)
+    def _set_what_waits(self) -> None:
+        if self._soon and (self._setting is None or self._setting.done()):
+            self._setting = asyncio.create_task(self._set_soon())
+
+    async def _set_soon(self) -> None:
+        try:
+            while self._soon and (voice := self.voice) is not None:
+                values, self._soon = self._soon, {}
+                await self._hand_on(voice, values)
+                if self.voice is not None and self.voice is not voice:  # another began: it is to have them too
+                    self._soon = {**values, **self._soon}
+        except WebSocketDisconnect:
+            pass
+        except Exception:
+            await self._fail()
+
+    async def _hand_on(self, voice: Voice, values: dict[str, float | str]) -> None:
+        try:
+            change = await self._in_thread(voice.set, values)
+        except UsageError as error:
+            if len(values) == 1:
+                await self._refuse(error)
+                return
+            for name, value in values.items():  # those that can be are set
+                await self._hand_on(voice, {name: value})
+            return
+        await self._send({"type": "values", "values": change.values, "source": self._source})
 
     async def _in_thread(self, call: Callable[..., _T], *arguments: Any) -> _T:
         if self._thread is None:
@@ -209,12 +231,13 @@ class Session:
         else:
             await self.socket.send_text(json.dumps(content, allow_nan=False))
 
-    async def _refuse(self, error: Exception) -> None:
-        await self._send({"type": "error", "message": str(error)})
+    async def _refuse(self, error: Exception, to: str | None = None) -> None:
+        await self._send({"type": "error", "to": to, "message": str(error)})
 
-    async def _fail(self) -> None:
+    async def _fail(self, to: str | None = None) -> None:
         """A fault of ours: told in the terminal, and the page goes on without its voice."""
         traceback.print_exc()
         self._free()
         with contextlib.suppress(WebSocketDisconnect):
-            await self._send({"type": "error", "message": "the voice has failed: the server's terminal says why"})
+            told = "the voice has failed: the server's terminal says why"
+            await self._send({"type": "error", "to": to, "message": told})

@@ -86,6 +86,8 @@ class Voice:
             "random_seed": self.random_seed,
             "seconds": self.made / self.sample_rate,
             "checkpoint": self.checkpoint,
+            "temperature": self.start.temperature,  # of tiers that no track steers, too
+            "top_k": self.start.top_k,
         }
         return {
             "csv": gestures_text(tracks, self.sample_rate, averaged=not self.start.gestures, about=about),

@@ -47,7 +47,7 @@ export class Control {
     });
     this.number.onchange = (event) => {
       if (Number.isFinite(this.number.valueAsNumber)) this.#turned(this.number.valueAsNumber, event);
-      else this.show(this.value);
+      this.number.value = valueText(parameter, this.value); // also while it has the focus
     };
     this.note = element("span", { class: "note" });
     const unit = element("span", { class: "unit" }, unitText(parameter));

@@ -24,6 +24,8 @@ export class Generator {
     this.context = undefined;
     /** @type {(() => void) | null} ends the sound that is heard */
     this.silence = null;
+    /** @type {HTMLElement | null} the button that began it */
+    this.heard = null;
     const takes = ["seconds", "temperature", ...run.takes];
     for (const name of AMOUNTS) byId(`for-${name}`).hidden = !takes.includes(name);
     byId("for-text").hidden = !run.reads_text;
@@ -74,7 +76,9 @@ export class Generator {
       for (const checkpoint of chosen) {
         const { label } = this.run.checkpoints.find(({ name }) => name === checkpoint);
         this.say(`Generating with ${label} …`);
-        row.append(await this.#made({ ...order, checkpoint }, label));
+        const result = await this.#made({ ...order, checkpoint }, label);
+        result.append(this.#remove(result, label));
+        row.append(result);
       }
       this.say("Done.");
     } catch (error) {
@@ -83,6 +87,18 @@ export class Generator {
     if (!row.children.length) row.remove();
     this.asking = null;
     byId("generate-go").textContent = "Generate";
+  }
+
+  /** A button to take a result away. */
+  #remove(result, label) {
+    const button = element("button", { type: "button", class: "remove", "aria-label": `Remove the result of ${label}` }, "×");
+    button.onclick = () => {
+      const row = result.parentElement;
+      if (result.contains(this.heard)) this.silence?.();
+      result.remove();
+      if (!row.children.length && !this.asking) row.remove();
+    };
+    return button;
   }
 
   async #made(order, label) {
@@ -117,6 +133,7 @@ export class Generator {
 
   #play(sound, from, button, head) {
     this.silence?.();
+    this.heard = button;
     this.context ??= new AudioContext({ sampleRate: this.run.sample_rate });
     this.context.resume();
     const source = new AudioBufferSourceNode(this.context, { buffer: sound });

@@ -5,6 +5,9 @@
  * @property {Record<string, [number, number][]>} controls [seconds, value] by name
  * @property {boolean} gestures whether they were recorded live, and give the same sound again
  * @property {number | null} random_seed of the sound, where the file tells it
+ * @property {string | null} checkpoint that made it, where the file tells it
+ * @property {number} [temperature] it was started with, where the file tells it
+ * @property {number | null} [top_k] likewise
  * @property {number} seconds how long they are; 0 where all is constant
  */
 
@@ -48,6 +51,9 @@ export function readGestures(text) {
     controls: { ...controls },
     gestures: meta.gestures === true,
     random_seed: Number.isSafeInteger(meta.random_seed) ? meta.random_seed : null,
+    checkpoint: typeof meta.checkpoint === "string" ? meta.checkpoint : null,
+    ...(meta.temperature >= 0 && { temperature: Number(meta.temperature) }),
+    ...(Number.isSafeInteger(meta.top_k) && { top_k: meta.top_k }),
     seconds: meta.seconds > 0 ? Number(meta.seconds) : last,
   };
 }

@@ -19,6 +19,10 @@ const isBlack = (note) => [1, 3, 6, 8, 10].includes(note % 12);
 const takesText = (target) =>
   target instanceof HTMLElement && target.matches("input:not([type=range], [type=radio], [type=checkbox]), select, textarea");
 
+/** @param {EventTarget | null} target @returns {boolean} whether the space key presses or switches it */
+const takesSpace = (target) =>
+  target instanceof HTMLElement && target.matches("button, summary, input[type=checkbox], input[type=radio]");
+
 export class Keys {
   /**
    * @param {import("./notes.js").Notes} notes
@@ -98,7 +102,7 @@ export class Keys {
     } else if (event.code === "KeyZ" || event.code === "KeyX") {
       this.base = Math.min(108, Math.max(0, this.base + (event.code === "KeyZ" ? -12 : 12)));
       this.#letters();
-    } else if (event.code === "Space" && !(event.target instanceof HTMLButtonElement)) {
+    } else if (event.code === "Space" && !takesSpace(event.target)) {
       this.page.toggle();
     } else if (event.code === "KeyR") {
       this.page.record();

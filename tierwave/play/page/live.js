@@ -26,6 +26,12 @@ function amountsOf(run) {
   return all.filter(({ name }) => !taken.includes(name));
 }
 
+/** @param {import("./takes.js").Take} take @returns {boolean} whether its sound is kept when it is played */
+const isKept = ({ samples, seconds }) => !samples && seconds > 0 && seconds <= LONGEST_TAKE;
+
+/** @param {any} run @returns {string} what must not change while its page is open */
+const essence = ({ id, sample_rate, parameters, checkpoints }) => JSON.stringify([id, sample_rate, parameters, checkpoints]);
+
 export class Live {
   /** @param {any} run what GET /api/run tells @param {(sentence: string) => void} say */
   constructor(run, say) {
@@ -33,6 +39,8 @@ export class Live {
     this.say = say;
     this.player = new Player(run);
     this.recording = false;
+    this.up = false; // the server
+    this.away = false; // it was away, and it is not known yet whether it came back as it was
     this.curves = false; // whether they are played
     this.origin = 0; // the sample at which they began
     this.underruns = 0; // that were seen in this run
@@ -48,7 +56,9 @@ export class Live {
     this.notes = new Notes(run.parameters, (name, value, event) => this.controls.turn(name, value, event));
     this.keys = new Keys(this.notes, { toggle: () => this.toggle(), record: () => this.record() });
     this.scope = new Scope(this.player);
-    this.takes = new Takes(run.sample_rate, run.id, { replay: (take) => this.replay(take), say });
+    this.takes = new Takes(run.sample_rate, run.id, {
+      replay: (take) => this.replay(take), say, checkpoints: run.checkpoints.map(({ name }) => name),
+    });
     this.#transport();
     this.#choosePitch();
     this.#midi();
@@ -168,7 +178,7 @@ export class Live {
     const chosen = byId("checkpoint").value || null;
     const begun = await this.#begin(
       { checkpoint: chosen, ...take.start, random_seed: random_seed ?? null },
-      { seconds: take.seconds, recording: !take.samples, following: new Map(Object.entries(controls)) },
+      { seconds: take.seconds, recording: isKept(take), following: new Map(Object.entries(controls)) },
     );
     if (begun) this.replayed = take;
   }
@@ -180,10 +190,10 @@ export class Live {
       if (!how.curves) this.curves = false;
       this.following = following;
       const { remarks } = await this.player.start(asked, how);
-      this.recording = Boolean(how.recording) && !following.size;
+      this.recording = this.player.playing && Boolean(how.recording) && !following.size;
       if (remarks.length) this.say(remarks.join(" "));
       this.#status();
-      return true;
+      return this.player.playing;
     } catch (error) {
       this.following = new Map();
       this.curves = false;
@@ -238,21 +248,40 @@ export class Live {
       this.stop();
       this.say("Stopped while the page was hidden; \u201cplay on when hidden\u201d keeps it going.");
     });
+    addEventListener("beforeunload", (event) => (this.recording || this.takes.unsaved) && event.preventDefault());
     addEventListener("pagehide", () => this.player.close());
     addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
   }
 
   async #linked(up) {
+    this.up = up;
+    byId("start").disabled = byId("record").disabled = !up || this.away;
     if (!up) {
       this.away = true;
       this.say("The server is gone. This page looks for it again and again.");
     } else if (this.away) {
-      this.away = false;
-      const run = await fetch("api/run").then((answer) => answer.json());
-      if (run.id !== this.run.id || run.sample_rate !== this.run.sample_rate) location.reload();
-      else this.say("The server is back.");
+      await this.#back();
     }
-    byId("start").disabled = byId("record").disabled = !up;
+  }
+
+  /** The server is there again: with the same run? */
+  async #back() {
+    let run;
+    try {
+      run = await fetch("api/run").then((answer) => answer.json());
+    } catch {
+      setTimeout(() => this.up && this.#linked(true), 1000);
+      return;
+    }
+    if (!this.up) return; // gone again
+    if (essence(run) !== essence(this.run)) {
+      if (!this.takes.unsaved) location.reload();
+      else this.say("The server is back with another run: save your takes, then reload this page.");
+      return;
+    }
+    this.away = false;
+    this.#linked(true);
+    this.say("The server is back.");
   }
 
   #ended() {
@@ -264,7 +293,7 @@ export class Live {
 
   async #played() {
     const take = this.replayed;
-    if (take && !take.samples) this.takes.heard(take, (await this.player.received()).samples);
+    if (take && isKept(take)) this.takes.heard(take, (await this.player.received()).samples);
     this.player.stop();
   }
 

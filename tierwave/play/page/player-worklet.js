@@ -31,7 +31,7 @@ class Player extends AudioWorkletProcessor {
 
   take(data) {
     if (data.samples) {
-      if (data.run === this.run && data.first === this.write) this.fill(data.samples);
+      if (data.run === this.run && data.first === this.write % 2 ** 32) this.fill(data.samples);
     } else if (data.event) {
       this.marks.push(data);
     } else if (data.halt) {

@@ -8,6 +8,8 @@
 const FADE = 0.012; // seconds, so that start and stop do not click
 const LATENCIES = 2000; // that are remembered
 
+const ANSWERS = { start: "started", record: "take" }; // what is waited for, by what was sent
+
 const SILENT = { position: 0, buffered: 0, underruns: 0 };
 
 /**
@@ -41,13 +43,14 @@ const SILENT = { position: 0, buffered: 0, underruns: 0 };
  * Events, each with its message as `detail`: link, started, stopped, ended, values, remarks, pace, position, curves, error.
  */
 export class Player extends EventTarget {
-  /** @param {{sample_rate: number, block: number, lead_seconds: number}} run */
+  /** @param {{sample_rate: number, block: number, lead_seconds: number, largest_message: number}} run */
   constructor(run) {
     super();
     this.rate = run.sample_rate;
     this.block = run.block;
     this.lead = run.lead_seconds;
     this.playing = false;
+    this.wanted = false; // false: what is being started is to be stopped
     /** samples that were heard in this run, that wait to be, and how often there were none. */
     this.position = SILENT;
     this.run = 0; // which of its runs the server plays
@@ -62,7 +65,7 @@ export class Player extends EventTarget {
     this.worker.onmessage = ({ data }) => this.#hear(data);
     const url = new URL("ws", document.baseURI);
     url.protocol = url.protocol.replace("http", "ws");
-    this.#tell("open", { url: url.href, rate: this.rate, block: this.block, lead: this.#leadSamples() });
+    this.#tell("open", { url: url.href, rate: this.rate, block: this.block, lead: this.#leadSamples(), largest: run.largest_message });
   }
 
   #tell(to, message = {}, transfer = []) {
@@ -75,8 +78,11 @@ export class Player extends EventTarget {
 
   /** The audio graph; only a gesture of the person at the page may make it sound. */
   async #prepare() {
-    if (!this.context) {
-      this.context = new AudioContext({ sampleRate: this.rate, latencyHint: "interactive" });
+    if (!this.source) {
+      this.context ??= new AudioContext({ sampleRate: this.rate, latencyHint: "interactive" });
+      if (!this.context.audioWorklet) {
+        throw new Error("This browser gives sound to pages of its own machine and to https only: take a tunnel (docs/playing.md).");
+      }
       await this.context.audioWorklet.addModule(new URL("player-worklet.js", import.meta.url).href);
       this.source = new AudioWorkletNode(this.context, "tierwave-player", { numberOfInputs: 0 });
       this.source.port.onmessage = ({ data }) => this.#heard(data);
@@ -109,9 +115,11 @@ export class Player extends EventTarget {
    * Begin a voice at sample 0.
    * @param {Start} asked
    * @param {{seconds?: number, recording?: boolean, curves?: Curves}} [how] seconds: where it ends by itself
-   * @returns {Promise<any>} the server's `started`; rejected with its sentence
+   * @returns {Promise<any>} the server's `started`; rejected with its sentence. Where it was stopped meanwhile, nothing
+   *   plays
    */
   start(asked, how = {}) {
+    this.wanted = true;
     // One after the other: an answer must be that to the start that was sent last.
     this.begun = (this.begun ?? Promise.resolve()).catch(() => {}).then(() => this.#start(asked, how));
     return this.begun;
@@ -121,12 +129,22 @@ export class Player extends EventTarget {
   async #start(asked, { seconds, recording = false, curves }) {
     clearTimeout(this.stopping);
     await this.#prepare();
-    const limit = seconds && Math.max(1, Math.round(seconds * this.rate));
+    const limit = seconds ? Math.max(1, Math.round(seconds * this.rate)) : undefined; // 0: it never ends
     this.waiting.clear();
     this.position = SILENT;
     this.run = 0;
     this.#tell("start", { message: asked, limit, recording, curves });
-    const started = await this.#answer("started");
+    let started;
+    try {
+      started = await this.#answer("started");
+    } catch (error) {
+      this.#end(); // what played before has ended too
+      throw error;
+    }
+    if (!this.wanted) {
+      this.#end();
+      return started;
+    }
     this.playing = true;
     this.run = started.run;
     this.#fadeTo(1);
@@ -136,13 +154,19 @@ export class Player extends EventTarget {
 
   /** End the voice and free it on the server. */
   stop() {
+    this.wanted = false;
     if (!this.playing) return;
     this.playing = false;
     this.#fadeTo(0);
-    this.stopping = setTimeout(() => {
-      this.#tell("stop");
-      this.context.suspend();
-    }, 4000 * FADE);
+    this.stopping = setTimeout(() => this.#end(), 4000 * FADE);
+    this.#emit("stopped");
+  }
+
+  #end() {
+    this.#tell("stop");
+    this.context.suspend();
+    if (!this.playing) return;
+    this.playing = false;
     this.#emit("stopped");
   }
 
@@ -211,9 +235,8 @@ export class Player extends EventTarget {
       if (!message.up) this.#lost();
       this.#emit("link", message);
     } else if (message.type === "error") {
-      const waiting = [...this.answers.keys()].find((type) => type !== "received");
-      if (!waiting || !this.#give(waiting, message)) this.#emit("error", message);
-    } else if (this.#give(message.type, message)) {
+      if (!this.#give(ANSWERS[message.to], message)) this.#emit("error", message);
+    } else if (this.#give(message.type, message) || message.type === "stopped") {
       return;
     } else if (message.type === "set") {
       if (message.remarks.length) this.#emit("remarks", message);

@@ -15,7 +15,7 @@ const AGAIN = [250, 500, 1000, 2000]; // ms until the next try to connect
 let socket;
 /** @type {MessagePort | undefined} */
 let worklet;
-let settings = { url: "", rate: 0, block: 0, lead: 0 };
+let settings = { url: "", rate: 0, block: 0, lead: 0, largest: Infinity };
 let tries = 0;
 let closed = false; // by the page
 
@@ -46,7 +46,20 @@ function connect() {
 }
 
 function send(message) {
-  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+  const text = JSON.stringify(message);
+  const isAwaited = message.type === "start" || message.type === "record";
+  if (socket?.readyState !== WebSocket.OPEN) {
+    if (isAwaited) refuse(message.type, "The server is not there.");
+  } else if (isAwaited && new Blob([text]).size > settings.largest) {
+    refuse(message.type, `Its curves take more than the ${settings.largest >> 20} MiB that may be sent at once: play a shorter take.`);
+  } else {
+    socket.send(text);
+  }
+}
+
+/** Answer instead of the server. */
+function refuse(to, sentence) {
+  tell({ type: "error", to, message: sentence });
 }
 
 function halt() {
@@ -141,8 +154,8 @@ function valuesAt(sample) {
 }
 
 const answer = {
-  open({ url, rate, block, lead }) {
-    settings = { url, rate, block, lead };
+  open({ to, ...given }) {
+    settings = given;
     connect();
   },
   worklet({ port }) {
@@ -164,6 +177,7 @@ const answer = {
     send({ type: "stop" });
   },
   set({ values, event }) {
+    if (curves) curves.curves = curves.curves.filter(({ name }) => !(name in values)); // the hand wins at once
     if (voice.run) send({ type: "set", event, values });
   },
   record() {

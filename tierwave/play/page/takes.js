@@ -12,13 +12,14 @@ import { wavOf } from "./wav.js";
  * @property {import("./player.js").Start} start what plays it again
  * @property {string} csv
  * @property {Float32Array | null} samples null until it was heard here
+ * @property {boolean} saved whether there is a file of it
  */
 
 export class Takes {
   /**
    * @param {number} rate of the sounds, in Hz
    * @param {string} prefix of the files' names
-   * @param {{replay: (take: Take) => void, say: (sentence: string) => void}} page
+   * @param {{replay: (take: Take) => void, say: (sentence: string) => void, checkpoints: string[]}} page
    */
   constructor(rate, prefix, page) {
     this.rate = rate;
@@ -35,11 +36,16 @@ export class Takes {
     this.#show();
   }
 
+  /** Whether some are nowhere but on this page. */
+  get unsaved() {
+    return this.takes.some(({ saved }) => !saved);
+  }
+
   /** @param {import("./player.js").Recorded} recorded */
   add({ csv, seconds, samples, start, random_seed }) {
     this.count += 1;
     const whole = withMeta(csv, { random_seed, seconds }); // so that the file gives the same sound again
-    this.takes.push({ name: `take ${this.count}`, seconds, start, csv: whole, samples });
+    this.takes.push({ name: `take ${this.count}`, seconds, start, csv: whole, samples, saved: false });
     this.#show();
   }
 
@@ -47,9 +53,12 @@ export class Takes {
   async #load(file) {
     try {
       const csv = await file.text();
-      const { controls, gestures, random_seed, seconds } = readGestures(csv);
-      this.takes.push({ name: file.name, seconds, start: { controls, gestures, random_seed }, csv, samples: null });
-      this.page.say(`${file.name} is loaded: ${Object.keys(controls).join(", ")}, ${clock(seconds)}.`);
+      const { seconds, checkpoint, ...start } = readGestures(csv);
+      const isThere = this.page.checkpoints.includes(checkpoint);
+      const whole = isThere ? { ...start, checkpoint } : start;
+      this.takes.push({ name: file.name, seconds, start: whole, csv, samples: null, saved: true });
+      const other = checkpoint && !isThere ? ` Its ${checkpoint} is not here: it is played with the checkpoint that is chosen.` : "";
+      this.page.say(`${file.name} is loaded: ${Object.keys(start.controls).join(", ")}, ${clock(seconds)}.${other}`);
       this.#show();
     } catch (error) {
       this.page.say(`${file.name}: ${error.message}`);
@@ -69,14 +78,18 @@ export class Takes {
 
   #row(take) {
     const file = `${this.prefix}_${take.name.replace(/\.csv$/i, "").replace(/[^\p{L}\p{N}._-]+/gu, "_")}`;
+    const save = (content, ending, type) => {
+      download(`${file}.${ending}`, content, type);
+      take.saved = true;
+    };
     const button = (text, label, act, disabled = false) =>
       element("button", { type: "button", "aria-label": `${label} ${take.name}`, disabled, onclick: act }, text);
     return element("li", {},
       element("span", { class: "take-name" }, take.name),
       element("span", { class: "time" }, take.seconds ? clock(take.seconds) : "endless"),
       button("Replay", "Replay", () => this.page.replay(take)),
-      button("Save wav", "Save the sound of", () => download(`${file}.wav`, wavOf(take.samples, this.rate), "audio/wav"), !take.samples),
-      button("Save CSV", "Save the gestures of", () => download(`${file}.csv`, take.csv, "text/csv")),
+      button("Save wav", "Save the sound of", () => save(wavOf(take.samples, this.rate), "wav", "audio/wav"), !take.samples),
+      button("Save CSV", "Save the gestures of", () => save(take.csv, "csv", "text/csv")),
       button("×", "Remove", () => {
         this.takes = this.takes.filter((each) => each !== take);
         this.#show();

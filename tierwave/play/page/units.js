@@ -96,9 +96,9 @@ export function valueAt(parameter, position) {
   return parameter.category ? nearest(choices(parameter), value) : parameter.whole ? Math.round(value) : value;
 }
 
-/** @param {Parameter} parameter @returns {number[]} the values of a category */
-export function choices(parameter) {
-  return parameter.categories.length ? parameter.categories.map((_, index) => index) : parameter.values;
+/** @param {Parameter} parameter @returns {number[]} the values of a category: those that occurred, as far as that is known */
+export function choices({ categories, values }) {
+  return values.length ? [...values].sort((a, b) => a - b) : categories.map((_, index) => index);
 }
 
 /** @param {Parameter} parameter @param {number} value @returns {number} the nearest value that can be asked for */
