@@ -789,6 +789,13 @@ def test_checkpoints_are_compared_as_the_sliders_stand(tab: Tab, tmp_path: Path)
     assert tab.page.locator(".results").count() == 0
 
 
+def test_a_run_that_is_too_slow_is_told_and_generated(browser: Browser, oscillating: Instrument) -> None:
+    with pytest.MonkeyPatch.context() as slow:
+        slow.setattr(oscillating, "speed", 0.4)
+        with serving(oscillating) as server, opened(browser, server) as tab:
+            assert "too slow to play" in tab.page.inner_text("#warning") and tab.page.is_visible("#generate-go")
+
+
 @pytest.mark.parametrize("kind", ["spectrogram", "values"])
 def test_a_run_that_is_not_played_gets_a_simpler_page(kind: str, browser: Browser, tmp_path: Path) -> None:
     instrument = Instrument(make_run(tmp_path, kind, {"spectrogram": MEL, "values": VALUES}[kind]))

@@ -32,7 +32,7 @@ async function open() {
   byId("warning").hidden = !run.warning;
   const isLive = run.kind === "steered" || run.kind === "sound";
   for (const part of document.querySelectorAll("[data-live]")) part.hidden = !isLive;
-  byId("generate").open = run.kind !== "steered";
+  byId("generate").open = run.kind !== "steered" || Boolean(run.warning); // too slow to be played
   const live = isLive ? new Live(run, say) : null;
   const controls = live?.controls ?? stillControls(run);
   new Generator(run, say, () => controls.order());
