@@ -650,6 +650,8 @@ def test_takes_are_not_lost_without_a_word(browser: Browser, oscillating: Instru
         with serving(oscillating, port):
             tab.until_said("back with another run")
             assert tab.page.is_disabled("#start")
+            tab.page.keyboard.press("Space")  # keys and replays know it too
+            tab.until_said("another run: reload")
             asked: list[str] = []
             tab.page.once("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
             tab.page.close(run_before_unload=True)

@@ -185,6 +185,7 @@ export class Live {
 
   async #begin(asked, { following = new Map(), ...how }) {
     try {
+      if (this.up && this.away) throw new Error("The server is back with another run: reload this page.");
       if (this.recording) await this.#keep();
       this.replayed = null;
       if (!how.curves) this.curves = false;
