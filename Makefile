@@ -88,6 +88,7 @@ docs: $(docs-installed)
 	@echo "The site begins at docs/_build/html/index.html."
 
 data-fsdd data-librispeech data-ljspeech: data-%: $(installed)
+	@case "$$DATA" in "~/"*) DATA="$$HOME/$${DATA#??}" ;; esac; \
 	$(python) -m tierwave.fetch $* "$${DATA:-data/$*}"$(if $(SUBSET), --subset $(SUBSET))
 
 bench: $(installed)

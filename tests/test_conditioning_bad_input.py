@@ -462,6 +462,12 @@ def test_what_cannot_be_evaluated(trained: Place, capsys: Capture, tmp_path: Pat
     assert lacks(sentence, ["n0.wav has no parameter p", "n0.csv"]) == []
     assert "held nothing out" in told(capsys, evaluate.main, [*run, "--part", "test"], 2)
     assert "no parameter q" in told(capsys, evaluate.main, [*run, "--controls", "q"], 2)
+    (made,) = (path for path in (trained.folder / "logdir" / "one").iterdir() if path.is_dir())
+    shared = tmp_path / "shared"
+    shutil.copytree(made, shared)
+    (shared / "split.json").unlink()  # as of what was imported or shared
+    sentence = told(capsys, evaluate.main, ["--checkpoint_path", shared, "--part", "valid"], 2)
+    assert lacks(sentence, ["has no split", "--data_dir", "leave --part out"]) == []
     free = ["--checkpoint_path", trained.folder / "logdir" / "free"]
     assert "trained without parameters" in told(capsys, evaluate.main, [*free, "--controls"], 2)
 

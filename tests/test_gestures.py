@@ -319,6 +319,56 @@ def test_the_same_value_again_costs_nothing() -> None:
     assert gestures.record()["p"].values.tolist() == [70.1, 65]
 
 
+@quick
+@given(
+    moves=performances(voices=2),
+    drawn=st.sampled_from([CONSTANT, CURVES]),
+    at=st.integers(0, TOTAL),
+    back=st.integers(0, TOTAL),
+)
+def test_what_is_forgotten_changes_nothing_that_follows(
+    moves: list[Move], drawn: Controls, at: int, back: int
+) -> None:
+    before = [move for move in moves if move.position < at]
+    after = [move for move in moves if move.position >= at]
+    found = []
+    for forgetful in (False, True):
+        gestures = made(drawn, voices=2)
+        for move in before:
+            gestures.inputs(0, move.position)
+            gestures.set(move.position, voice=move.voice, **move.values)
+        gestures.inputs(0, at)
+        if forgetful:
+            gestures.forget(at - back)
+        for move in after:
+            gestures.set(move.position, voice=move.voice, **move.values)
+        first = max(0, at - back)
+        settings = gestures.settings(first, TOTAL - first)
+        found.append([*settings, gestures.inputs(first // FRAME, 80, rate=RATE / FRAME), gestures.current(1)])
+    for kept, forgotten in zip(*found, strict=True):
+        np.testing.assert_equal(kept, forgotten)
+
+
+def test_a_curve_without_end_takes_no_more_memory_and_is_not_recorded() -> None:
+    gestures = made()
+    for position in range(0, 100 * KNOT, KNOT):
+        gestures.set(position, p=64 + position % 7)
+        gestures.inputs(position, KNOT)
+        gestures.forget(position - 10 * KNOT)
+    (course,) = gestures._dials["p"].courses
+    assert len(course.ramps) <= 12
+    with pytest.raises(UsageError, match="the beginning of p is forgotten .* shorter take"):
+        gestures.record()
+
+
+def test_a_steady_voice_has_nothing_to_forget() -> None:
+    gestures = made()
+    gestures.set(0, p=65)
+    gestures.inputs(0, 9 * KNOT)
+    gestures.forget(8 * KNOT)
+    assert gestures.record()["p"].values.tolist() == [70.1, 65]
+
+
 def test_what_else_a_family_lets_people_set() -> None:
     gestures = made(voices=2, extra={"swing": -0.5})
     gestures.set(0, voice=1, swing=-1.5)

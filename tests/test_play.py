@@ -47,6 +47,7 @@ from tierwave.gestures import read_gestures, write_gestures
 from tierwave.mel import Normaliser
 from tierwave.play import __main__ as command
 from tierwave.play import session as session_module
+from tierwave.play import voice
 from tierwave.play.app import build_app, hosts_of
 from tierwave.play.instrument import BLOCK, Instrument
 from tierwave.play.osc import listening
@@ -355,6 +356,24 @@ def test_a_recording_plays_again_and_is_what_generate_takes(live: Server, tmp_pa
         assert call(generate.main, [*words, "--output_path", tmp_path / "new.wav"]) == 0
         made = soundfile.read(tmp_path / "new.wav", dtype="float32")[0]
         assert np.abs(made - np.concatenate(parts)).max() <= 1 / 2**15
+
+
+def test_a_voice_that_plays_for_ever_forgets_its_beginning(steered: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(voice, "REMEMBERED_SECONDS", 1000 / RATE)
+    with page(steered) as one:
+        one.start()
+        until(lambda: len(steered.studio.playing) == 1)
+        for number in range(40):
+            one.hear(100 * number + 100)
+            one.ask(type="set", values={"p": 62 + number % 5})
+            if number == 18:  # nothing is forgotten for twice that time
+                assert one.ask(type="record")["type"] == "recorded"
+        (session,) = steered.studio.playing
+        (course,) = session.voice._stream.gestures._dials["p"].courses
+        assert len(course.ramps) < 24
+        refused = one.ask(type="record")
+        assert refused["type"] == "error" and "forgotten" in refused["message"]
+        assert len(one.hear(4100)) == 100
 
 
 def test_nothing_is_made_beyond_what_is_asked_for(live: Server) -> None:

@@ -11,25 +11,36 @@ import contextlib
 import difflib
 import errno
 import itertools
+import json
 import os
 import re
 import sys
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
 from tierwave.config import StrictModel
 from tierwave.errors import RunError, UsageError
+from tierwave.writing import write_text
 
 # Values ----------------------------------------------------------------------------------------------------------
 
 
 # Of a flag that takes several words and may be typed several times: all of them count.
 REPEATABLE: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+
+
+# Of a command that prints a table: `print_result` does what it asks for.
+JSON_FLAG: dict[str, Any] = {
+    "nargs": "?",
+    "const": "-",
+    "metavar": "FILE",
+    "help": "write the result to FILE as JSON; without FILE print it as JSON instead of the table",
+}
 
 
 def boolean(text: str) -> bool:
@@ -321,6 +332,17 @@ def run(body: Callable[[], int | None], *, debug: bool) -> int:
         return _tell(_os_sentence(error), 1, debug)
     except KeyboardInterrupt:
         return _tell("stopped by Ctrl-C", 130, debug)
+
+
+def print_result(result: Mapping[str, Any], table: str, json_file: str | None) -> None:
+    """Print a result as a table, or do what JSON_FLAG asks for: None, a file's name, or "-"."""
+    text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
+    if json_file == "-":
+        print(text)
+        return
+    if json_file is not None:
+        write_text(Path(json_file), text + "\n")
+    print(table)
 
 
 def _os_sentence(error: OSError) -> str:

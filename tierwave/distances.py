@@ -23,7 +23,6 @@ Knows sounds and files, no models of ours.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -34,10 +33,9 @@ from typing import Any
 import numpy as np
 
 from tierwave.audio import AudioError, find_audio, load, probe
-from tierwave.commandline import FlagParser, boolean, run
+from tierwave.commandline import JSON_FLAG, FlagParser, boolean, print_result, run
 from tierwave.errors import UsageError
 from tierwave.spectrogram import log_mel
-from tierwave.writing import write_text
 
 FLOOR_DB = -80.0  # below, silence is silence
 DRAWS = 10  # of recordings against themselves
@@ -125,8 +123,10 @@ def embedding(path: Path) -> Frames:
     if not path.is_file():
         raise UsageError(f"--embedding {path} does not exist: name an ONNX file")
     onnxruntime.set_default_logger_severity(3)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # sounds are short; more threads wait for one another, and for a core each
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes, none of them public
         raise UsageError(f"--embedding {path} cannot be read ({_first_line(error)}): name an ONNX file") from None
     inputs = session.get_inputs()
@@ -318,9 +318,7 @@ def parser() -> FlagParser:
     flags.add_argument("--embedding", type=Path, help="an ONNX file, float32 [1, samples] to [frames, dimensions]")
     flags.add_argument("--embedding_rate", type=int, help="Hz, of what the embedding takes")
     flags.add_argument("--random_seed", type=int, default=0, help="of what is drawn (default: 0)")
-    flags.add_argument(
-        "--json", nargs="?", const="-", metavar="FILE", help="write FILE as JSON; without FILE print it instead"
-    )
+    flags.add_argument("--json", **JSON_FLAG)
     flags.add_argument("--debug", nargs="?", const=True, default=False, type=boolean, help="show tracebacks")
     return flags
 
@@ -357,13 +355,7 @@ def _compare(arguments: Any) -> None:
             f"({found.seconds[1]:.1f} s) at {at} Hz"
         )
         lines.append(found.table("dB" if frames is None else ""))
-    text = json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False)
-    if arguments.json == "-":
-        print(text)
-        return
-    if arguments.json is not None:
-        write_text(Path(arguments.json), text + "\n")
-    print("\n".join(lines))
+    print_result(about, "\n".join(lines), arguments.json)
 
 
 if __name__ == "__main__":

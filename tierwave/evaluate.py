@@ -15,7 +15,6 @@ Following: sounds are generated at parameters that were trained on, between them
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import re
@@ -29,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from tierwave.audio import AudioError, find_audio, load, write_wav
-from tierwave.commandline import FlagParser, boolean, import_tensorflow, run
+from tierwave.commandline import JSON_FLAG, FlagParser, boolean, import_tensorflow, print_result, run
 from tierwave.config import TrainingOptions
 from tierwave.corpus import Corpus, Encoder, load_corpus
 from tierwave.errors import RunError, UsageError
@@ -43,7 +42,6 @@ from tierwave.quantize import Quantizer
 from tierwave.splits import Span, Split
 from tierwave.steering import Steering
 from tierwave.trained import Trained, load_trained
-from tierwave.writing import write_text
 
 SIDE_BY_SIDE = 10  # sounds that are generated at a time
 Progress = Callable[[str, int, int], None]
@@ -286,6 +284,11 @@ def evaluate(
 
 
 def _part(trained: Trained, corpus: Corpus, part: str) -> list[Span]:
+    if not (trained.run.folder / "split.json").is_file():
+        raise UsageError(
+            f"--part {part}: {trained.run.folder} has no split, since it was imported, or shared without "
+            "recordings; name some with --data_dir, and leave --part out"
+        )
     document = trained.run.read("split.json")
     known = {recording.name for recording in corpus.recordings}
     missing = [name for name, *_ in document[part] if name not in known]
@@ -405,13 +408,7 @@ def parser() -> FlagParser:
     )
     flags.add_argument("--best", help="of a folder: the best checkpoint, not the newest", **flag)
     flags.add_argument("--batch_size", type=int, help="files read side by side (default: as in training)")
-    flags.add_argument(
-        "--json",
-        nargs="?",
-        const="-",
-        metavar="FILE",
-        help="write the result to FILE as JSON; without FILE print it as JSON instead of the table",
-    )
+    flags.add_argument("--json", **JSON_FLAG)
     flags.add_argument("--debug", help="show tracebacks (default: False)", **flag)
     return flags
 
@@ -483,13 +480,7 @@ def _evaluate(arguments: Any) -> None:
         )
         about["following"] = following.document()
         lines += [f"{about['checkpoint']}: does it follow?", following.table()]
-    text = json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False)
-    if arguments.json == "-":
-        print(text)
-        return
-    if arguments.json is not None:
-        write_text(Path(arguments.json), text + "\n")
-    print("\n".join(lines))
+    print_result(about, "\n".join(lines), arguments.json)
 
 
 if __name__ == "__main__":

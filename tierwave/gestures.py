@@ -185,8 +185,20 @@ class Gestures:
         """By name, the raw value set last or, before anything was set, drawn for the last moment asked for."""
         return {name: self._dials[name].current(voice) for name in self.names}
 
+    def forget(self, position: int) -> None:
+        """Let go of what was set and has arrived before `position`, in samples, so that a voice may play for ever.
+
+        Nothing before `position` may be asked for from then on, and a voice that has something to forget is recorded no
+        more.
+        """
+        for dial in self._dials.values():
+            for course in dial.courses:
+                course.forget(position / self.sample_rate)
+
     def record(self, voice: int = 0) -> Controls:
         """All parameters as tracks, and the rest where it was set or drawn: what to draw to hear the same again.
+
+        Raises UsageError where its beginning was forgotten.
 
         As `drawn`, with averaged=False, it gives the same bits; where a curve that was not constant was cut short by a
         set value, the same up to float32 rounding before the cut. Curves that were averaged come back as drawn.
@@ -257,11 +269,21 @@ class _Course:
         self.interp = interp
         self.averaged = averaged
         self.ramps = list(ramps)
+        self.is_whole = True  # nothing was forgotten
         self.level: tuple[float, Any] = (math.nan, None)  # the last constant, and what the network sees of it
         self._constant = drawn.is_constant
 
     def copy(self) -> _Course:
-        return _Course(self.drawn, self.interp, self.averaged, self.ramps)
+        twin = _Course(self.drawn, self.interp, self.averaged, self.ramps)
+        twin.is_whole = self.is_whole
+        return twin
+
+    def forget(self, seconds: float) -> None:
+        """Forget what a later ramp has followed before `seconds`."""
+        followed = bisect_left(self.ramps, seconds, key=_start) - 1
+        if followed > 0:
+            del self.ramps[:followed]
+            self.is_whole = False
 
     def turn(self, value: float, start: float, stop: float) -> None:
         """Move to `value`, from `start` to `stop` seconds; nothing after `start` may have been asked for."""
@@ -294,6 +316,8 @@ class _Course:
         return self.drawn.at(np.arange(first, first + count) / rate, self.interp)
 
     def recorded(self, name: str) -> Track:
+        if not self.is_whole:
+            raise UsageError(f"the beginning of {name} is forgotten after so long a time: record a shorter take")
         if not self.ramps:
             return Track(name, self.drawn.times, self.drawn.values, "gestures")
         kept = self.drawn.times <= self.ramps[0].start

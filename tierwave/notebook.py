@@ -285,10 +285,8 @@ def train(session: Session) -> Outcome:
 
     watched = _Watched(session.output_dir / session.identity)
     session = replace(session, rewrite=True, watch=watched.callbacks)
-    try:
-        outcome = sessions.train(session, lambda: {"model": "samplernn"}, watched.say_line)
-    finally:
-        watched.redraw()
+    outcome = sessions.train(session, lambda: {"model": "samplernn"}, watched.say_line)
+    watched.redraw()
     return outcome
 
 

@@ -18,6 +18,8 @@ from tierwave.gestures import gestures_text
 from tierwave.play.instrument import Instrument
 from tierwave.play.protocol import Start
 
+REMEMBERED_SECONDS = 3600  # at least, of what was set: a page's longest take is half an hour
+
 
 @dataclass(frozen=True)
 class Change:
@@ -50,6 +52,7 @@ class Voice:
         )
         self.start = start
         self.made = 0  # samples
+        self._forget_at = 2 * REMEMBERED_SECONDS  # seconds
         self.checkpoint = trained.path.name
         self._stream: Any = trained.stream(request)
 
@@ -67,6 +70,9 @@ class Voice:
         """The next samples, float32 `[samples]`."""
         sound: np.ndarray = self._stream.render(samples)[0]
         self.made += samples
+        if self.made >= self._forget_at * self.sample_rate:
+            self._stream.gestures.forget(self.made - REMEMBERED_SECONDS * self.sample_rate)
+            self._forget_at += REMEMBERED_SECONDS
         return sound
 
     def set(self, values: dict[str, float | str]) -> Change:
@@ -79,7 +85,10 @@ class Voice:
         return Change(sample, applied, self.instrument.clipped({name: [value] for name, value in meant.items()}))
 
     def record(self) -> dict[str, Any]:
-        """What was played, as text and as the message that starts it again."""
+        """What was played, as text and as the message that starts it again.
+
+        Raises UsageError for what has played so long that its beginning is forgotten.
+        """
         tracks: Controls = self._stream.record()
         controls = {name: np.stack([track.times, track.values], axis=1).tolist() for name, track in tracks.items()}
         about = {
