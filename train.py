@@ -57,7 +57,9 @@ def parser() -> FlagParser:
         "--param_dir", type=optional(Path), help="folder of the recordings' parameters (default: beside them)"
     )
     flags.add_argument("--params", type=optional(Path), help="one manifest of parameters, CSV with a column filename")
-    flags.add_argument("--stage", nargs="+", metavar="NAME", help="train only these stages (default: all, in order)")
+    flags.add_argument(
+        "--stage", nargs="+", action="extend", metavar="NAME", help="train only these stages (default: all, in order)"
+    )
     flags.add_argument(
         "--cluster", type=optional(str), metavar="ADDRESS", help="train on a Ray cluster (auto, HOST:PORT), or local"
     )

@@ -15,9 +15,11 @@ from pydantic import Field
 import generate
 import train
 import tune
+from tierwave import distances, evaluate, fetch, memory
 from tierwave.commandline import FlagParser, add_model_flags, boolean, optional, run, typed_values
 from tierwave.config import StrictModel, TrainingOptions, resolve_training
 from tierwave.errors import RunError, UsageError
+from tierwave.export import __main__ as export
 
 
 class Options(StrictModel):
@@ -248,3 +250,21 @@ def test_what_is_typed_twice_counts_twice_and_only_once_per_call() -> None:
         typed = flags.parse_args([*rest, f"--{name}", "a=1", "b=2", f"--{name}", "c=3"])
         assert getattr(typed, name) == ["a=1", "b=2", "c=3"]
         assert getattr(flags.parse_args(rest), name) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "rest"),
+    [
+        (train.parser(), "stage", []),
+        (export.parser(), "control", ["run", "--output", "x.zip"]),
+        (distances.parser(), "generated", ["--recordings", "x"]),
+        (distances.parser(), "recordings", ["--generated", "x"]),
+        (evaluate.parser(), "sounds", ["--checkpoint_path", "x"]),
+        (memory.parser(), "config_file", []),
+        (fetch.parser(), "subset", ["librispeech", "x"]),
+    ],
+    ids=lambda given: given if isinstance(given, str) else "",
+)
+def test_files_and_names_that_are_typed_twice_count_twice(flags: FlagParser, name: str, rest: list[str]) -> None:
+    typed = flags.parse_args([*rest, f"--{name}", "one", f"--{name}", "two", "three"])
+    assert [str(each) for each in getattr(typed, name)] == ["one", "two", "three"]

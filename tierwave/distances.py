@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from tierwave.audio import AudioError, find_audio, load, probe
-from tierwave.commandline import JSON_FLAG, FlagParser, boolean, print_result, run
+from tierwave.commandline import JSON_FLAG, REPEATABLE, FlagParser, boolean, print_result, run
 from tierwave.errors import UsageError
 from tierwave.spectrogram import log_mel
 
@@ -312,8 +312,9 @@ def parser() -> FlagParser:
     flags = FlagParser(
         "python -m tierwave.distances", description="How far generated sounds are from recordings, as a set."
     )
-    flags.add_argument("--generated", type=Path, nargs="+", required=True, help="generated sounds, files or folders")
-    flags.add_argument("--recordings", type=Path, nargs="+", required=True, help="recordings, files or folders")
+    several: dict[str, Any] = {"type": Path, "required": True, **REPEATABLE}
+    flags.add_argument("--generated", help="generated sounds, files or folders", **several)
+    flags.add_argument("--recordings", help="recordings, files or folders", **several)
     flags.add_argument("--sample_rate", type=int, help="Hz, at which they are compared (default: the lowest of all)")
     flags.add_argument("--embedding", type=Path, help="an ONNX file, float32 [1, samples] to [frames, dimensions]")
     flags.add_argument("--embedding_rate", type=int, help="Hz, of what the embedding takes")

@@ -404,7 +404,11 @@ def parser() -> FlagParser:
     flags.add_argument("--random_seed", type=int, default=0, help="for --controls (default: 0)")
     flags.add_argument("--output_dir", type=Path, help="for --controls: folder for the sounds and their pictures")
     flags.add_argument(
-        "--sounds", type=Path, nargs="+", help="generated sounds: how near is their average spectrum to the recordings'"
+        "--sounds",
+        type=Path,
+        nargs="+",
+        action="extend",
+        help="generated sounds: how near is their average spectrum to the recordings'",
     )
     flags.add_argument("--best", help="of a folder: the best checkpoint, not the newest", **flag)
     flags.add_argument("--batch_size", type=int, help="files read side by side (default: as in training)")

@@ -229,7 +229,11 @@ def parser() -> FlagParser:
     flags.add_argument("corpus", choices=sorted(COLLECTIONS), help=", ".join(sorted(COLLECTIONS)))
     flags.add_argument("folder", metavar="FOLDER", type=Path, help="created if missing")
     flags.add_argument(
-        "--subset", nargs="+", metavar="NAME", help="of librispeech, one or more (default: dev-clean, 0.3 GB)"
+        "--subset",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="of librispeech, one or more (default: dev-clean, 0.3 GB)",
     )
     flags.add_argument("--url", help="another address of the same archive (default: the publisher's)")
     flags.add_argument(

@@ -433,7 +433,7 @@ def parser() -> argparse.ArgumentParser:
     from tierwave.commandline import REPEATABLE, FlagParser
 
     flags = FlagParser("python -m tierwave.memory", description="What training a config will take, without training.")
-    flags.add_argument("--config_file", type=Path, nargs="+", required=True, help="*.config.json, one or more")
+    flags.add_argument("--config_file", type=Path, required=True, help="*.config.json, one or more", **REPEATABLE)
     flags.add_argument("--set", **REPEATABLE, metavar="KEY=VALUE", help="override config keys, dotted")
     flags.add_argument("--debug", action="store_true", help="show tracebacks")
     return flags

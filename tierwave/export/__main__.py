@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.commandline import FlagParser, boolean, import_tensorflow, run, sentences
+from tierwave.commandline import REPEATABLE, FlagParser, boolean, import_tensorflow, run, sentences
 
 
 def parser() -> FlagParser:
@@ -32,8 +32,7 @@ def parser() -> FlagParser:
     flags.add_argument("--random_seed", type=int, default=0, help="of the sample (default: 0)")
     flags.add_argument(
         "--control",
-        nargs="+",
-        default=[],
+        **REPEATABLE,
         metavar="NAME=VALUE",
         help="of the sample, as of generate.py (default: the middle of what was trained on)",
     )
