@@ -30,7 +30,7 @@ def test_training_arithmetic_by_hand():
     assert limits.training_flops(config, 4096) == pytest.approx(6 * (often + low + top + table + first_hidden))
 
 
-@pytest.mark.parametrize("benchmark", ["generation", "training", "steered", "spectrograms", "pipeline"])
+@pytest.mark.parametrize("benchmark", ["generation", "training", "steered", "spectrograms", "pipeline", "play"])
 def test_small_benchmarks_run(benchmark):
     rows = [row for case in run.cases(benchmark, small=True) for row in run.run_case(benchmark, case)]
     shares = [row.get("share", row.get("share_waiting", row.get("share_or_ratio", row.get("ratio")))) for row in rows]
