@@ -81,7 +81,7 @@ demo: $(installed)
 test: $(test-installed)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(python) -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(python) -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 docs: $(docs-installed)
 	$(python) -m sphinx -W --keep-going -q -b html docs docs/_build/html
