@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -14,6 +15,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import numpy as np
 import pytest
 from hypothesis import settings
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell, and in what is started there
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("tierwave", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("tierwave")

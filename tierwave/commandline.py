@@ -25,7 +25,6 @@ from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origi
 
 from tierwave.config import StrictModel
 from tierwave.errors import RunError, UsageError
-from tierwave.writing import write_text
 
 # Values ----------------------------------------------------------------------------------------------------------
 
@@ -341,6 +340,8 @@ def print_result(result: Mapping[str, Any], table: str, json_file: str | None) -
         print(text)
         return
     if json_file is not None:
+        from tierwave.writing import write_text  # which needs NumPy: flags are answered without
+
         write_text(Path(json_file), text + "\n")
     print(table)
 
