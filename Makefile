@@ -78,10 +78,12 @@ demo: $(installed)
 	echo "Four sounds, each with its picture, are in demo/sounds/$$id."; \
 	echo "Longer training sounds better: the same command with RESUME=True MINUTES=20 goes on from here."
 
+# In two halves, since a process keeps what XLA has compiled: in one call two processes would grow to 15 GB.
 test: $(test-installed)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(python) -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+	$(python) -m pytest -m "not slow" --numprocesses 2 --dist loadfile tests/test_[a-i]*.py
+	$(python) -m pytest -m "not slow" --numprocesses 2 --dist loadfile tests/test_[j-z]*.py
 
 docs: $(docs-installed)
 	$(python) -m sphinx -W --keep-going -q -b html docs docs/_build/html

@@ -88,6 +88,12 @@ def test_every_module_has_a_place_in_the_house():
     assert [module for module in modules if f"`{module}`" not in HOUSE and f"/{module}.py`" not in HOUSE] == []
 
 
+def test_make_test_runs_every_file():
+    halves = re.findall(r"tests/\S+\.py", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert len(halves) == 2
+    assert sorted(path for half in halves for path in ROOT.glob(half)) == sorted((ROOT / "tests").glob("test_*.py"))
+
+
 def test_the_two_commands_are_on_top():
     assert re.findall(r"^make .*", README, re.MULTILINE)[:2] == ["make demo", "make demo DATA=path/to/recordings"]
     assert README.index("make demo") < 1200
