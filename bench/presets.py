@@ -86,18 +86,21 @@ def _seconds_of_a_step(demand: Any, lanes: int) -> float:
 
 
 def _make_corpus(folder: Path, demand: Any, seconds: float) -> None:
-    """Noise with a beat in files of a minute, a curve for every parameter, and a text."""
+    """Noise with a beat in files of a minute, a curve for every parameter, and a text; for a network that reads, which
+    takes recordings whole, in files as long as a window."""
     from tierwave.audio import write_wav
 
     rate = 16000
     if hasattr(demand.config, "audio"):
         rate = demand.config.audio.sample_rate or rate
     names = demand.family.parameters(demand.config)
+    reads = getattr(demand.config, "text", None) is not None
+    length = _seconds_of_a_step(demand, 1) if reads else 60.0
     random = np.random.default_rng(0)
     rows = []
-    for number in range(max(2, round(seconds / 60 + 0.5))):
-        time = np.arange(60 * rate) / rate
-        sound = 0.2 * np.sin(2 * np.pi * (200 + 20 * number) * time) * (1 + np.sin(2 * np.pi * time))
+    for number in range(max(2, round(seconds / length + 0.5))):
+        time = np.arange(round(length * rate)) / rate
+        sound = 0.2 * np.sin(2 * np.pi * (200 + 20 * (number % 100)) * time) * (1 + np.sin(2 * np.pi * time))
         sound += 0.05 * random.standard_normal(len(time))
         write_wav(folder / "corpus" / f"{number}.wav", sound.astype(np.float32), rate)
         rows.append((f"{number}.wav", WORDS[number % len(WORDS)]))
@@ -105,7 +108,7 @@ def _make_corpus(folder: Path, demand: Any, seconds: float) -> None:
             with open(folder / "corpus" / f"{number}.csv", "w", newline="", encoding="utf-8") as file:
                 table = csv.writer(file)
                 table.writerow(["time", *names])
-                table.writerows([at / 10, *random.integers(1, 5, len(names))] for at in range(601))
+                table.writerows([at / 10, *random.integers(1, 5, len(names))] for at in range(round(10 * length) + 1))
     with open(folder / "corpus" / "metadata.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("filename", "text"), *rows])
 
@@ -117,7 +120,7 @@ def _train(
     command = [sys.executable, str(ROOT / "train.py"), "--id", "a", "--data_dir", str(folder / "corpus")]
     command += ["--config_file", str(config), "--logdir_root", str(folder / "log"), "--generate", "False"]
     command += ["--num_steps", str(steps), "--batch_size", str(lanes), "--memory_check", "False", *words]
-    command += ["--checkpoint_steps", "None", "--sample_rate", "None"]
+    command += ["--checkpoint_steps", "None", "--sample_rate", "None", "--val_frac", "0", "--monitor", "loss"]
     if stage not in ("samplernn", "conditioning"):
         command += ["--stage", stage]
     with open(folder / "said.txt", "w+", encoding="utf-8") as said:
