@@ -344,7 +344,7 @@ def test_what_is_forgotten_changes_nothing_that_follows(
             gestures.set(move.position, voice=move.voice, **move.values)
         first = max(0, at - back)
         settings = gestures.settings(first, TOTAL - first)
-        found.append([*settings, gestures.inputs(first // FRAME, 80, rate=RATE / FRAME), gestures.current(1)])
+        found.append([*settings, gestures.inputs(-(-first // FRAME), 80, rate=RATE / FRAME), gestures.current(1)])
     for kept, forgotten in zip(*found, strict=True):
         np.testing.assert_equal(kept, forgotten)
 
