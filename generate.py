@@ -50,9 +50,7 @@ def parser() -> FlagParser:
     )
     flags.add_argument("--external_array", type=optional(Path), help="parameters as .npy [batch, length, features]")
     flags.add_argument("--external_sr", type=optional(float), help="rate of the array in Hz")
-    flags.add_argument(
-        "--override", **REPEATABLE, metavar="NAME=FILE", help="a CSV in place of what a tier generates"
-    )
+    flags.add_argument("--override", **REPEATABLE, metavar="NAME=FILE", help="a CSV in place of what a tier generates")
     flags.add_argument("--tier_temperature", **REPEATABLE, metavar="TIER=T", help="temperature of a tier")
     flags.add_argument("--tier_seed", **REPEATABLE, metavar="TIER=N", help="random seed of a tier")
     flags.add_argument(

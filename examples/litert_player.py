@@ -1,6 +1,6 @@
 """Play an exported generation step with LiteRT (TensorFlow Lite), without TensorFlow and without Tierwave.
 
-    python examples/litert_player.py birds/steps new.wav SECONDS TEMPERATURE [NAME=VALUE ...]
+python examples/litert_player.py birds/steps new.wav SECONDS TEMPERATURE [NAME=VALUE ...]
 """
 
 import json

@@ -1,6 +1,6 @@
 """Play an exported generation step with ONNX Runtime, without TensorFlow and without Tierwave.
 
-    python examples/onnx_player.py birds/steps new.wav SECONDS TEMPERATURE [NAME=VALUE ...]
+python examples/onnx_player.py birds/steps new.wav SECONDS TEMPERATURE [NAME=VALUE ...]
 """
 
 import json

@@ -303,9 +303,7 @@ def test_parameters_have_no_accuracy(trained: Place, capsys: Capture, monitor: s
     [({"hidden_size": 7}, "hidden_size: 6 -> 7"), ({"net": "baseline"}, "net:"), ({"cell": "lstm"}, 'cell: "gru"')],
     ids=["size", "net", "cell"],
 )
-def test_weights_of_another_architecture(
-    trained: Place, capsys: Capture, keys: dict[str, Any], expected: str
-) -> None:
+def test_weights_of_another_architecture(trained: Place, capsys: Capture, keys: dict[str, Any], expected: str) -> None:
     words = trained.training("--init_from", trained.folder / "logdir" / "one", identity="other", **keys)
     sentence = told(capsys, train.main, words, 2)
     assert lacks(sentence, ["another architecture", expected, "run.config.json", "--config_file"]) == []

@@ -861,9 +861,7 @@ def test_a_run_goes_on_with_its_own_parameters(studio: Studio, tmp_path: Path) -
     config = {**AUDIO, "conditioned_on": ["p"], "controls": {}}
     run = studio.train("mixed", config, "--param_dir", tmp_path / "one", data=str(tmp_path / "data"))
     try:
-        studio.train(
-            "mixed", config, "--param_dir", tmp_path / "other", "--num_steps", 8, data=str(tmp_path / "data")
-        )
+        studio.train("mixed", config, "--param_dir", tmp_path / "other", "--num_steps", 8, data=str(tmp_path / "data"))
     except AssertionError:
         return  # refused
     assert run.read("run.json")["param_dir"] == str(tmp_path / "other")

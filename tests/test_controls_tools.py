@@ -130,7 +130,7 @@ def test_extract_goes_on_where_it_was_interrupted(
     moment: str, more: list[str],
 ) -> None:  # fmt: skip
     write_wav(recordings / "z.wav", make_tone(0, 64, 1.0, seconds=0.5), 16000)
-    (recordings / "a_p60.csv").write_text('name,time,value\nfill,0,1\n')
+    (recordings / "a_p60.csv").write_text("name,time,value\nfill,0,1\n")
     before = tree(recordings)
     flags = ["extract", str(recordings), "--features", "rmse", "--jobs", "1", *more]
     assert main(flags) == 0

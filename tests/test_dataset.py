@@ -143,9 +143,7 @@ def test_state_is_carried_where_sound_goes_on_and_reset_where_it_does_not(
 
 
 @given(readers(whole_spans=False), st.integers(0, 5))
-def test_lanes_differ_by_at_most_one_window_of_work(
-    reader: tuple[Corpus, list[Span], LaneWindows], epoch: int
-) -> None:
+def test_lanes_differ_by_at_most_one_window_of_work(reader: tuple[Corpus, list[Span], LaneWindows], epoch: int) -> None:
     _, _, windows = reader
     busy = windows.layout(epoch)[0] != IDLE
     work = busy.sum(axis=0)
@@ -213,9 +211,7 @@ def test_codes_of_any_dtype_become_int32() -> None:
 
 
 @given(readers(), st.integers(0, 5))
-def test_the_order_is_a_function_of_seed_and_epoch(
-    reader: tuple[Corpus, list[Span], LaneWindows], epoch: int
-) -> None:
+def test_the_order_is_a_function_of_seed_and_epoch(reader: tuple[Corpus, list[Span], LaneWindows], epoch: int) -> None:
     corpus, spans, windows = reader
     names = ("window", "overlap", "lanes", "seed", "shuffled", "whole_spans")
     options = {name: getattr(windows, name) for name in names}

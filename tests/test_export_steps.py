@@ -93,10 +93,7 @@ class Host:
         for graph in self.graphs:
             carried = [part for part in graph["inputs"] if "next" in part]
             self.state.append(
-                {
-                    part["name"]: np.array(part["initial"] or np.zeros(part["shape"]), part["dtype"])
-                    for part in carried
-                }
+                {part["name"]: np.array(part["initial"] or np.zeros(part["shape"]), part["dtype"]) for part in carried}
             )
         self.spread: list[Any] = [None] * len(self.graphs)
 
@@ -168,9 +165,7 @@ def test_parameter_tiers_predict_what_tensorflow_does(name: str, tmp_path: Path)
     steered = tf.constant(controls[None]) if controls.size else None
 
     def whole() -> Any:
-        return model.sequence(
-            tf.constant(values[None]), steered, model.initial_state(1), model.weights_in_effect()
-        )[0]
+        return model.sequence(tf.constant(values[None]), steered, model.initial_state(1), model.weights_in_effect())[0]
 
     wanted = tf.function(whole, autograph=False)()
     for kind in ("onnx", "litert"):

@@ -407,9 +407,7 @@ def test_an_interruption_at_any_step_is_gone_on_from(
     assert len(server.asked) == 1
 
 
-def test_mistakes_are_told_in_a_sentence(
-    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes_are_told_in_a_sentence(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     serve(server, tmp_path, fsdd())
     there = ["--url", server.url("x.tgz")]
     assert "--subset x: fsdd has 1.0.9" in told(capsys, fetch.main, ["fsdd", tmp_path / "a", "--subset", "x"], 2)

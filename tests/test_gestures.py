@@ -326,9 +326,7 @@ def test_the_same_value_again_costs_nothing() -> None:
     at=st.integers(0, TOTAL),
     back=st.integers(0, TOTAL),
 )
-def test_what_is_forgotten_changes_nothing_that_follows(
-    moves: list[Move], drawn: Controls, at: int, back: int
-) -> None:
+def test_what_is_forgotten_changes_nothing_that_follows(moves: list[Move], drawn: Controls, at: int, back: int) -> None:
     before = [move for move in moves if move.position < at]
     after = [move for move in moves if move.position >= at]
     found = []

@@ -60,7 +60,11 @@ def test_tensorflow_is_imported_for_urls_only() -> None:
 
 @pytest.fixture(params=["path", "ram", "file"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    place: dict[str, Place] = {"path": tmp_path / "new ä", "ram": Url(f"ram:/{tmp_path}"), "file": Url(f"file://{tmp_path}/x")}
+    place: dict[str, Place] = {
+        "path": tmp_path / "new ä",
+        "ram": Url(f"ram:/{tmp_path}"),
+        "file": Url(f"file://{tmp_path}/x"),
+    }
     return place[request.param]
 
 

@@ -748,9 +748,7 @@ def test_osc_sets_all_voices_and_their_pages_hear_of_it(steered: Server) -> None
         assert one.ask(type="record")["controls"]["p"][-1][1] == 61.5
 
 
-def test_osc_that_comes_while_a_voice_starts_is_heard_by_it(
-    steered: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_osc_that_comes_while_a_voice_starts_is_heard_by_it(steered: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     client = SimpleUDPClient("127.0.0.1", steered.osc_port)
     at = steered.studio.instrument.at
     asked = threading.Event()

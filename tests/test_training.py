@@ -560,9 +560,7 @@ def test_improvement_resets_the_patience_and_none_never_stops(tmp_path: Path) ->
     ended = {}
     for patience in (1, 2, None):
         script = Scripted("loss", values)
-        made = trainer(
-            tmp_path / str(patience), scripted(script), num_epochs=7, early_stopping_patience=patience
-        )
+        made = trainer(tmp_path / str(patience), scripted(script), num_epochs=7, early_stopping_patience=patience)
         made.fit()
         ended[patience] = made.progress.epoch
     assert ended == {1: 2, 2: 7, None: 7}

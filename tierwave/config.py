@@ -11,7 +11,6 @@ import copy
 import difflib
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -28,7 +27,8 @@ from pydantic import (
     model_validator,
 )
 
-from tierwave.errors import UsageError
+from tierwave.errors import RunError, UsageError
+from tierwave.textfiles import parse_json, read_text
 
 KeyPath = tuple[str | int, ...]
 
@@ -72,19 +72,21 @@ Model = TypeVar("Model", bound=StrictModel)
 def read_document(path: str | Path) -> dict[str, Any]:
     """The JSON object in the file `path`.
 
-    Raises UsageError where there is no such file, where it is not JSON (with line and column), where a key stands
-    twice in one object, and where the file holds anything but an object.
+    Raises UsageError where there is no such file, where it is no text (see `textfiles.decode`) or not JSON (with line
+    and column), where a key stands twice in one object, and where the file holds anything but an object.
     """
     path = Path(path)
     if not path.is_file():
         raise UsageError(_no_config_at(path))
     try:
-        document = _parse_json(path.read_text(encoding="utf-8-sig"))
+        document = parse_json(read_text(path))
     except json.JSONDecodeError as error:
         raise UsageError(
             f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}; correct it there"
         ) from error
-    except ValueError as error:  # an encoding that is not UTF-8, a key that stands twice, NaN
+    except RunError as error:  # no text
+        raise UsageError(str(error)) from error
+    except ValueError as error:  # a key that stands twice, NaN, lists without end
         raise UsageError(f"{path} is not a config: {error}") from error
     if not isinstance(document, dict):
         raise UsageError(f"{path} holds {_shown(document)}, but a config is an object: write {{...}}")
@@ -99,20 +101,6 @@ def _no_config_at(path: Path) -> str:
     beside = sorted(entry.name for entry in folder.glob("*.config.json"))
     there = "there are " + ", ".join(beside) if beside else "there is no *.config.json"
     return f"{path} {found}; in {folder.resolve()} {there}"
-
-
-def _parse_json(text: str) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) < len(pairs):
-            key, times = Counter(key for key, _ in pairs).most_common(1)[0]
-            raise ValueError(f"the key {_shown(key)} stands {times} times in one object; keep one of them")
-        return result
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not a JSON number; write a finite one")
-
-    return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
 
 
 # Overriding ------------------------------------------------------------------------------------------------------
@@ -134,7 +122,7 @@ def apply_overrides(document: Mapping[str, Any], overrides: Iterable[str]) -> di
         if not equals or not all(steps):
             raise UsageError(f"--set {override} is not KEY=VALUE: write for example --set dim=512")
         try:
-            value = _PYTHON_WORDS[text] if text in _PYTHON_WORDS else _parse_json(text)
+            value = _PYTHON_WORDS[text] if text in _PYTHON_WORDS else parse_json(text)
         except ValueError:
             value = text
         _set_at(result, steps, value, override)

@@ -80,9 +80,7 @@ def _in_order(results: Iterator[tuple[int, _Result]], finished: Callable[[int], 
 # Processes of this machine -------------------------------------------------------------------------------------------
 
 
-def _in_processes(
-    work: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int
-) -> Iterator[tuple[int, _Result]]:
+def _in_processes(work: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int) -> Iterator[tuple[int, _Result]]:
     if sys.platform == "win32":
         jobs = min(jobs, 61)  # Windows waits for no more at once
     # Not by fork, which would copy the threads' locks of the numerical libraries as they happen to be.

@@ -174,9 +174,7 @@ def _parameters(trained: Trained) -> Iterator[str]:
     for parameter in trained.schema.parameters:
         low, high = sorted(parameter.span)
         span = ", ".join(parameter.categories) or f"{low:g} to {high:g}"
-        rows.append(
-            [parameter.name, parameter.units or "", span, "given" if parameter.name in given else "generated"]
-        )
+        rows.append([parameter.name, parameter.units or "", span, "given" if parameter.name in given else "generated"])
     yield "## Parameters"
     yield _table(["name", "unit", "trained on", ""], rows)
 

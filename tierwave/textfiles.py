@@ -1,0 +1,125 @@
+"""Text that people write, or that others send: how a file is decoded, and JSON that may be hostile.
+
+One way for configs, parameters, transcripts and messages, so that what one reader takes the others take too. Knows
+nothing of what the text means, and imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tierwave.errors import RunError
+
+# Of lists and objects within each other. No config comes near; json.dumps, deepcopy and pydantic fail at some hundred.
+MOST_NESTED = 64
+
+# UTF-32's begins as UTF-16's does, so it is looked for first.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+# Decoding --------------------------------------------------------------------------------------------------------
+
+
+def decode(content: bytes) -> str:
+    """The text of a file: UTF-8, or what the byte order mark at its beginning says, which is taken off.
+
+    Line ends stay as they are. Raises ValueError, whose text goes on after the file's name, for anything else.
+    """
+    mark, encoding = next((each for each in _MARKS if content.startswith(each[0])), (b"", "utf-8"))
+    try:
+        text = content[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        found = f"{error.reason} at byte {len(mark) + error.start}"
+        name = encoding.upper().removesuffix("-LE").removesuffix("-BE")
+        raise ValueError(f"is not {name} text ({found}): save it as UTF-8") from None
+    if "\0" in text:  # UTF-16 without a mark, or no text at all
+        raise ValueError("is not UTF-8 text (it has zero bytes): save it as UTF-8")
+    return text
+
+
+def read_text(path: Path) -> str:
+    """The text of the file at `path`, as `decode` reads it. Raises RunError, which names the file, and OSError."""
+    try:
+        return decode(path.read_bytes())
+    except ValueError as error:
+        raise RunError(f"{path} {error}") from None
+
+
+# JSON ------------------------------------------------------------------------------------------------------------
+
+
+def refuse_repeated(key: str, times: int) -> None:
+    """What `parse_json` does about a key that stands several times in one object. Raises ValueError."""
+    name = _shortened(json.dumps(key, ensure_ascii=False))
+    raise ValueError(f"the key {name} stands {times} times in one object; keep one of them")
+
+
+def parse_json(
+    text: str | bytes, *, finite: bool = True, repeated: Callable[[str, int], None] = refuse_repeated
+) -> Any:
+    """The value that a JSON text holds, nested no deeper than `MOST_NESTED`, so that whatever walks it may recurse.
+
+    finite: refuse NaN, Infinity and numbers too large for a float. repeated: told of a key that stands several times
+    in one object, of which the last is kept. Costs time in proportion to the text: who takes texts from strangers
+    limits their length first. Raises ValueError (`json.JSONDecodeError` with line and column, where the text is no
+    JSON at all) and never RecursionError.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) < len(pairs):
+            repeated(*Counter(key for key, _ in pairs).most_common(1)[0])
+        return result
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not a JSON number; write a finite one")
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        if math.isinf(value):
+            raise ValueError(f"the number {_shortened(digits)} is too large; write a smaller one")
+        return value
+
+    def whole(digits: str) -> int:
+        number(digits)
+        return int(digits)
+
+    limits: dict[str, Any] = {"parse_constant": refuse, "parse_float": number, "parse_int": whole} if finite else {}
+    try:
+        value = json.loads(text, object_pairs_hook=unique, **limits)
+    except RecursionError:  # the parser's own end, which lies deeper or not, as the version of Python has it
+        raise ValueError(_too_deep()) from None
+    _check_depth(value)
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(MOST_NESTED):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+    if level:
+        raise ValueError(_too_deep())
+
+
+def _too_deep() -> str:
+    return f"lists and objects lie within each other more than {MOST_NESTED} deep; write it flatter"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."
