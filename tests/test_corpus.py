@@ -100,6 +100,30 @@ def test_every_recording_is_encoded_in_natural_order(folder: Path, tmp_path: Pat
     assert [recording.channels for recording in corpus.recordings] == [2, 1, 1, 1]
 
 
+def test_a_recording_is_read_through_in_blocks(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = loaded(folder, tmp_path)
+    monkeypatch.setattr(corpus_module, "BLOCK", 1000)
+    blocks = list(corpus.blocks(3, 10, 4500))
+    assert max(map(len, blocks)) == 1000 and np.array_equal(np.concatenate(blocks), corpus.of(3)[10:4500])
+
+
+def test_the_document_is_written_when_the_codes_lie_on_the_disk(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    fsync = os.fsync
+
+    def noted(number: int) -> None:
+        synced.append(os.fstat(number).st_ino)
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    loaded(folder, tmp_path)
+    (place,) = (tmp_path / "cache").iterdir()
+    assert synced[:4] == [(place / f"{number:06d}.codes").stat().st_ino for number in range(4)]
+    assert synced[4:] == [(place / "corpus.json").stat().st_ino]
+
+
 def test_one_file_is_a_corpus_too(folder: Path, tmp_path: Path) -> None:
     corpus = loaded(folder / "take 2.wav", tmp_path)
     assert [recording.name for recording in corpus.recordings] == ["take 2.wav"]
@@ -286,7 +310,7 @@ def test_nothing_half_made_stays_behind_a_failure(folder: Path, tmp_path: Path) 
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", ["short codes", "no codes", "cut json", "other json", "no key"])
+@pytest.mark.parametrize("damage", ["short codes", "no codes", "other codes", "cut json", "other json", "no key"])
 def test_a_damaged_cache_is_told_in_a_sentence(folder: Path, tmp_path: Path, damage: str) -> None:
     loaded(folder, tmp_path)
     (place,) = (tmp_path / "cache").iterdir()
@@ -296,6 +320,8 @@ def test_a_damaged_cache_is_told_in_a_sentence(folder: Path, tmp_path: Path, dam
         codes.write_bytes(codes.read_bytes()[:-2])
     elif damage == "no codes":
         codes.unlink()
+    elif damage == "other codes":
+        codes.write_bytes(codes.read_bytes()[:2] + b"\xff" * (codes.stat().st_size - 2))
     elif damage == "cut json":
         document.write_text(text[: len(text) // 2])
     elif damage == "other json":

@@ -1,4 +1,5 @@
 import math
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -115,17 +116,32 @@ def test_segments_are_not_each_others_neighbours():
     assert apart.markov_bits([np.array([1, 1])]) > joined.markov_bits([np.array([1, 1])])
 
 
-def test_many_levels_and_many_segments_count_the_same(monkeypatch):
-    monkeypatch.setattr("tierwave.metrics._UNMERGED_PAIRS", 50)
-    codes = np.random.default_rng(1).integers(0, 65536, 2000)
-    segments = [codes[start : start + 20].astype(np.uint16) for start in range(0, 2000, 20)]
-    often = CodeStatistics(65536)
-    for segment in segments:
-        often.add(segment)
-    monkeypatch.undo()
-    once = counted(segments, 65536)
-    assert often.markov_bits(segments) == once.markov_bits(segments)
-    assert once.markov_bits(segments) < once.histogram_bits(segments) < 16.0
+def test_a_segment_in_blocks_counts_as_one(monkeypatch):
+    codes = np.random.default_rng(1).integers(0, 1024, 2000).astype(np.uint16)
+    train, held_out = codes[:1500], codes[1500:]
+    once = counted([train], 1024)
+    bars = once.histogram_bits([held_out]), once.markov_bits([held_out])
+    monkeypatch.setattr("tierwave.metrics._BLOCK", 7)
+    blocks = CodeStatistics(1024)
+    blocks.add(train[start : start + 10] for start in range(0, 1500, 10))
+    parts = [iter([held_out[:1], held_out[1:]])]
+    assert (blocks.histogram_bits([held_out]), blocks.markov_bits(parts)) == pytest.approx(bars)
+
+
+def test_counting_takes_the_same_memory_however_much_there_is():
+    rng = np.random.default_rng(2)
+    tracemalloc.start()
+    statistics = CodeStatistics(256)
+    statistics.add(rng.integers(0, 256, 1 << 20).astype(np.uint8) for _ in range(8))
+    statistics.markov_bits([rng.integers(0, 256, 1 << 21).astype(np.uint8)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6  # 10 million codes as int64 are 80 MB, without anything made of them
+
+
+def test_more_levels_than_a_table_of_pairs_has_are_refused():
+    with pytest.raises(ValueError, match="at most 1024 levels"):
+        CodeStatistics(65536)
 
 
 def test_a_model_of_nothing_knows_nothing_and_nothing_cannot_be_measured():

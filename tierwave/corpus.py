@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import tempfile
 import uuid
 from collections import Counter
@@ -43,7 +44,7 @@ from tierwave.places import (
 from tierwave.rows import Row, find_rows, read_row
 from tierwave.shards import Part, Shards
 from tierwave.spread import spread
-from tierwave.writing import write_bytes
+from tierwave.writing import flush, write_bytes
 
 Normalize = Literal["none", "corpus", "file"]
 Progress = Callable[[int, int], None]
@@ -52,6 +53,7 @@ SILENCE_AMPLITUDE = 10.0 ** (-60.0 / 20.0)  # quieter samples count as silence i
 CLIPPED_AMPLITUDE = 0.999
 CACHE_FORMAT = 2  # raised when the same files would give another cache
 SMALL_BYTES = 1 << 25  # recordings of this size in all are encoded before other processes have started
+BLOCK = 1 << 20  # codes of a recording that is read through
 DOCUMENT = "corpus.json"
 
 
@@ -119,6 +121,11 @@ class Corpus:
             return self.codes.parts(wanted)
         offsets = [recording.offset for recording in self.recordings]
         return [self.codes[offsets[index] + start : offsets[index] + stop] for index, start, stop in wanted]
+
+    def blocks(self, recording: int, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Codes [start, stop) of one recording in blocks `[samples]`, of which one at a time is in memory."""
+        for first in range(start, stop, BLOCK):
+            yield from self.parts([(recording, first, min(stop, first + BLOCK))])
 
     def statistics(self) -> dict[str, Any]:
         """Hours, files, rates, levels: what the run stores and `summary` prints."""
@@ -603,6 +610,8 @@ class _Builder:
         }
         content = json.dumps(document, indent=1).encode()
         if isinstance(place, Path):
+            for shard in shards:  # by now most are: waiting for each as it was written would take far longer
+                flush(place / shard)
             write_bytes(place / DOCUMENT, content)
         else:
             put_bytes(place / DOCUMENT, content)
@@ -633,11 +642,15 @@ def _open(place: Place, root: Place) -> Corpus:
         dtype = np.dtype(document["dtype"])
         codes = Shards(place, document["shards"], [recording.samples for recording in recordings], dtype)
         if isinstance(place, Path):
-            # Only these: another process that makes the same cache may still be tidying up its temporary files.
-            for name, samples in zip(codes.names, codes.samples, strict=True):
-                shard = place / name
-                if not shard.is_file() or shard.stat().st_size != samples * dtype.itemsize:
-                    raise ValueError(f"{name} is missing or has another length than {DOCUMENT} says")
+            # Their lengths do not tell what a loss of power or a bad disk has left of them. Only these: another process
+            # that makes the same cache may still be tidying up its temporary files.
+            def digest(name: str) -> str | None:
+                return digest_of(place / name)
+
+            with ThreadPoolExecutor(os.cpu_count()) as pool:  # 1 GB/s for each of them
+                for name, recording, found in zip(codes.names, recordings, pool.map(digest, codes.names), strict=True):
+                    if found != recording.digest:
+                        raise ValueError(f"{name} is missing or holds other codes than {DOCUMENT} says")
         left_out = tuple((name, reason) for name, reason in document["left_out"])
         return Corpus(recordings, left_out, document["sample_rate"], document["gain"], codes, document["normalize"])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -8,13 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 SILENCE_DBFS = -60.0
 DENSITY_FLOOR_DB = -120.0
 _FRAME_SECONDS = 0.02
-_UNMERGED_PAIRS = 1 << 22
+MOST_LEVELS = 1024  # of codes whose pairs are counted
+_BLOCK = 1 << 18  # codes that are counted at a time
+
+# One segment of codes, integers [samples], or the blocks of it in turn.
+Segment: TypeAlias = np.ndarray | Iterable[np.ndarray]
 
 
 def bits(nats: float) -> float:
@@ -26,7 +31,8 @@ class CodeStatistics:
     """Counts of codes and of pairs of neighbours, and what two models made of them alone reach on other codes.
 
     They are the bars a network has to clear: the histogram (each sample by itself) and a first-order Markov chain
-    (each sample from the one before). Pairs are kept sparsely, so the number of levels does not matter.
+    (each sample from the one before). Pairs are counted in a table, and codes are taken a block at a time, so memory
+    depends on neither the number nor the length of the segments.
 
     The histogram adds half a count to every code (Krichevsky & Trofimov 1981). The chain is interpolated with it
     after Witten & Bell (1991): with n(a) samples after code a, of d(a) different codes,
@@ -38,19 +44,18 @@ class CodeStatistics:
     """
 
     def __init__(self, levels: int) -> None:
+        """Raises ValueError for more than `MOST_LEVELS`: a table of their pairs is larger than any corpus."""
+        if levels > MOST_LEVELS:
+            raise ValueError(f"pairs are counted of at most {MOST_LEVELS} levels, not {levels}.")
         self.levels = levels
         self._counts = np.zeros(levels, np.int64)
-        self._pairs = np.zeros(0, np.int64)  # a * levels + b, rising
-        self._pair_counts = np.zeros(0, np.int64)
-        self._unmerged: list[tuple[np.ndarray, np.ndarray]] = []
+        self._pairs = np.zeros(levels * levels, np.int64)  # at a * levels + b
 
-    def add(self, codes: np.ndarray) -> None:
-        """Count one segment of codes, integers [samples]; segments are not neighbours of each other."""
-        codes = self._checked(codes)
-        self._counts += np.bincount(codes, minlength=self.levels)
-        self._unmerged.append(np.unique(self._keys(codes), return_counts=True))
-        if sum(len(pairs) for pairs, _ in self._unmerged) > _UNMERGED_PAIRS:
-            self._merge()
+    def add(self, segment: Segment) -> None:
+        """Count one segment of codes; segments are not neighbours of each other."""
+        for before, codes in self._blocks(segment):
+            self._counts += np.bincount(codes, minlength=self.levels)
+            np.add.at(self._pairs, before * self.levels + codes[len(codes) - len(before) :], 1)
 
     def histogram_entropy(self) -> float:
         """Entropy in bits per sample of the codes that were added, unsmoothed."""
@@ -59,54 +64,44 @@ class CodeStatistics:
         share = self._counts[self._counts > 0] / self._counts.sum()
         return float(-(share * np.log2(share)).sum())
 
-    def histogram_bits(self, segments: Iterable[np.ndarray]) -> float:
+    def histogram_bits(self, segments: Iterable[Segment]) -> float:
         """Cross-entropy in bits per sample of segments of codes under the smoothed histogram."""
         surprise = -np.log2(self._histogram())
-        return self._mean(surprise[codes] for codes in map(self._checked, segments))
+        return self._mean(surprise[codes] for segment in segments for _, codes in self._blocks(segment))
 
-    def markov_bits(self, segments: Iterable[np.ndarray]) -> float:
+    def markov_bits(self, segments: Iterable[Segment]) -> float:
         """Cross-entropy in bits per sample of segments under the Markov chain; the first sample of each is the
         histogram's."""
-        self._merge()
         histogram = self._histogram()
-        before = self._pairs // self.levels
-        followers = np.bincount(before, weights=self._pair_counts, minlength=self.levels)
-        different = np.bincount(before, minlength=self.levels)
+        table = self._pairs.reshape(self.levels, self.levels)
+        followers, different = table.sum(axis=1), np.count_nonzero(table, axis=1)
 
-        def surprise(codes: np.ndarray) -> np.ndarray:
+        def surprise(before: np.ndarray, codes: np.ndarray) -> np.ndarray:
             probability = histogram[codes]
-            last, keys = codes[:-1], self._keys(codes)
-            seen: np.ndarray = np.zeros(len(keys), np.int64)
-            if len(self._pairs):
-                place = np.searchsorted(self._pairs, keys).clip(max=len(self._pairs) - 1)
-                seen = np.where(self._pairs[place] == keys, self._pair_counts[place], 0)
-            known = followers[last] > 0
-            total = np.where(known, followers[last] + different[last], 1.0)
-            chained = (seen + different[last] * probability[1:]) / total
-            probability[1:] = np.where(known, chained, probability[1:])
+            chained = probability[len(codes) - len(before) :]  # a view: all but the first sample of a segment
+            known = followers[before] > 0
+            total = np.where(known, followers[before] + different[before], 1)
+            seen = self._pairs[before * self.levels + codes[len(codes) - len(before) :]]
+            chained[:] = np.where(known, (seen + different[before] * chained) / total, chained)
             return -np.log2(probability)
 
-        return self._mean(surprise(codes) for codes in map(self._checked, segments))
+        return self._mean(surprise(*block) for segment in segments for block in self._blocks(segment))
 
-    def _checked(self, codes: np.ndarray) -> np.ndarray:
-        codes = np.asarray(codes)
-        if codes.ndim != 1 or not np.issubdtype(codes.dtype, np.integer):
-            raise ValueError(f"a segment is integer codes [samples], not {codes.dtype} of shape {codes.shape}.")
-        if len(codes) and not (codes.min() >= 0 and codes.max() < self.levels):
-            raise ValueError(f"codes run from {codes.min()} to {codes.max()}, outside the {self.levels} levels.")
-        return codes.astype(np.int64)
-
-    def _keys(self, codes: np.ndarray) -> np.ndarray:
-        return codes[:-1] * self.levels + codes[1:]
-
-    def _merge(self) -> None:
-        pairs = np.concatenate([self._pairs, *(pairs for pairs, _ in self._unmerged)])
-        counts = np.concatenate([self._pair_counts, *(counts for _, counts in self._unmerged)])
-        self._unmerged.clear()
-        self._pairs, inverse = np.unique(pairs, return_inverse=True)
-        merged = np.zeros(len(self._pairs), np.int64)
-        np.add.at(merged, inverse, counts)
-        self._pair_counts = merged
+    def _blocks(self, segment: Segment) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(the code before each, codes) of a segment, some at a time; the first code of all has none before it."""
+        last = np.zeros(0, np.int64)
+        for part in [segment] if isinstance(segment, np.ndarray) else segment:
+            if part.ndim != 1 or not np.issubdtype(part.dtype, np.integer):
+                raise ValueError(f"a segment is integer codes [samples], not {part.dtype} of shape {part.shape}.")
+            for start in range(0, len(part), _BLOCK):
+                codes = part[start : start + _BLOCK]
+                if not (codes.min() >= 0 and codes.max() < self.levels):
+                    raise ValueError(
+                        f"codes run from {codes.min()} to {codes.max()}, outside the {self.levels} levels."
+                    )
+                codes = codes.astype(np.int64)
+                yield np.concatenate([last, codes[:-1]]), codes
+                last = codes[-1:]
 
     def _histogram(self) -> np.ndarray:
         return (self._counts + 0.5) / (self._counts.sum() + 0.5 * self.levels)

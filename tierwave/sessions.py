@@ -17,7 +17,7 @@ import sys
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -43,7 +43,7 @@ from tierwave.following import trained_values
 from tierwave.generation import Request, Stream
 from tierwave.history import audio_bars
 from tierwave.memory import Demand, announced, judged, room_of, told_when_it_runs_out
-from tierwave.metrics import CodeStatistics
+from tierwave.metrics import MOST_LEVELS, CodeStatistics
 from tierwave.paramlookup import ParamSources, find_param_sources
 from tierwave.places import Url, absolute
 from tierwave.quantize import Quantizer
@@ -70,7 +70,6 @@ if TYPE_CHECKING:
 
 SPLIT_OPTIONS = {"val_frac", "test_frac", "num_val_batches"}
 MOST_COUNTED = 1 << 27  # samples for a histogram: two hours at 16 kHz are all there is to know
-MOST_MARKOV_LEVELS = 1024  # beyond this a table of code pairs is larger than any corpus
 SayLine = Callable[[str, bool], None]
 
 
@@ -892,19 +891,21 @@ def _refuse_other_corpus(corpus: Corpus, described: dict[str, Any], session: Ses
 
 def _baselines(corpus: Corpus, split: Split, encoder: Any) -> dict[str, float]:
     """What models without any memory reach on the held-out codes, in bits per sample: the bars to beat."""
-    if not isinstance(encoder, Quantizer) or encoder.levels > MOST_MARKOV_LEVELS or not split.valid:
+    if not isinstance(encoder, Quantizer) or encoder.levels > MOST_LEVELS or not split.valid:
         return {}
 
     counted = CodeStatistics(encoder.levels)
     left = MOST_COUNTED
     for span in split.train:
-        (segment,) = corpus.parts([(span.recording, span.start, min(span.stop, span.start + left))])
-        counted.add(segment)
-        left -= len(segment)
+        counted.add(corpus.blocks(span.recording, span.start, min(span.stop, span.start + left)))
+        left -= span.stop - span.start
         if left <= 0:
             break
-    valid = corpus.parts((span.recording, span.start, span.stop) for span in split.valid)
-    return {"histogram_bits": counted.histogram_bits(valid), "markov_bits": counted.markov_bits(valid)}
+
+    def valid() -> Iterator[Iterator[np.ndarray]]:
+        return (corpus.blocks(*span) for span in split.valid)
+
+    return {"histogram_bits": counted.histogram_bits(valid()), "markov_bits": counted.markov_bits(valid())}
 
 
 def _noise_floor(corpus: Corpus, encoder: Any) -> float:

@@ -35,6 +35,12 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
 
 
+def flush(path: Path) -> None:
+    """Wait until what was written to a file lies on the disk."""
+    with open(path, "rb+" if os.name == "nt" else "rb") as file:  # which may be another user's
+        os.fsync(file.fileno())
+
+
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` of `text` in UTF-8, its line ends as they are."""
     write_bytes(path, text.encode("utf-8"))
