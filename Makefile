@@ -1,6 +1,8 @@
 # make demo              train a small model on a made-up corpus for some minutes, and let it sound
 # make demo DATA=folder  the same on your own recordings
-# make test              what has to pass: ruff, mypy, pytest
+# make test              what has to pass while one works: ruff, mypy and the quick tests, some minutes
+# make test-all          make test, then the slow tests: browser, notebooks, the docs' commands, clusters, products
+# make fuzz              tens of thousands of damaged files, curves, configs, runs and messages
 # make docs              the pages of docs/ as a site, in docs/_build/html
 # make data-fsdd         download the spoken digits into data/fsdd (DATA=folder: elsewhere)
 # make data-librispeech  the same of LibriSpeech's dev-clean (SUBSET="train-clean-100 ...": others)
@@ -25,7 +27,7 @@ test-installed := $(VENV)/test-installed
 docs-installed := $(VENV)/docs-installed
 export DATA
 
-.PHONY: help demo test docs bench clean data-fsdd data-librispeech data-ljspeech
+.PHONY: help demo test test-rest test-all fuzz docs bench clean data-fsdd data-librispeech data-ljspeech
 .DELETE_ON_ERROR:
 
 help:
@@ -78,12 +80,20 @@ demo: $(installed)
 	echo "Four sounds, each with its picture, are in demo/sounds/$$id."; \
 	echo "Longer training sounds better: the same command with RESUME=True MINUTES=20 goes on from here."
 
-# In two halves, since a process keeps what XLA has compiled: in one call two processes would grow to 15 GB.
+# $(call timed,part,command) runs a command and prints how long it took, also where it failed.
+timed = @begin=$$(date +%s); $(2); status=$$?; echo "$(1): $$(($$(date +%s) - begin)) s"; exit $$status
+# A file of tests stays in one process, since its tests share what they have trained.
+pytest := $(python) -m pytest --numprocesses 2 --dist loadfile
+
 test: $(test-installed)
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/mypy
-	$(python) -m pytest -m "not slow" --numprocesses 2 --dist loadfile tests/test_[a-i]*.py
-	$(python) -m pytest -m "not slow" --numprocesses 2 --dist loadfile tests/test_[j-z]*.py
+	$(call timed,ruff,$(VENV)/bin/ruff check .)
+	$(call timed,mypy,$(VENV)/bin/mypy)
+	$(call timed,quick tests,$(pytest) -m "not slow and not exhaustive")
+
+test-rest: $(test-installed)
+	$(call timed,slow tests,$(pytest) -m slow)
+
+test-all: test test-rest
 
 docs: $(docs-installed)
 	$(python) -m sphinx -W --keep-going -q -b html docs docs/_build/html

@@ -43,6 +43,16 @@ def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tierwave.trained.load_trained", load_once)
 
 
+@pytest.fixture(scope="module")
+def eager() -> Iterator[None]:
+    """What is run a few times only is not traced first: a training of two steps takes a third of the time."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forgotten() -> Iterator[None]:
     """What a module has compiled is let go of at its end: a whole suite's does not fit into a small machine."""

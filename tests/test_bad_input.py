@@ -18,6 +18,8 @@ from commands import Capture, call, told
 from tierwave.audio import probe, write_wav
 from tierwave.runs import Run, runs_of
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 RATE = 4000
 CONFIG = {
     "seq_len": 16,

@@ -30,6 +30,7 @@ def test_training_arithmetic_by_hand():
     assert limits.training_flops(config, 4096) == pytest.approx(6 * (often + low + top + table + first_hidden))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("benchmark", ["generation", "training", "steered", "spectrograms", "pipeline", "play"])
 def test_small_benchmarks_run(benchmark):
     rows = [row for case in run.cases(benchmark, small=True) for row in run.run_case(benchmark, case)]

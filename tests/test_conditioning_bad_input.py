@@ -18,7 +18,7 @@ from tierwave import control_tools, evaluate
 from tierwave.audio import write_wav
 from tierwave.runs import Run, runs_of
 
-pytestmark = pytest.mark.usefixtures("loaded_once")
+pytestmark = pytest.mark.usefixtures("eager", "loaded_once")
 
 RATE = 4000
 TRAINING = {"batch_size": 4, "generate": False, "jit": False, "num_steps": 2}

@@ -784,6 +784,7 @@ def test_held_out_likelihood_is_what_training_said(
     assert "slow: " in table and "nats per value (24 values)" in table and "mid: " in table and "(48 values)" in table
 
 
+@pytest.mark.slow
 def test_following_is_told_in_numbers(
     studio: Studio, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,6 +32,7 @@ def trained(folder: Path, identity: str, *words: object) -> None:
     assert train.main([str(word) for word in command]) == 0
 
 
+@pytest.mark.slow
 def test_the_notes_of_the_demo_corpus_are_asked_for_and_measured(
     demo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -54,6 +55,7 @@ def test_the_notes_of_the_demo_corpus_are_asked_for_and_measured(
     assert 0 < found["total"]["bits_per_sample"] < 12
 
 
+@pytest.mark.slow
 def test_a_cascade_over_measured_controls_is_trained_and_played(demo: Path) -> None:
     words = ["extract", demo / "notes", "--param_dir", demo / "curves", "--features", "level,centroid,midi,flatness"]
     assert control_tools.main([str(word) for word in [*words, "--jobs", 1, "--window", 40, "--hop", 16]]) == 0

@@ -70,6 +70,7 @@ def test_extract_names_what_it_cannot_use(recordings: Path, capsys: pytest.Captu
     assert "c.wav" in output and "2 of 3 recordings measured" in output
 
 
+@pytest.mark.slow
 def test_extract_in_processes_of_its_own(recordings: Path) -> None:
     command = [
         sys.executable,

@@ -154,6 +154,7 @@ def alone(studio: Studio) -> Studio:
     return studio
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(alone: Studio) -> None:
     jobs = [alone.words(family, f"{family}_two", "--strategy", "multiworker") for family in FAMILIES]
     jobs.append(alone.words("samplernn", "half", "--strategy", "multiworker", "--num_steps", 20))
@@ -191,6 +192,7 @@ def the_same(one: Run, other: Run) -> None:
         np.testing.assert_array_equal(theirs[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_devices_of_one_process_learn_what_one_learns(alone: Studio) -> None:
     jobs = [alone.words(family, f"{family}_mirrored", "--strategy", "mirrored") for family in FAMILIES]
     command = [sys.executable, "-c", TWO_DEVICES + JOBS, json.dumps(jobs)]
@@ -204,6 +206,7 @@ def test_two_devices_of_one_process_learn_what_one_learns(alone: Studio) -> None
         assert len(two) >= 20
 
 
+@pytest.mark.slow
 def test_a_worker_is_killed_and_training_goes_on_to_the_same_weights(studio: Studio, undisturbed: Run) -> None:
     killed = studio.words("samplernn", "killed", "--strategy", "multiworker", *LONGER)
     with ended(studio.start([[killed], [killed]])) as workers:
@@ -236,6 +239,7 @@ def descendants(process: int) -> dict[int, str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None or not Path("/proc").exists(), reason="needs Ray and Linux")
 def test_ray_starts_all_workers_again_when_one_is_killed(studio: Studio, undisturbed: Run) -> None:
     words = studio.words("samplernn", "ray", "--cluster", "local", "--num_workers", 2, *LONGER)
@@ -273,6 +277,7 @@ def test_clusters_that_cannot_be(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_workers_with_other_recordings_or_configs_are_refused(studio: Studio) -> None:
     elsewhere = Studio(studio.folder / "elsewhere")
     write_wav(elsewhere.folder / "tones" / "2.wav", np.sin(np.arange(5100)).astype(np.float32) * 0.3, RATE)

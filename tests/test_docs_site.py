@@ -51,6 +51,7 @@ def pages(site: Path) -> dict[Path, Page]:
     return {path.resolve(): Page(path) for path in site.rglob("*.html")}
 
 
+@pytest.mark.slow
 def test_every_page_is_built(site: Path) -> None:
     assert [path.stem for path in DOCS.glob("*.md") if not (site / f"{path.stem}.html").exists()] == []
 

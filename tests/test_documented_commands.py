@@ -400,6 +400,7 @@ def small_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_process")
 @pytest.mark.timeout(1500)  # a page is many commands
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)

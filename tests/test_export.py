@@ -228,6 +228,7 @@ def reader(studio: Studio) -> Trained:
     )
 
 
+@pytest.mark.slow
 def test_a_melnet_that_reads_sounds_the_same(studio: Studio, tmp_path: Path) -> None:
     trained = reader(studio)
     plain = Request(seconds=0.05, random_seed=5, text="ab.", inversion="griffin_lim")
@@ -270,6 +271,7 @@ def exported(steered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_the_library_does(exported: Path, steered: Path, tmp_path: Path) -> None:
     sample = Sample(Request(seconds=0.05), ["inst=brass"])
     share(load_trained(steered), tmp_path / "again", sample=sample, formats=["onnx", "litert"])

@@ -339,6 +339,7 @@ def closed_form(config: Config, tier: int) -> int:
     return config.layers[tier - 1] * (layer + first) + inputs + features + (hidden + 1) * 3 * config.mixtures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "total"),
     [("blizzard", 324_649_652), ("maestro", 349_810_296), ("voxceleb2", 384_481_430), ("jgarciapueyo", 40_657_380)],

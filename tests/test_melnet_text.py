@@ -420,6 +420,7 @@ def test_weights_go_over_by_character_and_by_parameter(steered_before: bool) -> 
         )
 
 
+@pytest.mark.slow
 def test_it_trains(spoken: tuple[Corpus, Path]) -> None:
     config = config_of(text={"column": 1, "components": 2}, layers=[1, 1, 1])
     prepared, spans = prepared_of(spoken, config)
@@ -470,6 +471,7 @@ def hurried(model: MelTier, step: float) -> None:
     bias.assign(np.repeat([ahead, -9.0, 0.0], components).astype(np.float32))
 
 
+@pytest.mark.slow
 def test_the_sound_ends_with_the_text(reader: tuple[Config, list[MelTier], dict[str, Any]]) -> None:
     config, models, stored = reader
     hurried(models[0], 0.49)

@@ -299,13 +299,13 @@ def test_the_presets_are_estimated_in_a_line_each(capsys: pytest.CaptureFixture[
 # What saves memory -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("family", "document", "stage"),
     [
         (samplernn, {**S, "frame_sizes": [], "rnn_dropout": 0.2}, "samplernn"),
         (conditioning, {**C, "seq_len": 16, "cell": "phased_lstm", "dropout": 0.2}, "conditioning"),
-        (melnet, M, "tier3"),
+        pytest.param(melnet, M, "tier3", marks=pytest.mark.slow),
     ],
 )
 def test_layers_computed_again_have_the_same_gradients(family: Any, document: Any, stage: str, jit: bool) -> None:
@@ -374,7 +374,13 @@ def test_an_estimate_is_the_sum_of_its_parts() -> None:
 
 @pytest.mark.parametrize(
     ("name", "jit"),
-    [("samplernn-lstm", True), ("conditioning-gru", False), ("values-phased", True), ("melnet-text", False)],
+    [
+        ("conditioning-gru", False),
+        *(
+            pytest.param(name, jit, marks=pytest.mark.slow)
+            for name, jit in (("samplernn-lstm", True), ("values-phased", True), ("melnet-text", False))
+        ),
+    ],
 )
 def test_a_batch_in_parts_is_the_same_also_where_they_are_not_equal(name: str, jit: bool) -> None:
     found = []

@@ -229,6 +229,7 @@ def kill_when_there_is_a_checkpoint(client: NotebookClient, work: Path) -> threa
     return thread
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="a kernel is killed by a signal")
 @pytest.mark.timeout(900)
 def test_samplernn_goes_on_after_a_disconnect(jupyter: Path) -> None:
@@ -258,6 +259,7 @@ def test_samplernn_goes_on_after_a_disconnect(jupyter: Path) -> None:
         assert any(each.endswith("README.md") for each in network.namelist())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_conditioning_is_trained_played_and_measured(jupyter: Path) -> None:
     book = small("conditioning")
@@ -277,6 +279,7 @@ def test_conditioning_is_trained_played_and_measured(jupyter: Path) -> None:
     assert (jupyter / "tierwave-work" / "take.csv").read_text().count("\n") > 16
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_melnet_is_inverted_trained_and_sampled(jupyter: Path) -> None:
     book = small("melnet")

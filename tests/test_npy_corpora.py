@@ -25,6 +25,8 @@ from tierwave.rows import Row, find_rows, read_row
 from tierwave.runs import runs_of
 from tierwave.tuning import digest_of
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 RATE = 16000
 SHORTEST = rows.SHORTEST
 CODES = Quantizer("linear", 65536)

@@ -969,6 +969,7 @@ def test_mistakes_are_told_in_a_sentence(
     assert "uvicorn" in sentence and "pip install -e '.[play]'" in sentence and "Starlette" not in sentence
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_command_serves_until_it_is_interrupted(runs: dict[str, Path], tmp_path: Path) -> None:
     command_line = [sys.executable, "-m", "tierwave.play", "--checkpoint_path", runs["steered"], "--port", "0"]

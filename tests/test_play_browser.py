@@ -39,6 +39,8 @@ from tierwave.runs import CONFIG_NAME, CheckpointEntry, create_run
 from tierwave.training import make_checkpoint
 from tierwave.writing import write_text
 
+pytestmark = pytest.mark.slow
+
 RATE = 8000
 LOWEST, HIGHEST = 60, 72  # MIDI notes
 LEVELS = 64

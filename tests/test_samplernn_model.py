@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from combinations import covering
 
 import samplernn
 import samplernn.sampler as sampler_module
@@ -29,31 +30,15 @@ AXES = {
 }
 
 
-def pairwise() -> list[dict]:
-    """Few combinations in which every pair of values of every two axes occurs (greedy)."""
-    names = list(AXES)
-    legal = [
-        combination
-        for combination in itertools.product(*(range(len(values)) for values in AXES.values()))
-        if not (AXES["rnn_type"][combination[1]] == "lstm" and AXES["gru_reset"][combination[2]] == "before")
-    ]
-
-    def pairs(combination):
-        return {((i, combination[i]), (j, combination[j])) for i, j in itertools.combinations(range(len(names)), 2)}
-
-    missing = set().union(*(pairs(combination) for combination in legal))
-    chosen = []
-    while missing:
-        best = max(legal, key=lambda combination: len(pairs(combination) & missing))
-        chosen.append(best)
-        missing -= pairs(best)
-    return [{name: AXES[name][index] for name, index in zip(names, c, strict=True)} for c in chosen]
-
-
 def full_product() -> list[dict]:
     """Every legal combination."""
     combinations = [dict(zip(AXES, values, strict=True)) for values in itertools.product(*AXES.values())]
     return [c for c in combinations if not (c["rnn_type"] == "lstm" and c["gru_reset"] == "before")]
+
+
+def chosen(strength: int) -> list[dict]:
+    """Few of them in which every pair (2) or every three (3) of their values occur."""
+    return [dict(zip(AXES, c, strict=True)) for c in covering([tuple(c.values()) for c in full_product()], strength)]
 
 
 def make_model(**keys) -> SampleRNN:
@@ -105,12 +90,18 @@ def check_step_equals_sequence(keys: dict) -> None:
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-@pytest.mark.parametrize("keys", pairwise(), ids=str)
+@pytest.mark.parametrize("keys", chosen(2), ids=str)
 def test_step_form_equals_sequence_form(keys):
     check_step_equals_sequence(keys)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("keys", chosen(3), ids=str)
+def test_step_form_equals_sequence_form_in_every_three(keys):
+    check_step_equals_sequence(keys)
+
+
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("keys", full_product(), ids=str)
 def test_step_form_equals_sequence_form_in_every_combination(keys):
     check_step_equals_sequence(keys)
@@ -213,6 +204,7 @@ def test_lookup_table_is_the_convolution_over_embeddings():
     np.testing.assert_allclose(features, convolved, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_prism_default_has_prisms_size():
     """78.06 M parameters (samplernn spec, 1.2), here by the closed form."""
     dim, levels, layers = 1024, 256, 4

@@ -21,7 +21,10 @@ from tierwave.errors import RunError, UsageError
 from tierwave.quantize import Quantizer
 
 # Not by importing it: it reads its environment when it is imported.
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
+]
 
 RATE = 8000
 read_before = False

@@ -328,6 +328,7 @@ def test_xla_gives_the_same_losses() -> None:
     np.testing.assert_allclose(losses_of(learner(options, jit=True), 20), losses_of(learner(options), 20), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_trains_close_to_float32_without_being_it(precision: Any) -> None:
     full = losses_of(learner(TrainingOptions(learning_rate=0.01)), 40)
@@ -412,6 +413,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_learn_what_one_device_learns(tmp_path: Path) -> None:
     # Devices are divided before TensorFlow starts, so this takes a process of its own.
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])

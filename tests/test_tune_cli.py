@@ -32,7 +32,10 @@ from tierwave.families import load_config
 from tierwave.runs import Run, runs_of
 from tierwave.trained import load_trained
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning:keras_tuner")
+pytestmark = [
+    pytest.mark.usefixtures("eager"),
+    pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning:keras_tuner"),
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 7  # of an epoch
@@ -148,6 +151,7 @@ def test_early_stopping_ends_trials_and_the_best_epoch_counts(folder: Path) -> N
     assert float(table_of(search)[0]["val_loss"]) == pytest.approx(min(values))
 
 
+@pytest.mark.slow
 def test_hyperband_goes_on_with_a_trial_exactly_where_it_stood(folder: Path, capsys: Capture) -> None:
     words = command(folder, "band", "--search", "learning_rate=1e-3..1e-1:log", "--num_epochs", 3)
     assert call(tune.main, [*words, "--type", "hyperband", "--max_trials", "4"]) == 0
@@ -197,6 +201,7 @@ def test_a_trial_that_diverges_is_failed_with_its_reason_and_others_go_on(folder
     assert table_of(search) == before  # it is not tried again
 
 
+@pytest.mark.slow
 def test_a_cascade_is_judged_by_all_its_tiers_or_by_one(folder: Path) -> None:
     make_corpus(folder / "tones", sample_rate=4000, pitches=[50, 52], loudnesses=[0.5, 1.0], seconds=0.2)
     small = {"hidden_size": 4, "num_layers": 1}
@@ -266,6 +271,7 @@ def started(words: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, str(ROOT / "tune.py"), *words], **pipes)
 
 
+@pytest.mark.slow
 def test_a_search_that_is_killed_goes_on_where_it_stood_inside_a_trial_too(
     folder: Path, whole: Path, capsys: Capture
 ) -> None:
@@ -314,6 +320,7 @@ def processes() -> Iterator[list[subprocess.Popen[str]]]:
         process.communicate()
 
 
+@pytest.mark.slow
 def test_a_chief_and_two_workers_one_of_which_dies_find_what_one_process_finds(
     folder: Path, whole: Path, processes: list[subprocess.Popen[str]]
 ) -> None:

@@ -268,6 +268,7 @@ def test_a_space_is_tried_to_the_last_possible_combination_and_never_twice(tmp_p
     assert oracle.refused and all("multiple" in reason for reason in oracle.refused.values())
 
 
+@pytest.mark.slow
 def test_bayesian_search_comes_nearer_than_random_search(tmp_path: Path) -> None:
     best = {}
     for kind in ("random_search", "bayesian"):
