@@ -56,7 +56,7 @@ class TierStream:
         used = {name for tier in tiers for name in tier.conditioned_on}
         if tiers[-1].makes_audio:
             refuse_faster(tiers, sample_rate)
-        self.request, self.sample_rate, self.schema, self.tier_count = request, sample_rate, schema, len(tiers)
+        self.request, self.sample_rate, self.schema, self.tier_count = request, sample_rate, schema, len(config.tiers)
         self.voices = request.sequences
         names = [name for name in schema.names if name in used and (name not in made or name in drawn)]
         # What only tiers that are not run would follow steers nothing.
@@ -74,7 +74,7 @@ class TierStream:
         self.pace = Pace(sample_rate)
         self.makes_audio, self.seconds = tiers[-1].makes_audio, request.seconds
         pairs = zip(tiers, models, strict=True)
-        self._tiers = [_Tier(self, index, tier, model) for index, (tier, model) in enumerate(pairs)]
+        self._tiers = [_Tier(self, list(config.tiers).index(tier), tier, model) for tier, model in pairs]
         self._maker = {name: tier for tier in self._tiers for name in tier.stage.generates}
         for tier in self._tiers:
             tier.prime()
@@ -141,7 +141,10 @@ def refuse_faster(tiers: Sequence[Stage], sample_rate: int) -> None:
 
 
 class _Tier:
-    """One tier on the timeline: makes its steps, and gives them to the tiers below at their rates."""
+    """One tier on the timeline: makes its steps, and gives them to the tiers below at their rates.
+
+    index: its place in the config, from which its random numbers follow.
+    """
 
     def __init__(self, stream: TierStream, index: int, stage: Stage, model: ConditionalTier):
         from conditioning.sampler import TierVoices
@@ -152,7 +155,7 @@ class _Tier:
         self.rate = float(stream.sample_rate if stage.makes_audio else stage.rate or 0.0)
         self.made = 0
         seed = request.tier_seed.get(self.name)
-        if seed is None:  # every tier draws numbers of its own; the last one those of a single tier
+        if seed is None:  # a tier's own, whichever others play; the last one's are those of a single tier
             last = stream.tier_count - 1
             seed = request.random_seed if index == last else request.random_seed * 1_000_003 + index + 1
         self.voice_set = TierVoices(model, stream.voices, seed, top_p=request.top_p)

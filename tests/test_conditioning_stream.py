@@ -424,6 +424,21 @@ def test_a_given_curve_takes_the_place_of_a_tier(noted: None) -> None:
     assert "s" in stream.record(0)
 
 
+def test_tiers_below_one_that_is_replaced_draw_as_before(noted: None) -> None:
+    primer: dict[str, Any] = {"seed_audio": SEED_SOUND, "primed_at_random": True}
+    whole, replaced = stream_of(**primer), stream_of(drawn={**DRAWN, "s": Track.constant("s", 66)}, **primer)
+    assert [tier.name for tier in replaced._tiers] == ["fast", "sound"]
+    np.testing.assert_array_equal(replaced._tiers[0]._before, whole._tiers[1]._before)
+    for tier, same in zip(replaced._tiers, whole._tiers[1:], strict=True):
+        np.testing.assert_array_equal(tier.voice_set._seeds, same.voice_set._seeds)
+    again = stream_of(drawn={**DRAWN, **whole.curves(0.4)["slow"]}, **primer)
+    play(again)
+    play(whole)
+    heard, before = heard_by(again), heard_by(whole)
+    steps = heard["fast"].values.shape[1]
+    np.testing.assert_allclose(heard["fast"].values[0], before["fast"].values[0, :steps], atol=1e-4)
+
+
 def test_one_of_two_generated_names_may_be_given(noted: None) -> None:
     given = {**DRAWN, "f": Track.constant("f", 0.5)}
     stream = stream_of(drawn=given)
@@ -618,7 +633,7 @@ def test_one_tier_by_itself_is_conditioned_on_what_is_drawn(noted: None) -> None
     assert list(curves) == ["fast"] and stream.makes_audio is False
     heard = heard_by(stream)
     check_timeline(heard, drawn)
-    check_values(stream, heard, {"fast": 5})
+    check_values(stream, heard, {"fast": 5 * 1_000_003 + 2})
     assert len(curves["fast"]["f"].values) == 81
     np.testing.assert_allclose(
         curves["fast"]["f"].values, SCHEMA.of("f").denormalise(heard["fast"].values[0, :, 0]), rtol=1e-6
