@@ -6,6 +6,7 @@ The kills are real ones, of processes of their own; what needs no process of its
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import os
 import resource
@@ -25,6 +26,7 @@ import tensorflow as tf
 
 import train
 from tierwave.audio import write_wav
+from tierwave.errors import UsageError
 from tierwave.runs import Run, only_training, runs_of
 from tierwave.training import read_progress
 
@@ -354,6 +356,103 @@ def test_a_run_killed_before_its_first_checkpoint_is_not_in_the_way(folder: Path
         path.unlink()
     new = trained(folder, identity, "--num_steps", 2)
     assert new.folder != copy_of_a_run.folder and new.latest().step == 2
+
+
+@pytest.fixture
+def eagerly() -> Iterator[None]:
+    """Without graphs, which take longer to make than a few steps to run."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--optimizer", "sgd"], ["--optimizer sgd", "the state of adam", "--init_from"]),
+        (["--set", "training.optimizer=rmsprop"], ["--optimizer rmsprop", "the state of adam", "--init_from"]),
+        (["--optimizer", "sgd", "--momentum", 0], ["--optimizer sgd", "the state of adam", "--init_from"]),
+        (["--set", "rnn_type=lstm"], ["another config", "rnn_type", "--init_from"]),
+        (["--set", "frame_sizes=[2]"], ["another config", "frame_sizes", "--init_from"]),
+        (["--sample_rate", 2000], ["4000 Hz", "--sample_rate", "another --id"]),
+    ],
+    ids=str,
+)
+def test_what_is_refused_leaves_the_run_byte_for_byte_as_it_was(
+    folder: Path,
+    copy_of_a_run: Run,
+    flags: list[Any],
+    expected: list[str],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    before = content_of(copy_of_a_run.folder)
+    assert train.main(command(folder, copy_of_a_run.folder.parent.name, "--num_steps", 9, *flags)) == 2
+    gc.collect()  # when TensorFlow tells what of a checkpoint was not restored
+    (sentence,) = capfd.readouterr().err.splitlines()
+    assert [part for part in expected if part not in sentence] == []
+    assert content_of(copy_of_a_run.folder) == before
+
+
+def test_a_checkpoint_that_cannot_be_restored_leaves_the_run_as_it_was(
+    folder: Path, copy_of_a_run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = copy_of_a_run.folder / f"{copy_of_a_run.latest().name}.data-00000-of-00001"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    before = content_of(copy_of_a_run.folder)
+    assert train.main(command(folder, copy_of_a_run.folder.parent.name, "--num_steps", 9)) == 1
+    gc.collect()
+    (sentence,) = capfd.readouterr().err.splitlines()
+    assert "damaged or cut short" in sentence
+    assert content_of(copy_of_a_run.folder) == before
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_momentum_that_has_no_slots_in_the_checkpoint_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(folder, "bare", "--num_steps", 1, "--optimizer", "sgd", "--momentum", 0)
+    before = content_of(run.folder)
+    assert train.main(command(folder, "bare", "--num_steps", 2, "--optimizer", "sgd", "--momentum", 0.5)) == 2
+    assert "--momentum 0.5 cannot go on" in capsys.readouterr().err
+    assert content_of(run.folder) == before
+    trained(folder, "bare", "--num_steps", 2)  # as it was begun
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_a_checkpoint_of_old_that_does_not_say_its_optimiser_is_taken_at_its_configs_word(
+    folder: Path, copy_of_a_run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress = read_progress(copy_of_a_run.folder / copy_of_a_run.latest().name)
+    del progress["slots"]
+    monkeypatch.setattr("tierwave.training.read_progress", lambda path: progress)
+    identity = copy_of_a_run.folder.parent.name
+    assert train.main(command(folder, identity, "--num_steps", 9, "--optimizer", "sgd")) == 2
+    assert "the state of adam" in capsys.readouterr().err
+    trained(folder, identity, "--num_steps", 9)
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_the_scale_of_float16_starts_anew_where_the_checkpoint_has_none(
+    folder: Path, copy_of_a_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(folder, copy_of_a_run.folder.parent.name, "--num_steps", 9, "--precision", "mixed_float16")
+    assert "the scale of its loss starts at 32768" in capsys.readouterr().out
+
+
+def test_a_new_run_that_is_refused_leaves_no_folder(
+    folder: Path, stopped: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*arguments: Any) -> None:
+        raise UsageError("these weights do not fit")
+
+    monkeypatch.setattr("tierwave.sessions.take_weights", refused)
+    assert train.main(command(folder, "empty", "--init_from", stopped.folder, "--num_steps", 1)) == 2
+    assert "do not fit" in capsys.readouterr().err
+    assert [path.name for path in (folder / "logdir" / "empty").iterdir()] == [".lock"]
 
 
 def test_foreign_things_in_the_folder_of_an_id_are_passed_over(folder: Path, copy_of_a_run: Run) -> None:

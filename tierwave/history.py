@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,11 +67,11 @@ def read_history(part: Run) -> History:
 def _bars(part: Run, in_bits: bool) -> dict[str, float]:
     if (part.folder / BARS).exists():
         return {str(name): float(nats) for name, nats in part.read(BARS).items()}
-    return audio_bars(part.root) if in_bits else {}
+    known = in_bits and (part.root.folder / "statistics.json").exists()
+    return audio_bars(part.root.read("statistics.json")) if known else {}
 
 
-def audio_bars(run: Run) -> dict[str, float]:
-    """The bars of models of codes, in nats per sample, from what the run knows of its recordings."""
-    statistics = run.read("statistics.json") if (run.folder / "statistics.json").exists() else {}
+def audio_bars(statistics: Mapping[str, float]) -> dict[str, float]:
+    """The bars of models of codes, in nats per sample, from what a run knows of its recordings."""
     named = {"code histogram": "histogram_bits", "first-order Markov model": "markov_bits"}
     return {name: statistics[key] * math.log(2.0) for name, key in named.items() if key in statistics}

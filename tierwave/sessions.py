@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -284,10 +284,14 @@ class _Plan:
             steering = Steering(schema, controls, seconds)
         weights = self._weights([stage for stage in stages if root is None or not self._part(root, stage).checkpoints])
         self._check(stages, by_stage, corpus, split, steering, prepared)
-        # Nothing above leaves anything behind.
+        # Nothing above leaves anything behind, and nothing below writes to a run before its checkpoint was restored.
         start_tensorflow()
         devices = _devices(self.options)
         self._refuse_too_large(stages, by_stage, corpus, split, steering, prepared, devices)
+        entries = {} if root is None else self._entries(stages, root, resumed)
+        named = resumed[0].folder if resumed is not None and session.resume_from is not None else None
+        if root is not None:
+            self._refuse_other_slots(by_stage, root, entries)
         checkpoint = "none" if resumed is None else f"{resumed[0].folder.name}/{resumed[1].name}"
         _refuse_other_workers(
             devices,
@@ -306,37 +310,42 @@ class _Plan:
         config_text = dumps(family.with_training(config, self.options, by_stage))
         material = _Material(corpus, split, steering, prepared, weights, run, config_text, self.say_line, devices)
         if not devices.is_chief:  # only one process writes and prints
-            return self._train_stages(stages, by_stage, material, resumed)
+            return self._train_stages(stages, by_stage, material, entries, named)
+        statistics = {
+            **corpus.statistics(),
+            **_baselines(corpus, split, encoder),
+            "noise_floor": _noise_floor(corpus, encoder),
+        }
+        documents: dict[str, Any] = {"statistics.json": statistics}
         if root is None:
-            run.write("split.json", split.to_document(corpus))
-        run.write("run.json", self._described(corpus, sources, steering, described))
+            documents["split.json"] = split.to_document(corpus)
+        documents["run.json"] = self._described(corpus, sources, steering, described)
         if prepared is not None:
-            run.write(PREPARED, prepared.document)
+            documents[PREPARED] = prepared.document
         if steering is not None:
             values = trained_values(schema, controls)
-            run.write("schema.json", {"parameters": schema.to_document(), "values": values})
+            documents["schema.json"] = {"parameters": schema.to_document(), "values": values}
             opening += [f"Warning: {text}" for text in _beyond(steering)] + [_described_controls(steering, values)]
-        log = open(run.folder / "log.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed below)
+        log = _Log(run.folder / "log.txt", self.say_line)
 
-        def logged(text: str, rewrite: bool) -> None:
-            log.write(text + "\n")
-            self.say_line(text, rewrite)
+        def begin() -> None:
+            if log.is_open:
+                return
+            for name, document in documents.items():
+                run.write(name, document)
+            write_text(run.folder / CONFIG_NAME, config_text + "\n")
+            log.open()
 
         try:
-            log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}: {shlex.join(sys.argv)}\n")
-            statistics = {
-                **corpus.statistics(),
-                **_baselines(corpus, split, encoder),
-                "noise_floor": _noise_floor(corpus, encoder),
-            }
-            run.write("statistics.json", statistics)
-            write_text(run.folder / CONFIG_NAME, config_text + "\n")
             for text in [*opening, _described_split(split, corpus, statistics)]:
-                logged(text, False)
-            return self._train_stages(stages, by_stage, replace(material, say_line=logged), resumed)
+                log.say(text, False)
+            material = replace(material, statistics=statistics, say_line=log.say, begin=begin)
+            return self._train_stages(stages, by_stage, material, entries, named)
         finally:
-            log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}: ended\n")
             log.close()
+            if root is None:
+                with contextlib.suppress(OSError):  # it is empty only if training never began
+                    run.folder.rmdir()
 
     def load(self, described: dict[str, Any] | None, *, cluster: str | None = None) -> Corpus:
         """The recordings, encoded; described: what a run that is resumed knows of them."""
@@ -409,6 +418,41 @@ class _Plan:
 
     def _part(self, run: Run, stage: str) -> Run:
         return run.stage(stage if len(self.family.stages(self.config)) > 1 else None)
+
+    def _entries(
+        self, stages: Sequence[str], root: Run, resumed: tuple[Run, CheckpointEntry] | None
+    ) -> dict[str, CheckpointEntry]:
+        """The checkpoint that each stage goes on from: the one that was named, else its newest."""
+        parts = {stage: self._part(root, stage) for stage in stages}
+        found = {stage: part.latest() for stage, part in parts.items() if part.checkpoints}
+        if resumed is not None:
+            found |= {stage: resumed[1] for stage, part in parts.items() if part.folder == resumed[0].folder}
+        return found
+
+    def _refuse_other_slots(
+        self, by_stage: Mapping[str, TrainingOptions], root: Run, entries: Mapping[str, CheckpointEntry]
+    ) -> None:
+        """UsageError where a checkpoint holds the state of another optimiser than a stage now has."""
+        from tierwave.training import check_mark, read_progress, slots_of
+
+        stored = root.read(CONFIG_NAME)
+        source = str(root.folder / CONFIG_NAME)
+        family, config = load_config(stored, source)
+        for stage, entry in entries.items():
+            part = self._part(root, stage)
+            check_mark(part.folder / entry.name, part)
+            before = read_progress(part.folder / entry.name).get("slots", "")
+            if not before:  # a checkpoint of old, which did not say
+                training = {**split_training(stored)[1], **family.training_of(config, stage)}
+                before = slots_of(resolve_training({}, {"training": training}, source))
+            now = slots_of(by_stage[stage])
+            if before != now:
+                optimizer, momentum = by_stage[stage].optimizer, by_stage[stage].momentum
+                typed = f"--optimizer {optimizer}" + (f" --momentum {momentum:g}" if optimizer in before else "")
+                raise UsageError(
+                    f"{typed} cannot go on in the run {part.folder}, whose checkpoints hold the state of {before}: "
+                    f"leave it out, or start from the run's weights under another --id, with --init_from {root.folder}"
+                )
 
     def _refuse_too_large(
         self,
@@ -519,8 +563,11 @@ class _Plan:
         stages: Sequence[str],
         by_stage: Mapping[str, TrainingOptions],
         material: _Material,
-        resumed: tuple[Run, CheckpointEntry] | None,
+        entries: Mapping[str, CheckpointEntry],
+        named: Path | None,
     ) -> Outcome:
+        """Train the stages in turn, each from its entry on. named: the folder of the stage of which a person named a
+        checkpoint to go on from, which it does though it be finished."""
         run, several, devices = material.run, len(self.family.stages(self.config)) > 1, material.devices
         outcome = Outcome("there was nothing left to train", run, None)
         begun = time.monotonic()
@@ -528,24 +575,17 @@ class _Plan:
             options = by_stage[stage]
             part = self._part(run, stage)
             if several:
-                again = _is_named(self.session, resumed, part)
+                again = part.folder == named
                 if devices.from_chief(_is_finished(part, options)) and not again:
                     material.say_line(f"{stage} is finished; --num_epochs and the like make it go on.", False)
                     continue
-                if devices.is_chief:
-                    part.folder.mkdir(exist_ok=True)
                 material.say_line(f"Stage {stage} ({number + 1} of {len(stages)}):", False)
                 own = self.family.training_of(self.config, stage).get("max_minutes")
                 if options.max_minutes is not None and own is None:  # the time that is left, in equal shares
                     left = options.max_minutes - (time.monotonic() - begun) / 60.0
                     share = float(devices.from_chief(max(left / (len(stages) - number), 1e-3)))
                     options = options.model_copy(update={"max_minutes": share})
-            entry = None
-            if resumed is not None and resumed[0].folder == part.folder:
-                entry = resumed[1]
-            elif resumed is not None and part.checkpoints:
-                entry = part.latest()
-            outcome = self._train_stage(stage, options, part, material, entry)
+            outcome = self._train_stage(stage, options, part, material, entries.get(stage))
             if several and outcome.finished and devices.is_chief:
                 part.write("finished.json", by_stage[stage].model_dump(mode="json"))
             if outcome.signal is not None:
@@ -556,12 +596,10 @@ class _Plan:
         self, stage: str, options: TrainingOptions, part: Run, material: _Material, entry: CheckpointEntry | None
     ) -> Outcome:
         from tierwave.devices import lost_workers_told
-        from tierwave.training import check_mark
 
         session, say_line = self.session, material.say_line
         trainer = self._trainer(stage, options, part, material)
         if entry is not None:
-            check_mark(part.folder / entry.name, part)
             typed_rate = session.typed.get("learning_rate")
             for remark in trainer.restore(part, entry):
                 say_line(remark, False)
@@ -572,6 +610,9 @@ class _Plan:
             schema = Schema() if material.steering is None else material.steering.schema
             prepared = None if material.prepared is None else material.prepared.document
             take_weights(trainer.learner.model, self.family, material.weights[stage], schema, prepared)
+        material.begin()
+        if material.devices.is_chief:
+            part.folder.mkdir(exist_ok=True)
         demand = self._demand(stage, options, material.devices, trainer.data)
         with lost_workers_told(material.devices), told_when_it_runs_out(demand):
             trainer.fit()
@@ -633,7 +674,7 @@ class _Plan:
             listed = ", ".join(f"{nats:.3f} ({name})" for name, nats in bars.items())
             material.say_line(f"To beat on held-out sound, in nats per value: {listed}", False)
         elif devices.is_chief and learner.model.has_accuracy:
-            bars = audio_bars(material.run)
+            bars = audio_bars(material.statistics)
         generation = self._generation(stage, options, learner, material) if devices.is_chief else None
         encoder = family.encoder(config)
         callbacks = standard_callbacks(
@@ -710,7 +751,8 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Material:
-    """What all stages of a session are trained on and write to."""
+    """What all stages of a session are trained on and write to. begin(): what the run keeps of the session is written,
+    the first time that it is called."""
 
     corpus: Corpus
     split: Split
@@ -721,6 +763,45 @@ class _Material:
     config_text: str
     say_line: SayLine
     devices: Devices
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    begin: Callable[[], None] = lambda: None
+
+
+@dataclass
+class _Log:
+    """What a session says, said at once, and kept in the file `path` once that is opened; what was said before too."""
+
+    path: Path
+    say_line: SayLine
+    _before: list[str] = field(default_factory=lambda: [f"{_now()}: {shlex.join(sys.argv)}"])
+    _file: TextIO | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._file is not None
+
+    def open(self) -> None:
+        """Write what was said so far, and from now on each line as it is said."""
+        self._file = open(self.path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by close)
+        self._file.writelines(line + "\n" for line in self._before)
+
+    def say(self, text: str, rewrite: bool) -> None:
+        """Say a line and keep it."""
+        if self._file is None:
+            self._before.append(text)
+        else:
+            self._file.write(text + "\n")
+        self.say_line(text, rewrite)
+
+    def close(self) -> None:
+        """Close the file, if it was opened."""
+        if self._file is not None:
+            self._file.write(f"{_now()}: ended\n")
+            self._file.close()
+
+
+def _now() -> str:
+    return f"{datetime.now():%Y-%m-%d %H:%M:%S}"
 
 
 def _devices(options: TrainingOptions) -> Devices:
@@ -768,11 +849,6 @@ def _common_run(devices: Devices, session: Session, root: Run | None) -> Run:
             "be a folder that all workers share, such as one on a network file system"
         )
     return run
-
-
-def _is_named(session: Session, resumed: tuple[Run, CheckpointEntry] | None, part: Run) -> bool:
-    """Whether a person named a checkpoint of this stage to go on from."""
-    return session.resume_from is not None and resumed is not None and resumed[0].folder == part.folder
 
 
 def _is_finished(part: Run, options: TrainingOptions) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import signal
 import time
@@ -53,6 +54,12 @@ def make_optimizer(options: TrainingOptions) -> keras.optimizers.Optimizer:
     if options.optimizer == "sgd":
         return keras.optimizers.SGD(rate, momentum=options.momentum)
     return keras.optimizers.RMSprop(rate, momentum=options.momentum, epsilon=options.epsilon or 1e-5)
+
+
+def slots_of(options: TrainingOptions) -> str:
+    """What the optimiser's state is, in words of which the first is its name: another one cannot go on from it."""
+    bare = options.optimizer != "adam" and options.momentum == 0
+    return options.optimizer + (" without momentum" if bare else "")
 
 
 def grow_gpu_memory() -> None:
@@ -326,7 +333,8 @@ class Progress:
     """Where training stands; all of it goes into checkpoints.
 
     epoch: finished epochs; step: updates so far; step_in_epoch: updates in the unfinished epoch; nats, correct,
-    elements: running sums of that epoch; callbacks: their state by name; run: the mark of the run (`Run.mark`).
+    elements: running sums of that epoch; callbacks: their state by name; run: the mark of the run (`Run.mark`); slots:
+    of the optimiser (`slots_of`).
     """
 
     epoch: int = 0
@@ -339,6 +347,7 @@ class Progress:
     lanes: int = 0
     callbacks: dict[str, Any] = field(default_factory=dict)
     run: str = ""
+    slots: str = ""
 
 
 class Callback:
@@ -497,7 +506,7 @@ class Trainer:
     def save(self, name: str, *, value: float | None = None, best: bool = False, kept: bool = True) -> CheckpointEntry:
         """Write checkpoint `name`, whole or not at all. Raises RunError (disk full, not writable)."""
         self.progress.callbacks = {type(callback).__name__: callback.state() for callback in self.callbacks}
-        self.progress.run = self.run.mark
+        self.progress.run, self.progress.slots = self.run.mark, slots_of(self.options)
         document = json.dumps(vars(self.progress))
         states = [self.learner.devices.all_lanes(part) for part in tf.nest.flatten(self.state)]
         entry = CheckpointEntry(name, self.progress.epoch, self.progress.step, value, best, kept)
@@ -539,6 +548,12 @@ class Trainer:
         devices = self.learner.devices
         states = [tf.Variable(devices.all_lanes(part), trainable=False) for part in tf.nest.flatten(self.state)]
         pieces: dict[str, Any] = self.learner.trackables()
+        if "loss_scale" in pieces and not _holds(path, "loss_scale"):
+            del pieces["loss_scale"], pieces["finite_steps"]
+            remarks.append(
+                "The checkpoint was not made with mixed_float16, so the scale of its loss starts at "
+                f"{float(self.learner.loss_scale.numpy()):g}."
+            )
         if progress.lanes == self.data.lanes:
             pieces["state"] = states
         restore_checkpoint(path, pieces)
@@ -603,6 +618,7 @@ def _weights(part: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[str, keras.
 
 def restore_checkpoint(path: Path, pieces: dict[str, Any]) -> None:
     """Restore `pieces` from a checkpoint; RunError if it is damaged or of another architecture."""
+    tf.get_logger().addFilter(_is_of_no_rest)
     try:
         status = make_checkpoint(pieces).read(str(path))
         status.assert_existing_objects_matched()
@@ -619,6 +635,23 @@ def restore_checkpoint(path: Path, pieces: dict[str, Any]) -> None:
     except (ValueError, AssertionError) as error:
         first = str(error).strip().splitlines()[0]
         raise RunError(f"checkpoint {path} is of another architecture than its config says ({first})") from None
+
+
+def _is_of_no_rest(record: logging.LogRecord) -> bool:
+    """Whether a line of TensorFlow's is about anything but what a checkpoint holds and nobody asked for. It has no
+    other way to be silent about that where restoring fails, which is told by its exception."""
+    return not str(record.msg).startswith(
+        (
+            "Detecting that an object or model or tf.train.Checkpoint is being deleted",
+            "Value in checkpoint could not be found",
+            "An attribute in the restored object could not be found",
+        )
+    )
+
+
+def _holds(path: Path, piece: str) -> bool:
+    """Whether a checkpoint has a piece of this name."""
+    return any(name.split("/")[0] == piece for name, _ in tf.train.list_variables(str(path)))
 
 
 def check_mark(path: Path, run: Run) -> None:
