@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -71,13 +72,14 @@ def chunk(flags: argparse.Namespace) -> None:
         flags.chunk_length, flags.overlap, flags.sample_rate, flags.mono, flags.silence_threshold, flags.keep_tail,
         flags.highpass,
     )  # fmt: skip
-    sources = find_sources(flags.input_file, flags.output_dir)
+    sources, left_out = find_sources(flags.input_file, flags.output_dir)
     size = sum(source.stat().st_size for source in sources)
     reports = []
     with tqdm(total=size, unit="B", unit_scale=True, desc="Chunking", file=sys.stderr) as bar:
         for report in chunk_recordings(
-            sources, flags.output_dir, options, jobs=flags.jobs, cluster=flags.cluster, on_progress=bar.update
-        ):
+            sources, flags.output_dir, options, jobs=flags.jobs, cluster=flags.cluster, on_progress=bar.update,
+            searched=[path for path in map(Path, flags.input_file) if path.is_dir()],
+        ):  # fmt: skip
             reports.append(report)
             for name in report.silent:
                 bar.write(f"{name} is silent and left out", file=sys.stdout)
@@ -95,6 +97,8 @@ def chunk(flags: argparse.Namespace) -> None:
         print(f"{replaced} of them took the place of files of the same names")
     if tails := [report.left_over for report in reports if report.left_over]:
         print(f"{len(tails)} incomplete last chunks ({sum(tails):.1f} s) were not written; --keep_tail keeps them")
+    for path, why in left_out:
+        print(f"Left out: {path}: {why}")
     problems = [report.problem for report in reports if report.problem]
     for problem in problems:
         print(problem)

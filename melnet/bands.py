@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.audio import AudioError, find_audio, load
+from tierwave.audio import AudioError, load, search_audio
 from tierwave.commandline import FlagParser, boolean, run
 from tierwave.errors import UsageError
 from tierwave.families import load_config
+from tierwave.folders import told
 from tierwave.mel import MelFrontEnd
 from tierwave.paramfiles import ParamFile, document_of, write_param_file
 from tierwave.runs import CONFIG_NAME, find_checkpoint
@@ -45,7 +46,9 @@ def _write(arguments: Any) -> None:
         raise UsageError(f"{root.folder} is a {config.model}: name a MelNet run")
     rate = int(root.read("run.json")["sample_rate"])
     front_end = MelFrontEnd(config.audio, rate)
-    files = find_audio([arguments.data_dir])
+    files, left_out = search_audio([arguments.data_dir])
+    for line in told(left_out, arguments.data_dir):
+        print(line)
     if not files:
         raise UsageError(f"--data_dir {arguments.data_dir} holds no recording")
     base = arguments.data_dir if arguments.data_dir.is_dir() else arguments.data_dir.parent

@@ -560,7 +560,7 @@ def test_spaces_and_letters_of_any_script_in_paths(tmp_path: Path, capsys: Captu
     logdir = folder / "logdir" / name
     (run,) = runs_of(logdir)
     assert f"{name}.wav" in run.read("run.json")["corpus"]
-    sounds = list((folder / "generated" / name).iterdir())
+    sounds = list((folder / "generated" / name).glob("[!.]*"))
     assert [path.name for path in sounds] == [f"{name}_e=1_t=0.75.wav"]
     target = folder / f"{name}.wav"
     seed = place.corpus / f"{name}.wav"

@@ -47,7 +47,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != ".tierwave")
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------
@@ -267,9 +267,9 @@ def test_sources_leave_out_the_output_folder_unless_it_is_asked_for(tmp_path: Pa
         record(tmp_path / name, tone(0.1))
     corpus, output = tmp_path / "corpus", tmp_path / "corpus/out"
     chunk = output / "a_chunk_0.wav"
-    assert [path.name for path in find_sources([corpus], output)] == ["a.wav"]
-    assert [path.name for path in find_sources([corpus, chunk], output)] == ["a.wav", chunk.name]
-    assert [path.name for path in find_sources([output / "raw"], output)] == ["b.wav"]
+    assert [path.name for path in find_sources([corpus], output)[0]] == ["a.wav"]
+    assert [path.name for path in find_sources([corpus, chunk], output)[0]] == ["a.wav", chunk.name]
+    assert [path.name for path in find_sources([output / "raw"], output)[0]] == ["b.wav"]
     with pytest.raises(UsageError, match="folder of its own"):
         find_sources([output], output)
 

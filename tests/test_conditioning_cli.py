@@ -204,7 +204,7 @@ def test_a_run_knows_its_parameters(studio: Studio, named: str) -> None:
     assert [entry["units"] for entry in document["parameters"]] == ["category", "midiPitch", None]
     assert document["values"] == {"inst": [0, 1], "p": [64, 76], "a": [0.25, 0.5]}
     assert len(losses(run)) >= 14 and losses(run)[13][0] == "14"
-    sounds = sorted((studio.folder / "generated" / named).iterdir())
+    sounds = sorted((studio.folder / "generated" / named).glob("[!.]*"))
     assert [path.name for path in sounds] == [f"named_s={step}_e=0_t=0.75.wav" for step in (14, 7)]
     assert [soundfile.info(path).frames for path in sounds] == [round(0.01 * RATE)] * 2
 
@@ -594,7 +594,7 @@ def test_sounds_and_curves_of_training_are_called_after_their_stage(studio: Stud
     words = ["--generate", "True", "--checkpoint_steps", 2, "--num_steps", 2, "--stage", "slow", "sound"]
     studio.train("heard", CASCADE, *words, data="curved")
     folder = studio.folder / "generated" / "heard"
-    there = {path.name for path in folder.iterdir()}
+    there = {path.name for path in folder.glob("[!.]*")}
     assert {"heard_slow_s=2_e=0_t=0.75.csv", "heard_sound_s=2_e=0_t=0.75.wav"} <= there
     assert all(name.startswith(("heard_slow_", "heard_sound_")) for name in there)
 

@@ -253,7 +253,9 @@ def test_samplernn_goes_on_after_a_disconnect(jupyter: Path) -> None:
     assert [len(sound) for sound, _ in sounds[-5:]] == [RATE // 10] * 5
     assert len({sound.tobytes() for sound, _ in sounds[-5:]}) == 5
     assert checked_pictures(book) == 1 + 2 * 2 + 5  # beside each sound one, and the curves of two cells
-    assert {path.name for path in (jupyter / "tierwave-work/sounds").iterdir()} == {f"mine_{n}.wav" for n in range(4)}
+    assert {path.name for path in (jupyter / "tierwave-work/sounds").glob("[!.]*")} == {
+        f"mine_{n}.wav" for n in range(4)
+    }
     assert (jupyter / "tierwave-work/sounds.zip").exists()
     with zipfile.ZipFile(jupyter / "tierwave-work/mine.zip") as network:
         assert any(each.endswith("README.md") for each in network.namelist())
@@ -275,7 +277,7 @@ def test_conditioning_is_trained_played_and_measured(jupyter: Path) -> None:
     views = shown(book, "application/vnd.jupyter.widget-view+json")
     assert len(views) >= 3  # upload, sliders, drawing
     played = jupyter / "tierwave-work" / "played"
-    assert sorted(path.name for path in played.iterdir()) == ["break-points.wav", "drawn.wav", "steps.wav"]
+    assert sorted(path.name for path in played.glob("[!.]*")) == ["break-points.wav", "drawn.wav", "steps.wav"]
     assert (jupyter / "tierwave-work" / "take.csv").read_text().count("\n") > 16
 
 

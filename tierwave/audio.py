@@ -28,6 +28,7 @@ import soxr
 from natsort import natsorted, ns
 
 from tierwave.errors import RunError, UsageError
+from tierwave.folders import LeftOut, walk
 from tierwave.places import Url, place_of
 
 Audio = npt.NDArray[np.float32]
@@ -140,22 +141,33 @@ class AudioInfo:
 # ---- find ------------------------------------------------------------------------------------------------------------
 
 
-def find_audio(paths: Sequence[Path | str]) -> list[Path]:
-    """Every recording among `paths`, each once, in natural order (`take 2` before `take 10`).
+def find_audio(paths: Sequence[Path | str], *, own: bool = False) -> list[Path]:
+    """The recordings that `search_audio` finds."""
+    return search_audio(paths, own=own)[0]
+
+
+def search_audio(
+    paths: Sequence[Path | str], *, own: bool = False, without: Sequence[Path] = ()
+) -> tuple[list[Path], LeftOut]:
+    """Every recording among `paths`, each once, in natural order (`take 2` before `take 10`); and what in the folders
+    could not be looked at, or is passed over as Tierwave's own, with the reason.
 
     A file is taken as it is, whatever its name. A folder is searched recursively for the suffixes in `AUDIO_SUFFIXES`
-    in any case; hidden files and folders are passed over, links are followed. The list may be empty.
+    in any case, as `folders.walk` does, which see for `own` and `without`. There may be no recordings.
 
     Raises:
         UsageError: a path does not exist, or is a URL.
     """
     found: list[Path] = []
+    left_out: LeftOut = []
     for given in [paths] if isinstance(paths, str | Path) else paths:
         path = place_of(given)
         if isinstance(path, Url):
             raise UsageError(f"{path} is no folder of this machine: copy its recordings to one, and name that")
         if path.is_dir():
-            found += _search(path, set())
+            files, passed_over = walk(path, _is_recording, own=own, without=without)
+            found += files
+            left_out += passed_over
         elif path.exists():
             found.append(path)
         else:
@@ -165,7 +177,7 @@ def find_audio(paths: Sequence[Path | str]) -> list[Path]:
     first: dict[Path, Path] = {}
     for path in ordered:
         first.setdefault(path.resolve(), path)
-    return list(first.values())
+    return list(first.values()), list(dict.fromkeys(left_out))
 
 
 def find_audio_at(url: Url) -> list[Url]:
@@ -191,20 +203,6 @@ def find_audio_at(url: Url) -> list[Url]:
 
 def _is_recording(name: str) -> bool:
     return not name.startswith(".") and PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES
-
-
-def _search(folder: Path, visited: set[Path]) -> Iterator[Path]:
-    # Links between folders may form a circle.
-    if folder.resolve() in visited:
-        return
-    visited.add(folder.resolve())
-    for entry in folder.iterdir():
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _search(entry, visited)
-        elif _is_recording(entry.name) and entry.is_file():
-            yield entry
 
 
 # ---- read ------------------------------------------------------------------------------------------------------------

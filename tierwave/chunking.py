@@ -21,15 +21,16 @@ from tierwave.audio import (
     Audio,
     AudioError,
     AudioInfo,
-    find_audio,
     highpass_blocks,
     is_silent,
     probe,
     read_blocks,
+    search_audio,
     wav_subtype,
     write_wav,
 )
 from tierwave.errors import UsageError
+from tierwave.folders import LeftOut, make_own
 from tierwave.ledger import FOLDER, Ledger, digest_of, fingerprint, stamp, unfinished_files
 from tierwave.spread import spread
 
@@ -97,8 +98,9 @@ class FileReport:
 # ---- which recordings, under which names -----------------------------------------------------------------------------
 
 
-def find_sources(inputs: Sequence[Path | str], output_dir: Path | str) -> list[Path]:
-    """The recordings among `inputs`, files and folders, but for the chunks of an earlier run in `output_dir`.
+def find_sources(inputs: Sequence[Path | str], output_dir: Path | str) -> tuple[list[Path], LeftOut]:
+    """The recordings among `inputs`, files and folders, but for the chunks of an earlier run in `output_dir`; and what
+    in the folders was left out, with the reason.
 
     Raises:
         UsageError: a path does not exist, `output_dir` is a file or one of the folders to search, or there are no
@@ -107,19 +109,16 @@ def find_sources(inputs: Sequence[Path | str], output_dir: Path | str) -> list[P
     output = Path(output_dir).resolve()
     if output.is_file():
         raise UsageError(f"output_dir {output_dir} is a file: choose a folder")
-    sources: list[Path] = []
-    for path in map(Path, inputs):
-        found = find_audio([path])
-        if path.is_dir():
-            if path.resolve() == output:
-                raise UsageError(f"output_dir {output_dir} is searched for recordings too: choose a folder of its own")
-            if output.is_relative_to(path.resolve()):
-                found = [file for file in found if not file.resolve().is_relative_to(output)]
-        sources += found
+    folders = [path for path in map(Path, inputs) if path.is_dir()]
+    if output in [path.resolve() for path in folders]:
+        raise UsageError(f"output_dir {output_dir} is searched for recordings too: choose a folder of its own")
+    sources, left_out = search_audio(inputs, without=[output])
+    left_out = [(path, why) for path, why in left_out if path.resolve() != output]
     if not sources:
         where, suffixes = ", ".join(map(str, inputs)), " ".join(sorted(AUDIO_SUFFIXES))
-        raise UsageError(f"There are no recordings in {where}: looked for files that end in one of {suffixes}")
-    return find_audio(sources)
+        but = f" (but {'; '.join(f'{path}: {why}' for path, why in left_out[:3])})" if left_out else ""
+        raise UsageError(f"There are no recordings in {where}{but}: looked for files that end in one of {suffixes}")
+    return sources, left_out
 
 
 def output_stems(sources: Sequence[Path]) -> list[str]:
@@ -285,6 +284,7 @@ def chunk_recordings(
     jobs: int = 1,
     cluster: str | None = None,
     on_progress: Callable[[int], None] | None = None,
+    searched: Sequence[Path] = (),
 ) -> Iterator[FileReport]:
     """Chunk every recording, and report on each in the order given.
 
@@ -296,6 +296,7 @@ def chunk_recordings(
         sources: as from `find_sources`, each once.
         jobs, cluster: where this is done, as of `tierwave.spread`; a few small recordings are cut in this process,
             unless there is a cluster.
+        searched: folders of recordings; if `output_dir` is made in one of them, it is marked as Tierwave's own.
         on_progress: as for `chunk_file`, or told the size of each recording that has been dealt with.
 
     Raises:
@@ -308,6 +309,10 @@ def chunk_recordings(
     stems = output_stems(sources)
     _refuse_to_overwrite(sources, output, stems)
     try:
+        # Chunks beside the recordings that they were cut from would be the same sound twice.
+        within = any(output.resolve().is_relative_to(folder.resolve()) for folder in searched)
+        if within:
+            make_own(output)
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"output_dir {output_dir} cannot be created ({error.strerror}): choose another") from error

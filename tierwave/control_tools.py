@@ -25,12 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from tierwave.audio import AudioError, find_audio, load
+from tierwave.audio import AudioError, load, search_audio
 from tierwave.commandline import REPEATABLE, FlagParser, boolean, optional, run
 from tierwave.config import TrainingOptions
 from tierwave.controls import Controls, Schema, constants_of
 from tierwave.errors import RunError, UsageError
 from tierwave.features import FEATURES, Analysis, measure
+from tierwave.folders import told
 from tierwave.ledger import FOLDER, Ledger, digest_of, digest_of_bytes, fingerprint, stamp, unfinished_files
 from tierwave.paramfiles import (
     ParamFile,
@@ -104,6 +105,16 @@ def _add_sources(parser: FlagParser) -> None:
     parser.add_argument("--lenient", help="repair broken .params files on reading (default: False)", **_FLAG)
 
 
+def _recordings(data_dir: Path) -> list[Path]:
+    """All recordings under a folder; what was left out of it is told. RunError where there are none."""
+    recordings, left_out = search_audio([data_dir])
+    for line in told(left_out, data_dir):
+        print(line)
+    if not recordings:
+        raise RunError(f"no recording was found under {data_dir}: name a folder with some")
+    return recordings
+
+
 def _sources(flags: Namespace, data_dir: Path) -> ParamSources:
     return find_param_sources(
         data_dir,
@@ -155,9 +166,7 @@ def _extract(flags: Namespace) -> None:
     )
     if flags.jobs < 1:
         raise UsageError(f"--jobs {flags.jobs} must be 1 or more")
-    recordings = find_audio([flags.data_dir])
-    if not recordings:
-        raise RunError(f"no recording was found under {flags.data_dir}: name a folder with some")
+    recordings = _recordings(flags.data_dir)
     base = flags.data_dir if flags.data_dir.is_dir() else flags.data_dir.parent
     folder = flags.param_dir or base
     targets = {
@@ -348,9 +357,7 @@ def _manifest(flags: Namespace) -> None:
         if not equals or not name or not unit:
             raise UsageError(f"--units {text} is not NAME=UNIT: write for example p=midiPitch")
         units[name] = unit
-    recordings = find_audio([flags.data_dir])
-    if not recordings:
-        raise RunError(f"no recording was found under {flags.data_dir}: name a folder with some")
+    recordings = _recordings(flags.data_dir)
     base = flags.data_dir if flags.data_dir.is_dir() else flags.data_dir.parent
     names = [path.relative_to(base).as_posix() for path in recordings]
     manifest = flags.output_path or base / MANIFEST_NAME
@@ -400,9 +407,7 @@ def _fit_parser() -> FlagParser:
 
 def _fit(flags: Namespace) -> None:
     sources = _sources(flags, flags.data_dir)
-    recordings = find_audio([flags.data_dir])
-    if not recordings:
-        raise RunError(f"no recording was found under {flags.data_dir}: name a folder with some")
+    recordings = _recordings(flags.data_dir)
     schema = sources.schema_of(recordings, flags.names)
     if not schema.parameters:
         raise RunError(f"no recording under {flags.data_dir} has any parameter: run extract or manifest first")

@@ -26,8 +26,9 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from tierwave.audio import AudioError, find_audio, find_audio_at, probe, read_blocks
+from tierwave.audio import AudioError, find_audio_at, probe, read_blocks, search_audio
 from tierwave.errors import RunError, UsageError
+from tierwave.folders import LeftOut
 from tierwave.ledger import FOLDER, Ledger, digest_of, stamp
 from tierwave.places import (
     Place,
@@ -41,7 +42,7 @@ from tierwave.places import (
     remove,
     size_of,
 )
-from tierwave.rows import Row, find_rows, read_row
+from tierwave.rows import SUFFIX, Row, find_rows, read_row
 from tierwave.shards import Part, Shards
 from tierwave.spread import spread
 from tierwave.writing import flush, write_bytes
@@ -234,6 +235,7 @@ def load_corpus(
     progress: Progress | None = None,
     jobs: int = 1,
     cluster: str | None = None,
+    without: Sequence[Path] = (),
 ) -> Corpus:
     """Decode, resample, mix down and encode every recording under `folder`, or take it from the cache.
 
@@ -241,15 +243,15 @@ def load_corpus(
     "corpus"), else once more to see its own. sample_rate: None takes the recordings' own, if they agree. normalize:
     "corpus" scales everything by one gain so that the loudest peak is 1; "file" maps every file's [min, max] to [-1, 1]
     as the original SampleRNN did; both decode twice. progress(done, total) counts files, in each pass. jobs, cluster:
-    as of `tierwave.spread`; a small corpus is encoded in this process, unless there is a cluster. Raises RunError if no
-    recording is usable, the rates differ or the cache is damaged, UsageError if there is no such folder, or arrays in
-    it and no sample_rate.
+    as of `tierwave.spread`; a small corpus is encoded in this process, unless there is a cluster. without: folders that
+    are passed over, as those that Tierwave made are (`tierwave.folders`). Raises RunError if no recording is usable,
+    the rates differ or the cache is damaged, UsageError if there is no such folder, or arrays in it and no sample_rate.
     """
     root = place_of(folder)
     base = root if root.is_dir() else root.parent
-    files, unusable = _found(root, base)
-    if not files and unusable:
-        raise _nothing_usable(root, unusable)
+    files, unusable, passed_over = _found(root, base, without)
+    if not files and (unusable or passed_over):
+        raise _nothing_usable(root, [*unusable, *passed_over])
     if not files:
         raise RunError(
             f"no recording was found under {root}: put wav, flac, ogg, mp3, aiff or m4a files there, or name another "
@@ -282,16 +284,28 @@ def load_corpus(
     taken_over = 0
     if not (place / DOCUMENT).exists():
         taken_over = builder.build(place, sample_rate, encoder, normalize, headers)
-    return replace(_open(place, root), taken_over=taken_over)
+    corpus = _open(place, root)
+    # What is passed over is none of the cache: it comes and goes with the rights of folders, and with output.
+    return replace(corpus, taken_over=taken_over, left_out=tuple(sorted({*corpus.left_out, *passed_over})))
 
 
-def _found(root: Place, base: Place) -> tuple[tuple[Source, ...], tuple[tuple[str, str], ...]]:
-    """All recordings under `root`; and (name, reason) of arrays that are none, which lie in folders only."""
+def _found(
+    root: Place, base: Place, without: Sequence[Path]
+) -> tuple[tuple[Source, ...], tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
+    """All recordings under `root`; and (name, reason) of arrays that are none, and of what was not looked at, which
+    are told of folders only."""
     if isinstance(root, Url):
-        return tuple(find_audio_at(root)), ()
-    rows, unusable = find_rows(root)
-    alone = root.is_file() and (rows or unusable)  # the array itself was named
-    return (*([] if alone else find_audio([root])), *rows), tuple((_name(path, base), why) for path, why in unusable)
+        return tuple(find_audio_at(root)), (), ()
+    rows, no_rows = find_rows(root, without=without)
+    alone = root.is_file() and (rows or no_rows)  # the array itself was named
+    files, passed_over = ([], []) if alone else search_audio([root], without=without)
+    arrays = [(path, why) for path, why in no_rows if path.suffix.lower() == SUFFIX and path.is_file()]
+    passed_over += [each for each in no_rows if each not in arrays]
+
+    def named(left_out: LeftOut) -> tuple[tuple[str, str], ...]:
+        return tuple(dict.fromkeys((_name(path, base), why) for path, why in left_out))
+
+    return (*files, *rows), named(arrays), named(passed_over)
 
 
 def _name(file: Source, base: Place) -> str:

@@ -290,7 +290,7 @@ def _halves(real: Sequence[np.ndarray], wanted: int, rng: np.random.Generator) -
 def load_sounds(paths: Sequence[Path | str], sample_rate: int) -> list[np.ndarray]:
     """All sounds in files and folders, float32 [samples] at one rate; what cannot be read is left out."""
     found = []
-    for path in find_audio(paths):
+    for path in find_audio(paths, own=True):
         with contextlib.suppress(AudioError):
             found.append(load(path, sample_rate)[0])
     return found
@@ -299,7 +299,7 @@ def load_sounds(paths: Sequence[Path | str], sample_rate: int) -> list[np.ndarra
 def common_rate(paths: Sequence[Path]) -> int:
     """The lowest sample rate of the sounds in files and folders, so that nothing is compared that one side lacks."""
     rates = []
-    for path in find_audio(paths):
+    for path in find_audio(paths, own=True):
         with contextlib.suppress(AudioError):
             rates.append(probe(path).sample_rate)
     if not rates:

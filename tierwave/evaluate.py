@@ -32,6 +32,7 @@ from tierwave.commandline import JSON_FLAG, FlagParser, boolean, import_tensorfl
 from tierwave.config import TrainingOptions
 from tierwave.corpus import Corpus, Encoder, load_corpus
 from tierwave.errors import RunError, UsageError
+from tierwave.folders import make_own
 from tierwave.following import Following, Result, measure_following, plot_following, scenarios, summarise
 from tierwave.generation import Request
 from tierwave.mel import Normaliser
@@ -335,7 +336,7 @@ def follow(
         )
     results = []
     if output_dir is not None:
-        output_dir.mkdir(parents=True, exist_ok=True)
+        make_own(output_dir)
     for start in range(0, len(asked), SIDE_BY_SIDE):
         group = asked[start : start + SIDE_BY_SIDE]
         request = replace(
@@ -362,14 +363,14 @@ def follow(
 def compare_sounds(trained: Trained, data_dir: Path, sounds: Sequence[Path]) -> dict[str, float]:
     """`spectral_comparison` of generated sounds (files or folders) with all recordings, at the run's rate."""
 
-    def loaded(paths: Sequence[Path]) -> list[np.ndarray]:
+    def loaded(paths: Sequence[Path], *, own: bool = False) -> list[np.ndarray]:
         usable = []
-        for path in find_audio(paths):
+        for path in find_audio(paths, own=own):
             with contextlib.suppress(AudioError):  # the evaluation has named it as left out
                 usable.append(load(path, trained.sample_rate)[0])
         return usable
 
-    found = loaded(sounds)
+    found = loaded(sounds, own=True)
     if not found:
         raise UsageError(f"--sounds {' '.join(map(str, sounds))} holds no sound: name wav files that were generated")
     return spectral_comparison(loaded([data_dir]), found, trained.sample_rate)

@@ -19,6 +19,7 @@ import numpy as np
 from tierwave.audio import WavWriter, resample, resample_blocks
 from tierwave.controls import Controls
 from tierwave.errors import UsageError
+from tierwave.folders import make_own
 
 SMALLEST_GROUP = 4  # streams per thread below which two threads no longer pay
 
@@ -203,6 +204,10 @@ def write_sounds(
                 progress(done, done / max(time.perf_counter() - started, 1e-9))
             yield np.ascontiguousarray(sound.T)
 
+    for path in paths:
+        if not path.parent.exists():
+            with contextlib.suppress(OSError):  # which the writer tells
+                make_own(path.parent)
     with contextlib.ExitStack() as files:
         writers = [files.enter_context(WavWriter(path, rate)) for path in paths]
         if before is not None:

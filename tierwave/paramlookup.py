@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from tierwave.audio import AUDIO_SUFFIXES, AudioError, find_audio, probe
+from tierwave.audio import AUDIO_SUFFIXES, AudioError, probe, search_audio
 from tierwave.config import validate
 from tierwave.controls import Controls, Parameter, Schema, Track
 from tierwave.errors import RunError, UsageError
+from tierwave.folders import told
 from tierwave.paramfiles import Manifest, ParamFile, is_manifest, read_manifest, read_param_file, read_schema
 from tierwave.places import Url, place_of
 
@@ -352,9 +353,9 @@ def audit(sources: ParamSources, names: Sequence[str] | None = None) -> Audit:
 
     names: what every recording must have; None: the schema's, or else whatever any of them has.
     """
-    recordings = find_audio([sources.data_dir])
+    recordings, left_out = search_audio([sources.data_dir])
     faults: list[str] = []
-    remarks: list[str] = []
+    remarks = told(left_out, sources.data_dir)
     found: dict[str, FoundParams] = {}
     for path in recordings:
         try:

@@ -7,8 +7,7 @@ all. Knows arrays, not what is made of them.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from natsort import natsorted, ns
 
 from tierwave.audio import AUDIO_SUFFIXES, AudioError
+from tierwave.folders import LeftOut, walk
 
 SUFFIX = ".npy"
 SHORTEST = 1000  # samples; what has shorter rows are features, of which a row is a frame
@@ -32,12 +32,15 @@ class Row:
     number: int
 
 
-def find_rows(folder: Path) -> tuple[list[Row], list[tuple[Path, str]]]:
+def find_rows(folder: Path, *, without: Sequence[Path] = ()) -> tuple[list[Row], LeftOut]:
     """The recordings of every array file under `folder`, or of that file, in natural order; and (path, reason) of the
-    array files that hold none. Hidden files and folders are passed over, links are followed."""
+    array files that hold none, and of what `folders.walk` leaves out, which see for `without`."""
     rows: list[Row] = []
-    left_out: list[tuple[Path, str]] = []
-    for path in natsorted(sorted(_search(folder), key=str), alg=ns.PATH):
+    if folder.is_file():
+        found, left_out = [folder] if _is_array(folder.name) else [], []
+    else:
+        found, left_out = walk(folder, _is_array, without=without)
+    for path in natsorted(sorted(found, key=str), alg=ns.PATH):
         try:
             rows += [Row(path, number) for number in range(len(_opened(path)))]
         except AudioError as error:
@@ -50,19 +53,8 @@ def read_row(row: Row) -> npt.NDArray[np.float32]:
     return _sound(row.path, _array(row.path), row.number)
 
 
-def _search(folder: Path) -> Iterator[Path]:
-    if folder.is_file():
-        yield from [folder] if folder.suffix.lower() == SUFFIX else []
-        return
-    visited = set()
-    for where, folders, names in os.walk(folder, followlinks=True):
-        visited.add(os.path.realpath(where))  # links between folders may form a circle
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and os.path.realpath(os.path.join(where, name)) not in visited
-        ]
-        yield from (Path(where) / name for name in names if not name.startswith(".") and name.lower().endswith(SUFFIX))
+def _is_array(name: str) -> bool:
+    return name.lower().endswith(SUFFIX)
 
 
 def _opened(path: Path) -> np.ndarray:

@@ -31,6 +31,7 @@ from typing import Any
 
 from tierwave.archive import opened
 from tierwave.errors import RunError, UsageError
+from tierwave.folders import make_own
 from tierwave.writing import write_text
 
 CONFIG_NAME = "run.config.json"
@@ -236,7 +237,8 @@ def only_training(logdir_root: Path, identity: str) -> Iterator[None]:
     folder = Path(logdir_root) / identity
     refuse_pattern(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_own(Path(logdir_root))
+        make_own(folder)
         handle = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (held for the whole training)
     except OSError as error:
         raise UsageError(f"{folder} cannot be written to ({error.strerror}): name another --logdir_root") from None

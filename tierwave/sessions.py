@@ -39,6 +39,7 @@ from tierwave.corpus import Corpus, load_corpus, summary
 from tierwave.dataset import LaneWindows, lane_warnings
 from tierwave.errors import UsageError
 from tierwave.families import load_config
+from tierwave.folders import make_own
 from tierwave.following import trained_values
 from tierwave.generation import Request, Stream
 from tierwave.history import audio_bars
@@ -359,6 +360,9 @@ class _Plan:
             # Workers of a machine find the cache made, or make it without taking each other's cores.
             jobs=1 if os.environ.get(TF_CONFIG) else os.cpu_count() or 1,
             cluster=cluster,
+            without=[
+                root / name for root in (session.logdir_root, session.output_dir) for name in ("", session.identity)
+            ],
             progress=lambda done, total: self.say_line(f"Decoding: {done}/{total} recordings", True),
         )
 
@@ -704,7 +708,8 @@ class _Plan:
         seed = seed_audio(options.seed, options.seed_offset, corpus.sample_rate, config.normalize, corpus.gain)
         folder = session.output_dir / session.identity
         try:  # now, not after the first epoch
-            folder.mkdir(parents=True, exist_ok=True)
+            make_own(session.output_dir)
+            make_own(folder)
         except OSError as error:
             raise UsageError(
                 f"{folder} cannot be written to ({error.strerror}): name another --output_dir, or leave generating "
