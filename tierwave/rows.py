@@ -36,9 +36,9 @@ def find_rows(folder: Path, *, without: Sequence[Path] = ()) -> tuple[list[Row],
     """The recordings of every array file under `folder`, or of that file, in natural order; and (path, reason) of the
     array files that hold none, and of what `folders.walk` leaves out, which see for `without`."""
     rows: list[Row] = []
-    if folder.is_file():
-        found, left_out = [folder] if _is_array(folder.name) else [], []
-    else:
+    left_out: LeftOut = []
+    found = [folder] if _is_array(folder.name) else []
+    if not folder.is_file():
         found, left_out = walk(folder, _is_array, without=without)
     for path in natsorted(sorted(found, key=str), alg=ns.PATH):
         try:
