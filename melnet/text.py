@@ -6,7 +6,8 @@ from 0), or in a CSV with a column `filename` and one of the name that the confi
 
 from __future__ import annotations
 
-import csv
+import itertools
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from tierwave.dataset import Where
 from tierwave.errors import RunError, UsageError
 from tierwave.paramlookup import without_audio_suffix
 from tierwave.places import Url, place_of
+from tierwave.textfiles import read_cells, read_header, read_text
 
 METADATA_NAME = "metadata.csv"
 FILENAME = "filename"
@@ -130,13 +132,19 @@ def find_transcripts(data_dir: Path | str, column: str | int) -> tuple[Path, dic
                 "or name the column of a CSV that has filename,text"
             )
         return path, _collected(path, _metadata_rows(path, column))
-    fitting = [path for path in sorted(folder.glob("*.csv")) if {FILENAME, column} <= set(_header(path))]
+    fitting, unreadable = [], []
+    for path in sorted(folder.glob("*.csv")):
+        try:
+            if {FILENAME, column} <= set(read_header(path)):
+                fitting.append(path)
+        except (RunError, OSError) as error:  # some other file, if one is found
+            unreadable.append(str(error))
     if len(fitting) != 1:
         number = f"; for the columns of {METADATA_NAME}, give a number" if (folder / METADATA_NAME).is_file() else ""
         found = " and ".join(path.name for path in fitting) if fitting else "no CSV"
         raise RunError(
             f"{found} in {folder} has the columns {FILENAME} and {column}, where the texts are looked for: there must "
-            f"be one such file{number}"
+            f"be one such file{number}{''.join(f'; {each}' for each in unreadable[:1])}"
         )
     return fitting[0], _collected(fitting[0], _manifest_rows(fitting[0], column))
 
@@ -164,7 +172,7 @@ def _collected(path: Path, rows: Iterator[tuple[int, str, str]]) -> dict[str, st
 
 def _metadata_rows(path: Path, column: int) -> Iterator[tuple[int, str, str]]:
     """(line, id, text); quotation marks are part of the text."""
-    for line, row in enumerate(_text(path).splitlines(), start=1):
+    for line, row in enumerate(re.split(r"\r\n?|\n", read_text(path)), start=1):
         cells = row.split("|")
         if not row.strip():
             continue
@@ -177,7 +185,7 @@ def _metadata_rows(path: Path, column: int) -> Iterator[tuple[int, str, str]]:
 
 
 def _manifest_rows(path: Path, column: str) -> Iterator[tuple[int, str, str]]:
-    rows = _csv_rows(path)
+    rows = itertools.dropwhile(lambda each: each[1][0].startswith("#"), read_cells(path).rows)
     _, header = next(rows)
     names = [name.strip() for name in header]
     at, text = names.index(FILENAME), names.index(column)
@@ -187,30 +195,3 @@ def _manifest_rows(path: Path, column: str) -> Iterator[tuple[int, str, str]]:
                 f"line {line} of {path} has {len(row)} cells, not {len(names)}: put a text with commas in quotes"
             )
         yield line, row[at], row[text]
-
-
-def _header(path: Path) -> list[str]:
-    try:
-        return [name.strip() for name in next(_csv_rows(path), (0, []))[1]]
-    except (RunError, OSError):  # some other file: it is not looked for there
-        return []
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells); blank lines, and lines above the header that begin with #, are passed over."""
-    above = True
-    reader = csv.reader(_text(path).splitlines(keepends=True))
-    try:
-        for row in reader:
-            if row and not (above and row[0].startswith("#")):
-                above = False
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise RunError(f"{path} is not CSV at line {reader.line_num} ({error}): correct it there") from None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RunError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from None

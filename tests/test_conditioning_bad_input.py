@@ -133,12 +133,12 @@ WRONG_UNIT = '#param,p,"{""units"": ""hertzz""}"\nname,time,value\np,0,1\ninst,0
         ("name,time,value\np,0,inf\n", 1, ["p in", "r0.csv", "inf at 0 s"]),
         ("name,time,value\np,0,loud\n", 1, ["line 2 of", "r0.csv", "'loud'", "number"]),
         ("name,time,value\np,0,1,5\n", 1, ["line 2 of", "r0.csv", "4 cells, not 3", "point"]),
-        ("time;p\n0;1\n0,1;2\n", 1, ["r0.csv", "separated by commas"]),
+        ("time|p\n0|1\n0.1|2\n", 1, ["r0.csv", "separated by commas"]),
         ("", 1, ["r0.csv", "no table", "name,time,value"]),
         (WRONG_UNIT, 2, ["hertzz", "did you mean hertz?"]),
         ("name,time,value\nq,0,1\n", 1, ["r0.wav has no parameter p", "it has q", "r0.csv"]),
     ],
-    ids=["unsorted", "nan", "nan time", "inf", "text", "comma", "semicolon", "empty", "unit", "other"],
+    ids=["unsorted", "nan", "nan time", "inf", "text", "comma", "bars", "empty", "unit", "other"],
 )
 def test_a_broken_curve_names_its_file(
     place: Place, capsys: Capture, text: str, code: int, expected: list[str]

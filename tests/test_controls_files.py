@@ -178,7 +178,11 @@ def test_long_tables_by_hand(tmp_path: Path) -> None:
     [
         ("", "has no table"),
         ("# only a comment\n", "has no table"),
-        ("name;time;value\np;0;1\n", "columns are separated by commas"),
+        ("name|time|value\np|0|1\n", "columns are separated by commas, semicolons or tabs"),
+        (
+            "name;time;value\np;0,5;1.5\n",
+            "line 2 of .* has .0,5., where a number is needed: write decimals with a point",
+        ),
         ("filename,p\nx.wav,64\n", "is a manifest of many sounds"),
         ("parameter,when,what\n", "a file of curves has the header name,time,value"),
         ("name,time,value\np,0,0,5\n", "line 2 of .* has 4 cells, not 3: put names with commas in quotes"),
@@ -361,6 +365,60 @@ def test_broken_manifests_are_named(tmp_path: Path, text: str, message: str) -> 
 def test_manifest_cells_may_be_blank_and_rows_repeated(tmp_path: Path) -> None:
     path = written(tmp_path / "params.csv", "filename,p,a\n./x\\y.wav,1, \nx/y.wav,1,\n")
     assert read_manifest(path).rows == {"x/y.wav": {"p": 1.0}}
+
+
+# ---- as spreadsheets write them --------------------------------------------------------------------------------------
+
+
+def saved(text: str, separator: str, ends: str, encoding: str) -> bytes:
+    """A table of commas as a spreadsheet in another language saves it."""
+    other = text if separator == "," else text.replace(".", "@").replace(",", separator).replace("@", ",")
+    return other.replace("\n", ends).encode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_tables_are_read_as_any_spreadsheet_saves_them(
+    tmp_path: Path, separator: str, ends: str, encoding: str
+) -> None:
+    def written_as(name: str, text: str) -> Path:
+        (tmp_path / name).write_bytes(saved(text, separator, ends, encoding))
+        return tmp_path / name
+
+    manifest = written_as("params.csv", "filename,p,a\nflöte_wav,60.5,\nb_wav,-1.25e1,3\n")
+    assert is_manifest(manifest)
+    assert read_manifest(manifest).rows == {"flöte_wav": {"p": 60.5}, "b_wav": {"p": -12.5, "a": 3.0}}
+    schema = read_schema(written_as("params_schema.csv", "name,lo,hi\np,0.5,2\n"))
+    assert (schema.of("p").lo, schema.of("p").hi) == (0.5, 2.0)
+    long = read_param_file(written_as("x.csv", "name,time,value\np,0,1.5\np,0.25,2\n"))
+    wide = read_param_file(written_as("y.csv", "time,p\n0,1.5\n0.25,2\n"))
+    for file in (long, wide):
+        assert (file.track("p").times.tolist(), file.track("p").values.tolist()) == ([0.0, 0.25], [1.5, 2.0])
+    if separator != ",":
+        said = read_manifest(written_as("params.csv", "sep=,\n\nfilename,p\na_wav,60.5\n"))
+        assert said.rows == {"a_wav": {"p": 60.5}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("filename;p\na.wav;60,5\nb.wav;1.5\n", "line 2 of .* has '60,5', where .* write decimals with a point"),
+        ("filename;p\na.wav;1.234,5\n", "has '1.234,5', where .* write decimals with a point"),
+        ('filename,p\na.wav,"60,5"\n', "line 2 of .* has '60,5', where .* write decimals with a point"),
+        ("filename|p\na.wav|60\n", "separated by commas, semicolons or tabs"),
+        ("filename;p\na.wav;60;1\n", "line 2 of .* has 3 cells, not 2"),
+        ('filename;p\n"a.wav;60\n', "is not CSV at line"),
+    ],
+)
+def test_tables_that_could_mean_several_things_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        read_manifest(written(tmp_path / "params.csv", text))
+
+
+def test_names_with_other_separators_stay_whole(tmp_path: Path) -> None:
+    rows = {"a;b\tc;.wav": {"p;q;r;s": 1.5}}
+    assert read_manifest(written(tmp_path / "params.csv", manifest_text(rows))).rows == rows
 
 
 # ---- schema ----------------------------------------------------------------------------------------------------------

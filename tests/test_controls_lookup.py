@@ -17,6 +17,7 @@ from tierwave.paramlookup import (
     find_param_sources,
     name_parameter,
     pattern_manifest,
+    unused_manifest,
     without_audio_suffix,
 )
 
@@ -223,6 +224,50 @@ def test_schema_from_its_file_and_from_what_curves_declare(tmp_path: Path) -> No
     recordings[1].with_suffix(".params").write_text(json.dumps({"q": {"times": [0], "values": [1], "units": "hertz"}}))
     with pytest.raises(RunError, match="the units of q are hertz for y.wav, but category before"):
         sources.schema_of(recordings, ["q"])
+
+
+@pytest.mark.parametrize("text", ["file,p\nx.wav,1\n", "filename|p\nx.wav|1\n", "Filename,p\nx.wav,1\n", "", "p\0"])
+def test_a_manifest_that_is_there_is_read_or_refused(tmp_path: Path, text: str) -> None:
+    sound(tmp_path / "x.wav")
+    (tmp_path / "params.csv").write_text(text)
+    with pytest.raises(RunError, match=r"params\.csv"):
+        find_param_sources(tmp_path)
+
+
+def test_a_manifest_in_other_letters_is_found(tmp_path: Path) -> None:
+    sound(tmp_path / "x.wav")
+    (tmp_path / "Params.CSV").write_bytes("\ufefffilename;p\r\nx.wav;60,5\r\n".encode())
+    assert values(find_param_sources(tmp_path).controls_of("x.wav")) == {"p": 60.5}
+    assert "Params.CSV is not used" in unused_manifest(tmp_path)[0]
+
+
+def test_a_manifest_that_is_not_used_is_told(tmp_path: Path) -> None:
+    sound(tmp_path / "data" / "x.wav")
+    (tmp_path / "curves").mkdir()
+    for path, value in (("data/params.csv", 1), ("curves/params.csv", 2), ("other.csv", 3)):
+        (tmp_path / path).write_text(f"filename,p\nx.wav,{value}\n")
+    data, both = tmp_path / "data", {"param_dir": tmp_path / "curves"}
+    for given, value, told in (
+        ({}, 1, []),
+        (both, 2, ["data"]),
+        ({"params": tmp_path / "other.csv"}, 3, ["data"]),
+        ({"params": data / "params.csv"}, 1, []),
+        ({**both, "manifest": tmp_path / "other.csv"}, 3, ["curves", "data"]),
+    ):
+        sources = find_param_sources(data, **given)
+        assert values(sources.controls_of("x.wav")) == {"p": value}
+        assert [remark.startswith(f"{tmp_path / name / 'params.csv'} is not used, since") for name, remark in zip(
+            told, sources.remarks, strict=True
+        )] == [True] * len(told)  # fmt: skip
+
+
+def test_curves_of_a_sound_named_params_are_no_manifest(tmp_path: Path) -> None:
+    sound(tmp_path / "x.wav")
+    (tmp_path / "params.csv").write_text("time;p\n0;1,5\n")
+    assert "there is none named params" in find_param_sources(tmp_path).remarks[0]
+    sound(tmp_path / "params.wav")
+    sources = find_param_sources(tmp_path)
+    assert sources.remarks == () and values(sources.controls_of("params.wav")) == {"p": 1.5}
 
 
 # ---- audit -----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@
 | `params.csv` | constants of many sounds: the manifest | `filename,inst,p,a` |
 | `params_schema.csv` | what the parameters mean: the schema | those of `tierwave.controls.Parameter`, and `order` |
 
-UTF-8, commas, quotes as in RFC 4180, a decimal point, numbers in their shortest form that reads back the same.
+Written in UTF-8 with commas, quotes as in RFC 4180, a decimal point, and numbers in their shortest form that reads back
+the same; read as spreadsheets write them (see `textfiles.read_cells`).
 
 A `.params` file and a track CSV both read as one *document*, the JSON object of paramManager:
 
@@ -27,24 +28,24 @@ Knows formats only: which file belongs to which recording is `paramlookup`'s mat
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from sys import float_info
-from typing import Any
+from typing import Any, TypeVar
 
 from tierwave.config import validate
 from tierwave.controls import Controls, Parameter, Schema, Track
 from tierwave.errors import RunError, UsageError
+from tierwave.textfiles import Cells, read_cells, read_header, read_text
 from tierwave.writing import write_text
 
 Document = dict[str, Any]
+_Content = TypeVar("_Content")
 
 TRACK_COLUMNS = ("name", "time", "value")
 SCHEMA_COLUMNS = (
@@ -131,22 +132,22 @@ def read_param_file(path: Path | str, *, lenient: bool = False) -> ParamFile:
     return _read_json(path, lenient)
 
 
-def _read_text(path: Path) -> str:
+def _read(path: Path, read: Callable[[Path], _Content]) -> _Content:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return read(path)
     except FileNotFoundError:
         raise UsageError(f"there is no parameter file {path}: check the path") from None
-    except IsADirectoryError:
+    except (IsADirectoryError, PermissionError):  # the latter of folders too, on Windows
+        if not path.is_dir():
+            raise
         raise UsageError(f"{path} is a folder, where a file with parameters is needed: name the file") from None
-    except UnicodeDecodeError as error:
-        raise RunError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from None
 
 
 # ---- paramManager's JSON ---------------------------------------------------------------------------------------------
 
 
 def _read_json(path: Path, lenient: bool) -> ParamFile:
-    text = _read_text(path)
+    text = _read(path, read_text)
     remarks: list[str] = []
     if not text.strip():
         if lenient:
@@ -260,27 +261,16 @@ def number_text(value: float) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return ",".join(_quoted(cell) if re.search('[",\r\n]|^ | $', cell) else cell for cell in cells)
+    return ",".join(_quoted(cell) if re.search('[",;\t\r\n]|^ | $', cell) else cell for cell in cells)
 
 
 def _quoted(cell: str) -> str:
     return '"' + cell.replace('"', '""') + '"'
 
 
-def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV with their line numbers; blank ones are passed over."""
-    csv.field_size_limit(2**31 - 1)  # the JSON of meta may be long
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for row in reader:
-            if row:
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise RunError(f"{path} is not CSV at line {reader.line_num} ({error}): correct it there") from None
-
-
 def _read_track_csv(path: Path, lenient: bool) -> ParamFile:
-    rows = _rows(path, _read_text(path))
+    table = _read(path, read_cells)
+    rows = iter(table.rows)
     document: Document = {}
     verbatim: set[str] = set()
     newline, header = "\n", None
@@ -299,9 +289,9 @@ def _read_track_csv(path: Path, lenient: bool) -> ParamFile:
             return ParamFile(path, {}, (f"{path} has no table: taken as a file without parameters",))
         raise RunError(f"{path} has no table: its header must be {','.join(TRACK_COLUMNS)}, or time and the names")
     if sorted(header) == sorted(TRACK_COLUMNS):
-        _read_long(path, rows, header, document, verbatim)
-    elif "time" in header and FILENAME not in header:
-        _read_wide(path, rows, header, document, verbatim)
+        _read_long(table, rows, header, document, verbatim)
+    elif _are_curves(header):
+        _read_wide(table, rows, header, document, verbatim)
     else:
         raise RunError(f"{path} begins with {_shown(header)}, but {_expected(header)}")
     for name in document.keys() - verbatim:
@@ -311,8 +301,8 @@ def _read_track_csv(path: Path, lenient: bool) -> ParamFile:
 
 
 def _expected(header: Sequence[str]) -> str:
-    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-        return "columns are separated by commas: save it as CSV with commas and decimal points"
+    if separated := _other_separator(header):
+        return separated
     if FILENAME in header:
         return "that is a manifest of many sounds, not curves of one: give it as --manifest or --params"
     return f"a file of curves has the header {','.join(TRACK_COLUMNS)}, or time and the names: correct the first line"
@@ -335,8 +325,9 @@ def _read_directive(path: Path, line: int, row: Sequence[str]) -> tuple[str, Any
 
 
 def _read_long(
-    path: Path, rows: Iterable[tuple[int, list[str]]], header: Sequence[str], document: Document, verbatim: set[str]
+    table: Cells, rows: Iterable[tuple[int, list[str]]], header: Sequence[str], document: Document, verbatim: set[str]
 ) -> None:
+    path = table.path
     columns = [header.index(column) for column in TRACK_COLUMNS]
     blank: dict[str, int] = {}  # by name: which column has run out, 1 or 2
     for line, row in rows:
@@ -357,12 +348,13 @@ def _read_long(
             )
         for key, cell in zip(("times", "values"), cells, strict=True):
             if cell != "":
-                entry[key].append(_value(path, line, cell, entry.get("@json") is True))
+                entry[key].append(_value(table, line, cell, entry.get("@json") is True))
 
 
 def _read_wide(
-    path: Path, rows: Iterable[tuple[int, list[str]]], header: Sequence[str], document: Document, verbatim: set[str]
+    table: Cells, rows: Iterable[tuple[int, list[str]]], header: Sequence[str], document: Document, verbatim: set[str]
 ) -> None:
+    path = table.path
     names = [name for name in header if name != "time"]
     if len(set(header)) < len(header) or "" in names or not verbatim.union(["meta"]).isdisjoint(names):
         raise RunError(f"the header of {path} is {_shown(header)}: every column needs a name of its own, and none meta")
@@ -370,12 +362,12 @@ def _read_wide(
         if len(row) != len(header):
             raise RunError(f"line {line} of {path} has {len(row)} cells, not {len(header)}: {_decimal_comma(row)}")
         cells = dict(zip(header, row, strict=True))
-        time = _value(path, line, cells["time"], False)
+        time = _value(table, line, cells["time"])
         for name in names:
             if cells[name].strip():
                 entry = document.setdefault(name, {"times": [], "values": []})
                 entry["times"].append(time)
-                entry["values"].append(_value(path, line, cells[name], False))
+                entry["values"].append(_value(table, line, cells[name]))
 
 
 def _in_order(entry: Document) -> Document:
@@ -383,25 +375,35 @@ def _in_order(entry: Document) -> Document:
     return {key: entry[key] for key in order if key in entry and key not in ("@order", "@json")}
 
 
-def _value(path: Path, line: int, cell: str, as_json: bool) -> Any:
+def _value(table: Cells, line: int, cell: str, as_json: bool = False) -> Any:
     try:
         if as_json:
             return json.loads(cell)
-        digits = cell[1:] if cell[:1] == "-" else cell
+        written = table.number(cell)
+        digits = written[1:] if written[:1] == "-" else written
         if digits.isascii() and digits.isdigit():
-            return int(cell)
-        if "_" in cell or not cell.isascii():
+            return int(written)
+        if "_" in written or not written.isascii():
             raise ValueError
-        return float(cell)
+        return float(written)
     except ValueError:
-        raise RunError(f"line {line} of {path} has {cell!r}, where a number is needed: correct it there") from None
+        remedy = (
+            "write decimals with a point" if re.fullmatch(r"\s*[-+]?[\d.]*,[\d.,]*\s*", cell) else "correct it there"
+        )
+        raise RunError(f"line {line} of {table.path} has {cell!r}, where a number is needed: {remedy}") from None
 
 
-def _finite(path: Path, line: int, column: str, cell: str) -> float:
-    number = _value(path, line, cell.strip(), False)
+def _finite(table: Cells, line: int, column: str, cell: str) -> float:
+    number = _value(table, line, cell.strip())
     if not -math.inf < number < math.inf or abs(number) > float_info.max:
-        raise RunError(f"line {line} of {path} has {cell} for {column}: give a finite number, or leave it blank")
+        raise RunError(f"line {line} of {table.path} has {cell} for {column}: give a finite number, or leave it blank")
     return float(number)
+
+
+def _other_separator(header: Sequence[str]) -> str:
+    if len(header) == 1 and re.search(r"\S[|:,;\s]+\S", header[0]):
+        return "columns are separated by commas, semicolons or tabs: save it as such a CSV"
+    return ""
 
 
 def _decimal_comma(row: Sequence[str]) -> str:
@@ -432,10 +434,16 @@ def is_manifest(path: Path | str) -> bool:
     path = Path(path)
     if path.suffix.lower() != ".csv" or not path.is_file():
         return False
-    for _, row in _rows(path, _read_text(path)):
-        if not row[0].startswith("#"):
-            return FILENAME in [column.strip() for column in row]
-    return False
+    return FILENAME in _read(path, read_header)
+
+
+def holds_curves(path: Path) -> bool:
+    """Whether a CSV has the header of a file of curves, long or wide."""
+    return _are_curves(_read(path, read_header))
+
+
+def _are_curves(header: Sequence[str]) -> bool:
+    return sorted(header) == sorted(TRACK_COLUMNS) or ("time" in header and FILENAME not in header)
 
 
 # ---- manifest --------------------------------------------------------------------------------------------------------
@@ -474,7 +482,8 @@ def read_manifest(path: Path | str) -> Manifest:
     path = Path(path)
     table = _table(path)
     if FILENAME not in table.header:
-        raise RunError(f"{path} begins with {_shown(table.header)}, but a manifest has a column {FILENAME}: add it")
+        remedy = _other_separator(table.header) or f"a manifest has a column {FILENAME}: add it"
+        raise RunError(f"{path} begins with {_shown(table.header)}, but {remedy}")
     rows: dict[str, dict[str, float]] = {}
     for line, cells in table.rows:
         name = cells.pop(FILENAME).strip().replace("\\", "/").removeprefix("./")
@@ -483,7 +492,7 @@ def read_manifest(path: Path | str) -> Manifest:
         constants = {}
         for key, cell in cells.items():
             if cell.strip():
-                constants[key] = _finite(path, line, key, cell)
+                constants[key] = _finite(table.cells, line, key, cell)
         if rows.setdefault(name, constants) != constants:
             raise RunError(f"{path} has two rows for {name} that differ, the second at line {line}: keep one of them")
     return Manifest(path, rows)
@@ -501,6 +510,7 @@ def manifest_text(rows: Mapping[str, Mapping[str, float]]) -> str:
 
 @dataclass(frozen=True)
 class _Table:
+    cells: Cells
     header: list[str]
     rows: list[tuple[int, dict[str, str]]]
 
@@ -509,7 +519,8 @@ def _table(path: Path) -> _Table:
     """A CSV with a header; lines above it that begin with # are passed over."""
     header: list[str] | None = None
     rows = []
-    for line, row in _rows(path, _read_text(path)):
+    table = _read(path, read_cells)
+    for line, row in table.rows:
         if header is None:
             if row[0].startswith("#"):
                 continue
@@ -522,7 +533,7 @@ def _table(path: Path) -> _Table:
             rows.append((line, dict(zip(header, row, strict=True))))
     if header is None:
         raise RunError(f"{path} is empty: it needs a header and a row for each entry")
-    return _Table(header, rows)
+    return _Table(table, header, rows)
 
 
 # ---- schema ----------------------------------------------------------------------------------------------------------
@@ -538,7 +549,8 @@ def read_schema(path: Path | str) -> Schema:
     path = Path(path)
     table = _table(path)
     if "name" not in table.header:
-        raise RunError(f"{path} begins with {_shown(table.header)}, but a schema has a column name: add it")
+        remedy = _other_separator(table.header) or "a schema has a column name: add it"
+        raise RunError(f"{path} begins with {_shown(table.header)}, but {remedy}")
     for column in table.header:
         if column not in SCHEMA_COLUMNS:
             near = difflib.get_close_matches(column, SCHEMA_COLUMNS, n=1)
@@ -546,8 +558,8 @@ def read_schema(path: Path | str) -> Schema:
             raise RunError(f"{path} has a column {column}, which a schema does not know; {known}")
     ordered = []
     for line, cells in table.rows:
-        place = _finite(path, line, "order", cells["order"]) if cells.get("order", "").strip() else float(line)
-        ordered.append((place, _parameter(path, line, cells)))
+        place = _finite(table.cells, line, "order", cells["order"]) if cells.get("order", "").strip() else float(line)
+        ordered.append((place, _parameter(table.cells, line, cells)))
     places = [place for place, _ in ordered]
     if len(set(places)) < len(places):
         raise RunError(f"{path} gives two parameters the same order: number them 0, 1, 2 ..., or leave all blank")
@@ -556,17 +568,17 @@ def read_schema(path: Path | str) -> Schema:
     return validate(Schema, document, str(path))
 
 
-def _parameter(path: Path, line: int, cells: Mapping[str, str]) -> Parameter:
+def _parameter(table: Cells, line: int, cells: Mapping[str, str]) -> Parameter:
     document: dict[str, Any] = {"name": cells["name"]}
     for key, cell in cells.items():
         if key in ("name", "order") or not cell.strip():
             continue
         if key in ("nvals", "minval", "maxval", "lo", "hi"):
-            number = _finite(path, line, key, cell)
+            number = _finite(table, line, key, cell)
             document[key] = int(number) if key == "nvals" and number.is_integer() else number
         else:
             document[key] = cell.split("|") if key == "categories" else cell.strip()
-    return validate(Parameter, document, f"line {line} of {path}")
+    return validate(Parameter, document, f"line {line} of {table.path}")
 
 
 def schema_text(schema: Schema) -> str:

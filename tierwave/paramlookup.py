@@ -26,7 +26,16 @@ from tierwave.config import validate
 from tierwave.controls import Controls, Parameter, Schema, Track
 from tierwave.errors import RunError, UsageError
 from tierwave.folders import told
-from tierwave.paramfiles import Manifest, ParamFile, is_manifest, read_manifest, read_param_file, read_schema
+from tierwave.paramfiles import (
+    FILENAME,
+    Manifest,
+    ParamFile,
+    holds_curves,
+    is_manifest,
+    read_manifest,
+    read_param_file,
+    read_schema,
+)
 from tierwave.places import Url, place_of
 
 MANIFEST_NAME = "params.csv"
@@ -108,7 +117,8 @@ def pattern_manifest(
 class ParamSources:
     """Where the parameters of the recordings under `data_dir` lie; made by `find_param_sources`.
 
-    data_dir: a folder of recordings, or one recording. params: curves of this one sound.
+    data_dir: a folder of recordings, or one recording. params: curves of this one sound. remarks: which manifest that
+    is there is not used, and why, one sentence each.
     """
 
     data_dir: Path
@@ -118,6 +128,7 @@ class ParamSources:
     schema: Schema = field(default_factory=Schema)
     name_params: tuple[str, ...] = ()
     lenient: bool = False
+    remarks: tuple[str, ...] = ()
 
     def controls_of(self, recording: Path | str, names: Sequence[str] | None = None) -> Controls:
         """The tracks of one recording: those of `names`, in that order, or all that are found.
@@ -274,11 +285,11 @@ def find_param_sources(
 
     params: a manifest, or curves of the one recording. param_dir: folder of curves that mirrors the recordings'; by
     default they lie beside them. manifest, schema: by default `params.csv` and `params_schema.csv` in param_dir or
-    data_dir, if they are there. name_params: names that may stand in file names.
+    data_dir, if they are there: none is passed over without a remark. name_params: names that may stand in file names.
 
     Raises:
         UsageError: a file or folder that does not exist, or two manifests.
-        RunError: a manifest that is broken.
+        RunError: a manifest or a schema that is broken.
     """
     if isinstance(data_dir, Url) or isinstance(place_of(data_dir), Url):
         raise UsageError(
@@ -298,10 +309,9 @@ def find_param_sources(
         manifest, params = params, None
     if params is not None and not Path(params).is_file():
         raise UsageError(f"there is no file {params}: check --params")
-    if manifest is None:
-        manifest = next((path for path in (curves / MANIFEST_NAME, beside / MANIFEST_NAME) if is_manifest(path)), None)
+    manifest, remarks = _manifest_of(curves, beside, None if manifest is None else Path(manifest), data_dir)
     if schema is None:
-        schema = next((path for path in (curves / SCHEMA_NAME, beside / SCHEMA_NAME) if path.is_file()), None)
+        schema = _named(curves, SCHEMA_NAME) or _named(beside, SCHEMA_NAME)
     return ParamSources(
         data_dir,
         curves,
@@ -310,7 +320,39 @@ def find_param_sources(
         Schema() if schema is None else read_schema(schema),
         tuple(name_params),
         lenient,
+        tuple(remarks),
     )
+
+
+def unused_manifest(data_dir: Path | Url) -> list[str]:
+    """What to tell of a manifest that lies among recordings of which no parameter is asked for, in a sentence."""
+    found = None if isinstance(data_dir, Url) else _named(data_dir, MANIFEST_NAME)
+    return [] if found is None else [f"{found} is not used, since the config names no parameters in conditioned_on"]
+
+
+def _named(folder: Path, name: str) -> Path | None:
+    """The file of that name, or of the same letters in another case, as elsewhere it would be found too."""
+    if (folder / name).is_file() or not folder.is_dir():
+        return folder / name if (folder / name).is_file() else None
+    return next((path for path in sorted(folder.iterdir()) if path.name.lower() == name and path.is_file()), None)
+
+
+def _manifest_of(curves: Path, beside: Path, given: Path | None, data_dir: Path) -> tuple[Path | None, list[str]]:
+    """The manifest, the given one or the first that is there, and what becomes of the others."""
+    remarks = []
+    for path in filter(None, dict.fromkeys(_named(folder, MANIFEST_NAME) for folder in (curves, beside))):
+        if not is_manifest(path) and holds_curves(path):
+            owners = [name for name in AUDIO_SUFFIXES if _named(beside, f"{path.stem.lower()}{name}")]
+            if not owners:
+                remarks.append(
+                    f"{path} is not used: it holds curves of one sound, and there is none named {path.stem}; "
+                    f"a manifest has a column {FILENAME}"
+                )
+        elif given is None:
+            given = path
+        elif not given.exists() or not given.samefile(path):
+            remarks.append(f"{path} is not used, since {given} is the manifest")
+    return given, remarks
 
 
 # ---- audit -----------------------------------------------------------------------------------------------------------
@@ -355,7 +397,7 @@ def audit(sources: ParamSources, names: Sequence[str] | None = None) -> Audit:
     """
     recordings, left_out = search_audio([sources.data_dir])
     faults: list[str] = []
-    remarks = told(left_out, sources.data_dir)
+    remarks = [*sources.remarks, *told(left_out, sources.data_dir)]
     found: dict[str, FoundParams] = {}
     for path in recordings:
         try:

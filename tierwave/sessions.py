@@ -45,7 +45,7 @@ from tierwave.generation import Request, Stream
 from tierwave.history import audio_bars
 from tierwave.memory import Demand, announced, judged, room_of, told_when_it_runs_out
 from tierwave.metrics import MOST_LEVELS, CodeStatistics
-from tierwave.paramlookup import ParamSources, find_param_sources
+from tierwave.paramlookup import ParamSources, find_param_sources, unused_manifest
 from tierwave.places import Url, absolute
 from tierwave.quantize import Quantizer
 from tierwave.runs import (
@@ -265,6 +265,8 @@ class _Plan:
         corpus = self.load(described)
         opening = [summary(corpus), *(f"Warning: {text}" for text in [*corpus.warnings(), *family.warnings(config)])]
         sources, controls = self._parameters(corpus, described)
+        passed_over = unused_manifest(session.data_dir) if sources is None else sources.remarks
+        opening += [f"Warning: {text}" for text in passed_over]
         if root is not None and described is not None:
             _refuse_other_corpus(corpus, described, session, root)
             _refuse_other_parameters(controls, corpus, described, root)

@@ -1,4 +1,4 @@
-"""Text that people write, or that others send: how a file is decoded, and JSON that may be hostile.
+"""Text that people write, or that others send: how a file is decoded, tables of cells, and JSON that may be hostile.
 
 One way for configs, parameters, transcripts and messages, so that what one reader takes the others take too. Knows
 nothing of what the text means, and imports nothing heavy.
@@ -7,10 +7,15 @@ nothing of what the text means, and imports nothing heavy.
 from __future__ import annotations
 
 import codecs
+import csv
+import io
+import itertools
 import json
 import math
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +59,91 @@ def read_text(path: Path) -> str:
         return decode(path.read_bytes())
     except ValueError as error:
         raise RunError(f"{path} {error}") from None
+
+
+# Tables of cells -------------------------------------------------------------------------------------------------
+
+SEPARATORS = ",;\t"  # the first where none occurs, or several equally often
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A CSV as spreadsheets write it in any language. rows: line number and cells, without blank lines; rows above the
+    header that begin with # among them. separator: between the cells, one of `SEPARATORS`. decimal_comma: whether
+    numbers have a comma where others have a point."""
+
+    path: Path
+    rows: tuple[tuple[int, list[str]], ...]
+    separator: str = ","
+    decimal_comma: bool = False
+
+    def number(self, cell: str) -> str:
+        """The cell of a number, with a decimal point."""
+        return cell.replace(",", ".") if self.decimal_comma and _COMMA.fullmatch(cell) else cell
+
+
+_COMMA = re.compile(r"\s*[-+]?\d*,\d+([eE][-+]?\d+)?\s*", re.ASCII)
+_POINT = re.compile(_COMMA.pattern.replace(",", r"\."), re.ASCII)
+
+
+def read_cells(path: Path) -> Cells:
+    """The table in the file at `path`, separated by what stands most often in its header: commas, semicolons or tabs.
+
+    A first line such as `sep=;`, Excel's own, says it too; rows above the header that begin with # always have commas.
+    A comma within a number is a decimal comma where something else separates and no number has a point.
+    Raises RunError, which names file and line, for what is no text or no CSV, and OSError.
+    """
+    separator, remaining = _opened(path)
+    rows = tuple(remaining)
+    cells = [] if separator == "," else [cell for _, row in rows for cell in row]
+    decimal_comma = any(map(_COMMA.fullmatch, cells)) and not any(map(_POINT.fullmatch, cells))
+    return Cells(path, rows, separator, decimal_comma)
+
+
+def read_header(path: Path) -> list[str]:
+    """The first row that does not begin with #, its cells stripped; [] if there is none. Raises as `read_cells`."""
+    _, rows = _opened(path)
+    return next(([cell.strip() for cell in row] for _, row in rows if not row[0].startswith("#")), [])
+
+
+def _opened(path: Path) -> tuple[str, Iterator[tuple[int, list[str]]]]:
+    """A table's separator, and its rows that are not blank with their line numbers, as they are read."""
+    csv.field_size_limit(2**31 - 1)  # the JSON of meta may be long
+    text = read_text(path)
+    lines = io.StringIO(text, newline="")
+    above: list[tuple[int, list[str]]] = []
+    passed = 0  # lines
+
+    def rows(separator: str, most: int | None = None) -> Iterator[tuple[int, list[str]]]:
+        reader = csv.reader(lines, delimiter=separator, strict=True)
+        try:
+            for row in itertools.islice(reader, most):
+                if row:
+                    yield passed + reader.line_num, row
+        except csv.Error as error:
+            place = passed + reader.line_num
+            raise RunError(f"{path} is not CSV at line {place} ({error}): correct it there") from None
+
+    while True:
+        start = lines.tell()
+        line = lines.readline()
+        if said := re.fullmatch(rf'"?sep=([{SEPARATORS}])"?\s*', line):
+            passed += 1
+            return said[1], itertools.chain(above, rows(said[1]))
+        if line and not line.strip("\r\n"):
+            passed += 1
+            continue
+        lines.seek(start)
+        if not line.startswith(("#", '"#')):
+            separator = _separator(line)
+            return separator, itertools.chain(above, rows(separator))
+        above += rows(",", 1)
+        passed = above[-1][0]
+
+
+def _separator(header: str) -> str:
+    outside = re.sub(r'"[^"]*"', "", header)
+    return max(SEPARATORS, key=outside.count)
 
 
 # JSON ------------------------------------------------------------------------------------------------------------
