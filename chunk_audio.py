@@ -99,6 +99,9 @@ def chunk(flags: argparse.Namespace) -> None:
         print(f"{len(tails)} incomplete last chunks ({sum(tails):.1f} s) were not written; --keep_tail keeps them")
     for path, why in left_out:
         print(f"Left out: {path}: {why}")
+    for report in reports:
+        for remark in report.remarks:
+            print(f"{report.source}: {remark}")
     problems = [report.problem for report in reports if report.problem]
     for problem in problems:
         print(problem)

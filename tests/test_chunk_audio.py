@@ -151,7 +151,11 @@ def test_what_cannot_be_used_is_named_and_the_rest_is_used(tmp_path: Path, capsy
     long.write_bytes(long.read_bytes()[:-100_000])
     assert run("--input_file", tmp_path / "in", "--output_dir", tmp_path / "out", "--chunk_length", 1000) == 0
     said = capsys.readouterr().out
-    assert "garbage.wav: " in said and "nan.wav: it holds NaN" in said and "broken.flac: it cannot be decoded" in said
+    assert (
+        "garbage.wav: " in said
+        and "nan.wav: it holds NaN" in said
+        and "broken.flac: it holds 40.0 s by its header" in said
+    )
     assert "good.wav" not in said
     # What came before the fault is kept.
     assert {"good_chunk_0.wav", "broken_chunk_0.wav"} <= set(names(tmp_path / "out"))
@@ -162,7 +166,7 @@ def test_an_mp3_that_ends_before_its_header_says_is_named(tmp_path: Path, capsys
     path = record(tmp_path / "a.mp3", tone(10))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert run("--input_file", path, "--output_dir", tmp_path / "out", "--chunk_length", 1000) == 0
-    assert "its header says 10.00 s" in capsys.readouterr().out
+    assert "by its header" in (said := capsys.readouterr().out) and "it is cut off" in said
     assert 3 <= len(names(tmp_path / "out")) <= 5
 
 

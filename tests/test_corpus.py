@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import soundfile
 
 from tierwave import corpus as corpus_module
 from tierwave import shards
-from tierwave.audio import load
+from tierwave.audio import Reading, load
 from tierwave.corpus import Corpus, Normalize, Recording, load_corpus, summary
 from tierwave.dataset import Codes, LaneWindows
 from tierwave.errors import RunError, UsageError
@@ -77,7 +78,7 @@ def refuse_to_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("this was in the cache")
 
-    monkeypatch.setattr(corpus_module, "read_blocks", refuse)
+    monkeypatch.setattr(corpus_module, "opened", refuse)
 
 
 # ---- what is loaded --------------------------------------------------------------------------------------------------
@@ -233,13 +234,13 @@ def test_without_normalisation_every_file_is_decoded_once(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = []
-    read_blocks = corpus_module.read_blocks
+    opened = corpus_module.opened
 
-    def counted(path: Path, rate: int) -> object:
+    def counted(path: Path) -> AbstractContextManager[Reading]:
         decoded.append(path)
-        return read_blocks(path, rate)
+        return opened(path)
 
-    monkeypatch.setattr(corpus_module, "read_blocks", counted)
+    monkeypatch.setattr(corpus_module, "opened", counted)
     loaded(folder, tmp_path)
     assert len(decoded) == len(set(decoded)) == 4
 
@@ -342,15 +343,16 @@ import os, sys
 sys.path[:0] = sys.argv[4:]
 from test_corpus import Steps
 from tierwave import corpus
-read_blocks = corpus.read_blocks
+from tierwave.audio import Reading
+blocks = Reading.blocks
 
-def killed(path, rate):
-    for block in read_blocks(path, rate, block_seconds=0.1):
+def killed(reading, rate):
+    for block in blocks(reading, rate, block_seconds=0.1):
         yield block
-        if path.name == "take 10.wav":
+        if reading.info.path.name == "take 10.wav":
             os._exit(9)
 
-corpus.read_blocks = killed
+Reading.blocks = killed
 corpus.load_corpus(sys.argv[1], Steps(), cache_dir=sys.argv[2], normalize=sys.argv[3])
 """
 
@@ -369,10 +371,8 @@ def test_after_a_kill_only_the_rest_is_decoded_and_the_cache_is_the_same(
     kill(folder, tmp_path / "cache", normalize)
     whole = loaded(folder, tmp_path / "whole", normalize=normalize)
     decoded = []
-    read_blocks = corpus_module.read_blocks
-    monkeypatch.setattr(
-        corpus_module, "read_blocks", lambda path, rate: (decoded.append(path.name), read_blocks(path, rate))[1]
-    )
+    opened = corpus_module.opened
+    monkeypatch.setattr(corpus_module, "opened", lambda path: (decoded.append(path.name), opened(path))[1])
     again = loaded(folder, tmp_path, normalize=normalize)
     if normalize == "corpus":  # the second pass had not begun
         assert decoded == ["take 10.wav", "Übung 東京.flac", "x.wav", "take 2.wav", "take 10.wav"]
@@ -510,14 +510,14 @@ def test_a_cache_in_a_folder_of_a_corpus_at_a_url_made_by_processes(
 
 
 def test_an_interrupted_cache_at_a_url_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache, read_blocks = f"ram://{tmp_path.name}/cache", corpus_module.read_blocks
+    cache, opened = f"ram://{tmp_path.name}/cache", corpus_module.opened
 
-    def stops(path: Path, rate: int) -> object:
+    def stops(path: Path) -> AbstractContextManager[Reading]:
         if path.name == "take 10.wav":
             raise KeyboardInterrupt
-        return read_blocks(path, rate)
+        return opened(path)
 
-    monkeypatch.setattr(corpus_module, "read_blocks", stops)
+    monkeypatch.setattr(corpus_module, "opened", stops)
     with pytest.raises(KeyboardInterrupt):
         loaded(folder, tmp_path, cache_dir=cache)
     monkeypatch.undo()

@@ -8,6 +8,8 @@ channel. A recording of any length is read in blocks, so memory stays bounded un
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import re
 import shutil
@@ -16,10 +18,11 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +30,8 @@ import soundfile
 import soxr
 from natsort import natsorted, ns
 
-from tierwave.errors import RunError, UsageError
+from tierwave.containers import Part, Window, layout_of
+from tierwave.errors import AudioWarning, RunError, UsageError
 from tierwave.folders import LeftOut, walk
 from tierwave.places import Url, place_of
 
@@ -86,7 +90,19 @@ INSTALL_FFMPEG = (
     "install ffmpeg (`apt install ffmpeg`, `brew install ffmpeg`, `winget install ffmpeg`) or convert the file to wav"
 )
 
+LOWEST_RATE, HIGHEST_RATE = 100, 768_000  # Hz; a header that says less or more is no sound's
+
+LENGTH_TOLERANCE = 0.1  # seconds that a header may promise too much
+
 SILENCE_WINDOW_SECONDS = 0.01
+
+# When channels are told to cancel: the power of their mean against that of the loudest, which must be heard itself.
+_CANCELLED_SHARE = 1e-4
+_HEARD_POWER = 1e-6
+_SHORTEST_HEARD = 100  # frames
+
+_NO_LENGTH = 1 << 62  # frames that libsndfile tells where it knows none
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _INTEGER_BITS = {"PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 
@@ -208,15 +224,229 @@ def _is_recording(name: str) -> bool:
 # ---- read ------------------------------------------------------------------------------------------------------------
 
 
-def probe(path: Path | str) -> AudioInfo:
-    """What the header of a recording says; what only ffmpeg reads is decoded once to count its frames.
+@dataclass(frozen=True)
+class _Track:
+    """One part of a file, as a decoder sees it."""
+
+    part: Part
+    sample_rate: int
+    channels: int
+    frames: int
+    subtype: str
+
+
+class _Sound(soundfile.SoundFile):
+    """A file that is read from its beginning to its end. soundfile seeks after every block to where it is already,
+    which in an mp3 changes all that follows."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+class Reading:
+    """An open recording: `info` of its header, its sound block by block, and, once that has been read, `remarks` on
+    what is odd about it: that it is cut off, or that its channels cancel. From `opened`."""
+
+    def __init__(self, path: Path, file: BinaryIO, tracks: Sequence[_Track], remarks: Sequence[str] = ()) -> None:
+        self._file, self._tracks = file, tracks
+        rate = tracks[0].sample_rate
+        frames = sum(round(track.frames * rate / track.sample_rate) for track in tracks)
+        self.info = AudioInfo(path, rate, tracks[0].channels, frames, tracks[0].subtype)
+        self.remarks = list(remarks)
+        self._fixed = len(self.remarks)
+
+    @property
+    def certain(self) -> bool:
+        """Whether `info.frames` is the number that can be read, but for damage: else it is a guess."""
+        return all(track.part.certain for track in self._tracks)
+
+    def blocks(
+        self, sample_rate: int | None = None, *, mono: bool = True, block_seconds: float = 10.0
+    ) -> Iterator[Audio]:
+        """The sound: as `read_blocks`, which see. Parts of other rates and numbers of channels become as the first."""
+        del self.remarks[self._fixed :]
+        rate = self.info.sample_rate if sample_rate is None else sample_rate
+        heard = _Heard(self.info.path)
+        for file_rate, tracks in itertools.groupby(self._tracks, lambda track: track.sample_rate):
+            decoded = (block for track in tracks for block in self._decoded(track, mono, block_seconds, heard))
+            yield from resample_blocks(decoded, file_rate, rate)
+        if not heard.seconds:
+            raise AudioError(self.info.path, heard.fault or "it holds no samples")
+        self.remarks += heard.remarks(any(track.part.unfinished for track in self._tracks))
+
+    def count(self) -> int:
+        """The frames at the recording's rate, counted by reading them."""
+        return sum(len(block) for block in self.blocks())
+
+    def _decoded(self, track: _Track, mono: bool, block_seconds: float, heard: _Heard) -> Iterator[Audio]:
+        part, rate = track.part, track.sample_rate
+        before = heard.seconds
+        with closing(Window(self._file, part)) as window, _Sound(window) as sound:
+            mixed = _Mix(sound.channels) if mono else None
+            buffer = np.empty((max(1, round(block_seconds * rate)), sound.channels), np.float32)
+            position, fault = 0, None
+            while fault is None:
+                try:
+                    block = sound.read(out=buffer)
+                except soundfile.SoundFileError as error:
+                    # What came before the fault is there.
+                    block = buffer[: max(0, min(sound.tell() - position, len(buffer)))]
+                    fault = f"it is damaged there ({_reason(error) or 'it cannot be decoded'})"
+                if not len(block):
+                    break
+                finite = np.isfinite(block).all(axis=1)
+                if not finite.all():
+                    seconds = before + (position + int(finite.argmin())) / rate
+                    raise AudioError(self.info.path, f"it holds NaN or infinity at {seconds:.4f} s")
+                position += len(block)
+                heard.seconds = before + position / rate
+                yield _fitted(block.copy(), self.info.channels) if mixed is None else mixed.of(block)
+        if window.failure is not None:
+            fault = f"it cannot be read there ({window.failure.strerror})"
+        if mixed is not None:
+            heard.cancelled += mixed.cancelled / rate
+            heard.first_channel |= mixed.first_channel
+        told = track.frames / part.share if part.certain else position
+        heard.told += max(told, position) / rate
+        heard.fault = heard.fault or fault
+        heard.cut |= part.cut
+        heard.skipped += part.skipped
+
+
+@dataclass
+class _Heard:
+    """How much has been read of a recording, by its own rates, and how."""
+
+    path: Path
+    seconds: float = 0.0
+    told: float = 0.0
+    cut: bool = False
+    skipped: int = 0
+    fault: str | None = None
+    cancelled: float = 0.0
+    first_channel: bool = False
+
+    def remarks(self, unfinished: bool) -> Iterator[str]:
+        if unfinished:
+            yield (
+                f"its header is unfinished (the recorder did not close it): all {_seconds(self.seconds)} up to the end "
+                "of the file are used"
+            )
+        why = self.fault or ("it is cut off" if self.cut else "it ends there")
+        # Some formats estimate a length to a block or two.
+        if self.told - self.seconds > LENGTH_TOLERANCE:
+            yield f"it holds {_seconds(self.told)} by its header, {_seconds(self.seconds)} could be read: {why}"
+        elif self.cut or self.fault:
+            yield f"{_seconds(self.seconds)} could be read: {why}"
+        if self.skipped:
+            yield f"{self.skipped} bytes within it are no sound and are passed over: it is damaged"
+        if self.first_channel:
+            yield "its channels cancel when mixed down (one is inverted); its first channel is used"
+        elif self.cancelled > 1:
+            yield (
+                f"its channels cancel when mixed down (one is inverted) for {_seconds(self.cancelled)} of it: take one "
+                "of them, with another program"
+            )
+
+
+class _Mix:
+    """Channels as one: their mean, or the first where they cancel. What is first heard of a recording decides.
+
+    cancelled: frames in which there is sound and the mean has none.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self.cancelled = 0
+        self.first_channel = False
+        self._decided = channels == 1
+
+    def of(self, block: Audio) -> Audio:
+        mean: Audio = block.mean(axis=1)
+        if block.shape[1] == 1 or len(block) < _SHORTEST_HEARD:
+            return block[:, 0].copy() if self.first_channel else mean
+        loudest = float(np.square(block, dtype=np.float64).mean(axis=0).max())
+        if loudest > _HEARD_POWER:
+            cancels = float(np.square(mean, dtype=np.float64).mean()) < _CANCELLED_SHARE * loudest
+            if not self._decided:
+                self._decided, self.first_channel = True, cancels
+            self.cancelled += len(block) if cancels else 0
+        return block[:, 0].copy() if self.first_channel else mean
+
+
+def _fitted(block: Audio, channels: int) -> Audio:
+    """`[frames, channels]` with so many channels: as they are, or their mean in each."""
+    if block.shape[1] == channels:
+        return block
+    return np.repeat(block.mean(axis=1, keepdims=True), channels, axis=1)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.3f} s"
+
+
+@contextmanager
+def opened(path: Path | str) -> Iterator[Reading]:
+    """A recording to read, whatever its name; what libsndfile cannot read, ffmpeg decodes to a temporary file.
+
+    All that is in the file is read (see `tierwave.containers`): parts that lie one behind the other, what follows a
+    header that was never completed, and of what is cut off or damaged all before that place, with a remark.
 
     Raises:
-        AudioError: the file cannot be opened, or needs ffmpeg and there is none.
+        AudioError: the file cannot be opened, or needs ffmpeg and there is none, or its sample rate is none.
+        RunError: there is no space to decode it.
     """
     path = Path(path)
-    with _opened(path) as (file, subtype):
-        return AudioInfo(path, file.samplerate, file.channels, file.frames, subtype)
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(path, "rb"))
+            if not file.read(1):
+                raise AudioError(path, "the file is empty")
+            parts = layout_of(file)
+        except OSError as error:
+            raise AudioError(path, f"it cannot be opened ({error.strerror})") from error
+        tracks, reasons = _tracks(file, parts)
+        remarks = [f"part {number} of its {len(parts)} cannot be used ({why})" for number, why in reasons.items()]
+        if not tracks:
+            why, remarks = next(iter(reasons.values())), []
+            try:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tierwave-"))
+            except OSError as error:
+                raise (_no_space(path) if error.errno in _FULL else error) from None
+            target, subtype, remarks = _decode_with_ffmpeg(path, Path(folder), why)
+            file = stack.enter_context(open(target, "rb"))
+            tracks, _ = _tracks(file, layout_of(file))
+            tracks = [replace(track, subtype=subtype) for track in tracks]
+        for track in tracks:
+            if not LOWEST_RATE <= track.sample_rate <= HIGHEST_RATE:
+                raise AudioError(
+                    path,
+                    f"its header gives a sample rate of {track.sample_rate} Hz, and those of sound are "
+                    f"{LOWEST_RATE} to {HIGHEST_RATE} Hz",
+                )
+        yield Reading(path, file, tracks, remarks)
+
+
+def _tracks(file: BinaryIO, parts: Sequence[Part]) -> tuple[list[_Track], dict[int, str]]:
+    """The parts that libsndfile can read; and why it cannot read the others, by number from 1."""
+    tracks, reasons = [], {}
+    for number, part in enumerate(parts, 1):
+        try:
+            with closing(Window(file, part)) as window, _Sound(window) as sound:
+                frames = sound.frames if part.certain or sound.frames < _NO_LENGTH else 0
+                tracks.append(_Track(part, sound.samplerate, sound.channels, frames, sound.subtype))
+        except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a suffix that means headerless data
+            reasons[number] = _reason(error)
+    return tracks, reasons
+
+
+def probe(path: Path | str) -> AudioInfo:
+    """What a recording holds; where its header does not tell its length for certain, it is read to count its frames.
+
+    Raises:
+        AudioError: as `opened`.
+    """
+    with opened(path) as reading:
+        return reading.info if reading.certain else replace(reading.info, frames=reading.count())
 
 
 def read_blocks(
@@ -224,9 +454,9 @@ def read_blocks(
 ) -> Iterator[Audio]:
     """A recording, block by block: `[samples]`, or `[samples, channels]` with `mono=False`.
 
-    Mono is the mean of the channels. The blocks put together hold exactly
+    Mono is the mean of the channels, or the first if they cancel. The blocks put together hold exactly
     `round(frames * sample_rate / file_rate)` samples. A recording whose data ends before its header says is read as
-    far as it goes.
+    far as it goes. An `AudioWarning` says what is odd about it.
 
     Args:
         sample_rate: in Hz; None keeps the recording's.
@@ -235,10 +465,10 @@ def read_blocks(
     Raises:
         AudioError: the file cannot be opened or decoded, is empty, or holds NaN or infinity.
     """
-    path = Path(path)
-    with _opened(path) as (file, _):
-        rate = file.samplerate if sample_rate is None else sample_rate
-        yield from _blocks(path, file, rate, mono, block_seconds)
+    with opened(path) as reading:
+        yield from reading.blocks(sample_rate, mono=mono, block_seconds=block_seconds)
+        for remark in reading.remarks:
+            warnings.warn(AudioWarning(f"{path}: {remark}"), stacklevel=2)
 
 
 def load(path: Path | str, sample_rate: int | None = None, *, mono: bool = True) -> tuple[Audio, int]:
@@ -247,65 +477,16 @@ def load(path: Path | str, sample_rate: int | None = None, *, mono: bool = True)
     Raises:
         AudioError: as `read_blocks`.
     """
-    path = Path(path)
-    with _opened(path) as (file, _):
-        rate = file.samplerate if sample_rate is None else sample_rate
-        blocks = list(_blocks(path, file, rate, mono, 10.0))
-        return _concatenate(blocks, 1 if mono else file.channels), rate
+    with opened(path) as reading:
+        info = reading.info
+        blocks = list(reading.blocks(sample_rate, mono=mono))
+        for remark in reading.remarks:
+            warnings.warn(AudioWarning(f"{path}: {remark}"), stacklevel=2)
+        return _concatenate(blocks, 1 if mono else info.channels), sample_rate or info.sample_rate
 
 
-def _blocks(
-    path: Path, file: soundfile.SoundFile, sample_rate: int, mono: bool, block_seconds: float
-) -> Iterator[Audio]:
-    decoded = _decoded_blocks(path, file, mono, max(1, round(block_seconds * file.samplerate)))
-    return resample_blocks(decoded, file.samplerate, sample_rate)
-
-
-def _decoded_blocks(path: Path, file: soundfile.SoundFile, mono: bool, block_frames: int) -> Iterator[Audio]:
-    position = 0
-    while True:
-        try:
-            block = file.read(block_frames, dtype="float32", always_2d=True)
-        except soundfile.SoundFileError as error:
-            seconds = position / file.samplerate
-            raise AudioError(path, f"it cannot be decoded beyond {seconds:.2f} s ({_reason(error)})") from error
-        if not len(block):
-            break
-        finite = np.isfinite(block).all(axis=1)
-        if not finite.all():
-            seconds = (position + int(finite.argmin())) / file.samplerate
-            raise AudioError(path, f"it holds NaN or infinity at {seconds:.4f} s")
-        position += len(block)
-        yield block.mean(axis=1) if mono else block
-    if not position:
-        raise AudioError(path, "it holds no samples")
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[soundfile.SoundFile, str]]:
-    """The open recording and its sample format; what libsndfile cannot read, ffmpeg decodes to a temporary file."""
-    try:
-        with open(path, "rb") as raw:
-            empty = not raw.read(1)
-    except OSError as error:
-        raise AudioError(path, f"it cannot be opened ({error.strerror})") from error
-    if empty:
-        raise AudioError(path, "the file is empty")
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(soundfile.SoundFile(path))
-            subtype = file.subtype
-        except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a suffix that means headerless data
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tierwave-"))
-            decoded, subtype = _decode_with_ffmpeg(path, Path(folder), _reason(error))
-            file = stack.enter_context(soundfile.SoundFile(decoded))
-        if file.samplerate < 1:
-            raise AudioError(path, f"its header gives a sample rate of {file.samplerate} Hz")
-        yield file, subtype
-
-
-def _decode_with_ffmpeg(path: Path, folder: Path, reason: str) -> tuple[Path, str]:
-    """The first sound track as a float wave file in `folder`, and its subtype in the terms of `AudioInfo`.
+def _decode_with_ffmpeg(path: Path, folder: Path, reason: str) -> tuple[Path, str, list[str]]:
+    """The first sound track as a float wave file in `folder`, its subtype in the terms of `AudioInfo`, and remarks.
 
     pydub says which ffmpeg to use, so that its settings hold. It does not decode: it would keep the whole recording
     in memory, as integers.
@@ -330,6 +511,8 @@ def _decode_with_ffmpeg(path: Path, folder: Path, reason: str) -> tuple[Path, st
     # Beyond 4 GB it is RF64. Not W64: libsndfile takes the floats that ffmpeg writes there for whole numbers.
     command += ["-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "-rf64", "auto", "-y", str(target)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    if any(os.strerror(number) in done.stderr for number in _FULL):
+        raise _no_space(path)
     if "matches no streams" in done.stderr:
         raise AudioError(path, "it holds no sound track")
     if done.returncode or not target.exists():
@@ -338,7 +521,26 @@ def _decode_with_ffmpeg(path: Path, folder: Path, reason: str) -> tuple[Path, st
         raise AudioError(path, f"neither libsndfile ({reason}) nor ffmpeg ({told}) can read it")
     stream = re.search(r"Stream #.*Audio:.*", done.stderr)
     deep = stream is not None and re.search(r"\bs32p?\b|\(24 bit\)", stream[0])
-    return target, "PCM_24" if deep else "PCM_16"
+    # ffmpeg goes on as far as it can, and leaves with 0.
+    damage = re.search(
+        r".*(partial file|Invalid data found|corrupt|[Tt]runcated|Error (submitting|while)).*", done.stderr
+    )
+    remarks = (
+        [] if damage is None else [f"it is damaged or cut off: what could be read is used (ffmpeg: {_told(damage[0])})"]
+    )
+    return target, "PCM_24" if deep else "PCM_16", remarks
+
+
+def _told(line: str) -> str:
+    """A line of ffmpeg's without what stands in front of its message."""
+    return re.sub(r"^(\[[^]]*\] *|\S*/\S*: *)+", "", line).strip().rstrip(".")
+
+
+def _no_space(path: Path) -> RunError:
+    return RunError(
+        f"There is no space left in {tempfile.gettempdir()} (TMPDIR) to decode {path}: free some, or set TMPDIR to a "
+        "folder with more"
+    )
 
 
 def _reason(error: Exception) -> str:

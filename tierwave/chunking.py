@@ -20,11 +20,9 @@ from tierwave.audio import (
     AUDIO_SUFFIXES,
     Audio,
     AudioError,
-    AudioInfo,
     highpass_blocks,
     is_silent,
-    probe,
-    read_blocks,
+    opened,
     search_audio,
     wav_subtype,
     write_wav,
@@ -83,6 +81,7 @@ class FileReport:
     `processed` counts the chunks that were looked at, silent ones included. `left_over` is the length in seconds of
     an incomplete last chunk that was not kept. `problem` says why the recording, or the rest of it, was of no use; the
     chunks before that place are kept. `taken_over`: an earlier run, which was interrupted, had written them all.
+    `remarks` say what is odd about a recording that was used, such as an end that is cut off.
     """
 
     source: Path
@@ -93,6 +92,7 @@ class FileReport:
     left_over: float
     problem: str | None
     taken_over: bool = False
+    remarks: tuple[str, ...] = ()
 
 
 # ---- which recordings, under which names -----------------------------------------------------------------------------
@@ -211,41 +211,35 @@ def chunk_file(
     replaced = 0
     left_over = 0.0
     problem = None
+    remarks: tuple[str, ...] = ()
     progress = _Progress(source, on_progress or (lambda done: None))
     try:
-        info = probe(source)
-        rate = options.sample_rate or info.sample_rate
-        expected_frames = round(info.frames * rate / info.sample_rate)
-        chunk_frames, overlap_frames = options.frames(rate)
-        progress.expect(expected_frames)
-        blocks = progress.watch(read_blocks(source, options.sample_rate, mono=options.mono))
-        if options.highpass is not None:
-            blocks = highpass_blocks(blocks, rate, options.highpass)
-        for number, chunk in enumerate(cut(blocks, chunk_frames, overlap_frames)):
-            if len(chunk) < chunk_frames and not options.keep_tail:
-                left_over = (len(chunk) - (overlap_frames if number else 0)) / rate
-                break
-            name = f"{stem}_chunk_{number}.wav"
-            if is_silent(chunk, rate, options.silence_threshold):
-                silent.append(name)
-                continue
-            replaced += (output_dir / name).exists()
-            write_wav(output_dir / name, chunk, rate, wav_subtype(info.subtype))
-            written.append(name)
-        problem = _ends_early(info, rate, progress.frames)
+        with opened(source) as reading:
+            info = reading.info
+            rate = options.sample_rate or info.sample_rate
+            chunk_frames, overlap_frames = options.frames(rate)
+            progress.expect(round(info.frames * rate / info.sample_rate))
+            blocks = progress.watch(reading.blocks(options.sample_rate, mono=options.mono))
+            if options.highpass is not None:
+                blocks = highpass_blocks(blocks, rate, options.highpass)
+            for number, chunk in enumerate(cut(blocks, chunk_frames, overlap_frames)):
+                if len(chunk) < chunk_frames and not options.keep_tail:
+                    left_over = (len(chunk) - (overlap_frames if number else 0)) / rate
+                    break
+                name = f"{stem}_chunk_{number}.wav"
+                if is_silent(chunk, rate, options.silence_threshold):
+                    silent.append(name)
+                    continue
+                replaced += (output_dir / name).exists()
+                write_wav(output_dir / name, chunk, rate, wav_subtype(info.subtype))
+                written.append(name)
+            remarks = tuple(reading.remarks)
     except AudioError as error:
         problem = str(error)
     finally:
         progress.finish()
-    return FileReport(source, len(silent) + len(written), tuple(silent), tuple(written), replaced, left_over, problem)
-
-
-def _ends_early(info: AudioInfo, rate: int, frames: int) -> str | None:
-    seconds = frames / rate
-    # Some mp3 headers only estimate the length.
-    if info.seconds - seconds <= 0.1:
-        return None
-    return str(AudioError(info.path, f"its data ends at {seconds:.2f} s, though its header says {info.seconds:.2f} s"))
+    processed = len(silent) + len(written)
+    return FileReport(source, processed, tuple(silent), tuple(written), replaced, left_over, problem, remarks=remarks)
 
 
 class _Progress:
@@ -355,11 +349,12 @@ def _chunk(task: _Task, on_progress: Callable[[int], None] | None = None) -> Fil
     if kept is not None and all(digest_of(task.output / name) == was for name, was in kept["written"].items()):
         if on_progress is not None:
             on_progress(task.source.stat().st_size)
-        written, silent = tuple(kept["written"]), tuple(kept["silent"])
-        return FileReport(task.source, kept["processed"], silent, written, 0, kept["left_over"], None, taken_over=True)
+        written, silent, remarks = (tuple(kept[name]) for name in ("written", "silent", "remarks"))
+        return FileReport(task.source, kept["processed"], silent, written, 0, kept["left_over"], None, True, remarks)
     report = chunk_file(task.source, task.stem, task.output, task.options, on_progress)
     if report.problem is None:  # what was not there, such as ffmpeg, may be there the next time
         entry = {"processed": report.processed, "silent": report.silent, "left_over": report.left_over}
+        entry["remarks"] = report.remarks
         digests = {name: digest_of(task.output / name) for name in report.written}
         _ledger(task.output).add(task.key, {**entry, "written": digests})
     return report

@@ -26,7 +26,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from tierwave.audio import AudioError, find_audio_at, probe, read_blocks, search_audio
+from tierwave.audio import AudioError, find_audio_at, opened, probe, search_audio
 from tierwave.errors import RunError, UsageError
 from tierwave.folders import LeftOut
 from tierwave.ledger import FOLDER, Ledger, digest_of, stamp
@@ -52,7 +52,7 @@ Progress = Callable[[int, int], None]
 
 SILENCE_AMPLITUDE = 10.0 ** (-60.0 / 20.0)  # quieter samples count as silence in the statistics
 CLIPPED_AMPLITUDE = 0.999
-CACHE_FORMAT = 2  # raised when the same files would give another cache
+CACHE_FORMAT = 3  # raised when the same files would give another cache
 SMALL_BYTES = 1 << 25  # recordings of this size in all are encoded before other processes have started
 BLOCK = 1 << 20  # codes of a recording that is read through
 DOCUMENT = "corpus.json"
@@ -68,7 +68,8 @@ class Encoder(Protocol):
 @dataclass(frozen=True)
 class Recording:
     """One usable file. name: path relative to the corpus folder, with slashes; offset: of its first code, were all
-    recordings one; samples: at the corpus rate; digest: of its codes, which tells corpora apart."""
+    recordings one; samples: at the corpus rate; digest: of its codes, which tells corpora apart; remarks: what is odd
+    about it, such as an end that is cut off."""
 
     name: str
     offset: int
@@ -81,6 +82,7 @@ class Recording:
     rms: float
     silent_share: float
     clipped_share: float
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ class Corpus:
             "normalize": self.normalize,
             "gain": self.gain,
             "left_out": [list(pair) for pair in self.left_out],
+            "remarks": [[recording.name, remark] for recording in self.recordings for remark in recording.remarks],
         }
 
     def warnings(self) -> list[str]:
@@ -221,6 +224,7 @@ def summary(corpus: Corpus) -> str:
     ]
     if corpus.taken_over:
         lines.append(f"  {corpus.taken_over} of them had been encoded before a run was interrupted, and are taken over")
+    lines += [f"  {name}: {remark}" for name, remark in found["remarks"]]
     lines += [f"  left out: {name}: {reason}" for name, reason in corpus.left_out]
     return "\n".join(lines)
 
@@ -358,6 +362,7 @@ class _Levels:
     def __init__(self) -> None:
         self.samples, self.total, self.squares = 0, 0.0, 0.0
         self.low, self.high, self.silent, self.clipped = np.inf, -np.inf, 0, 0
+        self.remarks: tuple[str, ...] = ()
 
     def add(self, block: np.ndarray) -> None:
         if not len(block):
@@ -433,11 +438,20 @@ def _probed(path: Path | Row, rate: int = 0) -> _Header | str:
 def _decode(path: Path | Row, rate: int, keep: Callable[[np.ndarray], None] | None = None) -> _Levels | str:
     """A file's levels, its blocks given to `keep` on the way, or why it cannot be used."""
     levels = _Levels()
-    try:
-        for block in [read_row(path)] if isinstance(path, Row) else read_blocks(path, rate):
+
+    def add(blocks: Iterable[np.ndarray]) -> None:
+        for block in blocks:
             levels.add(block)
             if keep is not None:
                 keep(block)
+
+    try:
+        if isinstance(path, Row):
+            add([read_row(path)])
+        else:
+            with opened(path) as reading:
+                add(reading.blocks(rate))
+                levels.remarks = tuple(reading.remarks)
     except AudioError as error:
         return error.reason
     if levels.samples < 2:
@@ -502,6 +516,7 @@ def _encode(task: _Task) -> tuple[dict[str, Any] | str, bool]:
         "rms": (levels.squares / levels.samples) ** 0.5,
         "silent_share": levels.silent / levels.samples,
         "clipped_share": levels.clipped / levels.samples,
+        "remarks": levels.remarks,
     }
     task.ledger.add(key, {"recording": recording, "size": size})
     return recording, False
@@ -652,7 +667,9 @@ class _Builder:
 def _open(place: Place, root: Place) -> Corpus:
     try:
         document = json.loads(read_bytes(place / DOCUMENT))
-        recordings = tuple(Recording(**entry) for entry in document["recordings"])
+        recordings = tuple(
+            Recording(**{**entry, "remarks": tuple(entry["remarks"])}) for entry in document["recordings"]
+        )
         dtype = np.dtype(document["dtype"])
         codes = Shards(place, document["shards"], [recording.samples for recording in recordings], dtype)
         if isinstance(place, Path):

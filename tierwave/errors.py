@@ -1,4 +1,4 @@
-"""The two kinds of mistake a person can be told about in one sentence.
+"""The two kinds of mistake a person can be told about in one sentence, and what is odd but no mistake.
 
 Everything else is a fault of the program and keeps its traceback. Knows nothing of command lines: they turn
 these into exit codes (see `tierwave.commandline`).
@@ -11,3 +11,7 @@ class UsageError(ValueError):
 
 class RunError(RuntimeError):
     """A run that cannot go on: bad data, a full disk, no checkpoint. The message says what to do. Exit code 1."""
+
+
+class AudioWarning(UserWarning):
+    """Something odd about a recording that is used all the same. Command lines tell it as a sentence."""
