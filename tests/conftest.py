@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import random
 import signal
@@ -41,6 +42,20 @@ def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     tf.get_logger().setLevel("ERROR")  # of many functions that are traced in one process
     monkeypatch.setattr("tierwave.trained.load_trained", load_once)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_xla(request: pytest.FixtureRequest) -> Iterator[None]:
+    """XLA compiles for longer than most tests run: it is for those that ask, by `jit` or by the mark `xla`."""
+    if request.node.get_closest_marker("xla") or "keras" not in sys.modules:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        for family, sampler in (("samplernn", "Sampler"), ("conditioning", "TierSampler"), ("melnet", "TierSampler")):
+            made = getattr(importlib.import_module(f"{family}.sampler"), sampler).__init__
+            patch.setitem(made.__kwdefaults__, "jit", False)
+            patch.setattr(f"{family}.prefers_xla", lambda config, on_gpu: False)
+        yield
 
 
 @pytest.fixture(scope="module")

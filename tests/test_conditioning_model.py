@@ -252,6 +252,17 @@ def test_networks(case: Case, eager: None) -> None:
     check_training(config_of(case))
 
 
+@pytest.mark.parametrize("kind", ["three", pytest.param("onehot", marks=pytest.mark.slow)])
+def test_xla_draws_the_same_values(kind: str) -> None:
+    model, values, seeds, steps = model_of(config_of(("rnncontrol", kind, "gru", 1))), [], stream_seeds(5, 2), 6
+    controls = np.random.default_rng(4).random([2, steps, 1]).astype(np.float32)
+    settings = Settings(controls, np.ones([2, steps], np.float32), np.zeros([2, steps], np.int32))
+    for jit in (False, True):
+        sampler = TierSampler(model, jit=jit)
+        values.append(sampler.run(model.weights_in_effect(), sampler.start(2), steps, settings, seeds)[0])
+    np.testing.assert_allclose(*values, atol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", covering(full_product(), 3), ids=ident)
 def test_networks_in_every_three(case: Case, eager: None) -> None:

@@ -304,6 +304,18 @@ def test_a_public_first_tier_says_the_same() -> None:
 # Sampling ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+def test_xla_draws_the_same_spectrogram() -> None:
+    model, made = tier_of(1), []
+    for jit in (False, True):
+        sampler = TierSampler(model, jit=jit)
+        weights = sampler.weights()
+        conditions, seeds = sampler.condition(None, None, weights), np.array([[1, 0]], np.int32)
+        run = sampler.run(weights, sampler.start(1), conditions, 0, 3, seeds, np.ones(1, np.float32), 0.0)
+        made.append(run[0].values)
+    np.testing.assert_allclose(*made, atol=1e-4)
+
+
 def test_sampling_does_not_depend_on_blocks_and_follows_the_seed() -> None:
     model = tier_of(1)
     sampler = TierSampler(model)

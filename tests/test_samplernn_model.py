@@ -120,6 +120,17 @@ def test_upsampling_in_blocks_is_the_same_generation(monkeypatch):
     np.testing.assert_array_equal(*codes)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("keys", [{"frame_sizes": [4, 8]}, {"frame_sizes": []}], ids=str)
+def test_xla_draws_the_same_codes(keys):
+    model, codes = make_model(**keys, conditioned_on=["a"]), []
+    for jit in (False, True):
+        sampler = Sampler(model, jit=jit)
+        settings = steered(model, 2, 4 * sampler.turn)[1]
+        codes.append(sampler.run(sampler.weights(), sampler.start(2), 4, tf.constant([[0, 0], [0, 1]]), settings)[0])
+    np.testing.assert_array_equal(*codes)
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_lookups_and_their_gradient_are_those_of_plain_gathers(compiled):
     rng = np.random.default_rng(4)
