@@ -243,7 +243,7 @@ def ident(case: Case) -> str:
     return "-".join(map(str, case))
 
 
-@pytest.mark.parametrize("case", PAIRS, ids=ident)
+@pytest.mark.parametrize("case", covering(full_product(), 1), ids=ident)
 def test_networks(case: Case, eager: None) -> None:
     model = model_of(config_of(case))
     check_forms(model)
