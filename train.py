@@ -14,6 +14,7 @@ from tierwave.commandline import (
     boolean,
     import_tensorflow,
     optional,
+    print_line,
     run,
     typed_values,
 )
@@ -98,7 +99,7 @@ def _train(arguments: Any) -> int:
         nonlocal rewritten
         start = "\r\x1b[2K" if rewritten or (rewrite and on_terminal) else ""
         rewritten = rewrite and (on_terminal or arguments.verbose is False)
-        print(start + text, end="" if rewritten else "\n", flush=True)
+        print_line(start + text + ("" if rewritten else "\n"))
 
     session = Session(
         identity=arguments.id,

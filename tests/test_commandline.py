@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import argparse
 import errno
-from collections.abc import Callable
+import io
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -16,7 +22,8 @@ import generate
 import train
 import tune
 from tierwave import distances, evaluate, fetch, memory
-from tierwave.commandline import FlagParser, add_model_flags, boolean, optional, run, typed_values
+from tierwave.audio import WavWriter
+from tierwave.commandline import FlagParser, add_model_flags, boolean, optional, print_line, run, typed_values
 from tierwave.config import StrictModel, TrainingOptions, resolve_training
 from tierwave.errors import RunError, UsageError
 from tierwave.export import __main__ as export
@@ -268,3 +275,62 @@ def test_what_is_typed_twice_counts_twice_and_only_once_per_call() -> None:
 def test_files_and_names_that_are_typed_twice_count_twice(flags: FlagParser, name: str, rest: list[str]) -> None:
     typed = flags.parse_args([*rest, f"--{name}", "one", f"--{name}", "two", "three"])
     assert [str(each) for each in getattr(typed, name)] == ["one", "two", "three"]
+
+
+# Signals -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def by_default() -> Iterator[None]:
+    before = [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)]
+    yield
+    signal.signal(signal.SIGTERM, before[0])
+    signal.signal(signal.SIGHUP, before[1])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGHUP")
+@pytest.mark.usefixtures("by_default")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_and_leaves_nothing_half_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    def body() -> None:
+        with WavWriter(tmp_path / "new.wav", 8000) as wav:
+            wav.write([0.5])
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+
+    assert run(body, debug=False) == 128 + number
+    assert capsys.readouterr().err.rstrip().endswith(f"stopped by {number.name}")
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGHUP")
+@pytest.mark.usefixtures("by_default")
+def test_a_command_started_with_nohup_outlives_its_terminal() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert run(lambda: os.kill(os.getpid(), signal.SIGHUP), debug=False) == 0
+
+
+class Closed(io.StringIO):
+    """A terminal that is gone, or another stream that cannot be written to."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def write(self, text: str) -> int:
+        raise OSError(self.number, os.strerror(self.number))
+
+
+def test_a_closed_terminal_takes_nothing_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    print_line("gone\n", Closed(errno.EIO))
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        print_line("full\n", Closed(errno.ENOSPC))
+    monkeypatch.setattr(sys, "stderr", Closed(errno.EIO))
+
+    def body() -> None:
+        raise RunError("nobody reads this")
+
+    assert run(body, debug=False) == 1

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -65,14 +66,12 @@ def config(**keys: Any) -> samplernn.Config:
     return samplernn.Config(**{**tiny, **keys})
 
 
-def corpus_of(*signals: np.ndarray) -> Corpus:
+def corpus_of(*sounds: np.ndarray) -> Corpus:
     recordings = []
-    for number, signal in enumerate(signals):
-        offset = sum(len(earlier) for earlier in signals[:number])
-        recordings.append(
-            Recording(f"{number}.wav", offset, len(signal), str(number), RATE, 1, 0.5, 0.0, 0.1, 0.0, 0.0)
-        )
-    return Corpus(tuple(recordings), (), RATE, 1.0, np.concatenate(signals).astype(np.uint8))
+    for number, sound in enumerate(sounds):
+        offset = sum(len(earlier) for earlier in sounds[:number])
+        recordings.append(Recording(f"{number}.wav", offset, len(sound), str(number), RATE, 1, 0.5, 0.0, 0.1, 0.0, 0.0))
+    return Corpus(tuple(recordings), (), RATE, 1.0, np.concatenate(sounds).astype(np.uint8))
 
 
 DROPOUT: dict[str, Any] = {"num_rnn_layers": 2, "rnn_dropout": 0.3}
@@ -509,6 +508,35 @@ def test_training_stops_where_it_is_told_to_with_a_checkpoint(
     assert made.stop_reason is not None and reason in made.stop_reason
     assert made.run.latest().step == steps
     assert read_progress(made.run.folder / made.run.latest().name)["step"] == steps
+
+
+class Sends(Callback):
+    """Sends this process a signal at the first step."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        if trainer.progress.step == 1:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGHUP")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("is_ignored", [False, True], ids=["heard", "nohup"])
+def test_a_signal_ends_training_with_a_checkpoint_unless_it_is_ignored(
+    tmp_path: Path, number: signal.Signals, is_ignored: bool
+) -> None:
+    before = signal.signal(number, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+    try:
+        made = trainer(tmp_path / "run", lambda monitor: [*saving(monitor), Sends(number)], num_steps=3)
+        made.fit()
+        assert signal.getsignal(number) == (signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+    finally:
+        signal.signal(number, before)
+    assert made.stop_reason == ("num_steps (3) are done" if is_ignored else number.name)
+    assert made.interrupted == (None if is_ignored else number)
+    assert made.run.latest().step == made.progress.step == (3 if is_ignored else 2)
 
 
 def test_the_loss_cutoff_waits_for_the_loss(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import re
+import signal
 import sys
 import traceback
 import types
@@ -21,7 +22,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NoReturn, TextIO, Union, get_args, get_origin
 
 from tierwave.config import StrictModel
 from tierwave.errors import RunError, UsageError
@@ -315,20 +316,51 @@ _REMEDIES = {
 }
 
 
+class _Ended(KeyboardInterrupt):
+    """A signal that ends a command as Ctrl-C does: what was half written is removed on the way out."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and the SIGHUP of a closed terminal end what goes on here, unless they are ignored (`nohup`)."""
+
+    def end(number: int, _: object) -> NoReturn:
+        raise _Ended(number)
+
+    previous = {}
+    for number in filter(None, (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP"))):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            with contextlib.suppress(ValueError):  # not in the main thread
+                previous[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 def run(body: Callable[[], int | None], *, debug: bool) -> int:
     """Run a command line's `body`; its exit code, or that of what went wrong, which is told on stderr in one sentence.
 
-    UsageError gives 2; RunError and OSError (a full disk, a missing permission) give 1; Ctrl-C gives 130. Any other
-    exception is a fault of the program and keeps its traceback; `debug` shows that of the others too.
+    UsageError gives 2; RunError and OSError (a full disk, a missing permission) give 1; Ctrl-C gives 130, SIGTERM 143
+    and SIGHUP 129. Any other exception is a fault of the program and keeps its traceback; `debug` shows that of the
+    others too.
     """
     try:
-        return body() or 0
+        with _ended_by_signals():
+            return body() or 0
     except UsageError as error:
         return _tell(str(error), 2, debug)
     except RunError as error:
         return _tell(str(error), 1, debug)
     except OSError as error:
         return _tell(_os_sentence(error), 1, debug)
+    except _Ended as error:
+        return _tell(f"stopped by {signal.Signals(error.number).name}", 128 + error.number, debug)
     except KeyboardInterrupt:
         return _tell("stopped by Ctrl-C", 130, debug)
 
@@ -359,5 +391,16 @@ def _tell(sentence: str, code: int, debug: bool) -> int:
     program = Path(sys.argv[0])
     package = program.parent  # of `python -m tierwave.play`
     name = f"{package.parent.name}.{package.name}" if program.name == "__main__.py" else program.name
-    print(f"{name}: {sentence}".replace("\n", " "), file=sys.stderr)
+    print_line(f"{name}: {sentence}".replace("\n", " ") + "\n", sys.stderr)
     return code
+
+
+def print_line(text: str, stream: TextIO | None = None) -> None:
+    """Write `text` to a stream (stdout) at once. A terminal that was closed takes nothing, which ends no training."""
+    stream = stream or sys.stdout
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise

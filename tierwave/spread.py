@@ -106,7 +106,10 @@ def _in_processes(work: Callable[[_Item], _Result], items: Sequence[_Item], jobs
 
 def _begin() -> None:
     """What every process does first: see to it that it ends with this one, however that ends, and without a word."""
-    signal.signal(signal.SIGINT, _leave)
+    for name in ("SIGINT", "SIGHUP"):  # which a terminal sends to all
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _leave)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 

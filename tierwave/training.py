@@ -34,6 +34,9 @@ from tierwave.errors import RunError
 from tierwave.runs import CheckpointEntry, Run
 
 LN2 = math.log(2.0)
+# Ctrl-C, the word of an operating system or a batch system, a terminal that is closed.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+NEWS = 1 + len(SIGNALS)
 
 
 class Outcome(NamedTuple):
@@ -138,7 +141,7 @@ class Learner(Evaluator):
     ):
         devices = devices or Devices()
         self._summed_again = devices.replicas > 1  # by Keras
-        self.news = [0.0, 0.0, 0.0]
+        self.news = [0.0] * NEWS
         self.inputs = inputs
         self.parts = options.accumulate
         self.seed, self.clip_norm, self.clip_value = options.random_seed, clip_norm, clip_value
@@ -178,12 +181,12 @@ class Learner(Evaluator):
         return tracked
 
     def train_step(
-        self, batch: Any, state: Any, step: int, news: Sequence[float] = (0.0, 0.0, 0.0)
+        self, batch: Any, state: Any, step: int, news: Sequence[float] = (0.0,) * NEWS
     ) -> tuple[dict[str, float], Any]:
         """One update. Returns loss (nats per element), accuracy, elements, gradient_norm, and the next state. news:
-        three numbers of this worker's, whose sums over all workers are then `self.news`."""
+        NEWS numbers of this worker's, whose sums over all workers are then `self.news`."""
         results, state = self._train(batch, state, tf.constant(step, tf.int32), tf.constant(news, tf.float32))
-        values = self.devices.local_lanes(results).numpy()[:7].tolist()
+        values = self.devices.local_lanes(results).numpy()[: 4 + NEWS].tolist()
         self.news = values[4:]
         return dict(zip(("loss", "accuracy", "elements", "gradient_norm"), values[:4], strict=True)), state
 
@@ -405,7 +408,7 @@ class Trainer:
         self.finished = False
         self.interrupted: int | None = None
         self.elapsed = 0.0
-        self._signals_here = {signal.SIGINT: 0, signal.SIGTERM: 0}
+        self._signals_here = dict.fromkeys(SIGNALS, 0)
 
     @property
     def learning_rate(self) -> float:
@@ -423,7 +426,7 @@ class Trainer:
             self.stop_reason, self.finished = reason, finished
 
     def fit(self) -> None:
-        """Train until the options or a callback say stop. SIGINT and SIGTERM end it with a checkpoint."""
+        """Train until the options or a callback say stop. SIGNALS end it with a checkpoint."""
         self.elapsed, self._begun = 0.0, time.monotonic()
         with self._signals():
             for callback in self.callbacks:
@@ -579,7 +582,9 @@ class Trainer:
             self._signals_here[signal.Signals(number)] = 1
 
         previous = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
+            if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # as nohup wants it
             with contextlib.suppress(ValueError):  # not in the main thread: the caller's signals stay as they are
                 previous[number] = signal.signal(number, note)
         try:
