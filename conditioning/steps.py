@@ -11,7 +11,7 @@ from tierwave.steps import FlatState, StepGraph, constants, frozen
 def step_graphs(model: ConditionalTier) -> list[StepGraph]:
     """One graph. Of audio it takes the last code and gives `logits` of the next one; of parameters it takes the last
     `values`, as the network sees them, and gives `mean` and `deviation` of each of the next ones, or of each Gaussian
-    of a mixture with its `logits`."""
+    of a mixture with its `logits`. Its parameters are those of the step before, as those of the last values."""
     stage = model.stage
     weights = frozen(model.weights_in_effect())
     state = FlatState(model.initial_state(1))
@@ -41,4 +41,5 @@ def step_graphs(model: ConditionalTier) -> list[StepGraph]:
     }
     told = ("logits",) if stage.makes_audio else ("mean", "deviation", *(["logits"] if stage.net == "mixture" else []))
     reason = "a phased LSTM counts time in float64, which LiteRT has not" if stage.cell == "phased_lstm" else None
-    return [StepGraph("step", 1, inputs, (*told, *state.outputs), step, state.initial, reason)]
+    outputs = (*told, *state.outputs)
+    return [StepGraph("step", 1, inputs, outputs, step, state.initial, reason, controls_at=-1)]

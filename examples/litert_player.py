@@ -31,6 +31,7 @@ def seen_by_the_network(name: str) -> float:
 
 interpreters = [Interpreter(str(folder / graph["files"]["litert"])) for graph in graphs]
 steps = [interpreter.get_signature_runner() for interpreter in interpreters]
+# Held here. Curves would be read at every step, at max(0, now + stage["controls_at"]) / stage["rate"] seconds.
 controls = np.array([seen_by_the_network(name) for name in stage["conditioned_on"]], np.float32)
 carried = [[part for part in graph["inputs"] if "next" in part] for graph in graphs]
 state = [{p["name"]: np.array(p["initial"] or np.zeros(p["shape"]), p["dtype"]) for p in parts} for parts in carried]

@@ -32,6 +32,7 @@ def seen_by_the_network(name: str) -> float:
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1  # steps are small: more threads make them slower
 sessions = [onnxruntime.InferenceSession(folder / graph["files"]["onnx"], options) for graph in graphs]
+# Held here. Curves would be read at every step, at max(0, now + stage["controls_at"]) / stage["rate"] seconds.
 controls = np.array([seen_by_the_network(name) for name in stage["conditioned_on"]], np.float32)
 carried = [[part for part in graph["inputs"] if "next" in part] for graph in graphs]
 state = [{p["name"]: np.array(p["initial"] or np.zeros(p["shape"]), p["dtype"]) for p in parts} for parts in carried]

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tierwave.controls import Parameter, Schema
+from tierwave.controls import Parameter, Schema, Track
 from tierwave.errors import RunError, UsageError
 from tierwave.export import formats
 from tierwave.export.manifest import write_steps
 from tierwave.families import load_config
+from tierwave.generation import Request
 from tierwave.quantize import Quantizer
 
 STEPS = 2000
@@ -98,7 +99,7 @@ class Host:
         self.spread: list[Any] = [None] * len(self.graphs)
 
     def step(self, now: int, **seen: np.ndarray) -> dict[str, np.ndarray]:
-        """seen: codes before `now`, at least as many as any graph wants; values; controls at `now`."""
+        """seen: codes before `now`, at least as many as any graph wants; values; controls of `now + controls_at`."""
         result: dict[str, np.ndarray] = {}
         for number, graph in enumerate(self.graphs):
             if now % graph["every"]:
@@ -194,12 +195,95 @@ def test_a_cascade_has_a_step_for_every_tier_and_says_how_values_are_mapped(tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "slow_step.onnx", "sound_step.onnx"]
     slow, sound = Host(tmp_path, "onnx", 0), Host(tmp_path, "onnx", 1)
     assert (slow.stage["rate"], sound.stage["rate"]) == (50, 8000)
+    assert (slow.stage["controls_at"], sound.stage["controls_at"]) == (-1, -1)
     quantizer = Quantizer("a-law", LEVELS)
     assert np.array_equal(np.float32(sound.stage["quantizer"]["decoded"]), quantizer.table())
     assert sound.stage["quantizer"]["silence"] == quantizer.silence
     told = {parameter["name"]: parameter for parameter in sound.manifest["parameters"]}
     assert (told["p"]["lo"], told["p"]["hi"], told["p"]["scale"]) == (1.0, 8.0, "log")
     assert told["p"]["trained_on"] == [1.0, 8.0] and told["x"]["trained_on"] is None
+
+
+def mapped(manifest: dict[str, Any], name: str, raw: float) -> float:
+    known = next(parameter for parameter in manifest["parameters"] if parameter["name"] == name)
+    scale = {"linear": float, "log": np.log, "log1p": np.log1p}[known["scale"]]
+    lo, hi = sorted((known["lo"], known["hi"]))
+    return float((scale(np.clip(raw, lo, hi)) - scale(known["lo"])) / (scale(known["hi"]) - scale(known["lo"])))
+
+
+def performed(
+    folder: Path, samples: int, curves: dict[str, Callable[[float], float]]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Codes and generated parameters of all stages at temperature 0, from the manifest alone."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    seconds = samples / manifest["sample_rate"]
+    made: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for number, stage in enumerate(manifest["stages"]):
+        host, rate = Host(folder, "onnx", number), stage["rate"]
+        audio = stage["generates"] == ["audio"]
+        steps = samples if audio else int(np.ceil(seconds * rate)) + 1
+        past = max(graph["inputs"][0]["shape"][0] for graph in stage["graphs"])
+        shape = [past + steps] if audio else [1 + steps, len(stage["generates"])]
+        values = np.full(shape, stage["quantizer"]["silence"], np.int32) if audio else np.zeros(shape, np.float32)
+        for now in range(steps):
+            at = max(0, now + stage["controls_at"]) / rate
+            controls = [
+                np.interp(at, *made[name]) if name in made else mapped(manifest, name, curves[name](at))
+                for name in stage["conditioned_on"]
+            ]
+            seen = {"codes": values[now : past + now]} if audio else {"values": values[now]}
+            told = host.step(now, controls=np.array(controls, np.float32), **seen)
+            if audio:
+                values[past + now] = np.argmax(told["logits"])
+            else:
+                values[1 + now] = told["mean"]
+        if audio:
+            return np.array(stage["quantizer"]["decoded"], np.float32)[values[past:]], {
+                name: points for name, (_, points) in made.items()
+            }
+        for column, name in enumerate(stage["generates"]):
+            made[name] = (np.arange(steps) / rate, np.clip(values[1:, column], 0.0, 1.0))
+    raise AssertionError("no stage makes audio")
+
+
+FAST = {"hidden_size": 6, "num_layers": 1}
+DRIVEN: dict[str, dict[str, Any]] = {
+    "cascade": {
+        "model": "cascade",
+        "tiers": [
+            {"name": "slow", "generates": ["x"], "conditioned_on": ["p"], "rate": 500, **FAST, "net": "baseline"},
+            {"name": "sound", "conditioned_on": ["x", "p"], "q_levels": LEVELS, **FAST},
+        ],
+    },
+    "samplernn": {**SAMPLE, "frame_sizes": [4], "conditioned_on": ["p"]},
+}
+
+
+@pytest.mark.parametrize("name", DRIVEN)
+def test_a_host_that_reads_the_manifest_plays_what_generate_plays(name: str, tmp_path: Path) -> None:
+    """The parameter moves at every step, so one that is a step late or early is heard."""
+    trained = trained_like(DRIVEN[name])
+    for model in trained.models:  # enough that the parameter decides
+        for variable in model.variables:
+            variable.assign(4.0 * variable)
+    write_steps(trained, tmp_path, ["onnx"])
+    samples = 320
+
+    def curve(seconds: float) -> float:
+        return 1.0 + 7.0 * seconds / 0.04
+
+    drawn = {"p": Track.from_events("p", [(0.0, curve(0.0)), (0.04, curve(0.04))])}
+    request = Request(seconds=samples / 8000, temperature=(0.0,), controls=(drawn,))
+    stream = trained.family.stream(trained.models, trained.config, request, sample_rate=8000, schema=trained.schema)
+    wanted = stream.render(samples)[0]
+    found, made = performed(tmp_path, samples, {"p": curve})
+    assert len(np.unique(wanted)) > 3
+    np.testing.assert_array_equal(found, wanted)
+    for curves in stream.curves(samples / 8000).values():
+        for parameter, track in curves.items():
+            asked = trained.schema.of(parameter).normalise(track.values)
+            np.testing.assert_allclose(made[parameter][: len(asked)], asked, atol=1e-5)
+            assert np.ptp(asked) > 0.1
 
 
 def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:

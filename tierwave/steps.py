@@ -24,6 +24,7 @@ class StepGraph:
     inputs: dtype and shape by name, in order. outputs: the names of what `function` gives, in order; `next_x` is the
     input x of the next step. function: tensors by the inputs' names -> tensors by the outputs' names. initial: what a
     carried input is before the first step, where that is not zeros. beyond_litert: why LiteRT cannot run it, if so.
+    controls_at: how many steps after the one that is predicted lie the `controls` that it follows: 0, or -1.
     """
 
     name: str
@@ -33,6 +34,7 @@ class StepGraph:
     function: Callable[..., dict[str, tf.Tensor]]
     initial: Mapping[str, np.ndarray] = field(default_factory=dict)
     beyond_litert: str | None = None
+    controls_at: int = 0
 
     def traced(self) -> Any:
         """`function` as a graph, of inputs in their order."""

@@ -48,7 +48,8 @@ def write_steps(trained: Trained, folder: Path, formats: Sequence[str]) -> None:
     described = []
     for stage, model in zip(stages, trained.models, strict=True):
         graphs = []
-        for graph in make(model):
+        steps = make(model)
+        for graph in steps:
             name = graph.name if len(stages) == 1 else f"{stage}_{graph.name}"
             files = {}
             for kind in formats:
@@ -56,7 +57,8 @@ def write_steps(trained: Trained, folder: Path, formats: Sequence[str]) -> None:
                 files[kind] = name + suffix
                 write_bytes(folder / files[kind], convert(graph))
             graphs.append({"name": graph.name, "files": files, **_described(graph)})
-        described.append({"name": stage, **_stage(trained, stage), "graphs": graphs})
+        about = {"name": stage, **_stage(trained, stage), "controls_at": steps[0].controls_at}
+        described.append({**about, "graphs": graphs})
     document = {
         "manifest": VERSION,
         "made_by": f"tierwave {tierwave.__version__}",
