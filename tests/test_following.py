@@ -15,8 +15,10 @@ from tierwave.following import (
     Scenario,
     _correlation,
     _rank_correlation,
+    asked_for,
     aspect_of,
     measure_following,
+    median_errors,
     plot_following,
     scenarios,
     summarise,
@@ -210,6 +212,44 @@ def test_loudness_on_its_own_scale_is_compared_without_offset(gain):
     assert np.median(np.abs(result.aligned - result.measured)) < 1
     against = followed(gain * tone(60, curve), LOUD, ramp("a", 1, 0))
     assert against.error > 5 and against.rank_correlation < -0.98 and against.correlation < -0.8
+
+
+def test_one_value_on_a_scale_of_its_own_is_neither_right_nor_wrong():
+    """Whatever loudness came, an offset would fit it."""
+    loud = followed(tone(60), LOUD, Track.constant("a", 0.5))
+    assert loud.error is None and loud.error_p90 is None and loud.bias is None and not loud.has_place
+    assert np.isnan(loud.aligned).all() and np.isfinite(loud.measured).all()
+    assert loud.told == "nothing to compare: one value, on a scale of its own"
+    silent = followed(np.zeros(RATE), LOUD, Track.constant("a", 0.5))
+    assert silent.told == "nothing to compare"
+    assert followed(tone(60), LEVEL, Track.constant("rmse", 0.1)).told.endswith(" dB off")
+
+
+def test_cents_are_told_with_the_share_that_is_voiced():
+    half = followed(tone(60.4) * (clock() < 0.5), PITCH, Track.constant("pitch", 60))
+    assert half.told == f"{half.error:.1f} cents off ({100 * half.share:.0f} % of its frames voiced)"
+    assert 0.4 < half.share < 0.6 and half.error == pytest.approx(40, abs=5)
+    assert followed(np.zeros(RATE), PITCH, Track.constant("pitch", 60)).told == "none of its frames voiced"
+
+
+def test_loudness_upside_down_is_far_off_over_several_sounds():
+    sounds = [
+        measure_following(tone(60, 0.1 / value), RATE, {"a": Track.constant("a", value)}, schema_of(LOUD))
+        for value in (0.25, 0.5, 1.0)
+    ]
+    assert median_errors(sounds)["a"] == pytest.approx(12, abs=1)
+    assert median_errors(sounds[:1]) == {} and median_errors([]) == {}
+    upright = [
+        measure_following(tone(60, 0.01 * value), RATE, {"a": Track.constant("a", value)}, schema_of(LOUD))
+        for value in (0.25, 0.5, 1.0)
+    ]
+    assert median_errors(upright)["a"] < 1
+
+
+def test_all_that_was_asked_for_is_told():
+    asked = {"pitch": ramp("pitch", 57, 69), "instrument": Track.constant("instrument", 1)}
+    asked["a"] = Track.constant("a", 0.5)
+    assert asked_for(asked, SCHEMA) == "pitch=57 to 69, instrument=reed, a=0.5"
 
 
 def test_a_decibel_ramp_gives_a_straight_line():
@@ -443,6 +483,11 @@ def test_a_constant_loudness_that_is_not_followed_has_an_error_and_no_correlatio
     assert row.rank_correlation == pytest.approx(-1) and row.correlation < -0.98
 
 
+def test_loudness_that_was_asked_for_once_has_no_error():
+    row = row_of(summarise(results_of(performed, ["pitch"])), "a", "held")
+    assert (row.error, row.compared) == (None, 0)
+
+
 def test_what_is_out_of_tune_is_counted_and_named():
     def half_broken(scenario):
         if scenario.group == "instrument=reed":
@@ -454,8 +499,10 @@ def test_what_is_out_of_tune_is_counted_and_named():
     assert (row.sounds, row.compared, row.in_tune, row.octave_off) == (6, 3, 2, 1)
     table = following.table()
     assert "2 of 6" in table and "3 of 6" in table and "an octave off: 1 sound" in table
-    assert "not in tune: pitch=62, instrument=brass: 100% voiced, 1200 cents off" in table
-    assert "not in tune: pitch=60, instrument=reed: 0% voiced\n" in table
+    assert "not in tune: pitch=62, instrument=brass: 1200 cents off (100 % of its frames voiced)" in table
+    assert "not in tune: pitch=60, instrument=reed: none of its frames voiced\n" in table
+    assert row.voiced == pytest.approx(0.5, abs=0.05)
+    assert "pitch, trained: 50 % of the frames are voiced, and only they are compared" in table
 
 
 def test_the_table_has_a_line_for_each_row(obedient):

@@ -252,11 +252,11 @@ CASCADE = {
     "tiers": [
         {"name": "slow", "generates": ["rmse"], "conditioned_on": ["midi"], "rate": 50, "seq_len": 4, **SMALL},
         {
-            "name": "sound", "generates": ["audio"], "conditioned_on": ["rmse", "midi"], "rate": 8000, "seq_len": 32,
-            "q_levels": 32, **SMALL,
+            "name": "sound", "generates": ["audio"], "conditioned_on": ["rmse", "midi", "a"], "rate": 8000,
+            "seq_len": 32, "q_levels": 32, **SMALL,
         },
     ],
-    "controls": {"midi": {"units": "midiPitch"}},
+    "controls": {"midi": {"units": "midiPitch"}, "a": {"units": "amplitude"}},
     "training": TRAINING,
 }  # fmt: skip
 VALUES = {
@@ -272,7 +272,18 @@ MELNET = {
 @pytest.mark.parametrize(
     ("config", "sounds", "words"),
     [
-        (CASCADE, 3, ["Checkpoints of slow", "Checkpoints of sound", "midi=", "asked for", "nats per value"]),
+        (
+            CASCADE,
+            3,
+            [
+                "Checkpoints of slow",
+                "Checkpoints of sound",
+                "Asked for: midi=60 to ",
+                ", a=0.",
+                "asked for",
+                "nats per value",
+            ],
+        ),
         (VALUES, 1, ["rmse", "nats per value"]),
         (MELNET, 3, ["Checkpoints of tier1", "Checkpoints of tier2", "nats per value"]),
     ],
@@ -285,7 +296,7 @@ def test_every_family_and_every_stage(
     for number, pitch in enumerate((60, 64, 67, 72)):
         sound = 0.4 * np.sin(2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * time)
         write_wav(tmp_path / "tones" / f"{number}.wav", sound, 8000)
-        rows = ["name,time,value", f"midi,0,{pitch}", "rmse,0,0.1", "rmse,0.2,0.3"]
+        rows = ["name,time,value", f"midi,0,{pitch}", f"a,0,{0.1 * (number + 1)}", "rmse,0,0.1", "rmse,0.2,0.3"]
         write_text(tmp_path / "tones" / f"{number}.csv", "\n".join([*rows, ""]))
     write_text(tmp_path / "a.config.json", json.dumps(config))
     command = ["--id", "a", "--data_dir", tmp_path / "tones", "--config_file", tmp_path / "a.config.json"]

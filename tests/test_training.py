@@ -993,6 +993,7 @@ def test_tensorboard_measures_what_a_steered_sound_follows(tmp_path: Path) -> No
     board.on_train_end(made)
     values = values_of_tensorboard(tmp_path / "run" / "tensorboard")
     assert float(values["controls/a/p_error_cents"][0][1]) == pytest.approx(25.0, abs=6.0)
+    assert float(values["controls/a/p_voiced_share"][0][1]) > 0.9
     assert values["controls/a/0"][0][1][2].startswith(b"\x89PNG")
 
 

@@ -20,7 +20,7 @@ import tensorflow as tf
 from tierwave.audio import load
 from tierwave.controls import Schema
 from tierwave.errors import UsageError
-from tierwave.following import measure_following, plot_following
+from tierwave.following import Followed, measure_following, median_errors, plot_following
 from tierwave.hparams import hparams_of, write_hparams
 from tierwave.metrics import average_spectrum, log_spectral_distance
 from tierwave.runs import CheckpointEntry
@@ -140,9 +140,10 @@ class TensorBoard(Callback):
 
     @staticmethod
     def _following(sound: Sound, loaded: Sequence[tuple[np.ndarray, int]], schema: Schema) -> None:
-        """What was asked for against what came: a picture of each sound, the median error over the sounds."""
+        """What was asked for against what came: a picture of each sound, the median error over the sounds, and of pitch
+        the share of voiced frames, of which the error is."""
         controls = sound.request.controls
-        errors: dict[str, list[float]] = {}
+        measured: list[dict[str, Followed]] = []
         for index, (audio, rate) in enumerate(itertools.islice(loaded, _FOLLOWED_SOUNDS if controls else 0)):
             asked = controls[min(index, len(controls) - 1)]
             audio = audio[: round(_FOLLOWED_SECONDS * rate)]
@@ -150,16 +151,20 @@ class TensorBoard(Callback):
                 followed = measure_following(audio, rate, asked, schema)
             except UsageError:  # pitches that cannot be told at this sample rate
                 return
-            for name, each in followed.items():
-                if each.error is not None:
-                    errors.setdefault(f"{name}_error_{each.aspect.error_unit or 'raw'}", []).append(each.error)
             if followed:
+                measured.append(followed)
                 with tempfile.TemporaryDirectory(prefix="tierwave-") as folder:
                     picture = Path(folder) / "followed.png"
                     plot_following(picture, followed, audio, rate, title=f"{sound.name}, {index}")
                     _show(f"controls/{sound.name}/{index}", picture.read_bytes())
-        for name, found in errors.items():
-            tf.summary.scalar(f"controls/{sound.name}/{name}", float(np.median(found)))
+        errors = median_errors(measured)
+        for name, first in (measured[0] if measured else {}).items():
+            if name in errors:
+                unit = first.aspect.error_unit or "raw"
+                tf.summary.scalar(f"controls/{sound.name}/{name}_error_{unit}", errors[name])
+            if first.aspect.sound == "pitch":
+                share = float(np.median([each[name].share for each in measured]))
+                tf.summary.scalar(f"controls/{sound.name}/{name}_voiced_share", share)
 
     def on_train_end(self, trainer: Trainer) -> None:
         self.writer.close()

@@ -38,6 +38,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 EDGE_SECONDS = 0.05  # at either end of a sound, where windows hang over and sounds begin and die away
 IN_TUNE_CENTS = 50.0  # nearer to what was asked than to any other note
 VOICED_SHARE = 0.5
+_MOSTLY_VOICED = 0.95  # above which a summary does not speak of it
 MOST_TRAINED, SPREAD = 12, 7  # values of a parameter that are all asked for; how many of more than that
 MOST_COMBINED = 4  # values of a category with which every scenario is repeated
 
@@ -136,7 +137,8 @@ class Followed:
         be measured: pitch where none is heard, brightness where it is silent.
     offset: what to add to requested, the median difference, where the aspect is not absolute; None if it is all silent.
     share: of the frames with a request those that were compared; for pitch, how much of the sound is voiced.
-    error, error_p90: median and 90th percentile of the absolute difference, in the aspect's error_unit (cents, dB, Hz).
+    error, error_p90: median and 90th percentile of the absolute difference, in the aspect's error_unit (cents, dB, Hz);
+        None also where the aspect is not absolute and the request does not move: any sound would be as asked for.
     bias: median difference with its sign: above 0 is higher, louder or brighter than asked for.
     octaves: brightness: median absolute difference in octaves.
     octave_errors: pitch: share of the voiced frames that are 1200 +- 100 cents off.
@@ -166,9 +168,25 @@ class Followed:
         return self.share >= VOICED_SHARE and self.error is not None and self.error <= IN_TUNE_CENTS
 
     @property
+    def has_place(self) -> bool:
+        """Whether what was asked for lies somewhere in the unit of what came."""
+        return self.aspect.absolute or self.error is not None
+
+    @property
     def aligned(self) -> Floats:
-        """What was asked for, with the offset, `[frames]`."""
-        return self.requested + (self.offset or 0.0)
+        """What was asked for, with the offset, `[frames]`; NaN where it has no place beside what came."""
+        return self.requested + ((self.offset or 0.0) if self.has_place else math.nan)
+
+    @property
+    def told(self) -> str:
+        """How far off it is, in words, and how much is heard: `40.0 cents off (43 % of its frames voiced)`."""
+        if self.error is None:
+            if self.aspect.sound == "pitch" and np.isfinite(self.requested).any():
+                return "none of its frames voiced"
+            own_scale = self.offset is not None and not self.aspect.absolute
+            return "nothing to compare" + (": one value, on a scale of its own" if own_scale else "")
+        words = f"{_number(self.error, self.aspect.error_unit)} off"
+        return f"{words} ({_percent(self.share)} of its frames voiced)" if self.aspect.sound == "pitch" else words
 
 
 def measure_following(
@@ -245,6 +263,8 @@ def _compared(aspect: Aspect, times: Floats, asked: Floats, measured: Floats) ->
     if not aspect.absolute:
         offset = _median((measured - asked)[used & (measured > SILENCE_DBFS) & (asked > FLOOR_DB)])
     if offset is None or not used.any():
+        return Followed(aspect, times, asked, measured, offset, share, None, None, None)
+    if not (aspect.absolute or _changes(asked[used])):
         return Followed(aspect, times, asked, measured, offset, share, None, None, None)
     want, got = _comparable(aspect, asked[used] + offset, measured[used])
     difference = (got - want) * (100.0 if aspect.error_unit == "cents" else 1.0)
@@ -438,6 +458,15 @@ def _asked(parameter: Parameter, points: list[float], seconds: float, most: int)
     return asked
 
 
+def asked_for(controls: Controls, schema: Schema) -> str:
+    """All that is asked for, in words: `p=64 to 76, inst=bowed, a=0.5`; of a curve its first and last value."""
+    words = []
+    for name, track in controls.items():
+        ends = [_told(schema.of(name), float(value)) for value in (track.values[0], track.values[-1])]
+        words.append(f"{name}={ends[0]}" if track.is_constant else f"{name}={' to '.join(ends)}")
+    return ", ".join(words)
+
+
 def _told(parameter: Parameter, value: float) -> str:
     if parameter.categories and value == int(value) and 0 <= value < len(parameter.categories):
         return parameter.categories[int(value)]
@@ -463,7 +492,9 @@ class Row:
     in_tune: pitch: how many are voiced for half of the time and within 50 cents; None for what is no pitch.
     octave_off: pitch: how many are an octave off for most of the time.
     error, error_p90: median and 90th percentile over the sounds of each sound's median absolute error; loudness that is
-        not absolute has one offset for all sounds of a group, so that sounds at different levels count as such.
+        not absolute has one offset for all sounds of a group, so that sounds at different levels count as such, and no
+        error in a group where one and the same is asked for.
+    voiced: pitch: the share of the frames that are voiced, and compared; median of the sounds.
     octaves: brightness: the same in octaves, median.
     rank_correlation, correlation: sweeps: over time, median of the sounds. Constant requests: over the sounds of a
         group, of the median each of them has; median of the groups, None for fewer than three different requests.
@@ -481,6 +512,7 @@ class Row:
     octaves: float | None
     rank_correlation: float | None
     correlation: float | None
+    voiced: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -497,10 +529,7 @@ class Following:
         for result in self.results:
             followed = result.followed.get(result.scenario.parameter)
             if followed is not None and followed.aspect.sound == "pitch" and not followed.in_tune:
-                came = f"{followed.share:.0%} voiced"
-                if followed.error is not None:
-                    came += f", {followed.error:.0f} cents off"
-                found.append(f"{result.scenario.name}: {came}")
+                found.append(f"{result.scenario.name}: {followed.told}")
         return found
 
     def table(self) -> str:
@@ -529,6 +558,11 @@ class Following:
         octaves = sum(row.octave_off or 0 for row in self.rows)
         if octaves:
             text.append(f"an octave off: {octaves} {'sound' if octaves == 1 else 'sounds'}")
+        text += [
+            f"{row.parameter}, {row.kind}: {_percent(row.voiced)} of the frames are voiced, and only they are compared"
+            for row in self.rows
+            if row.voiced is not None and row.voiced < _MOSTLY_VOICED
+        ]
         return "\n".join([*text, *(f"not in tune: {missed}" for missed in self.missed)])
 
     def document(self) -> dict[str, Any]:
@@ -570,7 +604,8 @@ class Following:
 
 
 _ROW_KEYS = (
-    "sounds", "compared", "in_tune", "octave_off", "error", "error_p90", "octaves", "rank_correlation", "correlation",
+    "sounds", "compared", "in_tune", "voiced", "octave_off", "error", "error_p90", "octaves", "rank_correlation",
+    "correlation",
 )  # fmt: skip
 _SOUND_KEYS = (
     "share", "offset", "error", "error_p90", "bias", "octaves", "octave_errors", "rank_correlation", "correlation",
@@ -586,6 +621,22 @@ def _number(value: float | None, unit: str) -> str:
         return "-"
     digits = 0 if abs(value) >= 100 else 1 if unit in ("cents", "dB", "Hz") else 3
     return f"{value:.{digits}f} {unit}".rstrip()
+
+
+def _percent(share: float) -> str:
+    return f"{100.0 * share:.0f} %"
+
+
+def median_errors(sounds: Sequence[Mapping[str, Followed]]) -> dict[str, float]:
+    """By name, the median over several sounds of each one's median absolute error, with one offset for all of them
+    where the aspect is not absolute; without those of which there is nothing to say."""
+    found = {}
+    for name in dict.fromkeys(name for each in sounds for name in each):
+        all_followed = [each[name] for each in sounds if name in each]
+        errors = _errors(all_followed, _common_offset(all_followed))
+        if errors:
+            found[name] = float(np.median(errors))
+    return found
 
 
 def summarise(results: Iterable[Result]) -> Following:
@@ -608,22 +659,34 @@ def summarise(results: Iterable[Result]) -> Following:
 
 
 def _group_offsets(name: str, results: Sequence[Result]) -> dict[str, float | None]:
-    by_group: dict[str, list[float]] = {}
+    by_group: dict[str, list[Followed]] = {}
     for result in results:
         if name in result.followed:
-            offset = result.followed[name].offset
-            by_group.setdefault(result.scenario.group, []).extend([] if offset is None else [offset])
-    return {group: _median(offsets) for group, offsets in by_group.items()}
+            by_group.setdefault(result.scenario.group, []).append(result.followed[name])
+    return {group: _common_offset(sounds) for group, sounds in by_group.items()}
+
+
+def _common_offset(sounds: Sequence[Followed]) -> float | None:
+    """One offset for several sounds; None where they all ask for one and the same, since it would fit whatever came."""
+    asked = np.concatenate([each.requested[np.isfinite(each.requested)] for each in sounds])
+    if not (sounds[0].aspect.absolute or (asked.size and _changes(asked))):
+        return None
+    return _median([each.offset for each in sounds if each.offset is not None])
+
+
+def _errors(sounds: Sequence[Followed], offset: float | None) -> list[float]:
+    """The median absolute error of each sound that has one; where the aspect is not absolute, with this offset."""
+    if sounds[0].aspect.absolute:
+        return [each.error for each in sounds if each.error is not None]
+    return [error for each in sounds if (error := _error_with(each, offset)) is not None]
 
 
 def _row(name: str, kind: str, results: Sequence[Result], offsets: Mapping[str, float | None]) -> Row:
     all_followed = [result.followed[name] for result in results]
     aspect = all_followed[0].aspect
-    if aspect.absolute:
-        errors = [followed.error for followed in all_followed]
-    else:
-        errors = [_error_with(result.followed[name], offsets[result.scenario.group]) for result in results]
-    numbers = [error for error in errors if error is not None]
+    numbers = [
+        error for result in results for error in _errors([result.followed[name]], offsets[result.scenario.group])
+    ]
     if kind == "sweep":
         ranks = [followed.rank_correlation for followed in all_followed]
         linear = [followed.correlation for followed in all_followed]
@@ -645,6 +708,7 @@ def _row(name: str, kind: str, results: Sequence[Result], offsets: Mapping[str, 
         octaves=_median([followed.octaves for followed in all_followed if followed.octaves is not None]),
         rank_correlation=_median([value for value in ranks if value is not None]),
         correlation=_median([value for value in linear if value is not None]),
+        voiced=_median([followed.share for followed in all_followed]) if is_pitch else None,
     )
 
 
@@ -680,7 +744,8 @@ def plot_following(
     """Write a PNG: the sound, and below it a strip for each parameter, what was asked for dashed, what came solid.
 
     Pitch and brightness also lie over the spectrogram, what was asked for as a line, what came as dots on it. Loudness
-    that is not absolute is shown with its offset. Raises RunError if the picture cannot be written.
+    that is not absolute is shown with its offset, or by itself where nothing can be said of what was asked for. Raises
+    RunError if the picture cannot be written.
     """
     from tierwave.pictures import sound_picture
 
@@ -691,7 +756,8 @@ def plot_following(
             continue
         dashed = _dashes(each.times, each.aligned, _DASHES)
         unit = f" in {each.aspect.unit}" if each.aspect.unit else ""
-        curves[f"{name}{unit}: asked for (dashed) and measured"] = (
+        asked = "asked for (dashed) and " if each.aspect.absolute else "asked for (dashed, shifted to fit) and "
+        curves[f"{name}{unit}: {asked if each.has_place else ''}measured"] = (
             np.concatenate([each.times, each.times[-1:], dashed[0]]),
             np.concatenate([each.measured, [np.nan], dashed[1]]),
         )

@@ -248,10 +248,8 @@ def followed(sound: Sound) -> None:
         print("None of these parameters can be measured in a sound.")
         return
     for name, each in measured.items():
-        told = "nothing to compare" if each.error is None else f"median error {each.error:.3g} {each.aspect.error_unit}"
-        if each.correlation is not None:
-            told += f", correlation {each.correlation:.3f}"
-        print(f"{name}: {told}")
+        correlated = "" if each.correlation is None else f", correlation {each.correlation:.3f}"
+        print(f"{name}: {each.told}{correlated}")
     display(Image(_png(lambda path: plot_following(path, measured, sound.audio, sound.sample_rate))))
 
 

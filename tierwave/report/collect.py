@@ -25,7 +25,7 @@ from tierwave.errors import RunError, UsageError
 from tierwave.evaluate import Evaluation, evaluate, follow
 from tierwave.families import load_config
 from tierwave.faults import Epoch, Fault, in_unit, sound_faults, training_faults
-from tierwave.following import Followed, Following, measure_following, scenarios
+from tierwave.following import Followed, Following, asked_for, measure_following, scenarios
 from tierwave.generation import Request
 from tierwave.history import History, read_history
 from tierwave.rows import Row, read_row
@@ -236,13 +236,12 @@ def _steered(trained: Trained, request: Request) -> tuple[Request, str]:
     values = {name: sorted(trained.values.get(name) or schema.of(name).span) for name in names}
     asked = [each for each in scenarios(schema, values, seconds=request.seconds) if each.kind == "sweep"]
     if asked:
-        controls: Controls = asked[0].controls
-        words = asked[0].name
+        swept = asked[0].parameter
+        controls: Controls = {name: asked[0].controls[name] for name in dict.fromkeys([swept, *names])}
     else:
         middle = {name: points[(len(points) - 1) // 2] for name, points in values.items()}
         controls = {name: Track.constant(name, value) for name, value in middle.items()}
-        words = ", ".join(f"{name}={value:g}" for name, value in middle.items())
-    return replace(request, controls=(controls,)), words
+    return replace(request, controls=(controls,)), asked_for(controls, schema)
 
 
 # The sounds of the checkpoints ---------------------------------------------------------------------------------------

@@ -156,9 +156,9 @@ def _checkpoint(heard: Heard, best: bool, unit: str, rate: int) -> str:
     if entry.value is not None:
         about += f", monitored {entry.value:.4f}"
     errors = [
-        f"{name}: {each.error:.1f} {each.aspect.error_unit} off"
+        f"{name}: {each.told}"
         for name, each in heard.followed.items()
-        if each.error is not None
+        if each.error is not None or each.aspect.sound == "pitch"
     ]
     if heard.audio is None:
         charts = "".join(
@@ -254,9 +254,9 @@ def _following(report: Report) -> list[str]:
 
 
 def _asked_and_measured(name: str, each: Followed) -> str:
-    lines = [Line("asked for", each.times, each.aligned, 1, "dashed"), Line("measured", each.times, each.measured, 0)]
-    error = "" if each.error is None else f", median error {each.error:.1f} {each.aspect.error_unit}".rstrip()
-    return page.chart(lines, across="seconds", up=f"{name} ({each.aspect.unit}){error}".replace(" ()", ""))
+    asked = "asked for" if each.aspect.absolute else "asked for, shifted to fit"
+    lines = [Line(asked, each.times, each.aligned, 1, "dashed"), Line("measured", each.times, each.measured, 0)]
+    return page.chart(lines, across="seconds", up=f"{name} ({each.aspect.unit}), {each.told}".replace(" ()", ""))
 
 
 # What it was made of -------------------------------------------------------------------------------------------------
