@@ -19,6 +19,10 @@ DATA ?=
 SUBSET ?=
 MINUTES ?= 2.5
 RESUME ?= False
+INPUTS ?= 1000
+SEED ?= 0
+KIND ?=
+KEEP ?= build/fuzz
 
 python := $(VENV)/bin/python
 pip := $(python) -m pip --disable-pip-version-check --quiet
@@ -94,6 +98,11 @@ test-rest: $(test-installed)
 	$(call timed,slow tests,$(pytest) -m slow)
 
 test-all: test test-rest
+
+# The same kind, seed and number of an input are the same input anywhere; one with which something is wrong is kept.
+fuzz: $(test-installed)
+	$(python) -m pytest tests/fuzz --numprocesses 2 --inputs $(INPUTS) --seed $(SEED) --keep $(KEEP) \
+	    $(if $(KIND),--kind "$(KIND)")
 
 docs: $(docs-installed)
 	$(python) -m sphinx -W --keep-going -q -b html docs docs/_build/html

@@ -240,6 +240,14 @@ def test_exit_code_and_sentence(
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", [UsageError, RunError])
+def test_a_megabyte_in_a_message_leaves_its_beginning_and_the_remedy(kind: type[Exception]) -> None:
+    told = str(kind(f"--set dim={'9' * 2**20} is too much: write a smaller number"))
+    assert told.startswith("--set dim=99") and told.endswith("9 is too much: write a smaller number")
+    assert len(told) < 1200
+    assert str(kind("dim is -1: write a number above 0")) == "dim is -1: write a number above 0"
+
+
 def test_success_and_faults_of_the_program(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(lambda: None, debug=False) == 0
     assert run(lambda: 3, debug=False) == 3

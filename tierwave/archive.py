@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import tempfile
 import uuid
 import zipfile
@@ -27,6 +28,10 @@ LARGEST_RATIO = 200  # of unpacked bytes to packed ones: JSON reaches 20, weight
 _NAME = re.compile(r"(?:[\w][\w.() =-]*/){0,3}[\w][\w.() =-]*")  # no .., no root, no drive, nothing hidden
 _NOISE = re.compile(r"(?:.*/)?(?:__MACOSX/.*|\.DS_Store|Thumbs\.db|desktop\.ini)")
 _BLOCK = 1 << 20
+_BROKEN = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, UnicodeDecodeError, struct.error,
+    OverflowError,
+)  # fmt: skip
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip file knows
 
 _open_folders: list[tempfile.TemporaryDirectory[str]] = []  # removed when the program ends
@@ -102,7 +107,7 @@ def unpack(path: Path, folder: Path) -> None:
                         if left < 0:
                             raise _refused(path, f"holds more than {LARGEST >> 30} GiB")
                         sink.write(block)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
+    except _BROKEN as error:
         raise RunError(f"{path} is damaged, or no zip file ({error}): get it again") from None
 
 

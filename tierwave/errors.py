@@ -4,12 +4,22 @@ Everything else is a fault of the program and keeps its traceback. Knows nothing
 these into exit codes (see `tierwave.commandline`).
 """
 
+LONGEST = 1200  # characters of a message: a value that it tells may be a stranger's megabytes
 
-class UsageError(ValueError):
+
+class _Told(Exception):
+    """An error whose message is meant for a person: of a very long one the beginning and the remedy at its end."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= LONGEST else f"{text[:800]} ... {text[-300:]}"
+
+
+class UsageError(_Told, ValueError):
     """Wrong use: a flag, a config key or a value. The message names it and the remedy. Exit code 2."""
 
 
-class RunError(RuntimeError):
+class RunError(_Told, RuntimeError):
     """A run that cannot go on: bad data, a full disk, no checkpoint. The message says what to do. Exit code 1."""
 
 

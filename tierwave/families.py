@@ -20,7 +20,7 @@ def load_family(name: Any) -> ModuleType:
 
     Raises UsageError that lists the families, and the nearest, for an unknown name.
     """
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         near = difflib.get_close_matches(str(name), FAMILIES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"model {name!r} is not a family: the config key model takes {', '.join(FAMILIES)}{hint}")
