@@ -17,7 +17,8 @@ from melnet.config import Config
 from melnet.multiscale import factors
 from tierwave.commandline import FlagParser, boolean, run
 from tierwave.config import dumps, validate
-from tierwave.errors import UsageError
+from tierwave.errors import RunError, UsageError
+from tierwave.textfiles import read_text
 from tierwave.writing import write_text
 
 # His layer counts are one more than the recurrent layers there are (melnet.md, J-4).
@@ -33,7 +34,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"there is no file {path}: name his training or synthesis file")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.safe_load(read_text(path))
+    except RunError as error:  # no text
+        raise UsageError(str(error)) from None
+    except RecursionError:
+        raise UsageError(f"{path} is nested without end, so it is none of his files: name one of those") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is not YAML ({str(error).splitlines()[0]}): correct it there") from None
     if not isinstance(document, dict):

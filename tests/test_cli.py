@@ -515,6 +515,8 @@ def test_every_flag_of_generate_is_there_with_its_default(capsys: pytest.Capture
         (["--jit", "auto"], {"jit": "auto"}),
         (["--jit"], {"jit": True}),
         (["--seed_offset", "1.5s"], {"seed_offset": "1.5s"}),
+        (["--seed_offset", "-1s"], {"seed_offset": "-1s"}),  # refused by the config, in its own words
+        (["--set", "-a=1", "-b=2"], {"set": ["-a=1", "-b=2"]}),
         (["--learning_rate", "1e-5"], {"learning_rate": 1e-5}),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, list) else "",

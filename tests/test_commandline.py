@@ -117,7 +117,11 @@ def test_only_typed_flags_appear() -> None:
         (["--ratios", "None"], {"ratios": None}),
         (["--place", "8000"], {"place": 8000}),
         (["--place", "1.5s"], {"place": "1.5s"}),
+        (["--place", "-1s"], {"place": "-1s"}),
         (["--name", "a b"], {"name": "a b"}),
+        (["--name", "-well"], {"name": "-well"}),
+        (["--name", "-"], {"name": "-"}),
+        (["--ratios", "-1", "-.5e-3", "--steps", "3"], {"ratios": [-1.0, -0.0005], "steps": 3}),
         (["--name", "None"], {"name": None}),
     ],
 )

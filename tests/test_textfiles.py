@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierwave.config import read_document
+from tierwave.config import apply_overrides, read_document
 from tierwave.errors import RunError, UsageError
-from tierwave.textfiles import MOST_NESTED, decode, parse_json, read_text
+from tierwave.paramfiles import read_param_file
+from tierwave.searching import parse_search
+from tierwave.tasks import task_of
+from tierwave.textfiles import MOST_NESTED, decode, parse_json, parse_typed, read_text
 
 JSON = st.recursive(
     st.none()
@@ -99,3 +103,57 @@ def test_a_config_that_is_nested_without_end_is_named(tmp_path: Path) -> None:
     path.write_text('{"dim": ' + "[" * 5_000 + "]" * 5_000 + "}", encoding="utf-8")
     with pytest.raises(UsageError, match="deep.config.json is not a config: .* more than 64 deep; write it flatter"):
         read_document(path)
+
+
+DEEP = "[" * 5_000 + "]" * 5_000
+
+
+def test_whatever_takes_json_bears_it_nested_without_end(tmp_path: Path) -> None:
+    curves, table = tmp_path / "a.params", tmp_path / "a.csv"
+    curves.write_text(f'{{"p": {DEEP}}}')
+    table.write_text(f"#meta,{DEEP}\nname,time,value\np,0,1\n")
+    refusals: list[tuple[type[Exception], Callable[[], Any]]] = [
+        (UsageError, lambda: apply_overrides({}, [f"dim={DEEP}"])),
+        (UsageError, lambda: apply_overrides({}, ["a" + ".a" * 5_000 + "=1"])),
+        (UsageError, lambda: parse_search(f"dim={DEEP},1")),
+        (UsageError, lambda: task_of({"TF_CONFIG": DEEP})),
+        (RunError, lambda: read_param_file(curves)),
+        (RunError, lambda: read_param_file(table)),
+    ]
+    for kind, read in refusals:
+        with pytest.raises(kind, match="deep") as refusal:
+            read()
+        assert len(str(refusal.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("[p]", ["p"]),
+        ("[p, mel 0,2,1e-3,None,true,07]", ["p", "mel 0", 2, 1e-3, None, True, "07"]),
+        ("{p:{lo:1,units:hertz}}", {"p": {"lo": 1, "units": "hertz"}}),
+        ("['a,b',\"c\",d]", ["a,b", "c", "d"]),
+        ("[[4,16],[]]", [[4, 16], []]),
+        ("p", "p"),
+        ("a[b]", "a[b]"),
+        ("None", None),
+        ("True", True),
+        ("NaN", "NaN"),
+    ],
+)
+def test_lists_and_objects_that_lost_their_quotes_are_read_as_meant(typed: str, meant: Any) -> None:
+    assert parse_typed(typed) == meant
+    assert apply_overrides({}, [f"key={typed}"]) == {"key": meant}
+    assert parse_search(f"key={typed}").samples == (meant,)
+
+
+@pytest.mark.parametrize("typed", ["[p", "[1,,2]", "{a b}", '["a]', "{p:}", "[it's]"])
+def test_what_is_nearly_a_list_is_refused_with_how_to_write_it(typed: str) -> None:
+    with pytest.raises(UsageError, match=r"--set key: .* is no JSON .* in PowerShell and cmd, such as"):
+        apply_overrides({}, [f"key={typed}"])
+
+
+@given(JSON)
+def test_json_that_is_typed_means_itself(value: Any) -> None:
+    assert parse_typed(json.dumps(value)) == value
+    assert parse_typed(json.dumps([value], ensure_ascii=False)) == [value]

@@ -214,13 +214,16 @@ def _written(value: Any) -> str:
 class FlagParser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one sentence with flag, value and remedy, without the page of usage.
 
-    Flags are never abbreviated: `--seed` must not come to mean another flag when one is added.
+    Flags are never abbreviated: `--seed` must not come to mean another flag when one is added. A word that begins with
+    a single - is a value (-1e-3, -1s, -well), unless it is -h.
     """
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **{"allow_abbrev": False, **settings})
-        # argparse's own pattern takes -1e-3 for a flag.
-        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+
+    def _parse_optional(self, arg_string: str) -> Any:  # None: a value
+        is_value = not arg_string.startswith("--") and arg_string not in self._option_string_actions
+        return None if is_value else super()._parse_optional(arg_string)
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None

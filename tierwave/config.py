@@ -28,7 +28,7 @@ from pydantic import (
 )
 
 from tierwave.errors import RunError, UsageError
-from tierwave.textfiles import parse_json, read_text
+from tierwave.textfiles import MOST_NESTED, parse_json, parse_typed, read_text
 
 KeyPath = tuple[str | int, ...]
 
@@ -105,15 +105,14 @@ def _no_config_at(path: Path) -> str:
 
 # Overriding ------------------------------------------------------------------------------------------------------
 
-_PYTHON_WORDS = {"None": None, "True": True, "False": False}  # as they are written elsewhere on the command line
-
 
 def apply_overrides(document: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """A copy of `document` in which every `KEY=VALUE` of `overrides` holds, the later ones winning.
 
     KEY is dotted for nested objects, with a number for an entry of a list (`tiers.0.rate=125`); objects on the way
-    that are missing are made. VALUE is JSON, or None, True or False, or else the text itself.
-    Raises UsageError for anything that is not KEY=VALUE, and for a key that leads into something without keys.
+    that are missing are made. VALUE is what `textfiles.parse_typed` takes: JSON, also without its quotes, or else the
+    text itself. Raises UsageError for anything that is not KEY=VALUE, for a list or an object that is no JSON, and for
+    a key that leads into something without keys.
     """
     result = copy.deepcopy(dict(document))
     for override in overrides:
@@ -121,10 +120,12 @@ def apply_overrides(document: Mapping[str, Any], overrides: Iterable[str]) -> di
         steps = key.strip().split(".")
         if not equals or not all(steps):
             raise UsageError(f"--set {override} is not KEY=VALUE: write for example --set dim=512")
+        if len(steps) > MOST_NESTED:
+            raise UsageError(f"--set {_shown(key)} leads {len(steps)} deep, where no config goes: correct the dots")
         try:
-            value = _PYTHON_WORDS[text] if text in _PYTHON_WORDS else parse_json(text)
-        except ValueError:
-            value = text
+            value = parse_typed(text)
+        except ValueError as error:
+            raise UsageError(f"--set {key}: {error}") from None
         _set_at(result, steps, value, override)
     return result
 

@@ -41,7 +41,7 @@ from typing import Any, TypeVar
 from tierwave.config import validate
 from tierwave.controls import Controls, Parameter, Schema, Track
 from tierwave.errors import RunError, UsageError
-from tierwave.textfiles import Cells, read_cells, read_header, read_text
+from tierwave.textfiles import Cells, parse_json, read_cells, read_header, read_text
 from tierwave.writing import write_text
 
 Document = dict[str, Any]
@@ -157,28 +157,23 @@ def _read_json(path: Path, lenient: bool) -> ParamFile:
             "pass it over with --lenient"
         )
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            if not lenient:
-                raise RunError(f"{path} has the key {json.dumps(twice)} twice in one object: keep one of them")
-            remarks.append(f"{path} had the key {json.dumps(twice)} twice in one object: the last one was kept")
-        return result
+    def repeated(key: str, times: int) -> None:
+        if not lenient:
+            raise RunError(f"{path} has the key {json.dumps(key)} twice in one object: keep one of them")
+        remarks.append(f"{path} had the key {json.dumps(key)} twice in one object: the last one was kept")
 
     try:
         try:
-            document = json.loads(text, object_pairs_hook=unique)
+            document = parse_json(text, finite=False, repeated=repeated)
         except json.JSONDecodeError:
             repaired = _TRAILING_COMMA.sub(lambda match: match[1] or "", text)
             commas = len(text) - len(repaired)
             if not (lenient and commas):
                 raise
             remarks.clear()
-            document = json.loads(repaired, object_pairs_hook=unique)
+            document = parse_json(repaired, finite=False, repeated=repeated)
             remarks.append(f"{path} had {commas} commas before a closing bracket: they were taken out")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         remedy = "" if lenient else ", or try --lenient, which repairs commas before a closing bracket"
         raise RunError(f"{path} is not JSON ({error}): correct it there{remedy}") from None
     if not isinstance(document, dict):
@@ -311,7 +306,7 @@ def _expected(header: Sequence[str]) -> str:
 def _read_directive(path: Path, line: int, row: Sequence[str]) -> tuple[str, Any]:
     """The name and the entry that a line above the table tells of."""
     try:
-        content = json.loads(row[-1])
+        content = parse_json(row[-1], finite=False)
         if row[0] == "#meta" and len(row) == 2:
             return "meta", content
         if row[0] == "#json" and len(row) == 2:
@@ -378,7 +373,7 @@ def _in_order(entry: Document) -> Document:
 def _value(table: Cells, line: int, cell: str, as_json: bool = False) -> Any:
     try:
         if as_json:
-            return json.loads(cell)
+            return parse_json(cell, finite=False)
         written = table.number(cell)
         digits = written[1:] if written[:1] == "-" else written
         if digits.isascii() and digits.isdigit():

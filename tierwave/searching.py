@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from tierwave.config import TrainingOptions, apply_overrides, resolve_training, split_training
 from tierwave.errors import UsageError
 from tierwave.families import load_config, load_family
+from tierwave.textfiles import parse_typed
 
 SEARCHABLE = (
     "batch_size",
@@ -55,7 +56,6 @@ MOST_DRAWS = 10_000  # combinations drawn at random before a space counts as exh
 _GUARD_DRAWS = 300
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"\s*({_NUMBER})?\s*\.\.\s*({_NUMBER})?\s*(:\s*log)?\s*")
-_PYTHON_WORDS = {"None": None, "True": True, "False": False}
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,12 @@ def parse_search(text: str) -> Axis:
         raise UsageError(
             f"--search {text} has {'no' if not any(parts) else 'an empty'} value: write for example {key}=64,128"
         )
-    return choices(key, [_value(part) for part in parts], f"--search {text}")
+    try:
+        return choices(key, [parse_typed(part) for part in parts], f"--search {text}")
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"--search {key}: {error}") from None
 
 
 def _range(key: str, text: str, lo: str | None, hi: str | None, log: str | None) -> Range:
@@ -174,15 +179,6 @@ def _parts(text: str) -> Iterable[str]:
             yield text[start : found.start()]
             start = found.end()
     yield text[start:]
-
-
-def _value(text: str) -> Any:
-    if text in _PYTHON_WORDS:
-        return _PYTHON_WORDS[text]
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 # Spaces ----------------------------------------------------------------------------------------------------------

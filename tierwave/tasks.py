@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tierwave.errors import UsageError
+from tierwave.textfiles import parse_json
 
 TF_CONFIG = "TF_CONFIG"
 EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
@@ -27,11 +27,10 @@ def task_of(environment: Mapping[str, str]) -> Task:
     if not text.strip():
         return Task()
     try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
+        document = parse_json(text)
+    except ValueError as error:
         raise UsageError(
-            f"the environment variable TF_CONFIG is not JSON ({error.msg} at column {error.colno}): write for example "
-            f"{EXAMPLE}"
+            f"the environment variable TF_CONFIG is not JSON ({error}): write for example {EXAMPLE}"
         ) from None
     cluster = document.get("cluster") if isinstance(document, dict) else None
     if not cluster:

@@ -7,6 +7,7 @@ nothing of what the text means, and imports nothing heavy.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
 import itertools
@@ -192,6 +193,46 @@ def parse_json(
         raise ValueError(_too_deep()) from None
     _check_depth(value)
     return value
+
+
+_WORDS = {"None": "null", "True": "true", "False": "false"}  # as they are written elsewhere on the command line
+_PIECE = re.compile(r"""("(?:[^"\\]|\\.)*")|'([^']*)'|([][{},:])|([^][{},:"']+)""", re.DOTALL)
+
+
+def parse_typed(text: str) -> Any:
+    """What a value on a command line means: JSON, None, True or False, or else the text itself.
+
+    Lists and objects may lack their quotes, which Windows' shells take away: `[p,q]` and `{p:{lo:1}}` are read as
+    `["p","q"]` and `{"p":{"lo":1}}`. Raises ValueError, which says what to write, for a list or an object that cannot
+    be read so.
+    """
+    try:
+        return parse_json(_WORDS.get(text, text))
+    except ValueError as error:
+        if not text.lstrip().startswith(("[", "{")):
+            return text
+        fault = error
+    if isinstance(fault, json.JSONDecodeError) and "".join(match[0] for match in _PIECE.finditer(text)) == text:
+        with contextlib.suppress(json.JSONDecodeError):
+            return parse_json("".join(_quoted_again(*match.groups()) for match in _PIECE.finditer(text)))
+    if isinstance(fault, json.JSONDecodeError):
+        raise ValueError(
+            f"{_shortened(text)} is no JSON ({fault.msg} at column {fault.colno}): put quotes around every text in it, "
+            'and a \\ before each in PowerShell and cmd, such as "[\\"p\\"]"'
+        )
+    raise fault
+
+
+def _quoted_again(quoted: str | None, single: str | None, mark: str | None, word: str | None) -> str:
+    """A piece of a list or an object whose quotes were lost, as JSON."""
+    if word is None:
+        return quoted or mark or json.dumps(single)
+    bare = word.strip()
+    try:
+        json.loads(_WORDS.get(bare, bare) or "null")
+    except ValueError:
+        return json.dumps(bare)
+    return _WORDS.get(bare, bare)
 
 
 def _check_depth(value: Any) -> None:
