@@ -39,7 +39,6 @@ import math
 import re
 import sys
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +55,7 @@ from tierwave.controls import Parameter, Schema
 from tierwave.errors import RunError, UsageError
 from tierwave.importing import check_identity, write_imported
 from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run
+from tierwave.writing import ArrayError, array_fault, load_array
 
 if TYPE_CHECKING:
     from conditioning.model import ConditionalTier
@@ -134,13 +134,13 @@ class StateDict:
 
 def _read(path: Path) -> dict[str, _Array]:
     try:
-        file = np.load(path, allow_pickle=False)
+        file = load_array(path)
     except (FileNotFoundError, IsADirectoryError):
         raise UsageError(f"there is no file {path}: name an .npz of the arrays of a state dict") from None
-    except (ValueError, EOFError):  # NumPy takes all it does not know for pickled
-        raise UsageError(f"{path} is no .npz file: {_SEE_HELP}") from None
-    except zipfile.BadZipFile as error:
-        raise _damaged(path, error) from None
+    except ArrayError as error:
+        if isinstance(error.__cause__, zipfile.BadZipFile):
+            raise _damaged(path, error.__cause__) from None
+        raise UsageError(f"{path} is no .npz file: {_SEE_HELP}") from None  # which NumPy takes for pickled
     if isinstance(file, np.ndarray):
         raise UsageError(f"{path} holds a single array without a name: {_SEE_HELP}")
     arrays = {}
@@ -151,7 +151,7 @@ def _read(path: Path) -> dict[str, _Array]:
         for name in prefixed or file.files:
             try:
                 array = file[name]
-            except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+            except Exception as error:  # see load_array
                 if "allow_pickle" in str(error):
                     raise RunError(f"{name} in {path} is pickled, and not read for that: {_SEE_HELP}") from None
                 raise _damaged(path, error) from None
@@ -165,8 +165,7 @@ def _read(path: Path) -> dict[str, _Array]:
 
 
 def _damaged(path: Path, error: Exception) -> RunError:
-    reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-    return RunError(f"{path} is damaged or cut short ({reason[0]}): use another copy of it")
+    return RunError(f"{path} is damaged or cut short ({array_fault(error)}): use another copy of it")
 
 
 # What the names say --------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +26,7 @@ from tierwave import distances, evaluate, fetch, memory
 from tierwave.audio import WavWriter
 from tierwave.commandline import FlagParser, add_model_flags, boolean, optional, print_line, run, typed_values
 from tierwave.config import StrictModel, TrainingOptions, resolve_training
-from tierwave.errors import RunError, UsageError
+from tierwave.errors import AudioWarning, RunError, UsageError
 from tierwave.export import __main__ as export
 
 
@@ -346,3 +347,13 @@ def test_a_closed_terminal_takes_nothing_and_ends_nothing(monkeypatch: pytest.Mo
         raise RunError("nobody reads this")
 
     assert run(body, debug=False) == 1
+
+
+def test_what_is_odd_about_a_recording_is_a_sentence_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    def body() -> None:
+        for name in ("a.wav", "b.wav", "a.wav"):
+            warnings.warn(AudioWarning(f"{name}: it is cut off"), stacklevel=1)
+
+    assert run(body, debug=False) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[2] for line in lines] == ["a.wav: it is cut off", "b.wav: it is cut off"]

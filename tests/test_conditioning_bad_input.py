@@ -377,6 +377,11 @@ def test_what_is_no_array_or_no_table(trained: Place, capsys: Capture) -> None:
     text = trained.write("text.npy", "no array")
     sentence = told(capsys, generate.main, trained.generating("--external_array", text, "--external_sr", 10), 1)
     assert "text.npy is not an .npy array" in sentence
+    damaged = trained.folder / "damaged.npy"
+    np.save(damaged, np.zeros((1, 5, 2)))
+    damaged.write_bytes(damaged.read_bytes().replace(b"(1, 5, 2)", b"\xd31, 5, 2)"))
+    words = ["--external_array", damaged, "--external_sr", 10]
+    assert "damaged.npy is not an .npy array" in told(capsys, generate.main, trained.generating(*words), 1)
     gone = ["--external_array", trained.folder / "gone.npy", "--external_sr", 10]
     assert "gone.npy" in told(capsys, generate.main, trained.generating(*gone), 2)
     table = trained.write("table.csv", "name,time,value\np,0,66\np,-1,60\n")

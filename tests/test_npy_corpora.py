@@ -124,6 +124,12 @@ def archive() -> bytes:
     return content.getvalue()
 
 
+def saved(array: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
+
+
 class Trap:
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path("sprung"),)
@@ -141,10 +147,11 @@ class Trap:
         (np.zeros((3, 100), np.complex64), r"it is complex64"),
         (np.array([[Trap()]], object), "it cannot be read as an array"),
         (b"\x93NUMPY and no more", "it cannot be read as an array"),
+        (saved(np.zeros((2, 80), np.float32)).replace(b"(2, 80)", b"\xd32, 80)"), "it cannot be read as an array"),
         (b"", "it cannot be read as an array"),
         (archive(), "it holds several arrays"),
     ],
-    ids=["mel", "nan", "vector", "cube", "empty", "whole", "complex", "objects", "cut", "nothing", "archive"],
+    ids=["mel", "nan", "vector", "cube", "empty", "whole", "complex", "objects", "cut", "header", "nothing", "archive"],
 )
 def test_an_array_that_is_no_corpus_is_left_out_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: Any, reason: str

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tierwave.writing import write_array, write_text
+from tierwave.writing import ArrayError, load_array, write_array, write_text
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
@@ -61,6 +61,34 @@ def test_an_array_is_read_as_it_was_and_one_of_objects_is_refused(tmp_path: Path
     write_array(path, array)
     with pytest.raises(ValueError, match="allow_pickle"):
         write_array(path, np.array([{}], object))
-    found = np.load(path, allow_pickle=False)
+    found = load_array(path)
     assert found.dtype == array.dtype and list(tmp_path.iterdir()) == [path]
     np.testing.assert_array_equal(found, array)
+
+
+def test_whatever_is_wrong_with_an_array_is_told_in_one_way(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    write_array(path, np.zeros((1, 5, 2)))
+    whole = path.read_bytes()
+    shape = b"(1, 5, 2)"
+    shapes = [
+        b"\xd31, 5, 2)",
+        b"((((((((1,",
+        b"(1, 5, -2",
+        b"(9999999999999, 9999999999, 2)",
+        b"('1', 5, 2)",
+        b"(1, 5, 2j)",
+    ]
+    for content in [
+        *(whole.replace(shape, wrong) for wrong in shapes),
+        whole[:100],
+        whole[:20],
+        b"",
+        b"PK\3\4 and more",
+    ]:
+        path.write_bytes(content)
+        for mapped in (False, True):
+            with pytest.raises(ArrayError, match=r"a\.npy cannot be read as an array \(.+\): use another copy of it"):
+                load_array(path, mapped=mapped)
+    with pytest.raises(FileNotFoundError):
+        load_array(tmp_path / "none.npy")

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TextIO, Union, get_args, get_origin
 
 from tierwave.config import StrictModel
-from tierwave.errors import RunError, UsageError
+from tierwave.errors import AudioWarning, RunError, UsageError
 
 # Values ----------------------------------------------------------------------------------------------------------
 
@@ -354,7 +354,7 @@ def run(body: Callable[[], int | None], *, debug: bool) -> int:
     others too.
     """
     try:
-        with _ended_by_signals():
+        with _ended_by_signals(), _oddities_told():
             return body() or 0
     except UsageError as error:
         return _tell(str(error), 2, debug)
@@ -388,14 +388,36 @@ def _os_sentence(error: OSError) -> str:
     return f"{fault}; {remedy}" if remedy else fault
 
 
+@contextlib.contextmanager
+def _oddities_told() -> Iterator[None]:
+    """What is odd about a recording as a sentence on stderr, once, instead of Python's way."""
+    told = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", AudioWarning)
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if not issubclass(category, AudioWarning):
+                usual(message, category, *where, **more)
+            elif str(message) not in told:
+                told.add(str(message))
+                print_line(f"{_program()}: {message}\n", sys.stderr)
+
+        warnings.showwarning = show  # type: ignore[assignment]  # its own type wants every argument named
+        yield
+
+
 def _tell(sentence: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
+    print_line(f"{_program()}: {sentence}".replace("\n", " ") + "\n", sys.stderr)
+    return code
+
+
+def _program() -> str:
     program = Path(sys.argv[0])
     package = program.parent  # of `python -m tierwave.play`
-    name = f"{package.parent.name}.{package.name}" if program.name == "__main__.py" else program.name
-    print_line(f"{name}: {sentence}".replace("\n", " ") + "\n", sys.stderr)
-    return code
+    return f"{package.parent.name}.{package.name}" if program.name == "__main__.py" else program.name
 
 
 def print_line(text: str, stream: TextIO | None = None) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import http.client
 import json
+import lzma
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -37,6 +39,8 @@ ROOM_LEFT_BYTES = 1 << 26
 
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _OF_THE_NETWORK = (http.client.HTTPException, urllib.error.URLError, ConnectionError, TimeoutError)
+# What tarfile raises, and what gets through it where an archive is cut or damaged in certain places.
+_BROKEN = (tarfile.TarError, EOFError, ValueError, TypeError, LookupError, OverflowError, zlib.error, lzma.LZMAError)
 _PASSING = {408, 425, 429, 500, 502, 503, 504}  # answers that another attempt may not get
 
 
@@ -133,7 +137,7 @@ def unpack(path: Path, target: Path, progress: Progress = lambda done, total: No
         os.replace(aside, target)
     except FileExistsError as error:
         raise RunError(f"{path} holds {error.filename} twice: {_another(path)}") from error
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except _BROKEN as error:
         raise RunError(f"{path} is broken ({error}): {_another(path)}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)

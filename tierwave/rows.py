@@ -17,6 +17,7 @@ from natsort import natsorted, ns
 
 from tierwave.audio import AUDIO_SUFFIXES, AudioError
 from tierwave.folders import LeftOut, walk
+from tierwave.writing import ArrayError, load_array
 
 SUFFIX = ".npy"
 SHORTEST = 1000  # samples; what has shorter rows are features, of which a row is a frame
@@ -82,10 +83,11 @@ def _opened(path: Path) -> np.ndarray:
 
 def _array(path: Path) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = (str(error).splitlines() or ["no reason is known"])[0].rstrip(".")
-        raise AudioError(path, f"it cannot be read as an array ({reason})") from error
+        array = load_array(path, mapped=True)
+    except ArrayError as error:
+        raise AudioError(path, f"it cannot be read as an array ({error.reason})") from error
+    except OSError as error:
+        raise AudioError(path, f"it cannot be opened ({error.strerror})") from error
     if not isinstance(array, np.ndarray):  # an archive under another name
         raise AudioError(path, "it holds several arrays, and one is needed")
     return array

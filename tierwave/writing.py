@@ -1,4 +1,4 @@
-"""Files that matter, whole or not at all: a temporary name, a flush to disk, a move into place.
+"""Files that matter, whole or not at all: a temporary name, a flush to disk, a move into place; and arrays read again.
 
 Knows bytes, text and arrays, not what they mean; recordings are written by `audio.WavWriter`, as they come.
 """
@@ -10,8 +10,22 @@ import io
 import os
 import uuid
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from tierwave.errors import RunError
+
+
+class ArrayError(RunError):
+    """A file that cannot be read as an array. Says which and why."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be read as an array ({self.reason}): use another copy of it"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -51,3 +65,26 @@ def write_array(path: Path, array: np.ndarray) -> None:
     content = io.BytesIO()
     np.save(content, array, allow_pickle=False)
     write_bytes(path, content.getvalue())
+
+
+def load_array(path: Path, *, mapped: bool = False) -> Any:
+    """What `numpy.load` makes of a file that is not pickled: the array of an `.npy` file, which stays on the disk if
+    `mapped`, or the archive of an `.npz` file.
+
+    Raises OSError where it cannot be opened, ArrayError where it is damaged or something else.
+    """
+    try:
+        with np.errstate(over="ignore"):  # of a shape that no file has, which is refused all the same
+            return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise ArrayError(path, array_fault(error)) from error
+    # NumPy reads a header as Python's own source, and a damaged one raises whatever a tokenizer, parser or size can.
+    except Exception as error:
+        raise ArrayError(path, array_fault(error)) from error
+
+
+def array_fault(error: Exception) -> str:
+    """NumPy's reason in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

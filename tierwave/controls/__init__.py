@@ -30,6 +30,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from tierwave.config import StrictModel, validate
 from tierwave.errors import RunError, UsageError
+from tierwave.writing import ArrayError, load_array
 
 Scale = Literal["linear", "log", "log1p"]
 Interpolation = Literal["linear", "previous"]
@@ -585,11 +586,11 @@ def read_array(path: Path | str, names: Sequence[str], rate: float) -> list[Cont
     if not rate > 0:
         raise UsageError(f"--external_sr is {rate:g}; give the array's rate in Hz, above 0")
     try:
-        array = np.load(path, allow_pickle=False)
+        array = load_array(path)
     except FileNotFoundError:
         raise UsageError(f"there is no array {path}: check --external_array") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise RunError(f"{path} is not an .npy array ({error}): write one with numpy.save") from None
+    except ArrayError as error:
+        raise RunError(f"{path} is not an .npy array ({error.reason}): write one with numpy.save") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
         found = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else "several arrays"
         raise RunError(f"{path} holds {found}: save one array of real numbers with numpy.save")
