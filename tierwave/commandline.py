@@ -403,7 +403,7 @@ def _oddities_told() -> Iterator[None]:
                 told.add(str(message))
                 print_line(f"{_program()}: {message}\n", sys.stderr)
 
-        warnings.showwarning = show  # type: ignore[assignment]  # its own type wants every argument named
+        warnings.showwarning = show
         yield
 
 
