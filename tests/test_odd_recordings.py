@@ -143,6 +143,31 @@ def test_what_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path, kind: str) ->
     assert told == pytest.approx(4.0, abs=0.2) and f"{len(sound) / RATE:.1f} s could be read" in remarks[0]
 
 
+@pytest.mark.parametrize(("kind", "subtype"), [("VOC", "PCM_16"), ("NIST", "ULAW"), ("SVX", "PCM_16")])
+def test_rarer_ones_that_are_cut_off_are_told(tmp_path: Path, kind: str, subtype: str) -> None:
+    content = coded(kind, subtype=subtype)
+    sound, remarks = read(kept(tmp_path / "a", content[:-RATE]))
+    assert len(sound) < 2 * RATE and len(remarks) == 1 and remarks[0].startswith("it holds 2.0 s by its header")
+    sound, remarks = read(kept(tmp_path / "a", content))
+    assert len(sound) == 2 * RATE and not remarks
+
+
+def test_a_size_that_no_file_system_has_is_no_hindrance(tmp_path: Path) -> None:
+    content = bytearray(coded("W64", 0.1))
+    content[56:64] = (2**63 - 64).to_bytes(8, "little")  # of the chunk before the sound
+    with pytest.raises(AudioError, match="libsndfile"):
+        read(kept(tmp_path / "a", bytes(content)))
+
+
+def test_values_that_no_sound_has_are_refused_with_their_place(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    sound = tone(1.0, RATE, 2)
+    sound[800] = 3e38  # the sum of which is infinite
+    soundfile.write(content, sound, RATE, format="WAV", subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"values as large as 3e\+38 at 0\.0500 s"):
+        read(kept(tmp_path / "a", content.getvalue()))
+
+
 def test_an_ogg_without_its_end_is_told(tmp_path: Path) -> None:
     content = io.BytesIO()
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, 20 * RATE)

@@ -92,6 +92,7 @@ INSTALL_FFMPEG = (
 
 LOWEST_RATE, HIGHEST_RATE = 100, 768_000  # Hz; a header that says less or more is no sound's
 
+LARGEST_VALUE = 1e12  # of a sample; floats that are whole numbers of 32 bits are far below, damaged ones far beyond
 LENGTH_TOLERANCE = 0.1  # seconds that a header may promise too much
 
 SILENCE_WINDOW_SECONDS = 0.01
@@ -294,10 +295,12 @@ class Reading:
                     fault = f"it is damaged there ({_reason(error) or 'it cannot be decoded'})"
                 if not len(block):
                     break
-                finite = np.isfinite(block).all(axis=1)
-                if not finite.all():
-                    seconds = before + (position + int(finite.argmin())) / rate
-                    raise AudioError(self.info.path, f"it holds NaN or infinity at {seconds:.4f} s")
+                usable = (np.abs(block) <= LARGEST_VALUE).all(axis=1)  # False for NaN
+                if not usable.all():
+                    first = int(usable.argmin())
+                    value, seconds = np.abs(block[first]).max(), before + (position + first) / rate
+                    what = f"values as large as {value:.0e}" if np.isfinite(value) else "NaN or infinity"
+                    raise AudioError(self.info.path, f"it holds {what} at {seconds:.4f} s")
                 position += len(block)
                 heard.seconds = before + position / rate
                 yield _fitted(block.copy(), self.info.channels) if mixed is None else mixed.of(block)

@@ -12,6 +12,7 @@ import bisect
 import functools
 import io
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Literal, NamedTuple
@@ -102,6 +103,10 @@ def layout_of(file: BinaryIO) -> tuple[Part, ...]:
         return tuple(_au_parts(data))
     if _two_frames(data, start):
         return tuple(_mpeg_parts(data, start))
+    for announced in (_voc_end, _sphere_end):
+        end = announced(data)
+        if end is not None:
+            return (_up_to(data, *end),)
     return (Part(((0, data.size),)),)
 
 
@@ -115,6 +120,8 @@ class _Bytes:
 
     def at(self, position: int, count: int) -> bytes:
         """`count` bytes from `position` on, fewer at the end of the file."""
+        if position >= self.size:
+            return b""
         inside = position - self._start
         if inside < 0 or inside + count > len(self._block):
             self._file.seek(position)
@@ -168,6 +175,7 @@ class _Form(NamedTuple):
 _RIFF = _Form(4, 4, "little", False, 2, 12, b"data")
 _RIFX = _RIFF._replace(order="big")
 _AIFF = _RIFX._replace(sound=b"SSND")
+_SVX = _AIFF._replace(sound=b"BODY")
 _GUID = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # behind the names of Sony's wave files
 _W64 = _Form(16, 8, "little", True, 8, 40, b"data" + _GUID)
 _CAF = _Form(4, 8, "big", False, 1, 8, b"data")
@@ -179,6 +187,8 @@ def _form_at(data: _Bytes, position: int) -> _Form | None:
         return _RIFX if magic == b"RIFX" else _RIFF
     if magic == b"FORM" and kind in (b"AIFF", b"AIFC"):
         return _AIFF
+    if magic == b"FORM" and kind in (b"8SVX", b"16SV"):
+        return _SVX
     if magic == b"riff" and data.at(position + 24, 4) == b"wave":
         return _W64
     if magic == b"caff" and data.at(position + 4, 2) == b"\0\1":
@@ -286,6 +296,39 @@ def _au_parts(data: _Bytes) -> Iterator[Part]:
         else:
             yield Part(((position, data.size),))
         return
+
+
+# ---- Rarer ones, whose header announces where the sound ends ---------------------------------------------------------
+
+
+def _up_to(data: _Bytes, body: int, end: int) -> Part:
+    """All of a file whose sound goes from `body` to `end`, or would."""
+    there = max(0, data.size - body)
+    cut = end > data.size
+    return Part(((0, data.size),), share=max(there, 1) / (end - body) if cut else 1.0, cut=cut)
+
+
+def _voc_end(data: _Bytes) -> tuple[int, int] | None:
+    """Where the blocks of a Creative Voice file begin and end."""
+    if data.at(0, 20) != b"Creative Voice File\x1a":
+        return None
+    begun = position = data.number(20, 2, "little")
+    while position < data.size and data.at(position, 1) != b"\0":
+        position += 4 + data.number(position + 1, 3, "little")
+    return begun, max(position, begun + 1)
+
+
+def _sphere_end(data: _Bytes) -> tuple[int, int] | None:
+    """Where the sound of a NIST SPHERE file begins and ends, by the lines of its header."""
+    head = data.at(0, 16)
+    if head[:8] != b"NIST_1A\n" or not head[8:].strip().isdigit():
+        return None
+    body = int(head[8:])
+    told = dict(re.findall(rb"^(\w+) -(?:i|s\d+) (\d{1,18})\s*$", data.at(0, min(body, _BLOCK)), re.MULTILINE))
+    samples, size, channels = (
+        int(told.get(key, b"0")) for key in (b"sample_count", b"sample_n_bytes", b"channel_count")
+    )
+    return body, body + max(1, samples * size * channels)
 
 
 # ---- Ogg: pages ------------------------------------------------------------------------------------------------------
