@@ -38,7 +38,7 @@ from websockets.sync.client import ClientConnection, connect
 
 import generate
 from commands import Capture, call, load_once, told
-from tierwave.config import dumps
+from tierwave.config import dumps, validate
 from tierwave.controls import Controls, Parameter, Schema, Track
 from tierwave.errors import UsageError
 from tierwave.families import load_config
@@ -46,10 +46,11 @@ from tierwave.generation import Request
 from tierwave.gestures import read_gestures, write_gestures
 from tierwave.mel import Normaliser
 from tierwave.play import __main__ as command
+from tierwave.play import protocol, voice
 from tierwave.play import session as session_module
-from tierwave.play import voice
 from tierwave.play.app import build_app, hosts_of
 from tierwave.play.instrument import BLOCK, Instrument
+from tierwave.play.offline import Order
 from tierwave.play.osc import listening
 from tierwave.play.protocol import LARGEST_MESSAGE
 from tierwave.play.session import MOST_REFUSED, Studio
@@ -218,6 +219,15 @@ def steered(instruments: dict[str, Instrument]) -> Iterator[Server]:
         yield server
 
 
+def points_of(csv: str) -> dict[str, list[list[float]]]:
+    """The curves of a recording."""
+    _, *rows = [line.split(",") for line in csv.splitlines() if not line.startswith("#")]
+    found: dict[str, list[list[float]]] = {}
+    for name, seconds, value in rows:
+        found.setdefault(name, []).append([float(seconds), float(value)])
+    return found
+
+
 class Page:
     """What a page does, over a socket."""
 
@@ -243,7 +253,14 @@ class Page:
         """Say something; its answer."""
         kinds = {"start": "started", "set": "set", "record": "recorded", "stop": "stopped"}
         self.say(**message)
-        return self.answer("error", kinds[message["type"]])
+        csv = ""
+        while (answer := self.answer("error", "csv", kinds[message["type"]]))["type"] == "csv":
+            csv += answer["text"]
+        if answer["type"] == "recorded":
+            answer["csv"] = csv + answer["csv"]
+            answer["controls"] = points_of(answer["csv"])
+            answer["start"]["controls"] = answer["controls"]
+        return answer
 
     def start(self, **message: Any) -> dict[str, Any]:
         answer = self.ask(type="start", **message)
@@ -609,6 +626,113 @@ def test_who_sends_nothing_but_nonsense_is_sent_away(steered: Server) -> None:
                 one.socket.recv(timeout=60)
         assert closed.value.rcvd is not None and closed.value.rcvd.code == 1008
         assert len(other.hear(300)) == 300
+
+
+def full(first: str, entry: str, last: str) -> str:
+    """As many equal entries as one message holds; `%x` in them is their number."""
+    room = LARGEST_MESSAGE - len(first) - len(last)
+    entries = itertools.islice(itertools.repeat(entry), room // (len(entry) + 5))
+    numbered = [each % number if "%" in each else each for number, each in enumerate(entries)]
+    return first + ",".join(numbered) + last
+
+
+LARGE = {
+    "wrong points": full('{"type": "start", "controls": {"p": [', '["a"]', "]}}"),
+    "right points": full('{"type": "start", "controls": {"p": [', "[0, 60]", "]}}"),
+    "wrong curves": full('{"type": "start", "controls": {', '"%x": []', "}}"),
+    "wrong values": full('{"type": "set", "values": {', '"%x": []', "}}"),
+    "right values": full('{"type": "set", "values": {', '"%x": 0', "}}"),
+    "unknown keys": full('{"type": "set", ', '"%x": 0', "}"),
+    "wrong piece": full('{"type": "curve", "name": "p", "points": [', "[0]", "]}"),
+    "nested": full('{"type": "set", "values": [', "[[[{}]]]", "]}"),
+    "one text": full('{"type": "', "\\u0000", '"}'),
+    "one number": '{"type": "more", "until": ' + "1" * (LARGEST_MESSAGE - 30) + "}",
+}
+
+
+def work(call: Callable[[], Any]) -> float:
+    """Seconds for which a call keeps this thread busy; the quickest of three."""
+    took = []
+    for _ in range(3):
+        began = time.thread_time()
+        with contextlib.suppress(UsageError):
+            call()
+        took.append(time.thread_time() - began)
+    return min(took)
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_no_message_keeps_the_event_loop_long(kind: str) -> None:
+    text = LARGE[kind]
+    assert len(text) <= LARGEST_MESSAGE
+    assert work(lambda: protocol.parse(text)) < 0.15  # it takes 0.04 s on a slow core
+    order = text.replace('"type": "start", ', "").encode()
+    assert work(lambda: validate(Order, protocol.parse_object(order), "generate")) < 0.15
+    with pytest.raises(UsageError, match="bytes at most"):
+        protocol.parse_object(text + " " * LARGEST_MESSAGE)
+
+
+def test_nobodys_sound_waits_for_anothers_messages(steered: Server) -> None:
+    """While one page sends large messages of all kinds, the event loop answers another's pings, and sound comes."""
+    with page(steered) as one, page(steered) as other:
+        other.start()
+        sent = threading.Event()
+
+        def pester() -> None:
+            for text in LARGE.values():
+                one.socket.send(text)
+            steered.ask("/api/generate", LARGE["wrong points"].encode())
+            sent.set()
+
+        pestering = threading.Thread(target=pester)
+        pestering.start()
+        waited, stop = [], 0
+        while not sent.is_set() or len(waited) < 5:
+            began = time.monotonic()
+            assert other.socket.ping().wait(60)
+            stop += 20
+            other.hear(stop)
+            waited.append(time.monotonic() - began)
+        pestering.join()
+        for kind in LARGE:
+            if kind != "right points":
+                assert one.answer("error")["message"]
+        assert max(waited) < 2, "it was seconds for each of these messages once"
+
+
+def test_long_curves_come_in_pieces(steered: Server) -> None:
+    """Ten times as much as one message holds, there and back, sounds as the same curve does without a server."""
+    trained = steered.studio.instrument.trained
+    times = np.arange(20_000) / 1000
+    curve = np.stack([times, 66 + 5 * np.sin(30 * times)], 1)
+    asked = {"random_seed": 3, "values": {"inst": 0}}
+    with page(steered) as one:
+        for piece in np.split(curve, 20):
+            one.say(type="curve", name="p", points=piece.tolist())
+        one.start(**asked, drawn=len(curve))
+        heard = one.hear(END)
+        recorded = one.ask(type="record")
+        assert recorded["controls"]["p"] == curve.tolist()
+        answer = one.ask(type="start", **asked, drawn=len(curve))  # which none came for
+        assert answer["type"] == "error" and "20000" in answer["message"]
+        one.start(**asked)  # and a curve holds for one start only
+        assert not np.array_equal(one.hear(END), heard)
+    tracks: Controls = {"p": Track("p", *curve.T), "inst": Track.constant("inst", 0.0)}
+    stream = trained.stream(Request(controls=(tracks,), temperature=(0.75,), random_seed=3, averaged=False))
+    assert np.array_equal(heard, stream.render(END)[0])
+
+
+def test_curves_have_an_end(steered: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MOST_POINTS", 10)
+    monkeypatch.setattr(protocol, "MOST_NAMES", 3)
+    with page(steered) as one:
+        for points, name in ((6, "p"), (6, "p"), (1, "a"), (1, "b"), (1, "c"), (1, "d")):
+            one.say(type="curve", name=name, points=[[0, 60]] * points)
+        for _ in range(2):
+            answer = one.answer("error")
+            assert answer["to"] == "curve" and "10 points" in answer["message"]
+        assert one.ask(type="start", drawn=4)["type"] == "error"
+        one.start()
 
 
 def test_a_message_that_is_too_long_ends_only_its_own_socket(steered: Server) -> None:

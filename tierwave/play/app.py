@@ -1,7 +1,7 @@
 """What the server answers over HTTP, and to whom.
 
     GET  /              the page; /page/NAME what belongs to it
-    GET  /api/run       the run as JSON (`Instrument.document`), with "max_voices" and "largest_message"
+    GET  /api/run       the run as JSON (`Instrument.document`), with "max_voices", "largest_message" and "most_points"
     POST /api/generate  a JSON object (`offline.Order`) -> audio/wav with the headers X-Random-Seed, X-Checkpoint and
                         X-Speed, or JSON of a run that makes curves; 400 or 500 {"error": sentence}. One at a
                         time.
@@ -40,7 +40,7 @@ from tierwave.config import validate
 from tierwave.errors import RunError, UsageError
 from tierwave.play.instrument import Instrument
 from tierwave.play.offline import Made, Order, Stopped, make
-from tierwave.play.protocol import LARGEST_MESSAGE, parse_object
+from tierwave.play.protocol import LARGEST_MESSAGE, MOST_POINTS, parse_object
 from tierwave.play.session import Session, Studio
 
 PAGE = Path(__file__).parent / "page"
@@ -79,7 +79,8 @@ def build_app(
         return FileResponse(PAGE / "index.html")
 
     async def run(_: Request) -> Response:
-        more = {"max_voices": studio.max_voices, "largest_message": LARGEST_MESSAGE}
+        limits = {"largest_message": LARGEST_MESSAGE, "most_points": MOST_POINTS}
+        more = {"max_voices": studio.max_voices, **limits}
         return JSONResponse({**studio.instrument.document(), **more})
 
     async def generate(request: Request) -> Response:
@@ -125,7 +126,7 @@ async def _body(request: Request) -> bytes:
     found = bytearray()
     async for piece in request.stream():
         found += piece
-        if len(found) > LARGEST_MESSAGE:
+        if len(found) > LARGEST_MESSAGE:  # the rest is not waited for
             raise UsageError(f"what is to be generated is told in {LARGEST_MESSAGE} bytes at most: send less")
     return bytes(found)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from tierwave.controls import Controls, Parameter, Schema, Track
 from tierwave.errors import UsageError
@@ -80,16 +81,20 @@ class Instrument:
         first = {each.name: Track.constant(each.name, self.initial(each)) for each in self.schema.parameters}
         return Request(controls=({**first, **(controls or {})},), **asked)
 
-    def drawn(self, values: Mapping[str, float | str], curves: Mapping[str, Iterable[tuple[float, float]]]) -> Controls:
-        """Tracks of constant `values`, by number or name of a category, and of `curves`, which win. Raises UsageError
-        and RunError for what cannot be."""
+    def drawn(self, values: Mapping[str, float | str], curves: Mapping[str, npt.ArrayLike]) -> Controls:
+        """Tracks of constant `values`, by number or name of a category, and of `curves`, `[points, 2]` of seconds and
+        value, which win. Raises UsageError and RunError for what cannot be."""
         tracks = {name: Track.constant(name, self.allowed(name, value)) for name, value in values.items()}
         for name, points in curves.items():
-            track = Track.from_events(name, points, "the curve")
-            for value in set(track.values.tolist()):
+            times, drawn = np.asarray(points, np.float64).T
+            track = Track(name, times, drawn, "the curve")
+            for value in np.unique(drawn).tolist() if self._is_category(name) else drawn[:1].tolist():
                 self.allowed(name, value)
             tracks[name] = track
         return tracks
+
+    def _is_category(self, name: str) -> bool:
+        return name in self.trained.schema.names and self.trained.schema.of(name).is_category
 
     def allowed(self, name: str, value: float | str) -> float:
         """The raw value that is meant. Raises UsageError for a name or a category that there is not."""
@@ -109,7 +114,7 @@ class Instrument:
             raise UsageError(f"{name} is {_category(parameter, value)}, which never occurred in training; give {told}")
         return value
 
-    def clipped(self, values: Mapping[str, Iterable[float]]) -> list[str]:
+    def clipped(self, values: Mapping[str, npt.ArrayLike]) -> list[str]:
         """One sentence for each name of whose `values` the network is told something nearer."""
         remarks = []
         for name, given in values.items():
@@ -117,7 +122,8 @@ class Instrument:
                 continue
             parameter = self.trained.schema.of(name)
             low, high = sorted(parameter.span)
-            worst = max(given, key=lambda value: max(low - value, value - high))
+            lowest, highest = float(np.min(given)), float(np.max(given))
+            worst = lowest if low - lowest > highest - high else highest
             if parameter.outside == "clip" and not low <= worst <= high:
                 unit = f" {parameter.units}" if parameter.units else ""
                 remarks.append(f"{name}: {worst:g} lies outside the trained range {low:g} to {high:g}{unit}: clipped.")

@@ -1,22 +1,28 @@
 """What page and server say to each other over the WebSocket `/ws`.
 
-From the page, JSON texts of at most `LARGEST_MESSAGE` bytes; `values` and `controls` are in raw units:
+From the page, JSON texts of at most `LARGEST_MESSAGE` bytes, so that none keeps the event loop from other pages'
+sounds; `values`, `controls` and `points` are in raw units:
 
     {"type": "start", "random_seed": 7, "temperature": 0.75, "top_k": null, "checkpoint": null,
      "values": {"pitch": 64, "inst": "reed"}, "controls": {"pitch": [[0, 64], [1.5, 76]]}, "gestures": true}
         begin anew at sample 0; all fields may be missing. controls: curves, time 0 at the first sample, also of
         temperature and top_k, before values of the same name; gestures: they are played as they are, which gives the
-        same samples again; false: averaged where they are finer than the network sees them, as in training.
+        same samples again; false: averaged where they are finer than the network sees them, as in training. drawn: how
+        many points of curves came before, in messages of the next type, which are among controls then.
         -> {"type": "started", "run": 1, "random_seed": 7, "remarks": [...]}
+    {"type": "curve", "name": "pitch", "points": [[0, 64], [1.5, 76]]}
+        more of a curve of the next start, where all together are too long for one message; `MOST_POINTS` at most. No
+        answer.
     {"type": "more", "until": 4096}
         make samples up to this one; nothing is made beyond. No answer but the blocks.
     {"type": "set", "event": 3, "values": {"pitch": 70, "temperature": 1}}
         -> {"type": "set", "event": 3, "sample": 640, "values": {...}, "remarks": [...]}
         sample: the first by which all values have arrived; values: as they are from there on.
     {"type": "record"}
-        -> {"type": "recorded", "csv": "...", "controls": {...}, "random_seed": 7, "seconds": 2.5, "start": {...}}
-        csv: as generate.py --controls takes it, with seed and checkpoint in its first line; start: the message that
-        gives the same samples again.
+        -> {"type": "csv", "text": "..."} as often as it takes, then
+           {"type": "recorded", "csv": "...", "random_seed": 7, "seconds": 2.5, "start": {...}}
+        csv: the rest of a text as generate.py --controls takes it, with seed and checkpoint in its first line; start:
+        the message that gives the same samples again, with the curves in that text as its controls.
     {"type": "stop"} -> {"type": "stopped"}
 
 From the server besides:
@@ -34,20 +40,24 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NoReturn
 
 import numpy as np
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from tierwave.config import StrictModel, validate
 from tierwave.errors import UsageError
 
-LARGEST_MESSAGE = 64 << 20  # bytes; half an hour of curves, two points a block each, that is played again
+LARGEST_MESSAGE = 128 << 10  # bytes; read and checked in some hundredths of a second, whatever they hold
+MOST_POINTS = 2_000_000  # of a start's curves: half an hour of nine parameters, two points a block each
+MOST_NAMES = 256  # in one object of a message
 LARGEST_SEED = 2**53  # that a browser's numbers hold
 BLOCK_HEADER = struct.Struct("<4sIII")
 
-Values = Annotated[dict[str, float | str], Field(max_length=1000)]
-Curves = dict[str, Annotated[list[tuple[float, float]], Field(min_length=1)]]
+Values = dict[str, float | str]
+Points = Annotated[list[tuple[float, float]], Field(min_length=1), FailFast()]
+Curves = dict[str, Points]
 
 
 class Start(StrictModel):
@@ -60,7 +70,16 @@ class Start(StrictModel):
     checkpoint: str | None = None
     values: Values = {}
     controls: Curves = {}
+    drawn: int = Field(0, ge=0, le=MOST_POINTS)
     gestures: bool = True
+
+
+class Curve(StrictModel):
+    """Points of a curve of the next start."""
+
+    type: Literal["curve"] = "curve"
+    name: str = Field(max_length=256)
+    points: Points
 
 
 class More(StrictModel):
@@ -90,8 +109,10 @@ class Stop(StrictModel):
     type: Literal["stop"] = "stop"
 
 
-Message = Start | More | Set | Record | Stop
-_MESSAGES: dict[str, type[Message]] = {"start": Start, "more": More, "set": Set, "record": Record, "stop": Stop}
+Message = Start | Curve | More | Set | Record | Stop
+_MESSAGES: dict[str, type[Message]] = {
+    "start": Start, "curve": Curve, "more": More, "set": Set, "record": Record, "stop": Stop,
+}  # fmt: skip
 
 
 def parse(text: str | bytes) -> Message:
@@ -113,9 +134,11 @@ def type_of(text: str | bytes) -> str | None:
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:
-    """A JSON object of finite numbers. Raises UsageError for anything else."""
+    """A JSON object of finite numbers. Raises UsageError for anything else, and for one that is too large."""
+    if len(text) > LARGEST_MESSAGE:
+        raise UsageError(f"a message takes {LARGEST_MESSAGE} bytes at most, and this one has {len(text)}: send less")
     try:
-        document = json.loads(text, parse_constant=_refuse_constant)
+        document = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object)
         json.dumps(document, allow_nan=False)  # 1e999 is infinite
     except (ValueError, RecursionError):
         raise UsageError("a message must be one JSON object of finite numbers and texts: this is none") from None
@@ -124,10 +147,22 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     return document
 
 
+def pieces(text: str) -> Iterator[str]:
+    """A long text in pieces each of which is sent in a moment; one at least."""
+    for start in range(0, max(len(text), 1), LARGEST_MESSAGE):
+        yield text[start : start + LARGEST_MESSAGE]
+
+
 def block(run: int, first: int, samples: np.ndarray) -> bytes:
     """Float32 `[samples]` from sample `first` on, as they are sent."""
     header = BLOCK_HEADER.pack(b"TWAV", run & 0xFFFFFFFF, first & 0xFFFFFFFF, len(samples))
     return header + samples.astype("<f4").tobytes()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MOST_NAMES:  # each of which might be wrong, and be told
+        raise UsageError(f"an object of a message has {MOST_NAMES} names at most, and this one has {len(pairs)}")
+    return dict(pairs)
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -11,10 +11,13 @@ import contextlib
 import json
 import time
 import traceback
+from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any, TypeVar
 
+import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from tierwave.errors import RunError, UsageError
@@ -63,6 +66,8 @@ class Session:
         self.until = 0  # samples that may be made
         self._thread: ThreadPoolExecutor | None = None
         self._more = asyncio.Event()
+        self._curves: dict[str, array[float]] = {}  # of the next start, by name: seconds, value, seconds, value ...
+        self._drawn = 0  # points in them
         self._soon: dict[str, float | str] = {}  # what something else has set, and the voice has not been told yet
         self._source = ""
         self._setting: asyncio.Task[None] | None = None
@@ -111,6 +116,9 @@ class Session:
         if isinstance(message, protocol.Start):
             await self._start(message)
             return
+        if isinstance(message, protocol.Curve):
+            self._draw(message)
+            return
         if isinstance(message, protocol.Stop):
             self._free()
             await self._send({"type": "stopped"})
@@ -126,15 +134,37 @@ class Session:
             answer = {"sample": change.sample, "values": change.values, "remarks": change.remarks}
             await self._send({"type": "set", "event": message.event, **answer})
         else:
-            await self._send({"type": "recorded", **await self._in_thread(voice.record)})
+            recorded = await self._in_thread(voice.record)
+            *first, rest = protocol.pieces(recorded["csv"])
+            for piece in first:
+                await self._send({"type": "csv", "text": piece})
+            await self._send({"type": "recorded", **recorded, "csv": rest})
+
+    def _draw(self, message: protocol.Curve) -> None:
+        """Keep a piece of a curve. A page that sends some takes a voice, so that few hold so much."""
+        self.studio.take(self)
+        self._drawn += len(message.points)
+        if self._drawn > protocol.MOST_POINTS or len({*self._curves, message.name}) > protocol.MOST_NAMES:
+            self._forget_curves()
+            most = f"{protocol.MOST_NAMES} curves with {protocol.MOST_POINTS} points"
+            raise UsageError(f"a start has {most} at most: play a shorter take")
+        self._curves.setdefault(message.name, array("d")).extend(chain.from_iterable(message.points))
+
+    def _forget_curves(self) -> None:
+        self._curves, self._drawn = {}, 0
 
     async def _start(self, message: protocol.Start) -> None:
         instrument = self.studio.instrument
         if not instrument.is_live:
             raise UsageError(f"this run makes {instrument.kind}, whole, and is not played: use generate")
         self.studio.take(self)
+        curves = {name: np.array(points).reshape(-1, 2) for name, points in self._curves.items()}
+        drawn = self._drawn
+        self._forget_curves()
         try:
-            voice = await self._in_thread(Voice, instrument, message)
+            if drawn != message.drawn:
+                raise UsageError(f"{drawn} points of curves came before this start, and it tells of {message.drawn}")
+            voice = await self._in_thread(Voice, instrument, message, curves)
         except BaseException:
             if self.voice is None:
                 self._free()
@@ -147,6 +177,7 @@ class Session:
 
     def _free(self) -> None:
         self.voice, self.until = None, 0
+        self._forget_curves()
         self._soon.clear()
         self.studio.playing.discard(self)
         if self._thread is not None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,9 +33,12 @@ class Change:
 
 
 class Voice:
-    """A stream from its first sample on. Raises UsageError and RunError for what cannot be started."""
+    """A stream from its first sample on. curves: what `start` steers by besides its own, `[points, 2]` of seconds and
+    value. Raises UsageError and RunError for what cannot be started."""
 
-    def __init__(self, instrument: Instrument, start: Start) -> None:
+    def __init__(
+        self, instrument: Instrument, start: Start, curves: Mapping[str, np.ndarray] = MappingProxyType({})
+    ) -> None:
         self.instrument = instrument
         self.random_seed = secrets.randbelow(2**31) if start.random_seed is None else start.random_seed
         trained = instrument.at(start.checkpoint)
@@ -41,8 +46,8 @@ class Voice:
         live: dict[str, float | str] = {"temperature": start.temperature, "top_k": float(start.top_k or 0)}
         own = trained.schema.names
         values = {**{name: value for name, value in live.items() if name not in own}, **start.values}
-        controls = instrument.drawn(values, start.controls)
-        self.remarks = instrument.clipped({name: track.values.tolist() for name, track in controls.items()})
+        controls = instrument.drawn(values, {**curves, **start.controls})
+        self.remarks = instrument.clipped({name: track.values for name, track in controls.items()})
         request = instrument.request(
             controls,
             temperature=(start.temperature,),
@@ -50,7 +55,7 @@ class Voice:
             random_seed=self.random_seed,
             averaged=not start.gestures,
         )
-        self.start = start
+        self.start = start.model_copy(update={"controls": {}, "drawn": 0})  # they are in the stream
         self.made = 0  # samples
         self._forget_at = 2 * REMEMBERED_SECONDS  # seconds
         self.checkpoint = trained.path.name
@@ -85,12 +90,11 @@ class Voice:
         return Change(sample, applied, self.instrument.clipped({name: [value] for name, value in meant.items()}))
 
     def record(self) -> dict[str, Any]:
-        """What was played, as text and as the message that starts it again.
+        """What was played, as text and as the message that starts it again, but for the curves, which the text holds.
 
         Raises UsageError for what has played so long that its beginning is forgotten.
         """
         tracks: Controls = self._stream.record()
-        controls = {name: np.stack([track.times, track.values], axis=1).tolist() for name, track in tracks.items()}
         about = {
             "random_seed": self.random_seed,
             "seconds": self.made / self.sample_rate,
@@ -100,7 +104,6 @@ class Voice:
         }
         return {
             "csv": gestures_text(tracks, self.sample_rate, averaged=not self.start.gestures, about=about),
-            "controls": controls,
             "random_seed": self.random_seed,
             "seconds": self.made / self.sample_rate,
             "start": {
@@ -109,7 +112,6 @@ class Voice:
                 "temperature": self.start.temperature,
                 "top_k": self.start.top_k,
                 "checkpoint": self.start.checkpoint,
-                "controls": controls,
                 "gestures": self.start.gestures,
             },
         }

@@ -33,7 +33,7 @@ const SILENT = { position: 0, buffered: 0, underruns: 0 };
 /**
  * @typedef {object} Recorded
  * @property {string} csv
- * @property {Start} start what plays the same again
+ * @property {Start} start what plays the same again, with the curves of the CSV
  * @property {number} random_seed
  * @property {number} seconds
  * @property {Float32Array} samples
@@ -43,7 +43,7 @@ const SILENT = { position: 0, buffered: 0, underruns: 0 };
  * Events, each with its message as `detail`: link, started, stopped, ended, values, remarks, pace, position, curves, error.
  */
 export class Player extends EventTarget {
-  /** @param {{sample_rate: number, block: number, lead_seconds: number, largest_message: number}} run */
+  /** @param {{sample_rate: number, block: number, lead_seconds: number, largest_message: number, most_points: number}} run */
   constructor(run) {
     super();
     this.rate = run.sample_rate;
@@ -65,7 +65,7 @@ export class Player extends EventTarget {
     this.worker.onmessage = ({ data }) => this.#hear(data);
     const url = new URL("ws", document.baseURI);
     url.protocol = url.protocol.replace("http", "ws");
-    this.#tell("open", { url: url.href, rate: this.rate, block: this.block, lead: this.#leadSamples(), largest: run.largest_message });
+    this.#tell("open", { url: url.href, rate: this.rate, block: this.block, lead: this.#leadSamples(), largest: run.largest_message, points: run.most_points });
   }
 
   #tell(to, message = {}, transfer = []) {

@@ -9,13 +9,14 @@
 import { readCells } from "./curve.js";
 
 const TAIL = 10; // seconds that are kept when nothing is recorded
+const POINT = 64; // bytes that a point of a curve takes in a message, at most
 const AGAIN = [250, 500, 1000, 2000]; // ms until the next try to connect
 
 /** @type {WebSocket | undefined} */
 let socket;
 /** @type {MessagePort | undefined} */
 let worklet;
-let settings = { url: "", rate: 0, block: 0, lead: 0, largest: Infinity };
+let settings = { url: "", rate: 0, block: 0, lead: 0, largest: Infinity, points: Infinity };
 let tries = 0;
 let closed = false; // by the page
 
@@ -23,6 +24,8 @@ let closed = false; // by the page
 let voice = { run: 0, position: 0, asked: 0, limit: Infinity, recording: false };
 /** @type {{limit: number, recording: boolean} | null} what the next `started` begins */
 let starting = null;
+/** @type {string[]} pieces of a recording's CSV that have come */
+let csv = [];
 let kept = { first: 0, count: 0, blocks: /** @type {Float32Array[]} */ ([]) };
 /** @type {{curves: {name: string, cells: Float64Array, steps: boolean}[], seconds: number, loop: boolean, origin: number, last: Record<string, number>} | null} */
 let curves = null;
@@ -34,6 +37,7 @@ function connect() {
   socket.binaryType = "arraybuffer";
   socket.onopen = () => {
     tries = 0;
+    csv = [];
     tell({ type: "link", up: true });
   };
   socket.onmessage = ({ data }) => (typeof data === "string" ? hear(JSON.parse(data)) : receive(data));
@@ -46,14 +50,26 @@ function connect() {
 }
 
 function send(message) {
-  const text = JSON.stringify(message);
   const isAwaited = message.type === "start" || message.type === "record";
-  if (socket?.readyState !== WebSocket.OPEN) {
-    if (isAwaited) refuse(message.type, "The server is not there.");
-  } else if (isAwaited && new Blob([text]).size > settings.largest) {
-    refuse(message.type, `Its curves take more than the ${settings.largest >> 20} MiB that may be sent at once: play a shorter take.`);
+  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+  else if (isAwaited) refuse(message.type, "The server is not there.");
+}
+
+/** A start; its curves before it, piece by piece, where they are too long for one message. */
+function sendStart({ controls = {}, ...message }) {
+  const drawn = Object.values(controls).reduce((sum, points) => sum + points.length, 0);
+  const atOnce = Math.floor(settings.largest / POINT / 2); // and half a message for the rest
+  if (drawn > settings.points) {
+    refuse("start", `Its curves have ${drawn} points, and ${settings.points} may be played: play a shorter take.`);
+  } else if (drawn <= atOnce) {
+    send({ ...message, type: "start", controls });
   } else {
-    socket.send(text);
+    for (const [name, points] of Object.entries(controls)) {
+      for (let first = 0; first < points.length; first += atOnce) {
+        send({ type: "curve", name, points: points.slice(first, first + atOnce) });
+      }
+    }
+    send({ ...message, type: "start", drawn });
   }
 }
 
@@ -80,8 +96,13 @@ function hear(message) {
     demand();
   } else if (message.type === "set") {
     if (message.event && voice.run) worklet.postMessage({ event: message.event, sample: message.sample });
+  } else if (message.type === "csv") {
+    csv.push(message.text);
+    return;
   } else if (message.type === "recorded") {
-    tell({ ...message, type: "take", samples: samples(0, Math.round(message.seconds * settings.rate)) });
+    const whole = csv.join("") + message.csv;
+    csv = [];
+    tell({ ...message, type: "take", csv: whole, samples: samples(0, Math.round(message.seconds * settings.rate)) });
     voice.recording = false; // not before, or its beginning might be gone
     return;
   }
@@ -170,7 +191,7 @@ const answer = {
     halt();
     starting = { limit: limit ?? Infinity, recording };
     if (drawn) curves = { ...drawn, origin: 0, last: {} };
-    send({ ...message, type: "start" });
+    sendStart(message);
   },
   stop() {
     halt();

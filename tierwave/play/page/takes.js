@@ -45,7 +45,8 @@ export class Takes {
   add({ csv, seconds, samples, start, random_seed }) {
     this.count += 1;
     const whole = withMeta(csv, { random_seed, seconds }); // so that the file gives the same sound again
-    this.takes.push({ name: `take ${this.count}`, seconds, start, csv: whole, samples, saved: false });
+    const { controls } = readGestures(csv);
+    this.takes.push({ name: `take ${this.count}`, seconds, start: { ...start, controls }, csv: whole, samples, saved: false });
     this.#show();
   }
 
