@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib.util
 import io
 import itertools
@@ -588,9 +589,10 @@ def test_no_message_does_harm(pestered: Page, message: str | bytes) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[" * 100_000, '{"type": "set", "values": {"p": 1e999}}', '{"type": "set", "values": {"p": NaN}}', r'"\ud800"',
+    ["", "[" * 60_000, '{"type": "set", "values": {"p": 1e999}}', '{"type": "set", "values": {"p": NaN}}', r'"\ud800"',
      r'{"type": "\ud800"}', r'{"type": "start", "checkpoint": "\ud800"}', '{"type": "more", "until": -1}',
-     '{"type": "more", "until": 1e300}', '{"a":' * 900 + "1" + "}" * 900, b"\x00\xff", b""],
+     '{"type": "more", "until": 1e300}', '{"a":' * 900 + "1" + "}" * 900, b"\x00\xff", b"",
+     *['{"type": "set", "values": ' + "[" * depth + "]" * depth + "}" for depth in (60, 70, 5000, 30_000)]],
 )  # fmt: skip
 def test_what_is_no_message_is_answered_by_a_sentence(steered: Server, text: str | bytes) -> None:
     with page(steered) as one:
@@ -631,9 +633,9 @@ def test_who_sends_nothing_but_nonsense_is_sent_away(steered: Server) -> None:
 def full(first: str, entry: str, last: str) -> str:
     """As many equal entries as one message holds; `%x` in them is their number."""
     room = LARGEST_MESSAGE - len(first) - len(last)
-    entries = itertools.islice(itertools.repeat(entry), room // (len(entry) + 5))
-    numbered = [each % number if "%" in each else each for number, each in enumerate(entries)]
-    return first + ",".join(numbered) + last
+    longest = len(entry) + (3 if "%" in entry else 1)  # a number of five digits for "%x", and a comma
+    entries = itertools.repeat(entry, room // longest)
+    return first + ",".join(each.replace("%x", f"{number:x}") for number, each in enumerate(entries)) + last
 
 
 LARGE = {
@@ -665,9 +667,9 @@ def work(call: Callable[[], Any]) -> float:
 def test_no_message_keeps_the_event_loop_long(kind: str) -> None:
     text = LARGE[kind]
     assert len(text) <= LARGEST_MESSAGE
-    assert work(lambda: protocol.parse(text)) < 0.15  # it takes 0.04 s on a slow core
+    assert work(lambda: protocol.parse(text)) < 0.3  # 0.05 s on a slow core
     order = text.replace('"type": "start", ', "").encode()
-    assert work(lambda: validate(Order, protocol.parse_object(order), "generate")) < 0.15
+    assert work(lambda: validate(Order, protocol.parse_object(order), "generate")) < 0.3
     with pytest.raises(UsageError, match="bytes at most"):
         protocol.parse_object(text + " " * LARGEST_MESSAGE)
 
@@ -676,6 +678,7 @@ def test_nobodys_sound_waits_for_anothers_messages(steered: Server) -> None:
     """While one page sends large messages of all kinds, the event loop answers another's pings, and sound comes."""
     with page(steered) as one, page(steered) as other:
         other.start()
+        other.hear(20)  # compiled
         sent = threading.Event()
 
         def pester() -> None:
@@ -686,7 +689,7 @@ def test_nobodys_sound_waits_for_anothers_messages(steered: Server) -> None:
 
         pestering = threading.Thread(target=pester)
         pestering.start()
-        waited, stop = [], 0
+        waited, stop = [], 20
         while not sent.is_set() or len(waited) < 5:
             began = time.monotonic()
             assert other.socket.ping().wait(60)
@@ -697,7 +700,8 @@ def test_nobodys_sound_waits_for_anothers_messages(steered: Server) -> None:
         for kind in LARGE:
             if kind != "right points":
                 assert one.answer("error")["message"]
-        assert max(waited) < 2, "it was seconds for each of these messages once"
+        assert max(waited) < 2  # 0.3 s at most on two slow cores that are busy
+        assert gc.get_freeze_count() > 100_000  # or each of them may begin a collection, in which nothing plays
 
 
 def test_long_curves_come_in_pieces(steered: Server) -> None:
@@ -707,7 +711,7 @@ def test_long_curves_come_in_pieces(steered: Server) -> None:
     curve = np.stack([times, 66 + 5 * np.sin(30 * times)], 1)
     asked = {"random_seed": 3, "values": {"inst": 0}}
     with page(steered) as one:
-        for piece in np.split(curve, 20):
+        for piece in np.split(curve, 40):
             one.say(type="curve", name="p", points=piece.tolist())
         one.start(**asked, drawn=len(curve))
         heard = one.hear(END)
