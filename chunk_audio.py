@@ -10,11 +10,10 @@ import os
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from tierwave.chunking import ChunkOptions, chunk_recordings, find_sources
 from tierwave.commandline import FlagParser, boolean, optional, run
 from tierwave.errors import RunError
+from tierwave.progress import ProgressLine, amounts
 
 
 def make_parser() -> FlagParser:
@@ -75,36 +74,43 @@ def chunk(flags: argparse.Namespace) -> None:
     sources, left_out = find_sources(flags.input_file, flags.output_dir)
     size = sum(source.stat().st_size for source in sources)
     reports = []
-    with tqdm(total=size, unit="B", unit_scale=True, desc="Chunking", file=sys.stderr) as bar:
+    with ProgressLine() as line:
+        tell, done = amounts(line, "Chunking"), 0
+
+        def on_progress(more: int) -> None:
+            nonlocal done
+            done += more
+            tell(done, size)
+
         for report in chunk_recordings(
-            sources, flags.output_dir, options, jobs=flags.jobs, cluster=flags.cluster, on_progress=bar.update,
+            sources, flags.output_dir, options, jobs=flags.jobs, cluster=flags.cluster, on_progress=on_progress,
             searched=[path for path in map(Path, flags.input_file) if path.is_dir()],
         ):  # fmt: skip
             reports.append(report)
             for name in report.silent:
-                bar.write(f"{name} is silent and left out", file=sys.stdout)
+                line.say(f"{name} is silent and left out")
             if report.left_over and not report.processed:
-                bar.write(f"{report.source} is shorter than a chunk; --keep_tail keeps it", file=sys.stdout)
+                line.say(f"{report.source} is shorter than a chunk; --keep_tail keeps it")
 
-    print(
+    line.say(
         f"{sum(report.processed for report in reports)} chunks processed, "
         f"{sum(len(report.silent) for report in reports)} silent, "
         f"{sum(len(report.written) for report in reports)} written to {flags.output_dir}"
     )
     if taken_over := sum(report.taken_over for report in reports):
-        print(f"{taken_over} recordings had been cut by a run that was interrupted, and were not cut again")
+        line.say(f"{taken_over} recordings had been cut by a run that was interrupted, and were not cut again")
     if replaced := sum(report.replaced for report in reports):
-        print(f"{replaced} of them took the place of files of the same names")
+        line.say(f"{replaced} of them took the place of files of the same names")
     if tails := [report.left_over for report in reports if report.left_over]:
-        print(f"{len(tails)} incomplete last chunks ({sum(tails):.1f} s) were not written; --keep_tail keeps them")
+        line.say(f"{len(tails)} incomplete last chunks ({sum(tails):.1f} s) were not written; --keep_tail keeps them")
     for path, why in left_out:
-        print(f"Left out: {path}: {why}")
+        line.say(f"Left out: {path}: {why}")
     for report in reports:
         for remark in report.remarks:
-            print(f"{report.source}: {remark}")
+            line.say(f"{report.source}: {remark}")
     problems = [report.problem for report in reports if report.problem]
     for problem in problems:
-        print(problem)
+        line.say(problem)
     if len(problems) == len(reports) and not any(report.processed for report in reports):
         raise RunError(f"None of the {len(reports)} recordings could be used: see the reasons above")
 

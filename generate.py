@@ -15,6 +15,7 @@ from typing import Any
 from tierwave.commandline import REPEATABLE, FlagParser, boolean, import_tensorflow, optional, run, sentences
 from tierwave.config import read_document, resolve_training
 from tierwave.errors import UsageError
+from tierwave.progress import ProgressLine, clock
 
 
 def parser() -> FlagParser:
@@ -124,6 +125,7 @@ def _generate(arguments: Any) -> None:
         low_resolution=arguments.low_resolution,
         vocoder=arguments.vocoder,
     )
+    line = ProgressLine()
     import_tensorflow(debug=arguments.debug)
     one_thread_per_call()
     from tierwave.callbacks import heard
@@ -132,32 +134,30 @@ def _generate(arguments: Any) -> None:
     trained = load_trained(arguments.checkpoint_path, best=arguments.best, config_document=document)
     trained, request, remarks = request_of(trained, plain, asked)
     for remark in remarks:
-        print(remark)
-    with sentences(print):
+        line.say(remark)
+    with sentences(line.say):
         stream = trained.stream(request)
+    stream.progress = line.count
     target = arguments.output_path
     if not stream.makes_audio and target.suffix.lower() == ".csv":
         target = target.with_suffix("")
     paths = sequence_paths(target, request, epoch=trained.entry.epoch if arguments.num_seqs > 1 else None)
     seconds = stream.seconds
-    print(f"Generating {seconds:g} s x {arguments.num_seqs} from {trained.path}")
-    print(f"Random seed: {random_seed}")
+    line.say(f"Generating {seconds:g} s x {arguments.num_seqs} from {trained.path}")
+    line.say(f"Random seed: {random_seed}")
     if not stream.makes_audio:
         for name in ("spectrogram", "include_seed", "sample_rate", "top_k", "top_p"):
             if getattr(arguments, name):
                 raise UsageError(f"--{name} belongs to sound, and this run generates parameters: leave it out")
         for voice, (path, temperature) in enumerate(zip(paths, request.temperatures, strict=True)):
             for written in _write_curves(stream, path, request, voice):
-                print(f"Wrote {written}")
+                line.say(f"Wrote {written}")
             _describe(path, temperature, request, trained, arguments, stream, voice)
         return
-    on_terminal = sys.stdout.isatty()
 
     def progress(done: float, speed: float) -> None:
-        if on_terminal:
-            left = (seconds - done) / max(speed, 1e-9)
-            line = f"\r\x1b[2K{done:.1f} of {seconds:g} s, {speed:.2f}x real time, {left:.0f} s left"
-            print(line, end="", flush=True)
+        left = clock((seconds - done) / max(speed, 1e-9))
+        line.say(f"{done:.1f} of {seconds:g} s, {speed:.2f}x real time, {left} left", True)
 
     speed = write_sounds(
         stream,
@@ -167,13 +167,11 @@ def _generate(arguments: Any) -> None:
         before=request.seed_audio if arguments.include_seed else None,
         progress=progress,
     )
-    if on_terminal:
-        print()
     for voice, (path, temperature) in enumerate(zip(paths, request.temperatures, strict=True)):
         curves = [*_write_curves(stream, path, request, voice), *_write_stages(stream, path, voice)]
         _describe(path, temperature, request, trained, arguments, stream, voice)
-        print(f"Wrote {path}{heard(path)}" + "".join(f", {curve.name}" for curve in curves))
-    print(f"{speed:.2f} x real time per sequence, {speed * len(paths):.2f} x for all together")
+        line.say(f"Wrote {path}{heard(path)}" + "".join(f", {curve.name}" for curve in curves))
+    line.say(f"{speed:.2f} x real time per sequence, {speed * len(paths):.2f} x for all together")
 
 
 def _write_curves(stream: Any, path: Path, request: Any, voice: int) -> list[Path]:

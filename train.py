@@ -14,13 +14,13 @@ from tierwave.commandline import (
     boolean,
     import_tensorflow,
     optional,
-    print_line,
     run,
     typed_values,
 )
 from tierwave.config import TrainingOptions, read_document
 from tierwave.errors import UsageError
 from tierwave.places import place_of
+from tierwave.progress import ProgressLine
 
 DEFAULT_CONFIG = Path(__file__).with_name("default.config.json")
 
@@ -37,8 +37,8 @@ def parser() -> FlagParser:
     flags.add_argument("--demo", default=False, help="make and use the synthetic demo corpus (default: False)", **flag)
     flags.add_argument(
         "--verbose",
-        default=None,
-        help="True: one line per step; False: the line is rewritten (default: rewritten on a terminal)",
+        default=False,
+        help="one line per step, instead of one that is rewritten, or told every few seconds (default: False)",
         **flag,
     )
     flags.add_argument(
@@ -92,15 +92,7 @@ def _train(arguments: Any) -> int:
 
     from tierwave.sessions import Session, train
 
-    on_terminal = sys.stdout.isatty()
-    rewritten = False
-
-    def say_line(text: str, rewrite: bool) -> None:
-        nonlocal rewritten
-        start = "\r\x1b[2K" if rewritten or (rewrite and on_terminal) else ""
-        rewritten = rewrite and (on_terminal or arguments.verbose is False)
-        print_line(start + text + ("" if rewritten else "\n"))
-
+    say_line = ProgressLine().say
     session = Session(
         identity=arguments.id,
         data_dir=arguments.data_dir,
@@ -113,7 +105,7 @@ def _train(arguments: Any) -> int:
         resume=arguments.resume,
         resume_from=arguments.resume_from,
         init_from=arguments.init_from,
-        rewrite=on_terminal if arguments.verbose is None else not arguments.verbose,
+        rewrite=not arguments.verbose,
         stages=arguments.stage,
         param_dir=arguments.param_dir,
         params=arguments.params,

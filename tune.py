@@ -11,6 +11,7 @@ from tierwave.chief import Address, serve, work
 from tierwave.commandline import REPEATABLE, FlagParser, boolean, import_tensorflow, optional, run
 from tierwave.config import apply_overrides, read_document
 from tierwave.errors import UsageError
+from tierwave.progress import ProgressLine
 from tierwave.searching import OBJECTIVES, Axis, choices, parse_search
 from tierwave.tuning import DEFAULT_EPOCHS, DEFAULT_TRIALS, TYPES, Search, tune
 
@@ -107,15 +108,7 @@ def _tune(arguments: Any, words: Sequence[str]) -> int:
         value = getattr(arguments, name)
         if value is not None and not value > 0:
             raise UsageError(f"--{name} {value} must be more than 0")
-    on_terminal, rewritten = sys.stdout.isatty(), False
-
-    def say_line(text: str, rewrite: bool) -> None:
-        nonlocal rewritten
-        if rewrite and not on_terminal and not arguments.verbose:
-            return
-        start = "\r\x1b[2K" if rewritten else ""
-        rewritten = rewrite and on_terminal
-        print(start + text, end="" if rewritten else "\n", flush=True)
+    say_line = ProgressLine().say
 
     def start() -> None:
         import_tensorflow(debug=arguments.debug)

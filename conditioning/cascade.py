@@ -23,6 +23,7 @@ from tierwave.controls import Controls, Parameter, Schema, Track, resample_track
 from tierwave.errors import UsageError
 from tierwave.generation import Pace, Request
 from tierwave.gestures import Gestures, Settings
+from tierwave.progress import Count, uncounted
 from tierwave.steering import seen
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class TierStream:
         )
         self.pace = Pace(sample_rate)
         self.makes_audio, self.seconds = tiers[-1].makes_audio, request.seconds
+        self.progress: Count = uncounted
         pairs = zip(tiers, models, strict=True)
         self._tiers = [_Tier(self, list(config.tiers).index(tier), tier, model) for tier, model in pairs]
         self._maker = {name: tier for tier in self._tiers for name in tier.stage.generates}

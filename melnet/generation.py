@@ -9,7 +9,7 @@ with text says what the request has written, and its sound ends with the text, i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,13 +24,13 @@ from tierwave.generation import Pace, Request
 from tierwave.gestures import Gestures
 from tierwave.inversion import invert
 from tierwave.mel import MelFrontEnd, Normaliser
+from tierwave.progress import Count, uncounted
 from tierwave.spectrogram import LOG_FLOOR
 
 if TYPE_CHECKING:
     from melnet.attention import Alignment
     from melnet.model import MelTier
 
-Progress = Callable[[str, int, int], None]
 TEXT_LENGTHS = 32  # texts are padded to multiples of so many characters, each of which is compiled once
 
 
@@ -57,7 +57,7 @@ class MelStream:
         schema: Schema,
         prepared: dict[str, Any] | None,
         stage: str | None = None,
-        progress: Progress | None = None,
+        progress: Count = uncounted,
     ):
         if prepared is None:
             raise UsageError("the run has no normalisation of spectrograms (prepared.json): train it anew")
@@ -151,15 +151,14 @@ class MelStream:
         sounds = []
         finished = self.log_mels()
         for number, (log_mel, length) in enumerate(zip(finished, self.lengths, strict=True)):
-            self._tell("Inverting", number, len(finished))
-            sounds.append(invert(log_mel[:length], self.front_end, method=self.request.inversion))
-        self._tell("Inverting", len(finished), len(finished))
+
+            def tell(done: int, total: int, before: int = number) -> None:
+                self.progress("Inverting", before * total + done, len(finished) * total)
+
+            method = self.request.inversion
+            sounds.append(invert(log_mel[:length], self.front_end, method=method, progress=tell))
         longest = max(map(len, sounds))
         return np.stack([np.pad(sound, (0, longest - len(sound))) for sound in sounds])
-
-    def _tell(self, what: str, done: int, total: int) -> None:
-        if self.progress is not None:
-            self.progress(what, done, total)
 
     # --- text -------------------------------------------------------------------------------------------------------
 
@@ -270,7 +269,7 @@ class MelStream:
         if name in request.tier_temperature:
             temperature = np.full(streams, request.tier_temperature[name], np.float32)
         while made < size.frames:
-            self._tell(f"Tier {number}", made, size.frames)
+            self.progress(f"Tier {number}", made, size.frames)
             count = min(BLOCK_FRAMES, size.frames - made)
             block, carry = sampler.run(
                 weights, carry, conditions, made, count, seeds, temperature, request.bias, memory
@@ -281,7 +280,7 @@ class MelStream:
                 looks.append(block.alignment)
                 if None not in self._read(looks):
                     break
-        self._tell(f"Tier {number}", size.frames, size.frames)
+        self.progress(f"Tier {number}", size.frames, size.frames)
         values = np.concatenate(pieces, axis=1)
         if looks:
             new = sum(look.past.shape[1] for look in looks)

@@ -24,6 +24,7 @@ from tierwave.controls import Controls, Schema
 from tierwave.distributions import counter_uniform, draw_categorical, stream_seeds
 from tierwave.generation import Pace, Request, group_sizes, usable_cores
 from tierwave.gestures import Gestures, Settings
+from tierwave.progress import Count, uncounted
 from tierwave.recurrent import linear
 
 BLOCK_SAMPLES = 4096  # the longest stretch of one compiled call
@@ -259,6 +260,7 @@ class SampleStream:
 
     def __init__(self, model: SampleRNN, sample_rate: int, request: Request, schema: Schema | None = None):
         self.sample_rate, self.seconds = sample_rate, request.seconds
+        self.progress: Count = uncounted
         self.gestures = Gestures(
             schema or Schema(),
             request.sequences,

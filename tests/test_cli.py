@@ -45,7 +45,7 @@ CONFIG = {
 }
 TRAINING = ["--sample_rate", str(RATE), "--num_epochs", "2", "--output_file_dur", "0.0101"]
 TRAINING += ["--set", "training.num_steps=30", "training.learning_rate=0.5", "--learning_rate", "0.02"]
-TRAINING += ["--monitor", "loss"]
+TRAINING += ["--monitor", "loss", "--verbose"]
 
 
 def tone(seconds: float, rate: int, frequency: float) -> np.ndarray:
@@ -452,7 +452,7 @@ def test_the_default_config_is_prisms() -> None:
 
 # The tables of the command lines' specification, with their defaults.
 TRAIN_FLAGS: dict[str, Any] = {
-    "id": "default", "data_dir": None, "demo": False, "verbose": None, "logdir_root": Path("logdir"),
+    "id": "default", "data_dir": None, "demo": False, "verbose": False, "logdir_root": Path("logdir"),
     "output_dir": Path("generated"), "config_file": None, "set": [], "num_epochs": 100, "num_steps": None,
     "max_minutes": None, "batch_size": 64, "accumulate": 1, "optimizer": "adam", "learning_rate": 0.001,
     "reduce_learning_rate_after": None, "momentum": 0.9, "monitor": "val_loss", "checkpoint_every": 1,

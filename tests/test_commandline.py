@@ -24,10 +24,11 @@ import train
 import tune
 from tierwave import distances, evaluate, fetch, memory
 from tierwave.audio import WavWriter
-from tierwave.commandline import FlagParser, add_model_flags, boolean, optional, print_line, run, typed_values
+from tierwave.commandline import FlagParser, add_model_flags, boolean, optional, run, typed_values
 from tierwave.config import StrictModel, TrainingOptions, resolve_training
 from tierwave.errors import AudioWarning, RunError, UsageError
 from tierwave.export import __main__ as export
+from tierwave.progress import ProgressLine
 
 
 class Options(StrictModel):
@@ -338,9 +339,11 @@ class Closed(io.StringIO):
 
 
 def test_a_closed_terminal_takes_nothing_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    print_line("gone\n", Closed(errno.EIO))
+    monkeypatch.setattr(sys, "stdout", Closed(errno.EIO))
+    ProgressLine().say("gone")
+    monkeypatch.setattr(sys, "stdout", Closed(errno.ENOSPC))
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-        print_line("full\n", Closed(errno.ENOSPC))
+        ProgressLine().say("full")
     monkeypatch.setattr(sys, "stderr", Closed(errno.EIO))
 
     def body() -> None:

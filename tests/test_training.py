@@ -779,7 +779,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, list[tu
         lambda request: samplernn.stream([made.learner.model], config(), request, sample_rate=RATE),
         generation_request(made.options, None),
     )
-    generation = Generation([sound], folder / "sounds", lambda text: lines.append((text, False)))
+    generation = Generation([sound], folder / "sounds", lambda *line: lines.append(line))
     made.callbacks = standard_callbacks(
         config_text='{"dim": 8}',
         generation=generation,

@@ -26,6 +26,7 @@ from tierwave.faults import Epoch, Fault, in_unit, sound_faults, training_faults
 from tierwave.generation import Request, Stream, sequence_paths, write_sounds
 from tierwave.history import BARS, LOSSES
 from tierwave.paramfiles import ParamFile, document_of, write_param_file
+from tierwave.progress import SayLine, clock
 from tierwave.runs import CheckpointEntry
 from tierwave.training import LN2, Callback, Trainer, restore_checkpoint
 from tierwave.writing import write_text
@@ -159,8 +160,8 @@ class Generation(Callback):
     wrong with it is named beside it, and the first time explained.
     """
 
-    def __init__(self, sounds: Sequence[Sound], folder: Path, say: Print):
-        self.sounds, self.folder, self.say = sounds, folder, say
+    def __init__(self, sounds: Sequence[Sound], folder: Path, say_line: SayLine):
+        self.sounds, self.folder, self.say_line = sounds, folder, say_line
         self.made: dict[str, list[Path]] = {}
         self.told: set[str] = set()
 
@@ -168,11 +169,16 @@ class Generation(Callback):
         for sound in self.sounds:
             self._generate(sound, entry)
 
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.say_line(text, False)
+
     def _generate(self, sound: Sound, entry: CheckpointEntry) -> None:
         request = sound.request
         with warnings.catch_warnings():  # the log has told of what lies beyond the trained range
             warnings.simplefilter("ignore", ControlWarning)
             stream = sound.start(request)
+        stream.progress = lambda what, done, total: self.say_line(f"Generating: {what} {done}/{total}", True)
         step = f"_s={entry.step}" if entry.name.startswith("model.ckpt-step") else ""
         paths = sequence_paths(self.folder / f"{sound.name}{step}.wav", request, epoch=entry.epoch)
         if not stream.makes_audio:
@@ -182,7 +188,12 @@ class Generation(Callback):
                     write_param_file(path, ParamFile(path, document_of(curves)))
                     self.say(f"Generated {path}")
             return
-        speed = write_sounds(stream, paths, stream.seconds)
+        seconds = stream.seconds
+
+        def progress(done: float, speed: float) -> None:
+            self.say_line(f"Generating: {done:.1f} of {seconds:g} s, {speed:.2f}x real time", True)
+
+        speed = write_sounds(stream, paths, seconds, progress=progress)
         self.made[sound.name] = paths
         for voice, path in enumerate(paths):
             stages = stream.stages(voice)
@@ -293,7 +304,7 @@ class StatisticsLines(Callback):
     rewrite: one line per epoch that is written over; else a line per step. say_line(text, rewrite) prints.
     """
 
-    def __init__(self, say_line: Callable[[str, bool], None], *, rewrite: bool):
+    def __init__(self, say_line: SayLine, *, rewrite: bool):
         self.say_line, self.rewrite = say_line, rewrite
         self.pace = 0.0
 
@@ -307,6 +318,9 @@ class StatisticsLines(Callback):
             f"{self._told(trainer, results)}, ({results['seconds']:.4f} sec/step)"
         )
         self.say_line(line, self.rewrite)
+
+    def on_validation_step(self, done: int, total: int) -> None:
+        self.say_line(f"Validating: {done}/{total}", True)
 
     def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
         progress, options = trainer.progress, trainer.options
@@ -341,17 +355,11 @@ class StatisticsLines(Callback):
         return left if options.max_minutes is None else min(left, max(0.0, 60.0 * options.max_minutes - elapsed))
 
 
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
-    whole = int(round(seconds))
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
-
-
 def standard_callbacks(
     *,
     config_text: str,
     generation: Generation | None,
-    say_line: Callable[[str, bool], None],
+    say_line: SayLine,
     rewrite: bool,
     is_chief: bool = True,
     bars: Mapping[str, float] = MappingProxyType({}),

@@ -8,8 +8,10 @@ chief says, and why attempts failed, to the process that asked. Knows sessions a
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -51,7 +53,7 @@ def _elsewhere(session: Session, workers: int) -> Session:
     paths = {name: getattr(session, name) for name in _PATHS}
     elsewhere: dict[str, Any] = {name: path and place_of(absolute(path)) for name, path in paths.items()}
     typed = {**session.typed, "strategy": "multiworker"} if workers > 1 else dict(session.typed)
-    return replace(session, typed=typed, rewrite=False, **elsewhere)
+    return replace(session, typed=typed, **elsewhere)
 
 
 def _fit(
@@ -105,9 +107,14 @@ def _work(config: dict[str, Any]) -> None:
     if ray.get(desk.ending.remote()) is not None:
         return  # an earlier attempt has ended with what no other attempt can mend
 
+    told_at = -math.inf
+
     def say_line(text: str, rewrite: bool) -> None:
-        if not rewrite:
-            desk.say.remote(text)
+        nonlocal told_at
+        now = time.monotonic()
+        if not rewrite or now - told_at >= SECONDS_BETWEEN_LINES:
+            told_at = now
+            desk.say.remote(text, rewrite)
 
     try:
         outcome = train(session, lambda: config["default"], say_line)
@@ -124,22 +131,22 @@ class _Desk:
     """What workers leave for the process that asked: lines, reasons of failures, and how it ended."""
 
     def __init__(self) -> None:
-        self._lines: list[str] = []
+        self._lines: list[tuple[str, bool]] = []
         self._reasons: list[str] = []
         self._ending: Outcome | Exception | None = None
 
-    def say(self, text: str) -> None:
-        self._lines.append(text)
+    def say(self, text: str, rewrite: bool) -> None:
+        self._lines.append((text, rewrite))
 
     def fail(self, reason: str) -> None:
         self._reasons.append(reason)
-        self._lines.append(f"Failure {len(self._reasons)}: {reason}")
+        self._lines.append((f"Failure {len(self._reasons)}: {reason}", False))
 
     def end(self, ending: Outcome | Exception) -> None:
         if self._ending is None:
             self._ending = ending
 
-    def lines(self) -> list[str]:
+    def lines(self) -> list[tuple[str, bool]]:
         """Those since the last call."""
         new, self._lines = self._lines, []
         return new
@@ -166,8 +173,8 @@ def _told(ray: Any, desk: Any, say_line: SayLine) -> Iterator[None]:
     over = threading.Event()
 
     def tell() -> None:
-        for text in ray.get(desk.lines.remote()):
-            say_line(text, False)
+        for text, rewrite in ray.get(desk.lines.remote()):
+            say_line(text, rewrite)
 
     def follow() -> None:
         while not over.wait(SECONDS_BETWEEN_LINES):

@@ -22,8 +22,9 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TextIO, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
+from tierwave import progress
 from tierwave.config import StrictModel
 from tierwave.errors import AudioWarning, RunError, UsageError
 
@@ -355,7 +356,10 @@ def run(body: Callable[[], int | None], *, debug: bool) -> int:
     """
     try:
         with _ended_by_signals(), _oddities_told():
-            return body() or 0
+            try:
+                return body() or 0
+            finally:
+                progress.end()  # before anything is said of an error
     except UsageError as error:
         return _tell(str(error), 2, debug)
     except RunError as error:
@@ -398,10 +402,11 @@ def _oddities_told() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
             if not issubclass(category, AudioWarning):
+                progress.end()
                 usual(message, category, *where, **more)
             elif str(message) not in told:
                 told.add(str(message))
-                print_line(f"{_program()}: {message}\n", sys.stderr)
+                progress.ProgressLine("stderr").say(f"{_program()}: {message}")
 
         warnings.showwarning = show
         yield
@@ -410,7 +415,7 @@ def _oddities_told() -> Iterator[None]:
 def _tell(sentence: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print_line(f"{_program()}: {sentence}".replace("\n", " ") + "\n", sys.stderr)
+    progress.ProgressLine("stderr").say(f"{_program()}: {sentence}".replace("\n", " "))
     return code
 
 
@@ -418,14 +423,3 @@ def _program() -> str:
     program = Path(sys.argv[0])
     package = program.parent  # of `python -m tierwave.play`
     return f"{package.parent.name}.{package.name}" if program.name == "__main__.py" else program.name
-
-
-def print_line(text: str, stream: TextIO | None = None) -> None:
-    """Write `text` to a stream (stdout) at once. A terminal that was closed takes nothing, which ends no training."""
-    stream = stream or sys.stdout
-    try:
-        stream.write(text)
-        stream.flush()
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise

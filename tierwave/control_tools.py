@@ -13,6 +13,7 @@ Parses, calls, prints.
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import os
 import sys
@@ -54,6 +55,7 @@ from tierwave.paramlookup import (
     pattern_manifest,
     without_audio_suffix,
 )
+from tierwave.progress import ProgressLine
 from tierwave.runs import Run
 from tierwave.spread import spread
 from tierwave.writing import write_bytes, write_text
@@ -220,11 +222,14 @@ class _Outcome:
 
 
 def _measured(tasks: Sequence[_Measurement], jobs: int, cluster: str | None) -> list[_Outcome]:
-    from tqdm import tqdm
-
     abandoned = unfinished_files(task.target.parent for task in tasks)
-    with tqdm(total=len(tasks), desc="Measuring", unit="file", file=sys.stderr) as bar:
-        outcomes = list(spread(_measure, tasks, jobs=jobs, cluster=cluster, finished=lambda number: bar.update()))
+    done = itertools.count(1)
+    with ProgressLine() as line:
+
+        def finished(_: int) -> None:
+            line.count("Measuring", next(done), len(tasks))
+
+        outcomes = list(spread(_measure, tasks, jobs=jobs, cluster=cluster, finished=finished))
     Ledger(tasks[0].ledger).forget(task.key for task in tasks)
     for path in abandoned:
         path.unlink(missing_ok=True)

@@ -39,13 +39,13 @@ from tierwave.mel import Normaliser
 from tierwave.metrics import bits, spectral_comparison
 from tierwave.paramlookup import find_param_sources
 from tierwave.places import absolute, place_of
+from tierwave.progress import Count, ProgressLine, erase, uncounted
 from tierwave.quantize import Quantizer
 from tierwave.splits import Span, Split
 from tierwave.steering import Steering
 from tierwave.trained import Trained, load_trained
 
 SIDE_BY_SIDE = 10  # sounds that are generated at a time
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def evaluate(
     param_dir: Path | None = None,
     params: Path | None = None,
     batch_size: int | None = None,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Evaluation:
     """The likelihood of every recording under `data_dir`, resampled, normalised and encoded as in the run.
 
@@ -316,7 +316,7 @@ def follow(
     seconds: float = 2.0,
     plain: Request,
     output_dir: Path | None = None,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Following:
     """Whether the sound does what it is asked: generated at `scenarios`, measured, summed up.
 
@@ -347,7 +347,9 @@ def follow(
             controls=tuple(scenario.controls for scenario in group),
             random_seed=plain.random_seed + start,
         )
-        sounds = trained.stream(request).render(request.samples(trained.sample_rate))
+        stream = trained.stream(request)
+        stream.progress = progress or uncounted
+        sounds = stream.render(request.samples(trained.sample_rate))
         for number, (scenario, sound) in enumerate(zip(group, sounds, strict=True)):
             followed = measure_following(sound, trained.sample_rate, scenario.controls, schema)
             results.append(Result(scenario, followed))
@@ -438,12 +440,7 @@ def _evaluate(arguments: Any) -> None:
         random_seed=arguments.random_seed,
     )
     import_tensorflow(debug=arguments.debug)
-    on_terminal = sys.stderr.isatty()
-
-    def progress(what: str, done: int, total: int) -> None:
-        if on_terminal:
-            print(f"\r\x1b[2K{what}: {done}/{total}" if done < total else "\r\x1b[2K", end="", file=sys.stderr)
-
+    line = ProgressLine("stderr")  # stdout is the result's
     trained = load_trained(arguments.checkpoint_path, best=arguments.best)
     about: dict[str, Any] = {
         "checkpoint": str(trained.path),
@@ -459,7 +456,7 @@ def _evaluate(arguments: Any) -> None:
             param_dir=arguments.param_dir,
             params=arguments.params,
             batch_size=arguments.batch_size,
-            progress=progress,
+            progress=line.count,
         )
         where = str(arguments.data_dir or trained.run.read("run.json")["data_dir"])
         about |= {"data_dir": where, **evaluation.document()}
@@ -481,10 +478,11 @@ def _evaluate(arguments: Any) -> None:
             seconds=arguments.dur,
             plain=plain,
             output_dir=arguments.output_dir,
-            progress=progress,
+            progress=line.count,
         )
         about["following"] = following.document()
         lines += [f"{about['checkpoint']}: does it follow?", following.table()]
+    erase()
     print_result(about, "\n".join(lines), arguments.json)
 
 

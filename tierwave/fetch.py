@@ -11,13 +11,12 @@ written last, that it is whole. An interrupted download goes on when the command
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
 import os
 import shlex
 import shutil
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from tierwave.audio import find_audio
 from tierwave.commandline import FlagParser, boolean, optional, run
 from tierwave.downloads import Archive, Progress, download, sha256_of, unpack
 from tierwave.errors import RunError, UsageError
+from tierwave.progress import ProgressLine, amounts
 from tierwave.writing import write_text
 
 SOURCE = "SOURCE.json"
@@ -262,6 +262,7 @@ def _fetch(arguments: Any) -> None:
             raise UsageError(f"--subset {subset}: {arguments.corpus} has {', '.join(collection.archives)}")
     if len(subsets) > 1 and (arguments.url or arguments.sha256 != "known"):
         raise UsageError(f"--url and --sha256 are of one archive, and {len(subsets)} subsets are named: name one")
+    line = ProgressLine()
     for subset in subsets:
         archive = collection.archives[subset]
         if arguments.url:
@@ -274,39 +275,13 @@ def _fetch(arguments: Any) -> None:
             subset,
             archive=archive,
             keep_archive=arguments.keep_archive,
-            progress=_told,
+            progress=functools.partial(amounts, line),
         )
-    print(f"{collection.title} ({', '.join(subsets)}) is in {arguments.folder}: {count} recordings.")
-    print(f"Licence: {collection.licence}; {collection.home}")
+    line.say(f"{collection.title} ({', '.join(subsets)}) is in {arguments.folder}: {count} recordings.")
+    line.say(f"Licence: {collection.licence}; {collection.home}")
     for name, flags in collection.hints:
         words = f"--id {arguments.corpus}_{name} --data_dir {shlex.quote(str(arguments.folder))} {flags}"
-        print(f"To train {MODELS[name]}:\n    python train.py {words}")
-
-
-def _told(what: str) -> Progress:
-    """Prints a line that is rewritten on a terminal, and else one every tenth, or 10 MB where the whole is unknown."""
-    on_terminal = sys.stdout.isatty()
-    begun = time.monotonic()
-    first = last = -1
-
-    def tell(done: int, total: int | None) -> None:
-        nonlocal first, last
-        first = done if first < 0 else min(first, done)
-        part = 10 * done // total if total else done // 10_000_000
-        if not on_terminal:
-            if part > last:
-                last = part
-                print(f"{what}: {done / 1e6:.1f}{f' of {total / 1e6:.1f}' if total else ''} MB", flush=True)
-            return
-        speed = (done - first) / max(time.monotonic() - begun, 1e-3)
-        line = f"\r\x1b[2K{what}: {done / 1e6:.1f} MB"
-        if total:
-            left = (total - done) / speed if speed else 0.0
-            line += f" of {total / 1e6:.1f}, {speed / 1e6:.1f} MB/s, {left:.0f} s left"
-        with contextlib.suppress(BlockingIOError):
-            print(line, end="\n" if done == total else "", flush=True)
-
-    return tell
+        line.say(f"To train {MODELS[name]}:\n    python train.py {words}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from tierwave.audio import WavWriter, resample, resample_blocks
 from tierwave.controls import Controls
 from tierwave.errors import UsageError
 from tierwave.folders import make_own
+from tierwave.progress import Count
 
 SMALLEST_GROUP = 4  # streams per thread below which two threads no longer pay
 
@@ -114,6 +115,8 @@ class Stream(Protocol):
     pace: Pace
     makes_audio: bool
     seconds: float
+    progress: Count
+    """Told while what is made whole, not in blocks, is made."""
 
     def render(self, samples: int) -> np.ndarray:
         """The next samples, float32 `[sequences, samples]`; the same whatever sizes they are asked for in."""

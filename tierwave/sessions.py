@@ -47,6 +47,7 @@ from tierwave.memory import Demand, announced, judged, room_of, told_when_it_run
 from tierwave.metrics import MOST_LEVELS, CodeStatistics
 from tierwave.paramlookup import ParamSources, find_param_sources, unused_manifest
 from tierwave.places import Url, absolute
+from tierwave.progress import ProgressLine, SayLine
 from tierwave.quantize import Quantizer
 from tierwave.runs import (
     CONFIG_NAME,
@@ -71,7 +72,6 @@ if TYPE_CHECKING:
 
 SPLIT_OPTIONS = {"val_frac", "test_frac", "num_val_batches"}
 MOST_COUNTED = 1 << 27  # samples for a histogram: two hours at 16 kHz are all there is to know
-SayLine = Callable[[str, bool], None]
 
 
 def _unwatched(stage: str) -> Sequence[Callback]:
@@ -753,7 +753,7 @@ class _Plan:
 
             request = generation_request(options, seed, followed, preview.asked)
             sounds.append(Sound(name + preview.name, start, request))
-        return Generation(sounds, folder, lambda text: material.say_line(text, False))
+        return Generation(sounds, folder, material.say_line)
 
 
 @dataclass(frozen=True)
@@ -782,6 +782,7 @@ class _Log:
     say_line: SayLine
     _before: list[str] = field(default_factory=lambda: [f"{_now()}: {shlex.join(sys.argv)}"])
     _file: TextIO | None = None
+    _lines: ProgressLine | None = None
 
     @property
     def is_open(self) -> bool:
@@ -789,15 +790,17 @@ class _Log:
 
     def open(self) -> None:
         """Write what was said so far, and from now on each line as it is said."""
-        self._file = open(self.path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by close)
-        self._file.writelines(line + "\n" for line in self._before)
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        self._lines = ProgressLine(self._file)
+        for line in self._before:
+            self._lines.say(line)
 
     def say(self, text: str, rewrite: bool) -> None:
-        """Say a line and keep it."""
-        if self._file is None:
+        """Say a line and keep it; of how far something is, as much as of a log that grows."""
+        if self._lines is not None:
+            self._lines.say(text, rewrite)
+        elif not rewrite:
             self._before.append(text)
-        else:
-            self._file.write(text + "\n")
         self.say_line(text, rewrite)
 
     def close(self) -> None:

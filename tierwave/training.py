@@ -375,6 +375,9 @@ class Callback:
     def on_broken_step(self, trainer: Trainer, results: dict[str, float]) -> None:
         """After a step whose loss or gradient is not a number, right before training is given up."""
 
+    def on_validation_step(self, done: int, total: int) -> None:
+        """Of the windows that are held out, `done` batches are done."""
+
     def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
         """After validation; results: loss, accuracy, bits, and with validation val_loss, val_accuracy, val_bits."""
 
@@ -483,13 +486,17 @@ class Trainer:
         }
         results["bits"] = results["loss"] / LN2
         if self.valid is not None:
-            nats, correct, elements = map(float, measure(self.learner, self.valid).sum(axis=0))
+            nats, correct, elements = map(float, measure(self.learner, self.valid, self._validating).sum(axis=0))
             results.update(val_loss=nats / elements, val_accuracy=correct / elements, val_bits=nats / elements / LN2)
         progress.epoch += 1
         progress.step_in_epoch = 0
         self.state = self.learner.initial_state(self.data.lanes)
         for callback in self.callbacks:
             callback.on_epoch_end(self, results)
+
+    def _validating(self, done: int, total: int) -> None:
+        for callback in self.callbacks:
+            callback.on_validation_step(done, total)
 
     # What workers can see differently, the clock and signals, they tell each other with every step.
 

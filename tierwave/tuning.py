@@ -352,10 +352,10 @@ def _refuse_another(path: Path, document: dict[str, Any], search: Search) -> Non
 
 
 def trial_lines(say_line: Print, verbose: bool) -> Print:
-    """What of a trial's lines is printed: those of its epochs, or all of them."""
+    """What of a trial's lines is printed: how far it is and those of its epochs, or all of them."""
 
     def say(text: str, rewrite: bool) -> None:
-        if verbose or (rewrite and text.startswith("Epoch:")) or text.startswith(("Epoch:", "Going on", "Waiting")):
+        if verbose or rewrite or text.startswith(("Epoch:", "Going on", "Waiting")):
             say_line(f"  {text}", rewrite)
 
     return say

@@ -15,6 +15,7 @@ from typing import Any
 
 from tierwave.commandline import FlagParser, boolean, import_tensorflow, run, sentences
 from tierwave.errors import UsageError
+from tierwave.progress import ProgressLine
 
 
 def parser() -> FlagParser:
@@ -69,14 +70,15 @@ def _report(arguments: Any) -> None:
     target = arguments.output or (path.with_suffix(".html") if path.is_file() else found.folder / "report.html")
     if target.is_dir():
         raise UsageError(f"--output {target} is a folder: name a file in it")
-    with sentences(print):
-        report = collect(found, Asked(request, arguments.likelihood, arguments.controls), print)
+    line = ProgressLine()
+    with sentences(line.say):
+        report = collect(found, Asked(request, arguments.likelihood, arguments.controls), line.say)
     write_text(target, written(report))
     for where, fault in report.faults:
-        print(f"Warning: {where}: {fault.sentence}")
+        line.say(f"Warning: {where}: {fault.sentence}")
     for remark in report.remarks:
-        print(f"Warning: {remark}")
-    print(f"Wrote {target}")
+        line.say(f"Warning: {remark}")
+    line.say(f"Wrote {target}")
 
 
 if __name__ == "__main__":

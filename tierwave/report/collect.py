@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,13 @@ from tierwave.faults import Epoch, Fault, in_unit, sound_faults, training_faults
 from tierwave.following import Followed, Following, asked_for, measure_following, scenarios
 from tierwave.generation import Request
 from tierwave.history import History, read_history
+from tierwave.progress import SayLine
 from tierwave.rows import Row, read_row
 from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run
 from tierwave.trained import Trained, load_trained
 
 MOST_SECONDS = 60.0  # of recordings
 _FOLLOWED_SECONDS = 4.0
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,18 @@ class Report:
         return found
 
 
-def collect(run: Run, asked: Asked, say: Say) -> Report:
-    """All there is to tell of a run. say(text): what is being done. Raises UsageError and RunError with what to do."""
+def collect(run: Run, asked: Asked, say_line: SayLine) -> Report:
+    """All there is to tell of a run. say_line(text, rewrite): what is being done.
+
+    Raises UsageError and RunError with what to do.
+    """
+
+    def say(text: str) -> None:
+        say_line(text, False)
+
+    def count(what: str, done: int, total: int) -> None:
+        say_line(f"{what}: {done}/{total}", True)
+
     document = run.read(CONFIG_NAME)
     family, config = load_config(document, str(run.folder / CONFIG_NAME))
     documents = {
@@ -142,14 +152,15 @@ def collect(run: Run, asked: Asked, say: Say) -> Report:
     if trained is not None:
         try:
             request, words = _steered(trained, asked.request)
-            stages = _with_sounds(trained, stages, request, say, remarks)
+            stages = _with_sounds(trained, stages, request, say_line, remarks)
         except UsageError as error:
             remarks.append(f"No sound was made: {error}.")
     likelihood = comparison = following = None
     if trained is not None and asked.likelihood:
         try:
             say("Measuring the likelihood of what was held out")
-            likelihood = evaluate(trained, None, part="valid" if documents["split.json"]["valid"] else "train")
+            held_out = "valid" if documents["split.json"]["valid"] else "train"
+            likelihood = evaluate(trained, None, part=held_out, progress=count)
         except (UsageError, RunError, KeyError) as error:
             remarks.append(f"The likelihood was not measured anew: {error}. What training logged is told.")
     made = [heard.audio for stage in stages[-1:] for heard in stage.sounds[:1] if heard.audio is not None]
@@ -163,7 +174,8 @@ def collect(run: Run, asked: Asked, say: Say) -> Report:
     if trained is not None and asked.controls:
         say("Asking for every parameter")
         try:
-            following = follow(trained, seconds=asked.request.seconds, plain=replace(asked.request, controls=()))
+            plain = replace(asked.request, controls=())
+            following = follow(trained, seconds=asked.request.seconds, plain=plain, progress=count)
         except UsageError as error:
             remarks.append(f"No parameter was asked for: {error}.")
     return Report(
@@ -248,7 +260,7 @@ def _steered(trained: Trained, request: Request) -> tuple[Request, str]:
 
 
 def _with_sounds(
-    trained: Trained, stages: Sequence[Stage], request: Request, say: Say, remarks: list[str]
+    trained: Trained, stages: Sequence[Stage], request: Request, say_line: SayLine, remarks: list[str]
 ) -> list[Stage]:
     """The stages with a sound of each of their checkpoints, made with the best of the other stages. What cannot be
     heard, such as a checkpoint that a training has deleted meanwhile, is told in `remarks`."""
@@ -258,7 +270,7 @@ def _with_sounds(
         sounds = []
         for entry in reversed(stage.part.checkpoints):
             try:
-                sounds.append(_sound_of(trained, index, stage, entry, request, say))
+                sounds.append(_sound_of(trained, index, stage, entry, request, say_line))
             except (RunError, AudioError, FileNotFoundError) as error:
                 remarks.append(f"{entry.name} was not heard: {error}.")
         for variable, value in zip(trained.models[index].variables, best, strict=True):
@@ -267,7 +279,9 @@ def _with_sounds(
     return found
 
 
-def _sound_of(trained: Trained, index: int, stage: Stage, entry: CheckpointEntry, request: Request, say: Say) -> Heard:
+def _sound_of(
+    trained: Trained, index: int, stage: Stage, entry: CheckpointEntry, request: Request, say_line: SayLine
+) -> Heard:
     """The sound of a checkpoint of a stage, from the run if it was made before; the model has its weights then."""
     from tierwave.training import restore_checkpoint
 
@@ -276,9 +290,10 @@ def _sound_of(trained: Trained, index: int, stage: Stage, entry: CheckpointEntry
     kept = trained.run.folder / "report" / f"{stage.name}_{entry.name}_{_digest(chosen, request)}.wav"
     if kept.exists():
         return _heard(trained, entry, load(kept)[0], {}, request)
-    say(f"Generating with {path}")
+    say_line(f"Generating with {path}", False)
     restore_checkpoint(path, {"model": trained.models[index]})
     stream = trained.stream(request)
+    stream.progress = lambda what, done, total: say_line(f"{what}: {done}/{total}", True)
     if not stream.makes_audio:
         made = stream.curves(request.seconds, 0).values()
         return _heard(trained, entry, None, {name: track for curves in made for name, track in curves.items()}, request)
