@@ -229,6 +229,23 @@ def test_an_mp3_with_a_hole_in_it_is_read_on_both_sides(tmp_path: Path) -> None:
     assert 3.8 * RATE < len(sound) < 4.2 * RATE
 
 
+def test_damage_within_an_mp3_is_told_in_our_words_only(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    content = bytearray(coded("MP3"))
+    content[600:640] = b"\x5a" * 40
+    sound, remarks = read(kept(tmp_path / "a", bytes(content)))
+    assert len(sound) > 1.9 * RATE and len(remarks) == 1 and "damaged within" in remarks[0]
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("place", "told"), [(-10, "cut off"), (6000, "bytes within it are no sound")])
+def test_an_ogg_with_a_damaged_page_is_told(tmp_path: Path, place: int, told: str) -> None:
+    content = bytearray(coded("OGG", 8.0, channels=2))
+    assert read(kept(tmp_path / "a", bytes(content)))[1] == []
+    content[place] ^= 1
+    sound, remarks = read(kept(tmp_path / "a", bytes(content)))
+    assert len(sound) < 8 * RATE and any(told in remark for remark in remarks)
+
+
 def test_blocks_of_an_mp3_are_what_one_go_gives(tmp_path: Path) -> None:
     path = kept(tmp_path / "a.mp3", variable())
     whole = np.concatenate(list(audio.read_blocks(path)))

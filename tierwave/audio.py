@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -282,13 +283,19 @@ class Reading:
     def _decoded(self, track: _Track, mono: bool, block_seconds: float, heard: _Heard) -> Iterator[Audio]:
         part, rate = track.part, track.sample_rate
         before = heard.seconds
-        with closing(Window(self._file, part)) as window, _Sound(window) as sound:
+        with closing(Window(self._file, part)) as window, ExitStack() as stack:
+            complaints: list[str] = []
+            with _decoder_heard(complaints):
+                sound = stack.enter_context(_Sound(window))
             mixed = _Mix(sound.channels) if mono else None
             buffer = np.empty((max(1, round(block_seconds * rate)), sound.channels), np.float32)
             position, fault = 0, None
             while fault is None:
                 try:
-                    block = sound.read(out=buffer)
+                    with ExitStack() as hearing:
+                        if sound.format == "MP3":
+                            hearing.enter_context(_decoder_heard(complaints))
+                        block = sound.read(out=buffer)
                 except soundfile.SoundFileError as error:
                     # What came before the fault is there.
                     block = buffer[: max(0, min(sound.tell() - position, len(buffer)))]
@@ -312,6 +319,7 @@ class Reading:
         told = track.frames / part.share if part.certain else position
         heard.told += max(told, position) / rate
         heard.fault = heard.fault or fault
+        heard.complaint = heard.complaint or next(filter(None, map(_complaint, complaints)), None)
         heard.cut |= part.cut
         heard.skipped += part.skipped
 
@@ -326,6 +334,7 @@ class _Heard:
     cut: bool = False
     skipped: int = 0
     fault: str | None = None
+    complaint: str | None = None
     cancelled: float = 0.0
     first_channel: bool = False
 
@@ -341,6 +350,8 @@ class _Heard:
             yield f"it holds {_seconds(self.told)} by its header, {_seconds(self.seconds)} could be read: {why}"
         elif self.cut or self.fault:
             yield f"{_seconds(self.seconds)} could be read: {why}"
+        elif self.complaint and not self.skipped:
+            yield f"it is damaged within: what its decoder makes of it is used ({self.complaint})"
         if self.skipped:
             yield f"{self.skipped} bytes within it are no sound and are passed over: it is damaged"
         if self.first_channel:
@@ -374,6 +385,37 @@ class _Mix:
                 self._decided, self.first_channel = True, cancels
             self.cancelled += len(block) if cancels else 0
         return block[:, 0].copy() if self.first_channel else mean
+
+
+_decoding = threading.Lock()
+
+
+@contextmanager
+def _decoder_heard(said: list[str]) -> Iterator[None]:
+    """Adds to `said` what libsndfile's decoder of mp3 writes on the process's error stream meanwhile: it has no other
+    way to tell of damage. One decodes at a time, so that nobody hears another's."""
+    with _decoding, ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace"))
+            kept = os.dup(2)
+        except OSError:  # no error stream, or no room to keep what is said
+            yield
+            return
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            if file.seek(0, os.SEEK_END):
+                file.seek(0)
+                said += file.read(1 << 16).splitlines()
+
+
+def _complaint(line: str) -> str | None:
+    """What a line of the decoder's says of damage, None for one that says nothing of it."""
+    found = re.search(r"error: (.*)|(Illegal Audio-MPEG-Header)", line)
+    return None if found is None else (found[1] or found[2]).strip().rstrip(".!")
 
 
 def _fitted(block: Audio, channels: int) -> Audio:
@@ -434,7 +476,7 @@ def _tracks(file: BinaryIO, parts: Sequence[Part]) -> tuple[list[_Track], dict[i
     tracks, reasons = [], {}
     for number, part in enumerate(parts, 1):
         try:
-            with closing(Window(file, part)) as window, _Sound(window) as sound:
+            with _decoder_heard([]), closing(Window(file, part)) as window, _Sound(window) as sound:
                 frames = sound.frames if part.certain or sound.frames < _NO_LENGTH else 0
                 tracks.append(_Track(part, sound.samplerate, sound.channels, frames, sound.subtype))
         except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a suffix that means headerless data

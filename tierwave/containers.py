@@ -13,6 +13,7 @@ import functools
 import io
 import itertools
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Literal, NamedTuple
@@ -335,23 +336,42 @@ def _sphere_end(data: _Bytes) -> tuple[int, int] | None:
 
 
 def _ogg_parts(data: _Bytes, start: int) -> Iterator[Part]:
-    position, begun, inside, ended = start, start, False, False
+    position, begun, inside, ended, damaged = start, start, False, False, 0
     while position + 27 <= data.size:
         head = data.at(position, 27)
         if head[:4] != b"OggS":
             found = data.find(b"OggS", position)
             if found < 0:
                 break
+            damaged += found - position
             position = found
             continue
         first, last = bool(head[5] & 2), bool(head[5] & 4)
         if first and inside:  # the streams that sound together have all begun before the first of them goes on
-            yield Part(((begun, position),), cut=not ended)
-            begun = position
+            yield Part(((begun, position),), cut=not ended, skipped=damaged)
+            begun, damaged = position, 0
+        length = 27 + head[26] + sum(data.at(position + 27, head[26]))
+        whole = _has_checksum(data.at(position, length), length)
+        damaged += 0 if whole or position + length > data.size else length
         inside = not first
-        ended = last
-        position += 27 + head[26] + sum(data.at(position + 27, head[26]))
-    yield Part(((begun, data.size),), cut=not ended or position > data.size)
+        ended = last and whole
+        position += length
+    yield Part(((begun, data.size),), cut=not ended, skipped=damaged)
+
+
+_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def _has_checksum(page: bytes, length: int) -> bool:
+    """Whether a page of Ogg is what was written: a decoder passes over one that is not.
+
+    Its CRC is zlib's of mirrored bits, but for what both begin and end with (RFC 3533).
+    """
+    if len(page) < length:
+        return False
+    mirrored = (page[:22] + bytes(4) + page[26:]).translate(_MIRRORED)
+    found = zlib.crc32(mirrored, 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return found == int.from_bytes(page[22:26].translate(_MIRRORED), "big")
 
 
 # ---- FLAC ------------------------------------------------------------------------------------------------------------
@@ -567,7 +587,7 @@ def _mpeg_part(data: _Bytes, spans: tuple[tuple[int, int], ...], count: int, ski
         head += (size + made.length).to_bytes(4, "big")
         head += bytes(made.length - len(head))
         return Part(spans, bytes(head), cut=cut, skipped=skipped)
-    frames = count - 1  # all but the one that tells
+    frames = max(0, count - 1)  # all but the one that tells
     head = bytearray(data.at(start, frame.length))
     flags = data.number(told + 4, 4, "big")
     at = told + 8 - start
