@@ -115,6 +115,18 @@ def test_a_curve_that_ends_too_soon_is_held_and_check_tells(place: Place, capsys
     assert call(control_tools.main, ["check", place.data]) == 0
 
 
+def test_a_range_that_the_recordings_do_not_have_is_refused(place: Place, capsys: Capture) -> None:
+    flat = {"inst": {"units": "category"}, "p": {"lo": 61, "hi": 61}}
+    sentence = told(capsys, train.main, place.training(controls=flat), 1)
+    assert lacks(sentence, ["p is to go from 61 to 61", "the recordings hold 60 to 72", "leave them out"]) == []
+    place.write("data/params_schema.csv", "name;lo;hi\np;1,5;2,5\n")
+    sentence = told(capsys, train.main, place.training(), 1)
+    assert lacks(sentence, ["p is to go from 1.5 to 2.5", "the recordings hold 60 to 72"]) == []
+    assert not runs_of(place.folder / "logdir" / "one")
+    assert call(control_tools.main, ["check", place.data]) == 1
+    assert "Fault: p is to go from 1.5 to 2.5, but the recordings hold 60 to 72" in capsys.readouterr().out
+
+
 def test_a_repeated_time_is_a_step(place: Place, capsys: Capture) -> None:
     place.curve(0, p=[(0, 60), (0.06, 60), (0.06, 72), (0.12, 72)], inst=[(0, 0)])
     assert call(train.main, place.training()) == 0
@@ -221,8 +233,9 @@ def test_a_wrong_mapping_in_the_config(
 
 
 def test_a_range_without_width_is_told(place: Place, capsys: Capture) -> None:
-    words = place.training(controls={"p": {"lo": 60, "hi": 60}, "inst": {"units": "category"}})
-    assert call(train.main, words) == 0
+    for number in range(3):
+        place.curve(number, p=[(0, 60)], inst=[(0, number)])
+    assert call(train.main, place.training()) == 0
     output = capsys.readouterr()
     assert "Warning: p is 60" in output.out and "steer nothing" in output.out and output.err == ""
 

@@ -20,6 +20,8 @@ from tierwave.controls import (
     Schema,
     Track,
     constants_of,
+    coverage,
+    mismatch,
     parse_control,
     parse_controls,
     read_array,
@@ -474,3 +476,49 @@ def test_arrays_that_are_none(tmp_path: Path) -> None:
         read_array(path, ["a"], 125)
     with pytest.raises(UsageError, match="--external_sr is 0"):
         read_array(path, ["a"], 0)
+
+
+# ---- a range and what it is for --------------------------------------------------------------------------------------
+
+
+def held(*values: float | list[float]) -> list[Track]:
+    return [
+        Track.regular("p", np.array(value), 10.0) if isinstance(value, list) else Track.constant("p", value)
+        for value in values
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "values", "told"),
+    [
+        (
+            {"lo": 61, "hi": 61},
+            (60, 61),
+            "from 61 to 61, which steers nothing, but the recordings hold 60 to 61: set its",
+        ),
+        ({"lo": 61, "hi": 61}, (60, 60), "the recordings hold 60 everywhere"),
+        ({"lo": 61, "hi": 61}, (61, [61, 61.5]), "the recordings hold 61 to 61.5"),
+        ({"lo": 61, "hi": 61, "outside": "allow"}, (60, 61), "steers nothing"),
+        ({"lo": 10, "hi": 5}, (60, 61), "is to go from 5 to 10, but the recordings hold 60 to 61"),
+        (
+            {"lo": 0, "hi": 1, "categories": ["a", "b"]},
+            (0, 1, 2),
+            "hold p 0 to 2, and its categories are 0 a, 1 b: name",
+        ),
+        ({"lo": 61, "hi": 61}, (61, 61 + 1e-6), ""),
+        ({"lo": 60, "hi": 61}, (60, 70), ""),
+        ({"lo": 5, "hi": 10, "outside": "allow"}, (60, 61), ""),
+        ({"lo": 0, "hi": 1}, (), ""),
+    ],
+)
+def test_a_range_that_cannot_be_says_what_the_recordings_hold(fields: dict, values: tuple, told: str) -> None:
+    complaint = mismatch(Parameter(name="p", **fields), held(*values))
+    assert told in complaint and bool(told) == bool(complaint)
+
+
+def test_what_a_range_leaves_out_is_told() -> None:
+    narrow = Parameter(name="p", lo=60, hi=61)
+    assert coverage(narrow, held(60, 61, [60, 70])) == []
+    assert coverage(narrow, held(60, 70, [70, 71])) == ["p is to go from 60 to 61, and 67% of its points lie beyond"]
+    named = Parameter(name="p", lo=0, hi=2, categories=("plucked", "bowed", "blown"))
+    assert coverage(named, held(0, 2)) == ["no recording has p bowed, so it cannot be asked for"]

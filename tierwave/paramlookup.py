@@ -23,7 +23,7 @@ import numpy as np
 
 from tierwave.audio import AUDIO_SUFFIXES, AudioError, probe, search_audio
 from tierwave.config import validate
-from tierwave.controls import Controls, Parameter, Schema, Track
+from tierwave.controls import Controls, Parameter, Schema, Track, coverage, mismatch
 from tierwave.errors import RunError, UsageError
 from tierwave.folders import told
 from tierwave.paramfiles import (
@@ -417,6 +417,7 @@ def audit(sources: ParamSources, names: Sequence[str] | None = None) -> Audit:
         schema = None
         faults.append(str(error))
     ranges = {name: Range() for name in names}
+    tracks: dict[str, list[Track]] = {name: [] for name in names}
     for path in recordings:
         name = sources._name(path)
         seconds = None
@@ -431,6 +432,7 @@ def audit(sources: ParamSources, names: Sequence[str] | None = None) -> Audit:
                 faults.append(str(error))
                 continue
             ranges[key].add(track)
+            tracks[key].append(track)
             if seconds is not None:
                 faults += _misfits(track, name, seconds)
             if schema is not None:
@@ -441,7 +443,18 @@ def audit(sources: ParamSources, names: Sequence[str] | None = None) -> Audit:
         nvals = 0 if schema is None else schema.of(key).nvals
         if nvals and (extent.values is None or len(extent.values) > nvals):
             faults.append(f"{key} has more different values than its nvals says, {nvals}")
+        parameter = None if schema is None else _mapped(schema.of(key))
+        if parameter is not None:
+            faults += filter(None, [mismatch(parameter, tracks[key])])
+            remarks += coverage(parameter, tracks[key])
     return Audit(len(recordings), ranges, tuple(faults), tuple(dict.fromkeys(remarks)))
+
+
+def _mapped(parameter: Parameter) -> Parameter | None:
+    """With the range that training takes if none is given; None where that follows from the recordings."""
+    if parameter.categories and None in (parameter.lo, parameter.hi):
+        return parameter.model_copy(update={"lo": 0.0, "hi": len(parameter.categories) - 1.0})
+    return None if None in (parameter.lo, parameter.hi) else parameter
 
 
 def _misfits(track: Track, name: str, seconds: float) -> list[str]:

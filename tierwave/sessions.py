@@ -34,10 +34,10 @@ from tierwave.config import (
     resolve_training,
     split_training,
 )
-from tierwave.controls import Controls, ControlWarning, Schema, constants_of, shifted
+from tierwave.controls import Controls, ControlWarning, Schema, constants_of, coverage, mismatch, shifted
 from tierwave.corpus import Corpus, load_corpus, summary
 from tierwave.dataset import LaneWindows, lane_warnings
-from tierwave.errors import UsageError
+from tierwave.errors import RunError, UsageError
 from tierwave.families import load_config
 from tierwave.folders import make_own
 from tierwave.following import trained_values
@@ -554,7 +554,7 @@ class _Plan:
         schema = sources.schema_of([recording.name for recording in corpus.recordings], names)
         schema = schema.updated(self.config.controls, self.source)
         rate = corpus.sample_rate
-        return schema.fit(
+        fitted = schema.fit(
             {
                 name: track
                 if track.is_constant
@@ -563,6 +563,10 @@ class _Plan:
             }
             for span in split.train
         )
+        for parameter in fitted.parameters:
+            if complaint := mismatch(parameter, [tracks[parameter.name] for tracks in controls]):
+                raise RunError(complaint)
+        return fitted
 
     def _train_stages(
         self,
@@ -874,19 +878,21 @@ def _is_finished(part: Run, options: TrainingOptions) -> bool:
 def _beyond(steering: Steering) -> list[str]:
     """What of the corpus lies beyond a range that was given, one sentence per parameter."""
     found: dict[str, str] = {}
+    odd: list[str] = []
     for parameter in steering.schema.parameters:
         if parameter.span[0] == parameter.span[1]:
             found[parameter.name] = (
                 f"{parameter.name} is {parameter.span[0]:g} wherever it is trained on, so it will steer nothing."
             )
             continue
+        odd += [f"{text}." for text in coverage(parameter, [tracks[parameter.name] for tracks in steering.controls])]
         for controls in steering.controls:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", ControlWarning)
                 parameter.normalise(controls[parameter.name].values)
             if caught:
                 found.setdefault(parameter.name, f"{caught[0].message}, in training too.")
-    return list(found.values())
+    return [*found.values(), *odd]
 
 
 def _described_controls(steering: Steering, values: Mapping[str, Sequence[float]]) -> str:

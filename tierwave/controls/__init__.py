@@ -469,6 +469,45 @@ Controls: TypeAlias = Mapping[str, Track]
 """All tracks of one sound by name."""
 
 
+def mismatch(parameter: Parameter, tracks: Sequence[Track]) -> str:
+    """Why a parameter's lo and hi cannot be those of a corpus whose `tracks` it stands for: a sentence that says what
+    these hold; "" where they can."""
+    lowest = min((float(track.values.min()) for track in tracks), default=math.inf)
+    highest = max((float(track.values.max()) for track in tracks), default=-math.inf)
+    name, (low, high) = parameter.name, sorted(parameter.span)
+    slack = _ROUNDING * max(abs(low), abs(high), high - low)
+    if not tracks or (lowest >= low - slack and highest <= high + slack):
+        return ""
+    held = f"{lowest:g} everywhere" if lowest == highest else f"{lowest:g} to {highest:g}"
+    if parameter.categories:
+        named = ", ".join(f"{number} {category}" for number, category in enumerate(parameter.categories))
+        return f"the recordings hold {name} {held}, and its categories are {named}: name the others too"
+    remedy = f"set its lo to {lowest:g} and its hi to {highest:g}, or leave them out"
+    if low == high:
+        return (
+            f"{name} is to go from {low:g} to {high:g}, which steers nothing, but the recordings hold {held}: {remedy}"
+        )
+    if parameter.outside != "allow" and (highest < low - slack or lowest > high + slack):
+        return f"{name} is to go from {low:g} to {high:g}, but the recordings hold {held}: {remedy}"
+    return ""
+
+
+def coverage(parameter: Parameter, tracks: Sequence[Track]) -> list[str]:
+    """What is odd about a parameter's range for a corpus whose `tracks` it stands for, one sentence each: most of the
+    points lie beyond it, or a category never occurs."""
+    low, high = sorted(parameter.span)
+    slack = _ROUNDING * max(abs(low), abs(high), high - low)
+    shares = [float(np.mean((track.values < low - slack) | (track.values > high + slack))) for track in tracks]
+    found = []
+    if shares and (share := sum(shares) / len(shares)) > 0.5:
+        found.append(f"{parameter.name} is to go from {low:g} to {high:g}, and {share:.0%} of its points lie beyond")
+    numbers = np.unique(np.concatenate([track.values for track in tracks])) if tracks else np.zeros(0)
+    never = [name for number, name in enumerate(parameter.categories) if not np.isclose(numbers, number).any()]
+    if never and tracks:
+        found.append(f"no recording has {parameter.name} {', '.join(never)}, so it cannot be asked for")
+    return found
+
+
 def shifted(controls: Controls, seconds: float) -> Controls:
     """The curves on a timeline that begins `seconds` later: what was at that time is at 0."""
     return {
