@@ -20,7 +20,7 @@ import pytest
 from rule import HANG_SECONDS, Kind, Wrong, listening
 
 FEW = 16  # of each kind, where nobody says how many
-AWAITED = {"osc", "run", "resume", "report"}
+AWAITED = {"run", "resume", "report"}
 MOST_FAULTS = 20  # different ones of a kind, after which it is not tried further
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from operator import attrgetter
@@ -23,7 +24,7 @@ from pythonosc.osc_message_builder import OscMessageBuilder
 
 from tierwave.config import validate
 from tierwave.play.offline import Order
-from tierwave.play.osc import Receiver
+from tierwave.play.osc import Receiver, values_of
 from tierwave.play.protocol import LARGEST_MESSAGE, parse, parse_object, type_of
 
 SOON = 0.5  # seconds of a busy machine; nobody's sound waits for somebody else's message
@@ -164,3 +165,9 @@ KINDS = [
 @pytest.mark.parametrize("kind", KINDS, ids=attrgetter("name"))
 def test_a_damaged_message_is_understood_or_refused(kind: Kind, tried: Callable[[Kind], None]) -> None:
     tried(kind)
+
+
+def test_the_parser_of_packets_does_not_speak_for_itself(caplog: pytest.LogCaptureFixture) -> None:
+    assert values_of(b"#bundle\0" + bytes(8) + b"\0\0\0\4none", ["p"]) == {}
+    logging.getLogger().warning("ours")
+    assert [record.getMessage() for record in caplog.records] == ["ours"]

@@ -9,15 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import re
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from pythonosc.osc_packet import OscPacket
 
 Values = dict[str, float | str]
+
+
+def _is_not_of_the_parser(record: logging.LogRecord) -> bool:
+    return "pythonosc" not in PurePath(record.pathname).parts
+
+
+# The parser logs every packet that is wrong, as a warning of the whole program: whoever sends many floods the terminal.
+logging.getLogger().addFilter(_is_not_of_the_parser)
 
 
 class NotUnderstood(ValueError):
