@@ -181,13 +181,33 @@ def test_without_the_recordings_what_was_logged_is_told(tmp_path: Path, recordin
     assert "loss is not a number" in page.text
 
 
-def test_a_run_from_outside_cannot_have_other_files_read(tmp_path: Path, recordings: Path) -> None:
+def test_a_run_from_outside_cannot_have_other_files_read(
+    tmp_path: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = make_run(tmp_path, recordings)
     write_wav(tmp_path / "secret.wav", np.full(RATE, 0.5), RATE)
     split = run.read("split.json")
     run.write("split.json", {**split, "valid": [["../" * 20 + str(tmp_path / "secret.wav").lstrip("/"), 0, RATE]]})
+    assert call(main, [run.folder, "--output", tmp_path / "out.html"]) == 1
+    assert "split.json is damaged (valid.0.0" in capsys.readouterr().err
+    linked = recordings / "linked.wav"
+    linked.symlink_to(tmp_path / "secret.wav")
+    run.write("split.json", {**split, "valid": [[linked.name, 0, RATE]]})
     page = reported(run, tmp_path / "out.html", "--likelihood", "False")
+    linked.unlink()
     assert "lies outside" in page.text and len(page.sounds) == 2
+
+
+def test_a_run_that_can_only_be_read_is_reported_elsewhere(
+    tmp_path: Path, recordings: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path, recordings)
+    (run.folder / "report").touch()  # as without the right to make a folder, which tests may have everywhere
+    page = reported(run, tmp_path / "out.html", "--likelihood", "False")
+    assert len(page.sounds) == 2 and "was not heard" not in page.text
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert call(main, [run.folder]) == 2
+    assert "--output" in capsys.readouterr().err and not (run.folder / "report.html").exists()
 
 
 def test_what_cannot_be_had_is_left_out_and_told(tmp_path: Path, recordings: Path) -> None:

@@ -99,6 +99,32 @@ def test_the_eleventh_run_of_a_second_comes_after_the_tenth(tmp_path: Path) -> N
     assert [run.folder for run in runs_of(tmp_path / "piano")] == made
 
 
+def test_the_run_begun_last_is_the_newest_whatever_clock_named_its_folder(tmp_path: Path) -> None:
+    tokyo = a_run(tmp_path, "piano", NOON, 10)
+    angeles = a_run(tmp_path, "piano", datetime(2026, 11, 19, 20, 0, 0), 10)
+    old = a_run(tmp_path, "piano", datetime(2026, 11, 1), 10)  # which does not say
+    for run, created in ((tokyo, "2026-11-20T12:00:00+09:00"), (angeles, "2026-11-20T03:00:00.5+00:00")):
+        run.write("run.json", {"sample_rate": 16000, "corpus": {}, "created": created})
+    assert [run.folder for run in runs_of(tmp_path / "piano")] == [old.folder, tokyo.folder, angeles.folder]
+    assert find_checkpoint(tmp_path / "piano")[0].folder == angeles.folder
+    (angeles.folder / "run.json").write_text("{")  # then by its folder's name
+    assert [run.folder for run in runs_of(tmp_path / "piano")] == [old.folder, angeles.folder, tokyo.folder]
+
+
+def test_the_stage_trained_last_is_the_newest_whatever_a_copy_made_of_its_files(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    for stage in ("first", "last"):
+        (run.folder / stage).mkdir()
+        save(run.stage(stage), entry(10))
+    os.utime(run.folder / "last" / "checkpoints.json", (0, 0))
+    assert [stage.folder.name for stage in run.stages] == ["first", "last"]
+    for stage in ("first", "last"):  # checkpoints of old do not say when they were written
+        listed = run.stage(stage).read("checkpoints.json")
+        run.stage(stage).write("checkpoints.json", [{**each, "written": ""} for each in listed])
+    os.utime(run.folder / "last" / "checkpoints.json", (0, 0))
+    assert [stage.folder.name for stage in run.stages] == ["last", "first"]
+
+
 def test_foreign_folders_are_passed_over(tmp_path: Path) -> None:
     run = a_run(tmp_path)
     for name in ("generated", "20.11.2026", "20.11.2026_12.00.00_old", "x20.11.2026_12.00.00", ".cache"):

@@ -224,7 +224,7 @@ class LossTable(Callback):
         path = trainer.run.folder / LOSSES
         rows = [",".join(self.columns)]
         if path.exists():  # steps after the checkpoint that training goes on from are done again
-            with open(path, encoding="utf-8", newline="") as old:
+            with open(path, encoding="utf-8", newline="") as old:  # which `read_history` has found good
                 rows += [",".join(row) for row in list(csv.reader(old))[1:] if self._stands(row, trainer)]
         write_text(path, "\n".join(rows) + "\n")
         # By lines, so that no row before a checkpoint is lost in a kill after it.

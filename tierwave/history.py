@@ -6,15 +6,18 @@ Knows `losses.csv` as `callbacks.LossTable` writes it; no models.
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from tierwave.errors import RunError
 from tierwave.faults import Epoch
 from tierwave.runs import Run
+from tierwave.textfiles import decode
 
 LOSSES, BARS = "losses.csv", "bars.json"
 
@@ -43,11 +46,10 @@ def read_history(part: Run) -> History:
     Raises RunError for a table that is damaged.
     """
     path = part.folder / LOSSES
-    rows: list[dict[str, str]] = []
-    if path.exists():
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if None not in row.values()]  # the last may be half written
     try:
+        rows = [row for row in csv.DictReader(_lines(path)) if None not in row.values()]  # the last may be half written
+        for row in rows:
+            int(row["step"]), int(row["epoch"])
         updates = [
             (int(row["step"]), float(row["loss"]), float(row["gradient_norm"])) for row in rows if row["gradient_norm"]
         ]
@@ -58,10 +60,16 @@ def read_history(part: Run) -> History:
         ]
         ends = [int(row["step"]) for row in ended]
         in_bits = any(row["bits"] for row in rows)
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({error}): remove it, or name another run") from None
-    table = np.array(updates, np.float64).reshape(-1, 3)
+        table = np.array(updates, np.float64).reshape(-1, 3)
+    except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
+        told = f"no column {error}" if isinstance(error, KeyError) else error
+        raise RunError(f"{path} is damaged ({told}): remove it, or name another run") from None
     return History(table[:, 0], table[:, 1], table[:, 2], tuple(epochs), tuple(ends), in_bits, _bars(part, in_bits))
+
+
+def _lines(path: Path) -> io.StringIO:
+    """The table's text, none if there is none. Raises ValueError where it is no text."""
+    return io.StringIO(decode(path.read_bytes()) if path.exists() else "", newline="")
 
 
 def _bars(part: Run, in_bits: bool) -> dict[str, float]:

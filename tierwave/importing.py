@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from pydantic import BaseModel
 
 from tierwave.config import dumps
 from tierwave.errors import RunError, UsageError
-from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, create_run, environment, runs_of
+from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, create_run, environment, now, runs_of
 from tierwave.writing import write_text
 
 
@@ -58,7 +57,7 @@ def write_imported(
         run.record(entry, None)
         described = {
             "id": identity,
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "created": now(),
             "command": sys.argv,
             "sample_rate": sample_rate,
             "imported_from": str(source.resolve()),

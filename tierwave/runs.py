@@ -24,33 +24,22 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from tierwave.archive import opened
+from tierwave.documents import CHECKPOINT_NAME, CHECKPOINTS, CheckpointEntry, entries_of, parsed
 from tierwave.errors import RunError, UsageError
 from tierwave.folders import make_own
+from tierwave.textfiles import decode
 from tierwave.writing import write_text
 
 CONFIG_NAME = "run.config.json"
-_KEYS = {"run.json": ("sample_rate", "corpus"), "split.json": ("method", "train", "valid", "test")}
+STAMP = "%d.%m.%Y_%H.%M.%S"
 _STAMP = re.compile(r"^(\d\d)\.(\d\d)\.(\d{4})_(\d\d)\.(\d\d)\.(\d\d)(?:_(\d+))?$")
-_CHECKPOINT = re.compile(r"^(?:model|resume)\.ckpt-\w+$")
-
-
-@dataclass(frozen=True)
-class CheckpointEntry:
-    """One checkpoint. name: file prefix; epoch: finished epochs; step: steps taken; value: of the monitored quantity;
-    best: the best so far when it was written; kept: False for a resume point in mid-epoch."""
-
-    name: str
-    epoch: int
-    step: int
-    value: float | None
-    best: bool
-    kept: bool
+_CHECKPOINT = re.compile(CHECKPOINT_NAME)
 
 
 class Run:
@@ -64,16 +53,10 @@ class Run:
         write_text(self.folder / name, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
     def read(self, name: str) -> Any:
-        """A JSON document of the run; RunError if it is missing or damaged."""
+        """A JSON document of the run, which is what `documents` says; RunError if it is missing or damaged."""
         path = self.folder / name
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(document, list if name == "checkpoints.json" else dict):
-                raise ValueError(f"it holds a {type(document).__name__}")
-            for key in _KEYS.get(name, ()):
-                if key not in document:
-                    raise ValueError(f"it lacks {key}")
-            return document
+            return parsed(name, decode(path.read_bytes()))
         except FileNotFoundError:
             raise RunError(f"{path} is missing: this folder is not a whole run; name another, or train anew") from None
         except ValueError as error:
@@ -101,9 +84,25 @@ class Run:
         """The stages that have checkpoints, the newest last; the run itself if it has only one."""
         if self.checkpoints:
             return [self]
-        inside = [Run(path.parent) for path in self.folder.glob("*/checkpoints.json")]
+        inside = [Run(path.parent) for path in self.folder.glob(f"*/{CHECKPOINTS}")]
         found = [stage for stage in inside if stage.checkpoints]
-        return sorted(found, key=lambda stage: (stage.folder / "checkpoints.json").stat().st_mtime_ns)
+        return sorted(found, key=lambda stage: stage.written)
+
+    @property
+    def written(self) -> datetime:
+        """When the newest checkpoint was written, whatever copies have made of the times of files."""
+        changed = datetime.fromtimestamp((self.folder / CHECKPOINTS).stat().st_mtime, timezone.utc)
+        return _moment(self.latest().written) or changed
+
+    @property
+    def begun(self) -> datetime:
+        """When the run was begun, by a clock that does not depend on where; a run of old by its folder's name."""
+        with contextlib.suppress(RunError):  # of one that is damaged, which is told where it is used
+            if (created := _moment(self.read("run.json").get("created", ""))) is not None:
+                return created
+        with contextlib.suppress(ValueError, OverflowError, OSError):
+            return datetime.strptime(self.folder.name[:19], STAMP).astimezone()
+        return datetime.min.replace(tzinfo=timezone.utc)
 
     @property
     def checkpoints(self) -> list[CheckpointEntry]:
@@ -111,11 +110,7 @@ class Run:
 
         That is not always by step: training may go on from an earlier one, and what it writes then is the newest.
         """
-        path = self.folder / "checkpoints.json"
-        try:
-            entries = [CheckpointEntry(**entry) for entry in self.read("checkpoints.json")] if path.exists() else []
-        except TypeError as error:
-            raise RunError(f"{path} is damaged ({error}): name another run, or train anew") from None
+        entries = entries_of(self.read(CHECKPOINTS)) if (self.folder / CHECKPOINTS).exists() else []
         return [entry for entry in entries if self.is_there(entry.name)]
 
     def is_there(self, name: str) -> bool:
@@ -128,12 +123,13 @@ class Run:
         Kept are the newest `max_checkpoints` (all if None), always the best one, and the newest resume point as long as
         it is the newest checkpoint of all.
         """
+        entry = replace(entry, written=now())
         entries = [old for old in self.checkpoints if old.name != entry.name] + [entry]
         kept = [old for old in entries if old.kept]
         stay = set(kept if max_checkpoints is None else kept[-max_checkpoints:])
         stay.update([old for old in kept if old.best][-1:])
         stay.add(entry)
-        self.write("checkpoints.json", [asdict(old) for old in entries if old in stay])
+        self.write(CHECKPOINTS, [asdict(old) for old in entries if old in stay])
         for old in entries:
             if old not in stay:
                 self.remove_files(old.name)
@@ -159,9 +155,9 @@ class Run:
         return next((entry for entry in reversed(self.checkpoints) if entry.best), None) or self.latest()
 
 
-def create_run(logdir_root: Path, identity: str, now: datetime | None = None) -> Run:
+def create_run(logdir_root: Path, identity: str, when: datetime | None = None) -> Run:
     """A new, empty run folder, named by the time."""
-    stamp = (now or datetime.now()).strftime("%d.%m.%Y_%H.%M.%S")
+    stamp = (when or datetime.now()).strftime(STAMP)
     for attempt in range(1000):
         folder = Path(logdir_root) / identity / (stamp if attempt == 0 else f"{stamp}_{attempt}")
         try:
@@ -183,8 +179,22 @@ def runs_of(folder: Path) -> list[Run]:
         match = _STAMP.match(child.name)
         if match and (child / CONFIG_NAME).exists():
             day, month, year, *rest = (int(part or 0) for part in match.groups())
-            found.append(((year, month, day, *rest), child))
-    return [Run(child) for _, child in sorted(found)]
+            found.append((Run(child).begun, (year, month, day, *rest), child))
+    return [Run(child) for *_, child in sorted(found)]
+
+
+def now() -> str:
+    """This moment for a document: ISO 8601 with a zone, which orders what is written on different machines."""
+    return datetime.now(timezone.utc).isoformat(timespec="microseconds")
+
+
+def _moment(text: str) -> datetime | None:
+    """What `now` wrote; None for anything without a zone."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if found.tzinfo is None else found
 
 
 def refuse_pattern(path: Path) -> None:
@@ -218,13 +228,13 @@ def find_checkpoint(path: str | Path, *, best: bool = False) -> tuple[Run, Check
         raise UsageError(
             f"{path} is neither a checkpoint (model.ckpt-<epoch>) nor a folder of a run or an id: look under logdir"
         )
-    if (path / "checkpoints.json").exists() and not (Run(path).root.folder / CONFIG_NAME).exists():
+    if (path / CHECKPOINTS).exists() and not (Run(path).root.folder / CONFIG_NAME).exists():
         names = ", ".join(entry.name for entry in Run(path).checkpoints) or "none left"
         raise UsageError(
             f"{path / CONFIG_NAME} is missing, which says what the checkpoints beside it are of: name one of them "
             f"({names}) and its config with --config_file"
         )
-    one = (path / CONFIG_NAME).exists() or (path / "checkpoints.json").exists()
+    one = (path / CONFIG_NAME).exists() or (path / CHECKPOINTS).exists()
     for run in [Run(path)] if one else reversed(runs_of(path)):
         for stage in reversed(run.stages):
             return stage, stage.best() if best else stage.latest()

@@ -19,7 +19,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -42,7 +42,7 @@ from tierwave.families import load_config
 from tierwave.folders import make_own
 from tierwave.following import trained_values
 from tierwave.generation import Request, Stream
-from tierwave.history import audio_bars
+from tierwave.history import audio_bars, read_history
 from tierwave.memory import Demand, announced, judged, room_of, told_when_it_runs_out
 from tierwave.metrics import MOST_LEVELS, CodeStatistics
 from tierwave.paramlookup import ParamSources, find_param_sources, unused_manifest
@@ -56,6 +56,7 @@ from tierwave.runs import (
     create_run,
     environment,
     find_checkpoint,
+    now,
     only_training,
     runs_of,
 )
@@ -438,7 +439,8 @@ class _Plan:
     def _refuse_other_slots(
         self, by_stage: Mapping[str, TrainingOptions], root: Run, entries: Mapping[str, CheckpointEntry]
     ) -> None:
-        """UsageError where a checkpoint holds the state of another optimiser than a stage now has."""
+        """UsageError where a checkpoint holds the state of another optimiser than a stage now has; RunError where it,
+        or what was noted on the way, is damaged."""
         from tierwave.training import check_mark, read_progress, slots_of
 
         stored = root.read(CONFIG_NAME)
@@ -447,6 +449,7 @@ class _Plan:
         for stage, entry in entries.items():
             part = self._part(root, stage)
             check_mark(part.folder / entry.name, part)
+            read_history(part)  # of which training goes on too
             before = read_progress(part.folder / entry.name).get("slots", "")
             if not before:  # a checkpoint of old, which did not say
                 training = {**split_training(stored)[1], **family.training_of(config, stage)}
@@ -513,7 +516,7 @@ class _Plan:
         described = before or {
             "id": self.session.identity,
             "mark": uuid.uuid4().hex,
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "created": now(),
             "command": sys.argv,
             "sample_rate": corpus.sample_rate,
             "data_dir": absolute(self.session.data_dir),

@@ -66,11 +66,20 @@ class Split:
 
     @staticmethod
     def from_document(document: dict[str, Any], corpus: Corpus) -> Split:
-        """The stored split over the same corpus; KeyError if a recording is missing."""
+        """The stored split over the same corpus; RunError if a recording is missing or too short."""
         numbers = {recording.name: index for index, recording in enumerate(corpus.recordings)}
 
         def spans(part: str) -> tuple[Span, ...]:
-            return tuple(Span(numbers[name], start, stop) for name, start, stop in document[part])
+            found = []
+            for name, start, stop in document[part]:
+                there = corpus.recordings[numbers[name]].samples if name in numbers else 0
+                if stop > there:
+                    raise RunError(
+                        f"the run's split is damaged ({part}: {name} to sample {stop}, of {there} that there are): "
+                        "name another run, or train anew"
+                    )
+                found.append(Span(numbers[name], start, stop))
+            return tuple(found)
 
         return Split(document["method"], spans("train"), spans("valid"), spans("test"))
 

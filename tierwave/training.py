@@ -30,6 +30,7 @@ import tensorflow as tf
 from tierwave.config import TrainingOptions
 from tierwave.dataset import IDLE, LaneWindows
 from tierwave.devices import Devices
+from tierwave.documents import parsed, validated
 from tierwave.errors import RunError
 from tierwave.runs import CheckpointEntry, Run
 
@@ -552,8 +553,10 @@ class Trainer:
     def restore(self, run: Run, entry: CheckpointEntry) -> list[str]:
         """Go on from a checkpoint: weights, optimiser, recurrent state, position, callbacks. Returns remarks."""
         path = run.folder / entry.name
-        document = read_progress(path)
-        progress = Progress(**document)
+        try:
+            progress: Progress = validated(Progress, read_progress(path))
+        except ValueError as error:
+            raise _damaged(path, error) from None
         remarks = []
         devices = self.learner.devices
         states = [tf.Variable(devices.all_lanes(part), trainable=False) for part in tf.nest.flatten(self.state)]
@@ -580,7 +583,11 @@ class Trainer:
         progress.lanes = self.data.lanes
         self.progress = progress
         for callback in self.callbacks:
-            callback.restore(progress.callbacks.get(type(callback).__name__, {}))
+            name = type(callback).__name__
+            try:
+                callback.restore(progress.callbacks.get(name, {}))
+            except (AttributeError, TypeError, ValueError) as error:  # what it has not written itself
+                raise _damaged(path, f"{name}: {error}") from None
         return remarks
 
     @contextlib.contextmanager
@@ -678,12 +685,16 @@ def check_mark(path: Path, run: Run) -> None:
 
 
 def read_progress(path: Path) -> dict[str, Any]:
-    """The `Progress` stored in a checkpoint, as a dict."""
+    """The `Progress` stored in a checkpoint, as a dict; RunError where there is none."""
     try:
         text = tf.train.load_checkpoint(str(path)).get_tensor("progress/.ATTRIBUTES/VARIABLE_VALUE")
-        return json.loads(text)
-    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(
-            f"checkpoint {path} is damaged or cut short ({reason}): use an earlier one, for example with --resume_from"
-        ) from None
+        return parsed("progress", text.decode())
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, reason: Exception | str) -> RunError:
+    return RunError(
+        f"checkpoint {path} is damaged or cut short ({str(reason).splitlines()[0]}): use an earlier one, for example "
+        "with --resume_from"
+    )

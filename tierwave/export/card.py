@@ -80,10 +80,10 @@ def _heard(heard: Heard | None) -> Iterator[str]:
 
 def _corpus(trained: Trained) -> Iterator[str]:
     run = trained.run
-    if not (run.folder / "statistics.json").exists():
+    found = run.read("statistics.json") if (run.folder / "statistics.json").exists() else {}
+    if "files" not in found:
         yield "The weights were imported: of the recordings nothing is known here. To be filled in."
         return
-    found = run.read("statistics.json")
     files, minutes = found["files"], found["hours"] * 60.0
     length = f"{minutes:.1f} minutes" if minutes >= 1.0 else f"{minutes * 60.0:.1f} seconds"
     rates = ", ".join(f"{rate} Hz" for rate in found["file_rates"])

@@ -8,6 +8,7 @@ Parses, calls, prints. `tierwave.report` says how it is laid out.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,6 +71,8 @@ def _report(arguments: Any) -> None:
     target = arguments.output or (path.with_suffix(".html") if path.is_file() else found.folder / "report.html")
     if target.is_dir():
         raise UsageError(f"--output {target} is a folder: name a file in it")
+    if target.parent.is_dir() and not os.access(target.parent, os.W_OK):  # now, not after minutes
+        raise UsageError(f"{target.parent} cannot be written to: name the page elsewhere, with --output")
     line = ProgressLine()
     with sentences(line.say):
         report = collect(found, Asked(request, arguments.likelihood, arguments.controls), line.say)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -298,9 +299,20 @@ def _sound_of(
         made = stream.curves(request.seconds, 0).values()
         return _heard(trained, entry, None, {name: track for curves in made for name, track in curves.items()}, request)
     sound = stream.render(max(1, round(stream.seconds * stream.sample_rate)))[0]
-    kept.parent.mkdir(exist_ok=True)
-    write_wav(kept, sound, trained.sample_rate)
-    return _heard(trained, entry, load(kept)[0], {}, request)
+    return _heard(trained, entry, _as_file(sound, trained.sample_rate, kept), {}, request)
+
+
+def _as_file(sound: np.ndarray, rate: int, kept: Path) -> np.ndarray:
+    """A sound as a file gives it back, `kept` for the next report where the run can be written to."""
+    try:
+        kept.parent.mkdir(exist_ok=True)
+        write_wav(kept, sound, rate)
+        return load(kept)[0]
+    except (OSError, UsageError):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / kept.name
+            write_wav(path, sound, rate)
+            return load(path)[0]
 
 
 def _digest(checkpoints: dict[str, Path], request: Request) -> str:

@@ -48,7 +48,7 @@ def written(report: Report) -> str:
 
 def _subtitle(report: Report) -> str:
     described = report.documents.get("run.json", {})
-    created = str(described.get("created", "")).replace("T", " ").partition("+")[0]
+    created = str(described.get("created", "")).replace("T", " ").partition("+")[0].partition(".")[0]
     parts = [report.model, f"{report.sample_rate} Hz", f"trained on {described.get('data_dir', 'unknown recordings')}"]
     return ", ".join(part for part in [*parts, f"begun {created}" if created else ""] if part)
 

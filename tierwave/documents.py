@@ -1,0 +1,166 @@
+"""What the documents of a run hold: a schema of each, which is checked where it is read.
+
+A run may come from anywhere, and its files may be damaged, so nothing of them is believed before. What a config holds
+its family knows (`families.load_config`), and what `prepared.json` holds too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from tierwave.textfiles import parse_json
+
+STRICT = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, extra="ignore")
+CHECKPOINT_NAME = r"^(?:model|resume)\.ckpt-\w+$"
+MOST_SAMPLES = 1 << 62
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{name!r} is no name of a recording within a folder")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_inside)]
+Index = Annotated[int, Field(ge=0, le=MOST_SAMPLES)]
+Share = Annotated[float, Field(ge=0)]
+
+
+def _ordered(span: tuple[str, int, int]) -> tuple[str, int, int]:
+    name, start, stop = span
+    if not start < stop:
+        raise ValueError(f"{name} from sample {start} to {stop} is no stretch")
+    return span
+
+
+Stretch = Annotated[tuple[Name, Index, Index], AfterValidator(_ordered)]
+
+
+class Described(BaseModel):
+    """`run.json`: where a run comes from. corpus: digests of the recordings by name; None for imported weights."""
+
+    model_config = STRICT
+    sample_rate: Annotated[int, Field(ge=1, le=10_000_000)]
+    corpus: dict[Name, str] | None
+    id: str = ""
+    mark: str = ""
+    created: str = ""
+    command: list[str] = []
+    data_dir: str | None = None
+    param_dir: str | None = None
+    params: str | None = None
+    controls: dict[str, str] = {}
+    versions: dict[str, str] = {}
+
+
+class Held(BaseModel):
+    """`split.json`: stretches of recordings, in samples."""
+
+    model_config = STRICT
+    method: Literal["files", "stretches"]
+    train: list[Stretch]
+    valid: list[Stretch]
+    test: list[Stretch]
+
+
+class Statistics(BaseModel):
+    """`statistics.json`: what the recordings are like. An imported run knows only the gain."""
+
+    model_config = STRICT
+    gain: Annotated[float, Field(gt=0)]
+    noise_floor: Share | None = None
+    files: Index = 0
+    hours: Share = 0.0
+    samples: Index = 0
+    file_rates: dict[str, Index] = {}
+    channels: dict[str, Index] = {}
+    peak: Share = 0.0
+    rms: Share = 0.0
+    dc: float = 0.0
+    silent_share: Share = 0.0
+    clipped_share: Share = 0.0
+    normalize: str = "none"
+    left_out: list[list[str]] = []
+    remarks: list[list[str]] = []
+    histogram_bits: float | None = None
+    markov_bits: float | None = None
+
+    @model_validator(mode="after")
+    def _both_bars(self) -> Statistics:
+        given = {"histogram_bits", "markov_bits"} & self.model_fields_set
+        if len(given) == 1 or any(getattr(self, name) is None for name in given):
+            raise ValueError("histogram_bits and markov_bits are two numbers, or neither is there")
+        return self
+
+
+class Parameters(BaseModel):
+    """`schema.json`: how raw values map (`controls.Schema` says what each holds), and which were trained on."""
+
+    model_config = STRICT
+    parameters: list[dict[str, Any]]
+    values: dict[str, list[float]] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointEntry:
+    """One checkpoint. name: file prefix; epoch: finished epochs; step: steps taken; value: of the monitored quantity;
+    best: the best so far when it was written; kept: False for a resume point in mid-epoch; written: when, ISO 8601
+    with a zone, "" for one of old."""
+
+    __pydantic_config__ = STRICT
+    name: Annotated[str, Field(pattern=CHECKPOINT_NAME)]
+    epoch: Index
+    step: Index
+    value: Annotated[float, Field(allow_inf_nan=True)] | None
+    best: bool
+    kept: bool
+    written: str = dataclasses.field(default="", compare=False)
+
+
+CHECKPOINTS = "checkpoints.json"
+_ENTRIES = TypeAdapter(list[CheckpointEntry])
+_SCHEMAS: dict[str, TypeAdapter[Any]] = {
+    "run.json": TypeAdapter(Described),
+    "split.json": TypeAdapter(Held),
+    "statistics.json": TypeAdapter(Statistics),
+    "schema.json": TypeAdapter(Parameters),
+    "bars.json": TypeAdapter(dict[str, Annotated[float, Field(strict=True, allow_inf_nan=False)]]),
+    CHECKPOINTS: _ENTRIES,
+}
+_OBJECT: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
+
+
+def parsed(name: str, text: str) -> Any:
+    """The document called `name`, as JSON has it. Raises ValueError that says where it is not what it must be."""
+    document = parse_json(text, finite=False)
+    _validated(_SCHEMAS.get(name, _OBJECT), document)
+    return document
+
+
+def entries_of(document: Any) -> list[CheckpointEntry]:
+    """The checkpoints that `checkpoints.json` lists. Raises ValueError as `parsed` does."""
+    entries: list[CheckpointEntry] = _validated(_ENTRIES, document)
+    return entries
+
+
+def validated(kind: Any, document: Any) -> Any:
+    """`document` as an instance of `kind`, a dataclass or a type. Raises ValueError as `parsed` does."""
+    return _validated(TypeAdapter(kind), document)
+
+
+def _validated(schema: TypeAdapter[Any], document: Any) -> Any:
+    # By way of JSON, where a list fits a tuple and still no text fits a number; half characters of odd names aside.
+    text = json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
+    try:
+        return schema.validate_json(text)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, fault["loc"]))
+        said = fault["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{place}: {said}" if place else said) from None
