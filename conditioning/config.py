@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from tierwave.config import GlobalNormClip, StrictModel, ValueClip
+from tierwave.config import Amount, GlobalNormClip, Layers, StrictModel, ValueClip, Width
 
 AUDIO = "audio"
 # MTCRNN's numbers 0 to 6, and RNNControl's network, which is the baseline without the rectifier behind its first map.
@@ -31,7 +31,7 @@ class Exposure(StrictModel):
     noise on the way. rate: Hz; None in a cascade: that of the tier that generates the parameter. noise: standard
     deviation, as a share of the parameter's range."""
 
-    rate: PositiveFloat | None = None
+    rate: Amount | None = None
     noise: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
@@ -42,23 +42,23 @@ class Stage(StrictModel):
         default_factory=lambda: [AUDIO], description='["audio"], or names of parameters'
     )
     conditioned_on: list[str] = Field(default_factory=list, description="names of parameters")
-    rate: PositiveFloat | None = Field(None, description="values per second; audio: None takes the corpus's")
-    seq_len: PositiveInt = Field(256, description="steps per training window")
-    hidden_size: PositiveInt = 48
-    num_layers: PositiveInt = 4
+    rate: Amount | None = Field(None, description="values per second; audio: None takes the corpus's")
+    seq_len: Width = Field(256, description="steps per training window")
+    hidden_size: Width = 48
+    num_layers: Layers = 4
     net: Annotated[NetName, BeforeValidator(_net_of_number)] = Field(
         "rnncontrol", description="name of the network, or MTCRNN's number 0 to 6"
     )
     cell: Literal["gru", "lstm", "phased_lstm"] = "gru"
     audio_input: Literal["scalar", "onehot", "embedding"] = "scalar"
-    emb_size: PositiveInt = Field(32, description="width of the embedding, for audio_input embedding")
+    emb_size: Width = Field(32, description="width of the embedding, for audio_input embedding")
     q_type: Literal["mu-law", "linear", "a-law", "mu-law-floor"] = "mu-law"
     q_levels: Annotated[int, Field(ge=2, le=65536)] = 256
     loss: Literal["nll", "sampled_mse", "mixture"] | None = Field(
         None, description="None: mixture for the net mixture, else nll, which is cross-entropy for audio"
     )
-    mixtures: PositiveInt = Field(3, description="Gaussians per parameter, for the net mixture")
-    scale_floor: PositiveFloat = Field(0.001, description="smallest standard deviation, as a share of the range")
+    mixtures: Width = Field(3, description="Gaussians per parameter, for the net mixture")
+    scale_floor: Amount = Field(0.001, description="smallest standard deviation, as a share of the range")
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     recompute: bool = Field(False, description="compute layers again in the backward pass: more time, less memory")
     exposure: Exposure | None = None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from melnet.multiscale import factors
-from tierwave.config import GlobalNormClip, StrictModel, ValueClip
+from tierwave.config import Amount, GlobalNormClip, Layers, StrictModel, ValueClip, Width
 from tierwave.mel import MelAudio
 
 
@@ -19,8 +19,8 @@ class Text(StrictModel):
     """
 
     column: str | int = "text"
-    components: PositiveInt = 10
-    layer: PositiveInt | None = None
+    components: Width = 10
+    layer: Layers | None = None
 
 
 class Config(StrictModel):
@@ -29,12 +29,12 @@ class Config(StrictModel):
     model: Literal["melnet"] = "melnet"
     audio: MelAudio = Field(default_factory=MelAudio)
     tiers: Annotated[int, Field(ge=1, le=12)] = 6
-    layers: list[PositiveInt] = Field([12, 5, 4, 3, 2, 2], description="recurrent layers of each tier")
-    hidden_size: PositiveInt = 512
-    mixtures: PositiveInt = 10
+    layers: list[Layers] = Field([12, 5, 4, 3, 2, 2], description="recurrent layers of each tier")
+    hidden_size: Width = 512
+    mixtures: Width = 10
     cell: Literal["lstm", "gru"] = "lstm"
-    seq_len: PositiveInt = Field(256, description="frames per training window")
-    scale_floor: PositiveFloat = Field(0.001, description="smallest standard deviation, in normalised units")
+    seq_len: Width = Field(256, description="frames per training window")
+    scale_floor: Amount = Field(0.001, description="smallest standard deviation, in normalised units")
     conditioned_on: list[str] = Field(default_factory=list, description="names of parameters")
     controls: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="by parameter: lo, hi, scale, interp, outside, units"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from tierwave.config import GlobalNormClip, StrictModel, ValueClip
+from tierwave.config import Amount, GlobalNormClip, Layers, StrictModel, ValueClip, Width
 
 
 class Config(StrictModel):
@@ -20,14 +20,14 @@ class Config(StrictModel):
     """
 
     model: Literal["samplernn"] = "samplernn"
-    seq_len: PositiveInt = Field(1024, description="samples per training window; a multiple of the top frame size")
-    frame_sizes: list[PositiveInt] = Field([16, 64], description="samples per frame, ascending")
-    dim: PositiveInt = Field(1024, description="width of every tier")
+    seq_len: Width = Field(1024, description="samples per training window; a multiple of the top frame size")
+    frame_sizes: list[Width] = Field([16, 64], description="samples per frame, ascending")
+    dim: Width = Field(1024, description="width of every tier")
     rnn_type: Literal["gru", "lstm"] = "gru"
-    num_rnn_layers: PositiveInt = 4
+    num_rnn_layers: Layers = 4
     q_type: Literal["mu-law", "linear", "a-law"] = "mu-law"
     q_levels: Annotated[int, Field(ge=2, le=65536)] = 256
-    emb_size: Annotated[int, Field(ge=0)] = Field(256, description="width of the embedding; 0 = one-hot")
+    emb_size: Annotated[int, Field(ge=0, le=1_000_000)] = Field(256, description="width of the embedding; 0 = one-hot")
     skip_conn: bool | Literal["prism"] = False
     rnn_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     weight_norm: bool = False
@@ -40,7 +40,7 @@ class Config(StrictModel):
     controls: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="by parameter: lo, hi, scale, interp, outside, units"
     )
-    logit_cap: PositiveFloat | None = Field(None, description="logits become cap * tanh(logits / cap)")
+    logit_cap: Amount | None = Field(None, description="logits become cap * tanh(logits / cap)")
     recompute: bool = Field(False, description="compute layers again in the backward pass, without frame tiers")
     training: dict[str, Any] = Field(default_factory=dict, description="any flag of train.py")
 

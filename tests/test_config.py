@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import pydantic
 import pytest
@@ -12,6 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
+from conditioning.config import Config as Conditioning
+from melnet.config import Config as MelNet
+from samplernn.config import Config as SampleRNN
 from tierwave.config import (
     StrictModel,
     TrainingOptions,
@@ -25,6 +30,7 @@ from tierwave.config import (
     validate,
 )
 from tierwave.errors import UsageError
+from tierwave.families import load_config
 
 
 class Tier(StrictModel):
@@ -419,3 +425,39 @@ def test_split_training() -> None:
 @pytest.mark.parametrize(("offset", "samples"), [(0, 0), (8000, 8000), ("1.5s", 24000), (".25s", 4000), ("2s", 32000)])
 def test_offset_in_samples(offset: int | str, samples: int) -> None:
     assert offset_in_samples(offset, 16000) == samples
+
+
+# Ends --------------------------------------------------------------------------------------------------------------
+
+
+def numbers_of(annotation: Any, key: str = "") -> Iterator[tuple[str, type]]:
+    """Every key of a config that takes a number, dotted, with 0 for an entry of a list; and which kind."""
+    if annotation in (int, float):
+        yield key, annotation
+    elif isinstance(annotation, type) and issubclass(annotation, StrictModel):
+        for name, field in annotation.model_fields.items():
+            yield from numbers_of(field.annotation, f"{key}.{name}".lstrip("."))
+    for inner in get_args(annotation) if get_origin(annotation) not in (dict, Literal) else ():
+        yield from numbers_of(inner, f"{key}.0" if get_origin(annotation) in (list, tuple) else key)
+
+
+@pytest.mark.parametrize(
+    "model", [TrainingOptions, SampleRNN, MelNet, Conditioning], ids=lambda model: model.__module__
+)
+def test_every_number_has_an_end(model: type[StrictModel]) -> None:
+    """A slip of the hand is refused at once, and does not fill the memory or count for hours."""
+    found = dict.fromkeys(numbers_of(model))
+    assert len(found) >= 10
+    for key, kind in found:
+        if key in ("loss_cutoff", "audio.ref_level_db", "audio.min_level_db", "audio.dither_dbfs", "seed_offset"):
+            continue  # a loss to stop at, levels, and samples into a file, which cost nothing
+        document: Any = 10**30 if kind is int else 1e300
+        for step in reversed(key.split(".")):
+            document = [document] if step == "0" else {step: document}
+        with pytest.raises(UsageError, match=re.escape(key.removesuffix(".0").split(".")[-1])):
+            validate(model, document, "here")
+
+
+def test_a_billion_layers_are_refused_at_once() -> None:
+    with pytest.raises(UsageError, match="num_rnn_layers is 1000000000, but must be at most 256"):
+        load_config({"model": "samplernn", "num_rnn_layers": 1000000000}, "here")

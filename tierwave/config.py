@@ -32,6 +32,13 @@ from tierwave.textfiles import MOST_NESTED, parse_json, parse_typed, read_text
 
 KeyPath = tuple[str | int, ...]
 
+# Numbers of a config. All have an upper end far above what anybody trains, so that a slip of the hand is refused at
+# once instead of filling the memory, or being counted up to.
+Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Width = Annotated[int, Field(ge=1, le=1_000_000)]
+Layers = Annotated[int, Field(ge=1, le=256)]
+Amount = Annotated[float, Field(gt=0, le=1_000_000)]
+
 
 class StrictModel(BaseModel):
     """A config that takes no unknown key and no value of another type.
@@ -46,13 +53,13 @@ class StrictModel(BaseModel):
 class GlobalNormClip(StrictModel):
     """Scale all gradients so that their joint norm is at most this (PRiSM)."""
 
-    global_norm: Annotated[float, Field(gt=0)] = 5.0
+    global_norm: Annotated[float, Field(gt=0, le=1e30)] = 5.0
 
 
 class ValueClip(StrictModel):
     """Clip every element of the gradient of the loss in bits to +-value (the original SampleRNN)."""
 
-    value: Annotated[float, Field(gt=0)] = 1.0
+    value: Annotated[float, Field(gt=0, le=1e30)] = 1.0
 
 
 def clipping(clip: GlobalNormClip | ValueClip | None) -> dict[str, float | None]:
@@ -339,7 +346,6 @@ def offset_in_samples(offset: int | str, sample_rate: int) -> int:
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
 
 
 class TrainingOptions(StrictModel):
@@ -350,19 +356,19 @@ class TrainingOptions(StrictModel):
 
     num_epochs: Positive = Field(100, description="epochs to train for")
     num_steps: Positive | None = Field(None, description="stop after this many steps, if that is sooner")
-    max_minutes: Annotated[float, Field(gt=0)] | None = Field(
+    max_minutes: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
         None, description="stop after this much wall-clock time, with a checkpoint"
     )
-    batch_size: Positive = Field(64, description="lanes, that is windows trained on side by side")
-    accumulate: Positive = Field(
+    batch_size: Width = Field(64, description="lanes, that is windows trained on side by side")
+    accumulate: Width = Field(
         1, description="parts of a batch whose gradients, one after the other, make one update: less memory"
     )
     optimizer: Literal["adam", "sgd", "rmsprop"] = Field("adam", description="the optimiser")
     learning_rate: float = Field(
-        0.001, gt=0, description="learning rate; on resume, where it is typed, it wins over the checkpoint's"
+        0.001, gt=0, le=1e6, description="learning rate; on resume, where it is typed, it wins over the checkpoint's"
     )
     epsilon: float | None = Field(
-        None, gt=0, description="the optimiser's epsilon; None: PRiSM's, 1e-4 for adam and 1e-5 for rmsprop"
+        None, gt=0, le=1e6, description="the optimiser's epsilon; None: PRiSM's, 1e-4 for adam and 1e-5 for rmsprop"
     )
     reduce_learning_rate_after: Positive | None = Field(
         None, description="from this epoch on, multiply the learning rate by exp(-0.1) each epoch"
@@ -373,23 +379,23 @@ class TrainingOptions(StrictModel):
     )
     checkpoint_every: Positive = Field(1, description="epochs between checkpoints")
     checkpoint_steps: Positive | None = Field(None, description="also a checkpoint every so many steps")
-    checkpoint_minutes: Annotated[float, Field(gt=0)] | None = Field(
+    checkpoint_minutes: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
         10, description="also a resumable checkpoint in mid-epoch, this often"
     )
     checkpoint_policy: Literal["Always", "Best"] = Field(
         "Always", description="Best: a checkpoint only when the monitored value has improved"
     )
     max_checkpoints: Positive | None = Field(5, description="checkpoints to keep; None keeps all")
-    early_stopping_patience: Annotated[int, Field(ge=0)] | None = Field(
+    early_stopping_patience: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = Field(
         3, description="epochs without improvement after which to stop, with the best weights; None never stops early"
     )
     generate: bool = Field(True, description="generate audio after each new checkpoint")
-    max_generate_per_epoch: Annotated[int, Field(ge=0)] = Field(1, description="files to generate each time")
+    max_generate_per_epoch: Annotated[int, Field(ge=0, le=10_000)] = Field(1, description="files to generate each time")
     sample_rate: Annotated[int, Field(ge=100, le=768_000)] | None = Field(
         None, description="Hz; the corpus is resampled to it, and it is the rate of generated audio; None: the corpus's"
     )
-    output_file_dur: float = Field(3, gt=0, description="seconds of each generated file")
-    temperature: Annotated[list[Annotated[float, Field(ge=0)]], BeforeValidator(_as_list)] = Field(
+    output_file_dur: float = Field(3, gt=0, le=1_000_000, description="seconds of each generated file")
+    temperature: Annotated[list[Annotated[float, Field(ge=0, le=1e6)]], BeforeValidator(_as_list)] = Field(
         [0.75],
         min_length=1,
         description="sampling temperature, one or more, for the files in turn; 0 takes the most likely value",
@@ -416,7 +422,7 @@ class TrainingOptions(StrictModel):
     memory_check: bool = Field(True, description="refuse to train what clearly does not fit into memory")
     tfr: Rate = Field(1.0, description="teacher forcing rate")
     ss: Rate | None = Field(None, description="scheduled sampling: the teacher forcing rate at the end of training")
-    input_noise: float = Field(0, ge=0, description="noise added to the inputs, as RNNControl does")
+    input_noise: float = Field(0, ge=0, le=1e6, description="noise added to the inputs, as RNNControl does")
     loss_cutoff: float | None = Field(None, description="stop when the loss falls below this")
 
     @model_validator(mode="after")

@@ -14,9 +14,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from tierwave.config import StrictModel
+from tierwave.config import StrictModel, Width
 from tierwave.errors import RunError, UsageError
 from tierwave.spectrogram import LOG_FLOOR, MelScale, frame_power, mel_filters, padded_window
 
@@ -39,12 +39,12 @@ class MelAudio(StrictModel):
     sample_rate: Annotated[int, Field(ge=100, le=768_000)] | None = Field(
         None, description="Hz the sound is resampled to; null: the corpus's"
     )
-    n_fft: Annotated[int, Field(ge=2, multiple_of=2)] = Field(2048, description="samples per transform")
-    win_length: Annotated[int, Field(ge=2)] = Field(1536, description="samples under the window")
-    hop_length: PositiveInt = Field(256, description="samples from frame to frame")
-    mel_channels: PositiveInt = Field(256, description="how many mel channels")
-    fmin: Annotated[float, Field(ge=0)] = Field(0.0, description="Hz where the lowest channel begins")
-    fmax: Annotated[float, Field(gt=0)] | None = Field(
+    n_fft: Annotated[int, Field(ge=2, le=1_000_000, multiple_of=2)] = Field(2048, description="samples per transform")
+    win_length: Annotated[int, Field(ge=2, le=1_000_000)] = Field(1536, description="samples under the window")
+    hop_length: Width = Field(256, description="samples from frame to frame")
+    mel_channels: Annotated[int, Field(ge=1, le=65_536)] = Field(256, description="how many mel channels")
+    fmin: Annotated[float, Field(ge=0, le=1e6)] = Field(0.0, description="Hz where the lowest channel begins")
+    fmax: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
         None, description="Hz where the highest channel ends; null: half the sample rate"
     )
     mel_scale: MelScale = Field("slaney", description="where the channels lie")
