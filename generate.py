@@ -22,7 +22,9 @@ def parser() -> FlagParser:
     """All flags of generate.py."""
     flags = FlagParser("generate.py", description="Make sound with a trained network.")
     flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean}
-    flags.add_argument("--output_path", type=Path, required=True, help="the wav; several sequences get (i) in the name")
+    flags.add_argument(
+        "--output_path", type=Path, required=True, help="a wav, flac, ogg or mp3; several sequences get (i) in the name"
+    )
     flags.add_argument(
         "--checkpoint_path", type=Path, required=True, help="a checkpoint, its .index file, a run or an id's folder"
     )
@@ -94,6 +96,7 @@ def _generate(arguments: Any) -> None:
     document = None if arguments.config_file is None else read_document(arguments.config_file)
 
     from tierwave.asking import Asked, request_of
+    from tierwave.audio import writable_suffix
     from tierwave.generation import Request, one_thread_per_call, sequence_paths, write_sounds
 
     random_seed = secrets.randbelow(2**31) if arguments.random_seed is None else arguments.random_seed
@@ -125,6 +128,8 @@ def _generate(arguments: Any) -> None:
         low_resolution=arguments.low_resolution,
         vocoder=arguments.vocoder,
     )
+    if arguments.output_path.suffix.lower() != ".csv":  # which may be right for a run of parameters
+        writable_suffix(arguments.output_path)  # refuses one of another format
     line = ProgressLine()
     import_tensorflow(debug=arguments.debug)
     one_thread_per_call()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import struct
 import subprocess
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from tierwave import audio
-from tierwave.audio import AudioError, AudioInfo, WavWriter
+from tierwave.audio import AudioError, AudioInfo, SoundWriter
 from tierwave.errors import AudioWarning, RunError, UsageError
 
 
@@ -293,6 +295,32 @@ def test_what_ffmpeg_cannot_read_is_refused_in_its_words(
     assert told in refused(tmp_path / "a.m4a")
 
 
+def test_a_full_temporary_folder_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.m4a").write_bytes(b"something else")
+    said = f"av_interleaved_write_frame(): {os.strerror(errno.ENOSPC)}\nConversion failed!"
+    imitate_ffmpeg(tmp_path, monkeypatch, f"sys.exit({said!r})")
+    with pytest.raises(RunError, match=r"no space left in .* \(TMPDIR\) to decode .*a\.m4a") as caught:
+        audio.load(tmp_path / "a.m4a")
+    assert not isinstance(caught.value, AudioError)  # which would leave out this recording alone, and then the next
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", full)
+    with pytest.raises(RunError, match=r"\(TMPDIR\)"):
+        audio.probe(tmp_path / "a.m4a")
+
+
+def test_damage_that_ffmpeg_passes_over_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wave, path = tmp_path / "decoded.wav", tmp_path / "a.m4a"
+    audio.write_wav(wave, on_grid(4000, 16), 16000, "FLOAT")
+    path.write_bytes(b"something else")
+    said = "[mov,mp4 @ 0x1] stream 0, offset 0x22: partial file"
+    imitate_ffmpeg(tmp_path, monkeypatch, f"shutil.copy({str(wave)!r}, target); print({said!r}, file=sys.stderr)")
+    with pytest.warns(AudioWarning, match=r"a\.m4a: it is damaged or cut off: .* \(ffmpeg: .*partial file\)"):
+        audio.load(path)
+
+
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 def test_m4a_through_the_real_ffmpeg(tmp_path: Path) -> None:
     path, samples = tmp_path / "ä b.m4a", sine(440, 32000, 16000)
@@ -384,7 +412,7 @@ def test_silence_of_short_chunks_and_of_clicks() -> None:
 
 def test_blocks_add_up_to_one_file_in_a_new_folder(tmp_path: Path) -> None:
     path, samples = tmp_path / "new/deep/ä b.wav", on_grid(1000, 16)
-    with WavWriter(path, 8000) as wav:
+    with SoundWriter(path, 8000) as wav:
         for block in np.array_split(samples, 7):
             wav.write(block)
         assert not path.exists()
@@ -409,11 +437,43 @@ def test_integers_clip_and_floats_do_not(tmp_path: Path) -> None:
     np.testing.assert_array_equal(audio.load(tmp_path / "b.wav")[0], samples)
 
 
+@pytest.mark.parametrize(("name", "subtype"), [("a.flac", "PCM_16"), ("b.OGG", "VORBIS"), ("c.mp3", "MPEG_LAYER_III")])
+def test_the_suffix_says_what_is_written(tmp_path: Path, name: str, subtype: str) -> None:
+    samples = sine(440, 100_000, 16000)
+    with SoundWriter(tmp_path / name, 16000) as sound:
+        sound.write(samples[:30_000])
+        sound.write(3 * samples[30_000:])  # clipped
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    info = audio.probe(tmp_path / name)
+    assert (info.sample_rate, info.channels, info.subtype) == (16000, 1, subtype) and info.frames == 100_000
+    found, _ = audio.load(tmp_path / name)
+    np.testing.assert_allclose(found[1000:29_000], samples[1000:29_000], atol=0.05)
+    assert np.abs(found).max() < 1.3
+
+
+def test_a_name_that_is_no_text_can_be_written(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/fl\xf6te"))
+    try:
+        path.mkdir()
+    except OSError:
+        pytest.skip("this file system has no such names")
+    audio.write_wav(path / "a.wav", noise(10), 8000)
+    assert len(audio.load(path / "a.wav")[0]) == 10
+
+
+def test_names_of_other_formats_are_refused_and_points_are_none() -> None:
+    for name, suffix in (("a.wav", ".wav"), ("a.FLAC", ".flac"), ("a", ""), ("a_p60.5", ""), ("a.b c", "")):
+        assert audio.writable_suffix(Path(name)) == suffix
+    for name in ("a.m4a", "a.aiff", "a.Txt"):
+        with pytest.raises(UsageError, match=rf"Cannot write {name}: sound is written as .wav, .flac, .ogg, .mp3"):
+            audio.writable_suffix(Path(name))
+
+
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     audio.write_wav(path, noise(100), 8000)
     before = path.read_bytes()
-    with pytest.raises(KeyError), WavWriter(path, 8000) as wav:
+    with pytest.raises(KeyError), SoundWriter(path, 8000) as wav:
         wav.write(noise(50))
         raise KeyError("anything")
     assert path.read_bytes() == before
@@ -436,6 +496,8 @@ def test_what_cannot_be_written_is_told_in_a_sentence(tmp_path: Path) -> None:
         audio.write_wav(tmp_path / "a.wav", noise(10), 8000, "PCM_17")
     with pytest.raises(UsageError, match="1 Hz"):
         audio.write_wav(tmp_path / "a.wav", noise(10), 0)
+    with pytest.raises(UsageError, match=r"a\.mp3: mp3 knows no 12345 Hz: choose a wav, or a rate among 8000, "):
+        SoundWriter(tmp_path / "a.mp3", 12345)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.wav"]
 
 

@@ -535,6 +535,8 @@ def test_places_that_cannot_be_written_to(trained: Place, tmp_path: Path, capsys
     assert str(below) in sentence and "--logdir_root" in sentence
     sentence = told(capsys, generate.main, trained.generating(output_path=below / "x.wav"), 2)
     assert str(below / "x.wav") in sentence and "folder" in sentence
+    sentence = told(capsys, generate.main, trained.generating(output_path=tmp_path / "x.m4a"), 2)
+    assert "x.m4a: sound is written as .wav, .flac, .ogg, .mp3" in sentence
     (tmp_path / "taken.wav").mkdir()
     sentence = told(capsys, generate.main, trained.generating(output_path=tmp_path / "taken.wav"), 2)
     assert "taken.wav" in sentence and "folder" in sentence
@@ -562,7 +564,7 @@ def test_spaces_and_letters_of_any_script_in_paths(tmp_path: Path, capsys: Captu
     assert f"{name}.wav" in run.read("run.json")["corpus"]
     sounds = list((folder / "generated" / name).glob("[!.]*"))
     assert [path.name for path in sounds] == [f"{name}_e=1_t=0.75.wav"]
-    target = folder / f"{name}.wav"
+    target = folder / f"{name}.flac"
     seed = place.corpus / f"{name}.wav"
     words = ["--checkpoint_path", logdir, "--output_path", target, "--dur", 0.01, "--seed", seed]
     assert call(generate.main, words) == 0

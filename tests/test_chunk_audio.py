@@ -320,7 +320,7 @@ import os, sys
 sys.path.insert(0, sys.argv[1])
 import chunk_audio
 from tierwave import audio
-write = audio.WavWriter.write
+write = audio.SoundWriter.write
 
 def killed(wav, block):
     write(wav, block)
@@ -330,7 +330,7 @@ def killed(wav, block):
 from tierwave import chunking
 sys_source, chunk_file = [], chunking.chunk_file
 chunking.chunk_file = lambda source, *a, **k: (sys_source.append(source), chunk_file(source, *a, **k))[1]
-audio.WavWriter.write = killed
+audio.SoundWriter.write = killed
 chunk_audio.main(sys.argv[3:])
 """
 

@@ -23,7 +23,7 @@ import generate
 import train
 import tune
 from tierwave import distances, evaluate, fetch, memory
-from tierwave.audio import WavWriter
+from tierwave.audio import SoundWriter
 from tierwave.commandline import FlagParser, add_model_flags, boolean, optional, run, typed_values
 from tierwave.config import StrictModel, TrainingOptions, resolve_training
 from tierwave.errors import AudioWarning, RunError, UsageError
@@ -309,7 +309,7 @@ def test_a_signal_ends_a_command_and_leaves_nothing_half_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
     def body() -> None:
-        with WavWriter(tmp_path / "new.wav", 8000) as wav:
+        with SoundWriter(tmp_path / "new.wav", 8000) as wav:
             wav.write([0.5])
             os.kill(os.getpid(), number)
             time.sleep(10)

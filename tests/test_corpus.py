@@ -669,7 +669,8 @@ def test_a_sound_corpus_is_not_warned_of() -> None:
         ({"peak": 0.05}, ("0.050", "normalize=corpus")),
         ({"dc": -0.02}, ("DC offset", "a.wav", "-0.020", "--highpass")),
         ({"silent_share": 0.4}, ("40%", "chunk_audio.py")),
-        ({"clipped_share": 0.01}, ("1.00%", "clipped")),
+        ({"clipped_share": 0.01}, ("1.00%", "clipped", "less hot")),
+        ({"clipped_share": 0.6, "peak": 3.2}, ("60.00%", "a.wav", "3.20", "--set normalize=corpus")),
         ({"samples": 30 * RATE}, ("30.0 s", "by heart")),
         ({"file_rate": 4000}, ("4000 Hz", "treble")),
     ],
@@ -677,6 +678,36 @@ def test_a_sound_corpus_is_not_warned_of() -> None:
 def test_what_spoils_training_is_warned_of(levels: dict, words: tuple[str, ...]) -> None:
     (warning,) = warnings_of(recording(**levels))
     assert all(word in warning for word in words)
+
+
+def test_what_a_gain_brings_back_is_not_clipped() -> None:
+    beyond, hot = recording(clipped_share=0.6, peak=3.2), recording(clipped_share=0.01, peak=1.0)
+    assert warnings_of(beyond, normalize="corpus") == [] and warnings_of(beyond, normalize="file") == []
+    assert len(warnings_of(beyond, hot, normalize="corpus")) == 1
+
+
+def test_what_is_odd_about_a_recording_is_kept_with_the_cache(tmp_path: Path) -> None:
+    root = tmp_path / "sounds"
+    write(root / "a.wav", noise(8000))
+    half = write(root / "half.wav", noise(8000, 1))
+    half.write_bytes(half.read_bytes()[:8044])
+    left = noise(8000, 2)
+    write(root / "inverted.wav", np.stack([left, -left], axis=1))
+    slow = write(root / "slow.wav", noise(8000, 3))
+    content = bytearray(slow.read_bytes())
+    content[24:28] = (1).to_bytes(4, "little")
+    slow.write_bytes(content)
+    made, again = loaded(root, tmp_path), loaded(root, tmp_path)
+    assert again.recordings == made.recordings and [each.name for each in again.recordings[1:]] == [
+        "half.wav",
+        "inverted.wav",
+    ]
+    np.testing.assert_array_equal(again.of(2), Steps().encode(load(root / "inverted.wav", mono=False)[0][:, 0]))
+    assert dict(again.left_out)["slow.wav"].startswith("its header gives a sample rate of 1 Hz")
+    text = summary(again)
+    assert "  half.wav: it holds 1.0 s by its header, 0.500 s could be read: it is cut off\n" in text
+    assert "  inverted.wav: its channels cancel when mixed down (one is inverted); its first channel is used\n" in text
+    assert len(again.statistics()["remarks"]) == 2
 
 
 def test_offsets_of_either_sign_do_not_cancel() -> None:

@@ -87,6 +87,16 @@ FFMPEG_SUFFIXES = {
 }
 AUDIO_SUFFIXES = LIBSNDFILE_SUFFIXES | FFMPEG_SUFFIXES
 
+# Formats that are written, with libsndfile's name and the usual sample format of each.
+WRITTEN = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+}
+_RATES = {"MP3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)}  # Hz, where not all are known
+_WRITTEN_AT_ONCE = 1 << 16  # frames; the Vorbis encoder takes all of a call onto its stack
+
 INSTALL_FFMPEG = (
     "install ffmpeg (`apt install ffmpeg`, `brew install ffmpeg`, `winget install ffmpeg`) or convert the file to wav"
 )
@@ -714,39 +724,68 @@ def wav_subtype(subtype: str) -> str:
     return _WAV_SUBTYPES.get(subtype, "PCM_16")
 
 
-class WavWriter:
-    """A wav file that is whole or not there: `with WavWriter(path, 16000) as wav: wav.write(block)`.
+def writable_suffix(path: Path) -> str:
+    """The suffix of a file that can be written, in small letters; "" where the name has none.
 
-    Blocks go to a hidden file beside the target, which takes the target's name on a clean exit and is removed
-    otherwise. Integer formats round to the nearest step and clip to [-1, 1]; float formats keep what lies
-    beyond.
+    What stands behind the last point of a name such as `a_p60.5` is none.
 
     Raises:
-        UsageError: the target cannot be created, or wav knows no such `subtype` or rate.
+        UsageError: it is that of another format.
+    """
+    suffix = path.suffix.lower()
+    if suffix in WRITTEN or not re.fullmatch(r"\.[a-z][a-z0-9]*", suffix):
+        return suffix if suffix in WRITTEN else ""
+    known = ", ".join(WRITTEN)
+    raise UsageError(f"Cannot write {path}: sound is written as {known}, so end the name in one of them, not {suffix}")
+
+
+class SoundWriter:
+    """A sound file that is whole or not there: `with SoundWriter(path, 16000) as sound: sound.write(block)`.
+
+    The suffix of the name says what it is: one of `WRITTEN`, else a wav. Blocks go to a hidden file beside the target,
+    which takes the target's name on a clean exit and is removed otherwise. Integer formats round to the nearest step,
+    and all but float formats clip to [-1, 1]. subtype: the sample format, None for the usual one.
+
+    Raises:
+        UsageError: the target cannot be created, or its format knows no such `subtype` or rate.
         RunError: writing stopped half-way (a full disk), or a block holds NaN or infinity.
     """
 
-    def __init__(self, path: Path | str, sample_rate: int, subtype: str = "PCM_16", channels: int = 1) -> None:
-        if not soundfile.check_format("WAV", subtype):
-            raise UsageError(f"A wav file cannot hold the sample format {subtype}: use PCM_16, PCM_24, PCM_32 or FLOAT")
-        if sample_rate < 1:
-            raise UsageError(f"The sample rate of a wav file must be at least 1 Hz, not {sample_rate}")
+    def __init__(self, path: Path | str, sample_rate: int, subtype: str | None = None, channels: int = 1) -> None:
         self.path = Path(path)
+        suffix = self.path.suffix.lower()
+        self._format, usual = WRITTEN.get(suffix, WRITTEN[".wav"])
+        name = self._format.lower()
+        self.subtype = subtype or usual
+        if not soundfile.check_format(self._format, self.subtype):
+            raise UsageError(
+                f"A {name} file cannot hold the sample format {self.subtype}: use PCM_16, PCM_24, PCM_32 or FLOAT in a "
+                "wav"
+            )
+        if sample_rate < 1:
+            raise UsageError(f"The sample rate of a {name} file must be at least 1 Hz, not {sample_rate}")
+        rates = _RATES.get(self._format)
+        if rates is not None and sample_rate not in rates:
+            known = ", ".join(map(str, rates))
+            raise UsageError(
+                f"Cannot write {self.path}: {name} knows no {sample_rate} Hz: choose a wav, or a rate among {known} Hz"
+            )
         self.sample_rate = sample_rate
-        self.subtype = subtype
         self.channels = channels
         # The name does not grow with the target's, which may be as long as the file system allows.
-        self._temporary = self.path.parent / f".{uuid.uuid4().hex}.wav.part"
+        self._temporary = self.path.parent / f".{uuid.uuid4().hex}.part"
         self._file: soundfile.SoundFile | None = None
 
-    def __enter__(self) -> WavWriter:
+    def __enter__(self) -> SoundWriter:
         if os.path.isdir(self.path):
             raise UsageError(f"Cannot write {self.path}: it is a folder; give the name of a file")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._temporary.touch(exist_ok=False)  # libsndfile calls every reason "System error", the system does not
+            # Elsewhere than on Windows a name need not be text.
+            name = str(self._temporary) if os.name == "nt" else os.fsencode(self._temporary)
             self._file = soundfile.SoundFile(
-                self._temporary, "w", self.sample_rate, self.channels, self.subtype, format="WAV"
+                name, "w", self.sample_rate, self.channels, self.subtype, format=self._format
             )
         except (OSError, soundfile.SoundFileError) as error:
             self._discard()
@@ -757,7 +796,7 @@ class WavWriter:
     def write(self, block: npt.ArrayLike) -> None:
         """Append floats, `[samples]` or `[samples, channels]`."""
         if self._file is None:
-            raise ValueError("WavWriter.write is for inside the with statement")
+            raise ValueError("SoundWriter.write is for inside the with statement")
         array = np.asarray(block)
         if array.dtype.kind != "f":
             raise TypeError(f"audio is written as floats in [-1, 1], not as {array.dtype}")
@@ -768,8 +807,11 @@ class WavWriter:
             # libsndfile rounds towards minus infinity, which adds direct current and twice the noise: round first.
             steps = 2.0 ** (bits - 1)
             array = np.clip(np.rint(array * steps), -steps, steps - 1) / steps
+        elif self.subtype not in ("FLOAT", "DOUBLE"):
+            array = np.clip(array, -1.0, 1.0)
         try:
-            self._file.write(array)
+            for start in range(0, len(array), _WRITTEN_AT_ONCE):
+                self._file.write(array[start : start + _WRITTEN_AT_ONCE])
         # soundfile asserts that everything was written.
         except (OSError, soundfile.SoundFileError, AssertionError) as error:
             raise RunError(f"Cannot write {self.path} to its end: is the disk full?") from error
@@ -797,8 +839,8 @@ def write_wav(path: Path | str, audio: npt.ArrayLike, sample_rate: int, subtype:
     """Write `[samples]` or `[samples, channels]` as a wav, whole or not at all.
 
     Raises:
-        UsageError, RunError: as `WavWriter`.
+        UsageError, RunError: as `SoundWriter`.
     """
     array = np.asarray(audio)
-    with WavWriter(path, sample_rate, subtype, channels=array.shape[1] if array.ndim > 1 else 1) as wav:
+    with SoundWriter(path, sample_rate, subtype, channels=array.shape[1] if array.ndim > 1 else 1) as wav:
         wav.write(array)

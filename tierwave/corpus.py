@@ -184,8 +184,19 @@ class Corpus:
                 f"{found['silent_share']:.0%} of the corpus is silence, and silence is what a network learns first: "
                 "cut it out (chunk_audio.py leaves silent chunks out)."
             )
-        if found["clipped_share"] > 0.001:
-            warnings.append(f"{found['clipped_share']:.2%} of the samples are clipped: use less hot recordings.")
+        # What a file holds beyond full scale is there, and a gain brings it back; what was cut off at 1 is lost.
+        beyond = [recording for recording in self.recordings if recording.peak > 1]
+        hot = [recording for recording in self.recordings if recording.peak <= 1 or self.normalize == "none"]
+        clipped = sum(recording.clipped_share * recording.samples for recording in hot) / max(1, self.samples)
+        if clipped > 0.001 and self.normalize == "none" and beyond:
+            worst = max(beyond, key=lambda recording: recording.peak)
+            warnings.append(
+                f"{clipped:.2%} of the samples are clipped: {len(beyond)} of {len(self.recordings)} recordings hold "
+                f"more than full scale, most of all {worst.name} (its peak is {worst.peak:.2f}). Bring them back to it "
+                "with --set normalize=corpus."
+            )
+        elif clipped > 0.001:
+            warnings.append(f"{clipped:.2%} of the samples are clipped: use less hot recordings.")
         if self.samples < 60 * self.sample_rate:
             warnings.append(
                 f"Only {self.samples / self.sample_rate:.1f} s of sound: expect the network to learn it by heart."

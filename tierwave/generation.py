@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from tierwave.audio import WavWriter, resample, resample_blocks
+from tierwave.audio import SoundWriter, resample, resample_blocks, writable_suffix
 from tierwave.controls import Controls
 from tierwave.errors import UsageError
 from tierwave.folders import make_own
@@ -166,13 +166,15 @@ def sequence_paths(output_path: str | Path, request: Request, epoch: int | None 
     """Where the sounds go: PRiSM's names, `<stem>_e=<epoch>(<i>)_t=<temperature>.wav`; one sequence without an epoch
     goes to `output_path` as it stands."""
     path = Path(output_path)
-    if path.suffix.lower() != ".wav":
+    if not writable_suffix(path):
         path = path.with_name(path.name + ".wav")
     if request.sequences == 1 and epoch is None:
         return [path]
     marked = "" if epoch is None else f"_e={epoch}"
     return [
-        path.with_name(f"{path.stem}{marked}" + (f"({index})" if request.sequences > 1 else "") + f"_t={value:g}.wav")
+        path.with_name(
+            f"{path.stem}{marked}" + (f"({index})" if request.sequences > 1 else "") + f"_t={value:g}{path.suffix}"
+        )
         for index, value in enumerate(request.temperatures)
     ]
 
@@ -212,7 +214,7 @@ def write_sounds(
             with contextlib.suppress(OSError):  # which the writer tells
                 make_own(path.parent)
     with contextlib.ExitStack() as files:
-        writers = [files.enter_context(WavWriter(path, rate)) for path in paths]
+        writers = [files.enter_context(SoundWriter(path, rate)) for path in paths]
         if before is not None:
             for writer in writers:
                 writer.write(resample(before, stream.sample_rate, rate))

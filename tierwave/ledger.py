@@ -19,7 +19,7 @@ from tierwave import __version__
 from tierwave.places import Place, Url, make_folder, put_bytes, read_bytes, remove
 
 FOLDER = ".unfinished"
-_TEMPORARY = re.compile(r"\.[0-9a-f]{32}(\.wav)?\.part")  # as `writing` and `audio.WavWriter` name them
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}(\.wav)?\.part")  # as `writing` and `audio.SoundWriter` name them
 
 
 class Ledger:
