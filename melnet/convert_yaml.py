@@ -7,6 +7,7 @@ named. His weights are PyTorch's and stay behind. Reads YAML without anything th
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from tierwave.writing import write_text
 
 # His layer counts are one more than the recurrent layers there are (melnet.md, J-4).
 _MELS = {"sample_rate": "sample_rate", "n_fft": "n_fft", "mel_channels": "mel_channels", "hop_length": "hop_length"}
+_LARGEST = 1e9  # of any number in them
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -56,18 +58,22 @@ def config_of(document: Mapping[str, Any], source: str) -> tuple[Config, list[st
     missing += [key for key in _MELS if key not in audio]
     if missing:
         raise UsageError(f"{source} lacks {missing[0]}: add it there")
-    layers = [int(count) for count in network["layers"]]
-    tiers = int(network["n_tiers"])
+    if not isinstance(network["layers"], list):
+        raise UsageError(f"{source} has the layers {network['layers']!r}: give a list, a number per tier")
+    layers = [
+        _whole(dict(enumerate(network["layers"], 1)), tier, source) for tier in range(1, len(network["layers"]) + 1)
+    ]
+    tiers = _whole(network, "n_tiers", source)
     if len(layers) != tiers:
         raise UsageError(f"{source} has {tiers} tiers, but layers {layers}: give one number per tier")
-    batch = int(training.get("batch_size", 1))
+    batch = _whole(training, "batch_size", source, 1)
     remarks = [
         "his layers count one more than there are: "
         f"{'-'.join(map(str, layers))} became {'-'.join(str(max(1, count - 1)) for count in layers)}"
     ]
-    accumulation = int(training.get("accumulation_steps", batch))
+    accumulation = _whole(training, "accumulation_steps", source, batch)
     accumulate = max(1, round(accumulation / batch))
-    options: dict[str, Any] = {"batch_size": batch * accumulate, "num_epochs": int(training.get("epochs", 100))}
+    options: dict[str, Any] = {"batch_size": batch * accumulate, "num_epochs": _whole(training, "epochs", source, 100)}
     if accumulate > 1:
         options["accumulate"] = accumulate
         remarks.append(f"accumulation_steps {accumulation}: batch_size {batch * accumulate} in {accumulate} parts")
@@ -76,26 +82,29 @@ def config_of(document: Mapping[str, Any], source: str) -> tuple[Config, list[st
     options |= {"optimizer": "rmsprop", "epsilon": 1e-8}
     for theirs, ours in (("lr", "learning_rate"), ("momentum", "momentum")):
         if theirs in training:
-            options[ours] = float(training[theirs])
+            options[ours] = _number(training, theirs, source)
     if "save_iterations" in training:
-        options["checkpoint_steps"] = max(1, round(int(training["save_iterations"]) / accumulation))
+        options["checkpoint_steps"] = max(1, round(_whole(training, "save_iterations", source) / accumulation))
     by_time = factors(tiers)[0]
-    frames = max(by_time, round(4 * int(audio["sample_rate"]) / int(audio["hop_length"]) / by_time) * by_time)
+    frames = max(
+        by_time,
+        round(4 * _whole(audio, "sample_rate", source) / _whole(audio, "hop_length", source) / by_time) * by_time,
+    )
     remarks.append(f"seq_len is {frames} frames, four seconds; he trains on whole recordings")
     found = {
         "model": "melnet",
         "audio": {
-            **{ours: int(audio[theirs]) for theirs, ours in _MELS.items()},
-            "win_length": int(audio.get("win_length", audio["n_fft"])),
+            **{ours: _whole(audio, theirs, source) for theirs, ours in _MELS.items()},
+            "win_length": _whole(audio, "win_length", source, audio["n_fft"]),
             "mel_scale": "htk",
             "normalise": "db",
-            "ref_level_db": float(audio.get("ref_level_db", 20)),
-            "min_level_db": float(audio.get("min_level_db", -100)),
+            "ref_level_db": _number(audio, "ref_level_db", source, 20),
+            "min_level_db": _number(audio, "min_level_db", source, -100),
         },
         "tiers": tiers,
         "layers": [max(1, count - 1) for count in layers],
-        "hidden_size": int(network["hidden_size"]),
-        "mixtures": int(network["gmm_size"]),
+        "hidden_size": _whole(network, "hidden_size", source),
+        "mixtures": _whole(network, "gmm_size", source),
         "seq_len": frames,
         "training": options,
     }
@@ -103,6 +112,24 @@ def config_of(document: Mapping[str, Any], source: str) -> tuple[Config, list[st
     if isinstance(data, Mapping) and data.get("path"):
         remarks.append(f"data.path is --data_dir {shlex.quote(str(data['path']))}")
     return validate(Config, found, source), remarks
+
+
+def _number(given: Mapping[Any, Any], key: Any, source: str, otherwise: Any = None) -> float:
+    value = given.get(key, otherwise)
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)  # YAML 1.1 takes 4e-6 for a text
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not abs(number) < _LARGEST:
+        raise UsageError(f"{source} has {value!r} for {key}: write a number there")
+    return number
+
+
+def _whole(given: Mapping[Any, Any], key: Any, source: str, otherwise: Any = None) -> int:
+    number = _number(given, key, source, otherwise)
+    if number < 1 or not number.is_integer():
+        raise UsageError(f"{source} has {number:g} for {key}: write a whole number from 1 up there")
+    return int(number)
 
 
 def command_of(document: Mapping[str, Any], source: str, frames: int) -> str:

@@ -71,6 +71,11 @@ def test_a_synthesis_file_becomes_a_command(files: Path, capsys: pytest.CaptureF
         (TRAIN.replace("gmm_size: 10", "size: 10"), "lacks gmm_size"),
         (TRAIN.replace("hop_length: 256,", ""), "lacks hop_length"),
         (TRAIN.replace("n_tiers: 6", "n_tiers: 5"), "has 5 tiers, but layers"),
+        (TRAIN.replace("layers: [12, 5, 4, 3, 2, 2]", "layers: 12"), "has the layers 12: give a list"),
+        (TRAIN.replace("[12, 5,", "[12, {},"), "has {} for 2: write a number"),
+        (TRAIN.replace("hidden_size: 200", "hidden_size: .inf"), "has inf for hidden_size: write a number"),
+        (TRAIN.replace("batch_size: 1", "batch_size: 0"), "has 0 for batch_size: write a whole number from 1 up"),
+        (TRAIN.replace("lr: 0.000004", "lr: [1]"), "has [1] for lr: write a number"),
         ("checkpoints_path: [a.pt]\n", "has no output_path"),
         ("!!python/object/apply:os.system ['true']\n", "is not YAML"),  # nothing in a file is run
     ],

@@ -12,14 +12,17 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mutators
+from conditioning.import_weights import StateDict
 from rule import Kind, Refusal, Wrong, judged
 from tierwave import archive, downloads
 
@@ -129,8 +132,38 @@ def attempt(unpack: Callable[[Path, Path], Any]) -> Callable[[Path], str]:
     return attempt_one
 
 
+# Weights -------------------------------------------------------------------------------------------------------------
+
+
+def make_weights(rng: Random, folder: Path) -> Path:
+    """A state dict as an .npz, damaged as a zip or in its arrays."""
+    file = io.BytesIO()
+    arrays = {f"rnn.{name}_l0": np.ones((12, 4), np.float32) for name in ("weight_ih", "weight_hh")}
+    odd = rng.choice((np.nan, "x", 1j, [1, 2], np.zeros((0, 3)), np.ones((2, 2, 2), ">f8"), np.int64(3)))
+    np.savez(file, **arrays, **{rng.choice(("rnn.bias", "a/b", "../x", "weights/")): odd})
+    content = file.getvalue()
+    if rng.random() < 0.3:
+        content = content.replace(b"(12, 4)", rng.choice((b"(-2, 4)", b"(9, 99)", b"(12, \xd3)", b"(12,(4)")))
+    path = folder / "weights.npz"
+    path.write_bytes(content if rng.random() < 0.2 else mutators.mutated(content, rng))
+    return path
+
+
+def attempt_weights(path: Path) -> str:
+    """As the importer reads them."""
+    found = judged(lambda: StateDict(path))
+    if isinstance(found, Refusal):
+        return "refused"
+    for name in found.names:
+        array = judged(partial(found.shape, name, 2))
+        if not isinstance(array, Refusal) and not np.isfinite(found.take(name, *array)).all():
+            raise Wrong(f"{name} is taken with what is no number", "not finite")
+    return "read"
+
+
 KINDS = [
     Kind("zip", make_zip, attempt(archive.unpack)),
+    Kind("weights", make_weights, attempt_weights),
     Kind("tar", make_tar, attempt(downloads.unpack)),
 ]
 

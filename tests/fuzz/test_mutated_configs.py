@@ -3,6 +3,7 @@ so large that looking at it takes long."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import mutators
+from melnet.convert_yaml import command_of, config_of, read_yaml
 from rule import ROOT, Kind, Refusal, Wrong, judged
 from tierwave.config import apply_overrides, dumps, read_document
 from tierwave.families import load_config
@@ -99,7 +101,52 @@ def attempt(given: Given) -> str:
     return "taken"
 
 
+YAML: dict[str, Any] = {
+    "name": "ljspeech",
+    "audio": {"sample_rate": 22050, "n_fft": 1536, "mel_channels": 256, "hop_length": 256, "win_length": 1536},
+    "network": {"n_tiers": 6, "layers": [12, 5, 4, 3, 2, 2], "hidden_size": 200, "gmm_size": 10},
+    "data": {"dataset": "ljspeech", "path": "datasets/lj speech"},
+    "training": {"optimizer": "Adam", "epochs": 4, "batch_size": 1, "lr": 0.000004, "accumulation_steps": 16},
+    "logging": {"dir_log": "logs/"},
+}
+
+
+def make_yaml(rng: Random, folder: Path) -> Path:
+    """A YAML file of another MelNet's; JSON is YAML, mostly."""
+    path = folder / "train.yml"
+    document = YAML if rng.random() < 0.7 else {"checkpoints_path": ["a.pt"], "output_path": "out", "name": "x"}
+    text = mutators.json_text(mutators.mutated_json(document, rng), rng)
+    if rng.random() < 0.3:
+        start = rng.randrange(len(text))
+        odd = (
+            "!!python/object/apply:os.system ['x']",
+            "&a [*a]",
+            "- ",
+            "? ",
+            "\t",
+            "%YAML 9",
+            "---",
+            "<<: *b",
+            "2024-01-01",
+        )
+        text = text[:start] + rng.choice(odd) + text[start + rng.choice((0, 1)) :]
+    path.write_bytes(mutators.text_bytes(text, rng))
+    return path
+
+
+def attempt_yaml(path: Path) -> str:
+    """As `python -m melnet.convert_yaml` reads it."""
+    document = judged(lambda: read_yaml(path))
+    if isinstance(document, Refusal):
+        return "refused"
+    made = judged(lambda: config_of(document, str(path)))
+    command = judged(lambda: command_of(document, str(path), 100))
+    return "refused" if isinstance(made, Refusal) and isinstance(command, Refusal) else "converted"
+
+
 KINDS = [*(Kind(f"config {model}", make, attempt) for model, make in _makers().items()), Kind("set", typed, attempt)]
+if importlib.util.find_spec("yaml"):
+    KINDS.append(Kind("yaml", make_yaml, attempt_yaml, cost=5))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=attrgetter("name"))

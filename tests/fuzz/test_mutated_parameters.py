@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 import mutators
+from melnet.text import Alphabet, find_transcripts, normalised
 from rule import Kind, Refusal, Wrong, judged
 from tierwave.controls import Controls, Parameter, Schema, Track, parse_controls, read_array, resample_track
 from tierwave.gestures import Gestures, read_gestures
@@ -296,6 +297,35 @@ def attempt_gestures(path: Path) -> str:
     return "refused" if isinstance(found, Refusal) else follow(found[0])
 
 
+# What recordings say -------------------------------------------------------------------------------------------------
+
+TRANSCRIPTS = 'filename,text\ntake.wav,nine\nother/take 2.wav,"one, two"\nthird.wav,drei für mich\n'
+METADATA = "take|Nine|nine\ntake 2|Dr. X|doctor x\nthird|a b|a b\n"
+
+
+def make_transcripts(rng: Random, folder: Path) -> tuple[Path, str | int]:
+    """The texts of a corpus, in either form."""
+    if rng.random() < 0.5:
+        return _table(TRANSCRIPTS, "text.csv")(rng, folder).parent, "text"
+    text = mutators.mutated_csv(METADATA.replace("|", ","), rng).replace(",", "|")
+    (folder / "metadata.csv").write_bytes(mutators.text_bytes(text, rng))
+    return folder, rng.choice((1, 2, 2, 9, 0, -1))
+
+
+def attempt_transcripts(given: tuple[Path, str | int]) -> str:
+    """As a MelNet that reads looks for them, and encodes them."""
+    found = judged(lambda: find_transcripts(*given))
+    if isinstance(found, Refusal):
+        return "refused"
+    said = [normalised(text) for text in found[1].values() if text]
+    codes = judged(lambda: [Alphabet.fit(said).encode(text) for text in said] if said else [])
+    if isinstance(codes, Refusal):
+        return "refused"
+    if any(not text.isprintable() for text in said):
+        raise Wrong(f"texts that nobody can say: {said}"[:500], "not printable")
+    return "read"
+
+
 KINDS = [
     Kind(
         "curves csv",
@@ -307,6 +337,7 @@ KINDS = [
     Kind("manifest", _table(MANIFEST, "params.csv"), attempt_manifest),
     Kind("schema", _table(SCHEMA_TEXT, "params_schema.csv"), attempt_schema),
     Kind("folder of parameters", make_folder, attempt_folder, cost=2),
+    Kind("transcripts", make_transcripts, attempt_transcripts),
     Kind("typed curves", make_typed, attempt_typed),
     Kind("gestures", _table(GESTURES, "gestures.csv"), attempt_gestures),
 ]
