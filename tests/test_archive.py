@@ -126,3 +126,20 @@ def test_encrypted_and_damaged_files_are_told(tmp_path: Path) -> None:
         (tmp_path / f"{number}.zip").write_bytes(broken)
         with pytest.raises(RunError, match="is damaged, or no zip file"):
             opened(tmp_path / f"{number}.zip")
+
+
+def test_damage_that_zipfile_tells_in_other_ways_is_damage_too(tmp_path: Path) -> None:
+    entry = zipfile.ZipInfo("run.jsoné")
+    zipped(tmp_path / "name.zip", (entry, b"{}"))
+    zipped(tmp_path / "packed.zip", ("run.json", bytes(5000)), compression=zipfile.ZIP_BZIP2)
+    name, packed = ((tmp_path / f"{each}.zip").read_bytes() for each in ("name", "packed"))
+    at = packed.index(b"BZh")
+    broken = {
+        "name": name.replace("é".encode(), b"\xff\xff"),  # UnicodeDecodeError
+        "packed": packed[: at + 10] + bytes([packed[at + 10] ^ 255]) + packed[at + 11 :],  # OSError without a number
+        "place": name[:-10] + b"\xf0\xff\xff\xff" + name[-6:],  # of the directory: before the file's beginning
+    }
+    for each, content in broken.items():
+        (tmp_path / f"{each}.zip").write_bytes(content)
+        with pytest.raises(RunError, match="is damaged, or no zip file"):
+            opened(tmp_path / f"{each}.zip")

@@ -6,6 +6,7 @@ own, and no more than a run can weigh. Knows zip files; not what is in a run.
 
 from __future__ import annotations
 
+import errno
 import functools
 import lzma
 import os
@@ -108,7 +109,15 @@ def unpack(path: Path, folder: Path) -> None:
                             raise _refused(path, f"holds more than {LARGEST >> 30} GiB")
                         sink.write(block)
     except _BROKEN as error:
-        raise RunError(f"{path} is damaged, or no zip file ({error}): get it again") from None
+        raise _damaged(path, error) from None
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # it is the disk, not what is in the file
+            raise
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> RunError:
+    return RunError(f"{path} is damaged, or no zip file ({getattr(error, 'strerror', None) or error}): get it again")
 
 
 def _check(path: Path, entries: list[zipfile.ZipInfo]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import uuid
 from pathlib import Path
 from typing import Any
@@ -86,5 +87,6 @@ def load_array(path: Path, *, mapped: bool = False) -> Any:
 
 
 def array_fault(error: Exception) -> str:
-    """NumPy's reason in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    """NumPy's reason in one line, without the objects that Python's parser names in its own."""
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r": <ast\.\w+ object at \w+>", "", text).rstrip(".")
