@@ -7,7 +7,7 @@
 # make data-fsdd         download the spoken digits into data/fsdd (DATA=folder: elsewhere)
 # make data-librispeech  the same of LibriSpeech's dev-clean (SUBSET="train-clean-100 ...": others)
 # make data-ljspeech     the same of LJSpeech
-# Everything goes into $(VENV) and demo/; `make clean` removes both and what was built.
+# Installed are the versions of constraints.txt. Everything goes into $(VENV) and demo/; `make clean` removes both and what was built.
 
 VENV ?= .venv
 # The python3 that the virtual environment is made from; empty: the first suitable one of PYTHONS.
@@ -48,18 +48,18 @@ $(python):
 	    "install one (on Debian and Ubuntu also python3-venv), or name it with PYTHON=/path/to/python3." >&2; \
 	exit 2
 
-$(installed): setup.cfg pyproject.toml | $(python)
+$(installed): setup.cfg pyproject.toml constraints.txt | $(python)
 	@echo "Installing into $(VENV). TensorFlow is large: the first time takes some minutes."
-	@$(pip) install --editable .
+	@$(pip) install --constraint constraints.txt --editable .
 	@touch $@
 
-$(test-installed): setup.cfg pyproject.toml | $(python)
+$(test-installed): setup.cfg pyproject.toml constraints.txt | $(python)
 	@echo "Installing into $(VENV), with what the tests need. The first time takes some minutes."
-	@$(pip) install --editable '.[test]'
+	@$(pip) install --constraint constraints.txt --editable '.[test]'
 	@touch $@ $(installed)
 
-$(docs-installed): setup.cfg pyproject.toml | $(python)
-	@$(pip) install --editable '.[docs]'
+$(docs-installed): setup.cfg pyproject.toml constraints.txt | $(python)
+	@$(pip) install --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
 # The id of the session follows the folder, so that each folder has its own. Paths may have spaces in them.
