@@ -291,14 +291,20 @@ def test_a_search_that_is_killed_goes_on_where_it_stood_inside_a_trial_too(
     assert read_document(search / "best.config.json") == read_document(whole / "best.config.json")
 
 
-def test_a_trial_whose_process_is_killed_again_and_again_is_given_up(folder: Path, capsys: Capture) -> None:
+def test_a_trial_that_is_killed_for_want_of_memory_again_and_again_is_given_up(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "memory_kills", lambda: ["this boot", 8])
     search = folder / "logdir" / "again"
-    (search / "trials" / "0").mkdir(parents=True)
-    (search / "trials" / "0" / "attempts.json").write_text(json.dumps({"step": 0, "kills": 2}))
-    searched(folder, "again", *SPACE, "--max_trials", 2)
+    # Trial 1 was killed by somebody, and trial 2 by a reboot.
+    for number, system in enumerate((["this boot", 7], ["this boot", 8], ["an earlier boot", 5])):
+        (search / "trials" / str(number)).mkdir(parents=True)
+        document = {"step": 0, "kills": 2, "system": system}
+        (search / "trials" / str(number) / "attempts.json").write_text(json.dumps(document))
+    searched(folder, "again", *SPACE, "--max_trials", 3, "--num_epochs", 1)
     rows = table_of(search)
-    assert [row["status"] for row in rows] == ["failed", "ended"]
-    assert "killed 3 times at step 0" in rows[0]["reason"]
+    assert [row["status"] for row in rows] == ["failed", "ended", "ended"]
+    assert "killed 3 times at step 0 when memory ran out" in rows[0]["reason"]
     assert not list((search / "trials").glob("*/attempts.json"))
 
 
@@ -465,6 +471,25 @@ def test_two_searches_of_one_id_do_not_run_side_by_side(folder: Path, whole: Pat
     with only_training(folder / "logdir", "whole"):
         sentence = told(capsys, tune.main, command(folder, "whole", *SPACE), 1)
     assert "another training with --id whole is running" in sentence
+
+
+def test_networks_that_cannot_fit_are_skipped_and_neither_trials_nor_failures(folder: Path, capsys: Capture) -> None:
+    flags = ["--search", "dim=8,100000,110000,120000,130000,140000,150000", "learning_rate=0.001,0.01"]
+    search = searched(folder, "large", *flags, "--max_trials", 2, "--num_epochs", 1)
+    out = capsys.readouterr().out
+    rows = table_of(search)
+    assert sorted(row["dim"] for row in rows if row["status"] == "ended") == ["8", "8"]
+    skipped = [row for row in rows if row["status"] == "skipped"]
+    assert skipped and all("of memory, and" in row["reason"] for row in skipped)
+    assert f"Trial {skipped[0]['trial']} is skipped: " in out and "failed" not in out
+    assert not runs_of(search / "trials" / skipped[0]["trial"])
+    assert "To train it: python train.py --id large_best --data_dir" in out
+
+
+def test_where_no_network_fits_it_is_a_sentence(folder: Path, capsys: Capture) -> None:
+    capsys.readouterr()
+    assert call(tune.main, command(folder, "too_large", "--search", "dim=100000,110000")) == 1
+    assert "none of 2 networks fits into memory; the last one, 1: " in capsys.readouterr().err
 
 
 def test_the_best_of_nothing_is_a_sentence(folder: Path, capsys: Capture) -> None:

@@ -24,7 +24,7 @@ from tierwave import writing
 from tierwave.errors import RunError, UsageError
 from tierwave.families import load_config
 from tierwave.findings import Findings, Tried
-from tierwave.oracles import GIVEN_BACK, MOST_FAILURES, REASON, make_oracle, values_of
+from tierwave.oracles import GIVEN_BACK, MOST_FAILURES, MOST_SKIPPED, REASON, SKIPPED, make_oracle, values_of
 from tierwave.pictures import parallel_picture
 from tierwave.searching import Choices, Range, Space, choices, parse_search
 
@@ -576,3 +576,40 @@ def test_the_picture_draws_the_best_last_and_darkest(tmp_path: Path) -> None:
     parallel_picture(tmp_path / "one.png", {"$\\no{formula": [None], "score": [1.0]})
     with pytest.raises(RunError):
         parallel_picture(tmp_path / "missing" / "p.png", {**axes, "score": np.arange(3.0).tolist()})
+
+
+# Skipped ---------------------------------------------------------------------------------------------------------
+
+
+def skip(oracle: Any, trial: Trial) -> None:
+    told = Trial.from_proto(trial.to_proto())
+    told.status = "FAILED"
+    told.hyperparameters.values = {**told.hyperparameters.values, REASON: "it needs 9 TB", SKIPPED: True}
+    oracle.end_trial(Trial.from_proto(told.to_proto()))
+
+
+@pytest.mark.parametrize("kind", ["random_search", "bayesian", "hyperband"])
+def test_what_is_skipped_is_no_trial_and_no_failure(tmp_path: Path, kind: str) -> None:
+    most = None if kind == "hyperband" else 4
+    trained = len(run_all(oracle_of(tmp_path / "all.json", kind=kind, max_trials=most)))
+    oracle = oracle_of(tmp_path / "search.json", kind=kind, max_trials=most)
+    for _ in range(MOST_FAILURES + 1):
+        skip(oracle, oracle.create_trial("tuner0"))
+    assert oracle.failures == 0 and not oracle.is_closed
+    oracle = oracle_of(tmp_path / "search.json", kind=kind, max_trials=most)  # and goes on
+    found = run_all(oracle)
+    assert [trial.status for trial in found].count("COMPLETED") == trained
+    assert len(oracle.skipped) == MOST_FAILURES + 1
+
+
+def test_many_skipped_one_after_the_other_end_a_search(tmp_path: Path) -> None:
+    oracle = oracle_of(tmp_path / "search.json")
+    for _ in range(MOST_SKIPPED):
+        assert not oracle.is_closed
+        skip(oracle, oracle.create_trial("tuner0"))
+    assert "do not fit into memory" in str(oracle.closed)
+
+
+@pytest.mark.parametrize(("searched", "told"), [("q_levels=16,256", "q_levels decides"), ("dim=8,16", "")])
+def test_likelihoods_of_different_codes_are_not_compared_without_a_remark(searched: str, told: str) -> None:
+    assert told in "".join(space_of(searched).remarks()) and bool(space_of(searched).remarks()) == bool(told)

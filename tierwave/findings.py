@@ -36,8 +36,8 @@ _WIDEST = 24  # letters of a value in the table
 
 @dataclass(frozen=True)
 class Tried:
-    """A trial. status: "ended", "failed" or "unfinished"; values: by key; score: of the objective, None if there is
-    none; metrics: what else was measured; reason: for which it failed."""
+    """A trial. status: "ended", "failed", "skipped" or "unfinished"; values: by key; score: of the objective, None if
+    there is none; metrics: what else was measured; reason: for which it failed or was skipped."""
 
     number: str
     status: str
@@ -68,7 +68,7 @@ class Findings:
         return sorted(ended, key=lambda trial: sign * (trial.score or 0.0))
 
     def table(self) -> list[str]:
-        """Lines for a terminal: the trials that ended, best first, then the others, and below why trials failed."""
+        """The trials that ended, best first, then the others, and why they failed or were skipped."""
         keys = [axis.key for axis in self.space.axes]
         head = ["trial", *(key.removeprefix("training.") for key in keys), self.objective[0], "epochs", "minutes"]
         others = [trial for trial in self.trials if trial.score is None]
@@ -81,7 +81,7 @@ class Findings:
             rows.append([trial.number, *(_shown(trial.values[key]) for key in keys), score, epochs, minutes])
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        return lines + [f"Trial {trial.number} failed: {trial.reason}" for trial in others if trial.reason]
+        return lines + [f"Trial {trial.number} {trial.status}: {trial.reason}" for trial in others if trial.reason]
 
     def write(self, folder: Path, config: Mapping[str, Any] | None) -> list[Path]:
         """Table, picture, HParams and, where a trial ended, the best config; the paths of what was written."""

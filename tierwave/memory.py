@@ -266,7 +266,22 @@ def room_of(demand: Demand) -> Room | None:
     return gpu_memory() if demand.on_gpu else machine_memory()
 
 
+def memory_kills() -> list[Any] | None:
+    """Which start of this machine it is since, and how many processes its system has killed for want of memory; None
+    where it does not say."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        counters = Path("/proc/vmstat").read_text(encoding="ascii").split()
+        return [boot, int(counters[counters.index("oom_kill") + 1])]
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 CLEARLY = 1.3  # estimates are that near to what was measured
+
+
+class TooLarge(UsageError):
+    """What is asked for clearly does not fit into the memory there is."""
 
 
 @dataclass(frozen=True)
@@ -365,13 +380,13 @@ def announced(need: Estimate, room: Room | None) -> str:
 
 
 def judged(demand: Demand, room: Room | None) -> str | None:
-    """A warning where memory may not be enough. Raises UsageError where it clearly is not, unless the options say
+    """A warning where memory may not be enough. Raises TooLarge where it clearly is not, unless the options say
     `memory_check` False."""
     if room is None:
         return None
     need = demand.estimate().total
     if need > CLEARLY * room.total and demand.options.memory_check:
-        raise UsageError(
+        raise TooLarge(
             f"training {demand.stage} needs about {need / GIGABYTE:.1f} GB of memory, and {room.place} has "
             f"{room.total / GIGABYTE:.1f}: {_advice(demand, room.free, room.total)}; --memory_check False tries it all "
             "the same"

@@ -6,6 +6,7 @@ What is different from keras-tuner 1.4.8, and why:
   that disagree; a trial that was running is begun again, and no trial is lost;
 - a combination that cannot be trained is drawn again before it becomes a trial, and so is one that was tried;
 - a failed trial keeps its reason, over the network too, and does not keep Hyperband from going on;
+- a network that cannot fit into its worker's memory is skipped: neither a trial of `max_trials` nor a failure;
 - a worker that falls silent gives its trial back, and one that has nothing to do waits for that;
 - no exception is raised while Keras Tuner's lock is held, since it would never be released.
 
@@ -32,9 +33,11 @@ from tierwave.searching import MOST_DRAWS, Choices, Range, Space
 from tierwave.writing import write_text
 
 PLAN = "plan"  # asked for by workers as if it were a trial
-REASON, GIVEN_BACK = "tierwave/reason", "tierwave/given_back"  # what EndTrial tells among the values of a trial
+# What EndTrial tells among the values of a trial.
+REASON, GIVEN_BACK, SKIPPED = "tierwave/reason", "tierwave/given_back", "tierwave/skipped"
 FINISHED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 MOST_FAILURES = 5  # one after the other, and the search stops
+MOST_SKIPPED = 100  # the same
 CANDIDATES = 200  # combinations among which Bayesian search looks where its own proposal is impossible
 
 Say = Callable[[str], None]
@@ -86,7 +89,8 @@ class Careful(keras_tuner.Oracle):
         self.silence, self.deadline = silence, math.inf
         self.heard: dict[str, float] = {}  # when a worker, or the trial of one, was last heard of
         self.refused: dict[str, str] = {}  # impossible combinations and why
-        self.failures = 0
+        self.failures = self.skips = 0
+        self.skipped: set[str] = set()  # trials, by their numbers
         self.verbose = 0
         if path.exists():
             self._take_up(shared)
@@ -98,6 +102,7 @@ class Careful(keras_tuner.Oracle):
         document = {
             "plan": self.plan,
             "oracle": self.get_state(),
+            "skipped": sorted(self.skipped),
             "trials": [trial.get_state() for trial in self.trials.values()],
         }
         write_text(self.path, json.dumps(document) + "\n")
@@ -110,12 +115,15 @@ class Careful(keras_tuner.Oracle):
             document = json.loads(self.path.read_text(encoding="utf-8"))
             self.trials = {trial.trial_id: trial for trial in map(Trial.from_state, document["trials"])}
             self.set_state(document["oracle"])
+            self.skipped = set(document.get("skipped", [])) & self.trials.keys()
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"{self.path} is damaged ({error!r}): its trials are still there, but a search has to start over, with "
                 "another --id or --resume False"
             ) from None
         self.verbose = 0
+        if self.max_trials is not None:
+            self.max_trials += len(self.skipped)
         running = {name: trial for name, trial in self.trials.items() if trial.status not in FINISHED}
         before = self.ongoing_trials if shared else {}  # their workers may still be at them
         self.ongoing_trials = {
@@ -161,6 +169,7 @@ class Careful(keras_tuner.Oracle):
         """Note how a trial ended: by its results, by a reason, or given back."""
         told = trial.hyperparameters.values
         reason, given_back = told.pop(REASON, None), told.pop(GIVEN_BACK, False)
+        skipped = told.pop(SKIPPED, False)
         try:
             if given_back or self.trials[trial.trial_id].status in FINISHED:  # two workers had it
                 self._give_back(trial.trial_id)
@@ -168,13 +177,28 @@ class Careful(keras_tuner.Oracle):
                 if trial.trial_id in self._retry_queue:
                     self._retry_queue.remove(trial.trial_id)
                 trial.message = reason
+                if skipped:
+                    self._skip(trial.trial_id)
                 super().end_trial(trial)
                 self._told(self.trials[trial.trial_id])
         except Exception as error:
             self.fault = error
             raise
 
+    def _skip(self, trial_id: str) -> None:
+        """Have another trial take the place of one that is not trained."""
+        self.skipped.add(trial_id)
+        if self.max_trials is not None:
+            self.max_trials += 1
+
     def _told(self, trial: Trial) -> None:
+        if trial.trial_id in self.skipped:
+            self.skips += 1
+            self.say(f"Trial {trial.trial_id} is skipped: {trial.message}")
+            if self.skips >= MOST_SKIPPED:
+                self.closed = f"{self.skips} networks one after the other do not fit into memory"
+            return
+        self.skips = 0
         if trial.status != TrialStatus.COMPLETED:
             self.failures += 1
             self.say(f"Trial {trial.trial_id} failed: {trial.message}")
@@ -332,6 +356,12 @@ class Hyperband(Careful, HyperbandOracle):
                 return {"status": status, "values": None}
             self._increment_bracket_num()
             self._start_new_bracket()
+
+    def _skip(self, trial_id: str) -> None:
+        super()._skip(trial_id)
+        for bracket in self._brackets:
+            first = bracket["rounds"][0]
+            first[:] = [entry for entry in first if entry["id"] != trial_id]
 
     def _first_round(self, bracket: dict[str, Any], trial_id: str) -> dict[str, Any] | None:
         number, first = bracket["bracket_num"], bracket["rounds"][0]

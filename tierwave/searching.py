@@ -24,6 +24,9 @@ from tierwave.errors import UsageError
 from tierwave.families import load_config, load_family
 from tierwave.textfiles import parse_typed
 
+PREDICTED = ("q_type", "q_levels", "normalize", "loss", "rate")
+"""The keys, beside MelNet's `audio`, on which it depends what is predicted and in which unit that is measured."""
+
 SEARCHABLE = (
     "batch_size",
     "accumulate",
@@ -282,6 +285,18 @@ class Space:
             if len(found) == count:
                 break
         return found
+
+    def remarks(self) -> list[str]:
+        """What to bear in mind when trials are compared."""
+        keys = [axis.key for axis in self.axes]
+        found = [key for key in keys if key.split(".")[0] == "audio" or key.split(".")[-1] in PREDICTED]
+        if not found:
+            return []
+        return [
+            f"Warning: {' and '.join(found)} {'decides' if len(found) == 1 else 'decide'} what is predicted, and "
+            "likelihoods of different things cannot be compared (coarser codes are easier to predict): compare such "
+            "trials by ear, or search the other keys for each value by itself."
+        ]
 
     def guard(self) -> int:
         """Samples between training and held-out sound that are enough for all trials: so they share one split."""

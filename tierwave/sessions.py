@@ -43,7 +43,7 @@ from tierwave.folders import make_own
 from tierwave.following import trained_values
 from tierwave.generation import Request, Stream
 from tierwave.history import audio_bars, read_history
-from tierwave.memory import Demand, announced, judged, room_of, told_when_it_runs_out
+from tierwave.memory import Demand, TooLarge, announced, judged, room_of, told_when_it_runs_out
 from tierwave.metrics import MOST_LEVELS, CodeStatistics
 from tierwave.paramlookup import ParamSources, find_param_sources, unused_manifest
 from tierwave.places import Url, absolute
@@ -473,7 +473,7 @@ class _Plan:
         prepared: Any,
         devices: Devices,
     ) -> None:
-        """UsageError, on every worker, where a stage clearly does not fit into the memory of one."""
+        """TooLarge, on every worker, where a stage clearly does not fit into the memory of one."""
         complaint = ""
         try:
             for stage in stages:
@@ -481,11 +481,11 @@ class _Plan:
                 windows = self.family.dataset(corpus, split.train, self.config, stage, **shape)
                 demand = self._demand(stage, by_stage[stage], devices, windows)
                 judged(demand, room_of(demand))
-        except UsageError as error:
+        except TooLarge as error:
             complaint = str(error)
         for text in devices.texts(complaint):
             if text:
-                raise UsageError(text)
+                raise TooLarge(text)
 
     def _demand(self, stage: str, options: TrainingOptions, devices: Devices, windows: LaneWindows) -> Demand:
         import tensorflow as tf

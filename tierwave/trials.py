@@ -17,13 +17,14 @@ from typing import Any
 import keras
 
 from tierwave.errors import RunError, UsageError
+from tierwave.memory import memory_kills
 from tierwave.runs import Run, only_training, runs_of
 from tierwave.searching import EQUAL_TIME, Space
 from tierwave.sessions import SPLIT_OPTIONS, Session, train
 from tierwave.training import LN2, Callback, Trainer, measure
 from tierwave.writing import write_text
 
-MOST_KILLS = 3  # at the same step, and a trial is given up
+MOST_KILLS = 3  # for want of memory at the same step, and a trial is given up
 PATIENCE_SECONDS = 2.0  # between looks whether another process has let go of a trial
 Print = Callable[[str, bool], None]
 
@@ -247,17 +248,26 @@ class Runner:
                 time.sleep(PATIENCE_SECONDS)
 
     def _count(self, path: Path, root: str) -> None:
-        """Give a trial up that is killed again and again without getting further, as by a system out of memory."""
+        """Give a trial up during which the system runs out of memory and kills again and again, and which gets no
+        further. Kills by a person, or with the machine, say nothing of the trial."""
         step = sum(stage.latest().step for run in runs_of(self.folder / root) for stage in run.stages)
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             before = {}
-        kills = before.get("kills", 0) + 1 if before.get("step") == step else 0
+        kills = before.get("kills", 0) if before.get("step") == step else 0
+        kills += _ran_out_of_memory(before.get("system"), system := memory_kills())
         if kills >= MOST_KILLS:
             path.unlink()
             raise RunError(
-                f"its process was killed {kills} times at step {step}, perhaps for want of memory: search smaller "
-                "networks or batches"
+                f"its process was killed {kills} times at step {step} when memory ran out: search smaller networks or "
+                "batches"
             )
-        write_text(path, json.dumps({"step": step, "kills": kills}) + "\n")
+        write_text(path, json.dumps({"step": step, "kills": kills, "system": system}) + "\n")
+
+
+def _ran_out_of_memory(before: Any, now: list[Any] | None) -> bool:
+    """Whether the system has killed between two times (as of `memory_kills`) of which it knows."""
+    if not isinstance(before, list) or len(before) != 2 or now is None:
+        return False
+    return bool(before[0] == now[0] and before[1] < now[1])

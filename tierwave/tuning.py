@@ -18,6 +18,7 @@ import importlib.util
 import json
 import math
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tierwave.audio import find_audio
-from tierwave.config import TrainingOptions, difference
+from tierwave.config import TrainingOptions, difference, resolve_training
 from tierwave.errors import RunError, UsageError
 from tierwave.findings import Findings, Tried
 from tierwave.rows import find_rows
@@ -186,7 +187,8 @@ def work_off(
     import tensorflow as tf
     from keras_tuner.engine.trial import Trial, TrialStatus
 
-    from tierwave.oracles import GIVEN_BACK, REASON, shown, values_of
+    from tierwave.memory import TooLarge
+    from tierwave.oracles import GIVEN_BACK, REASON, SKIPPED, shown, values_of
 
     tf.get_logger().setLevel("ERROR")  # of functions that are traced again: every trial has a network of its own
     while runner.signal is None:
@@ -208,7 +210,9 @@ def work_off(
                 raise
             trial.status = TrialStatus.FAILED
             told[REASON] = (str(error) or type(error).__name__).splitlines()[0]
-            say(f"Trial {trial.trial_id} failed: {told[REASON]}")
+            if isinstance(error, TooLarge):
+                told[SKIPPED] = True
+            say(f"Trial {trial.trial_id} {'is skipped' if SKIPPED in told else 'failed'}: {told[REASON]}")
         else:
             trial.status = TrialStatus.INVALID if result is None else TrialStatus.COMPLETED
             if result is None:
@@ -320,10 +324,12 @@ def begin(search: Search, plan: Plan, say_line: Print, *, silence: float, shared
     if search.max_minutes is not None:
         oracle.deadline = time.monotonic() + 60.0 * search.max_minutes
     if path.exists():
-        ended = sum(trial.status in ("COMPLETED", "FAILED") for trial in oracle.trials.values())
+        ended = sum(trial.status in ("COMPLETED", "FAILED") for trial in oracle.trials.values()) - len(oracle.skipped)
         say_line(f"Going on with {path}: {ended} trials have ended.", False)
     else:
         oracle.save()
+    for remark in plan.space.remarks():
+        say_line(remark, False)
     if search.kind == "hyperband" and trials is None:
         most, epochs = oracle.plan_of_trials
         say_line(f"Hyperband: up to {most} trials of 1 to {plan.epochs} epochs, {epochs} epochs in all.", False)
@@ -371,11 +377,12 @@ def findings_of(oracle: Any, plan: Plan) -> Findings:
     tried = []
     for trial in oracle.trials.values():
         ended, failed = trial.status == "COMPLETED", trial.status == "FAILED"
+        unhappy = "skipped" if trial.trial_id in oracle.skipped else "failed"
         metrics = {name: trial.metrics.get_last_value(name) for name in trial.metrics.metrics}
         tried.append(
             Tried(
                 trial.trial_id,
-                "ended" if ended else "failed" if failed else "unfinished",
+                "ended" if ended else unhappy if failed else "unfinished",
                 values_of(plan.space, trial.hyperparameters.values),
                 trial.score if ended else None,
                 metrics if ended else None,
@@ -401,17 +408,40 @@ def report(oracle: Any, plan: Plan, search: Search, say_line: Print) -> None:
     if best is not None:
         for path in written[1:]:
             say_line(f"Written: {path}", False)
+        for text in [*plan.space.remarks(), *_what_comes_next(written[0], plan, search)]:
+            say_line(text, False)
         say_line(f"The best config is {written[0]} (trial {best.number}, {plan.objective} {best.score:.5g})", False)
     failed = [trial for trial in findings.trials if trial.status == "failed"]
     unfinished = sum(trial.status == "unfinished" for trial in findings.trials)
     last = f"; the last one, {failed[-1].number}: {failed[-1].reason}" if failed else ""
     if oracle.too_many_failures:
         raise RunError(f"the search was stopped, since {oracle.closed}{last}")
-    if best is None and not unfinished and oracle.closed is None:
+    skipped = [trial for trial in findings.trials if trial.status == "skipped"]
+    if best is None and (failed or not skipped) and not unfinished and oracle.closed is None:
         raise RunError(f"there is no best config, since all {len(failed)} trials failed{last}")
+    if best is None and not failed and not unfinished and skipped:
+        raise RunError(
+            f"there is no best config, since none of {len(skipped)} networks fits into memory; the last one, "
+            f"{skipped[-1].number}: {skipped[-1].reason}"
+        )
     if unfinished or oracle.closed is not None:
         why = f", since {oracle.closed}" if oracle.closed is not None else ""
         say_line(f"The search stopped{why}; the same command goes on.", False)
+
+
+def _what_comes_next(config: Path, plan: Plan, search: Search) -> list[str]:
+    """How to train the best config, and when that will end."""
+    training = resolve_training({}, json.loads(config.read_text(encoding="utf-8")), str(config))
+    folders = {"data_dir": search.data_dir, "param_dir": search.param_dir, "params": search.params}
+    flags = [f"--{name} {shlex.quote(str(path))}" for name, path in folders.items() if path is not None]
+    command = f"python train.py --id {shlex.quote(f'{search.identity}_best')} {' '.join(flags)}"
+    patience = training.early_stopping_patience
+    ends = "" if patience is None else f", or until {training.monitor} has not improved for {patience}"
+    trials = "were ended by the clock" if plan.objective == EQUAL_TIME else f"had {plan.epochs} at most"
+    return [
+        f"To train it: {command} --config_file {shlex.quote(str(config))}",
+        f"  for {training.num_epochs} epochs{ends} (trials {trials}); --num_epochs and --max_minutes say otherwise",
+    ]
 
 
 def best_config(plan: Plan, best: Tried) -> dict[str, Any]:
@@ -421,7 +451,7 @@ def best_config(plan: Plan, best: Tried) -> dict[str, Any]:
     training = {
         name: value
         for name, value in document.get("training", {}).items()
-        if name not in alike and name != "num_val_batches"
+        if name not in alike and name not in ("num_val_batches", "num_steps")  # that ended the trials
     }
     for name in alike:
         if plan.space.typed[name] != TrainingOptions.model_fields[name].default:
