@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from tierwave.corpus import Corpus
 from tierwave.dataset import Where
 from tierwave.errors import RunError, UsageError
+from tierwave.names import matcher
 from tierwave.paramlookup import without_audio_suffix
 from tierwave.places import Url, place_of
 from tierwave.textfiles import read_cells, read_header, read_text
@@ -93,7 +94,8 @@ class Texts:
         """
         names = [recording.name for recording in corpus.recordings]
         path, found = find_transcripts(data_dir, column)
-        said = [_text_of(name, found, path) for name in names]
+        row_of = matcher(found)
+        said = [_text_of(name, found, row_of, path) for name in names]
         return cls(said, names, Alphabet.fit(said) if stored is None else alphabet_of(stored))
 
     @property
@@ -149,11 +151,11 @@ def find_transcripts(data_dir: Path | str, column: str | int) -> tuple[Path, dic
     return fitting[0], _collected(fitting[0], _manifest_rows(fitting[0], column))
 
 
-def _text_of(name: str, found: Mapping[str, str], path: Path) -> str:
+def _text_of(name: str, found: Mapping[str, str], row_of: Callable[[str], str | None], path: Path) -> str:
     """The normalised text of a recording by its path within the corpus, with or without suffix, or its bare name."""
     stem = without_audio_suffix(name)
-    for key in (name, stem, PurePosixPath(name).name, PurePosixPath(stem).name):
-        if key in found:
+    for key in map(row_of, (name, stem, PurePosixPath(name).name, PurePosixPath(stem).name)):
+        if key is not None:
             if not found[key]:
                 raise RunError(f"{name} has an empty text in {path}: fill it in, or take the recording away")
             return found[key]

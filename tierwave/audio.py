@@ -34,6 +34,7 @@ from natsort import natsorted, ns
 from tierwave.containers import Part, Window, layout_of
 from tierwave.errors import AudioWarning, RunError, UsageError
 from tierwave.folders import LeftOut, walk
+from tierwave.names import located
 from tierwave.places import Url, place_of
 
 Audio = npt.NDArray[np.float32]
@@ -192,6 +193,7 @@ def search_audio(
         path = place_of(given)
         if isinstance(path, Url):
             raise UsageError(f"{path} is no folder of this machine: copy its recordings to one, and name that")
+        path = located(path)
         if path.is_dir():
             files, passed_over = walk(path, _is_recording, own=own, without=without)
             found += files

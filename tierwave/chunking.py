@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from tierwave.audio import (
 from tierwave.errors import UsageError
 from tierwave.folders import LeftOut, make_own
 from tierwave.ledger import FOLDER, Ledger, digest_of, fingerprint, stamp, unfinished_files
+from tierwave.names import folded, printable
 from tierwave.spread import spread
 
 SMALL_BYTES = 1 << 22  # recordings of this size in all are cut before other processes have started
@@ -134,7 +134,7 @@ def output_stems(sources: Sequence[Path]) -> list[str]:
     taken = set(same)
     chosen: dict[Path, str] = {}
     for group in same.values():
-        names = [group[0].stem] if len(group) == 1 else _distinct_names(group, taken)
+        names = [printable(group[0].stem)] if len(group) == 1 else _distinct_names(group, taken)
         taken |= {_folded(name) for name in names}
         chosen |= dict(zip(group, names, strict=True))
     return [chosen[source] for source in sources]
@@ -145,7 +145,7 @@ def _distinct_names(group: list[Path], taken: set[str]) -> list[str]:
     for depth in range(max(map(len, folders)) + 1):
         for with_suffix in (False, True):
             names = [
-                "_".join([*parts[len(parts) - min(depth, len(parts)) :], source.stem])
+                printable("_".join([*parts[len(parts) - min(depth, len(parts)) :], source.stem]))
                 + ("_" + source.suffix.removeprefix(".") if with_suffix else "")
                 for source, parts in zip(group, folders, strict=True)
             ]
@@ -157,13 +157,13 @@ def _distinct_names(group: list[Path], taken: set[str]) -> list[str]:
     for source in group:
         while _folded(f"{source.stem}_{number}") in taken:
             number += 1
-        names.append(f"{source.stem}_{number}")
+        names.append(printable(f"{source.stem}_{number}"))
         number += 1
     return names
 
 
 def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    return folded(name).casefold()
 
 
 # ---- cutting ---------------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import argparse
 import contextlib
 import difflib
 import errno
+import io
 import itertools
-import json
 import os
 import re
 import signal
@@ -27,6 +27,7 @@ from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origi
 from tierwave import progress
 from tierwave.config import StrictModel
 from tierwave.errors import AudioWarning, RunError, UsageError
+from tierwave.names import ESCAPED, json_text, printable
 
 # Values ----------------------------------------------------------------------------------------------------------
 
@@ -243,7 +244,7 @@ class FlagParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the sentence and leave with 2."""
-        self.exit(2, f"{self.prog}: {_sentence(message)}\n")
+        self.exit(2, f"{self.prog}: {printable(_sentence(message))}\n")
 
     def _nearest(self, flag: str) -> str:
         near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
@@ -352,8 +353,11 @@ def run(body: Callable[[], int | None], *, debug: bool) -> int:
 
     UsageError gives 2; RunError and OSError (a full disk, a missing permission) give 1; Ctrl-C gives 130, SIGTERM 143
     and SIGHUP 129. Any other exception is a fault of the program and keeps its traceback; `debug` shows that of the
-    others too.
+    others too. What the terminal cannot show, odd bytes of names above all, is escaped.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=ESCAPED)
     try:
         with _ended_by_signals(), _oddities_told():
             try:
@@ -374,7 +378,7 @@ def run(body: Callable[[], int | None], *, debug: bool) -> int:
 
 def print_result(result: Mapping[str, Any], table: str, json_file: str | None) -> None:
     """Print a result as a table, or do what JSON_FLAG asks for: None, a file's name, or "-"."""
-    text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json_text(result, allow_nan=False)
     if json_file == "-":
         print(text)
         return

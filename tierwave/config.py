@@ -28,6 +28,7 @@ from pydantic import (
 )
 
 from tierwave.errors import RunError, UsageError
+from tierwave.names import json_text
 from tierwave.textfiles import MOST_NESTED, parse_json, parse_typed, read_text
 
 KeyPath = tuple[str | int, ...]
@@ -297,7 +298,7 @@ def _shown(value: Any) -> str:
 
 def dumps(model: BaseModel) -> str:
     """`model` as indented JSON, keys in the order of their declaration; `validate` makes the same model of it."""
-    return json.dumps(model.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    return json_text(model.model_dump(mode="json"), 2) + "\n"
 
 
 def difference(old: Any, new: Any, key: str = "") -> list[str]:

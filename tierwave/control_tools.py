@@ -34,6 +34,7 @@ from tierwave.errors import RunError, UsageError
 from tierwave.features import FEATURES, Analysis, measure
 from tierwave.folders import told
 from tierwave.ledger import FOLDER, Ledger, digest_of, digest_of_bytes, fingerprint, stamp, unfinished_files
+from tierwave.names import matcher, name_within, printable
 from tierwave.paramfiles import (
     ParamFile,
     csv_text,
@@ -364,7 +365,7 @@ def _manifest(flags: Namespace) -> None:
         units[name] = unit
     recordings = _recordings(flags.data_dir)
     base = flags.data_dir if flags.data_dir.is_dir() else flags.data_dir.parent
-    names = [path.relative_to(base).as_posix() for path in recordings]
+    names = [name_within(path, base) for path in recordings]
     manifest = flags.output_path or base / MANIFEST_NAME
     mapping = manifest.with_name(SCHEMA_NAME)
     for path in (manifest, mapping):
@@ -419,7 +420,7 @@ def _fit(flags: Namespace) -> None:
     if flags.refit:
         schema = schema.unfitted()
     base = flags.data_dir if flags.data_dir.is_dir() else flags.data_dir.parent
-    sounds = {path.relative_to(base).as_posix(): sources.controls_of(path, schema.names) for path in recordings}
+    sounds = {name_within(path, base): sources.controls_of(path, schema.names) for path in recordings}
     stretches = _training_stretches(flags, sounds)
     fitted = schema.fit(
         {
@@ -442,10 +443,11 @@ def _training_stretches(flags: Namespace, sounds: dict[str, Controls]) -> list[t
     """(recording, start, stop) in seconds of what is trained on."""
     if flags.run is not None:
         split, rate = Run(flags.run).read("split.json"), Run(flags.run).read("run.json")["sample_rate"]
-        missing = [name for name, _, _ in split["train"] if name not in sounds]
+        found = matcher(sounds)
+        missing = [name for name, _, _ in split["train"] if found(name) is None]
         if missing:
             raise UsageError(f"{flags.run} was trained on {missing[0]}, which {flags.data_dir} lacks: name its corpus")
-        return [(name, start / rate, stop / rate) for name, start, stop in split["train"]]
+        return [(found(name) or name, start / rate, stop / rate) for name, start, stop in split["train"]]
     if flags.val_frac == 0 and flags.test_frac == 0:
         return [(name, 0.0, math.inf) for name in sounds]
     if min(flags.val_frac, flags.test_frac) < 0 or flags.val_frac + flags.test_frac >= 1:
@@ -538,9 +540,11 @@ def _plot(flags: Namespace) -> None:
     audio, rate = load(flags.recording)
     schema = sources.schema_of([flags.recording], list(controls))
     shown = list(controls)[:MOST_CURVES]
-    target = flags.output_path or Path(f"{without_audio_suffix(flags.recording.name)}.png")
+    target = flags.output_path or Path(f"{without_audio_suffix(printable(flags.recording.name))}.png")
     target.parent.mkdir(parents=True, exist_ok=True)
-    controls_picture(target, audio, rate, {name: controls[name] for name in shown}, schema, flags.recording.name)
+    controls_picture(
+        target, audio, rate, {name: controls[name] for name in shown}, schema, printable(flags.recording.name)
+    )
     hidden = list(controls)[MOST_CURVES:]
     left_out = f"; not shown: {', '.join(hidden)} (--names chooses)" if hidden else ""
     print(f"{target}: {', '.join(shown)}{left_out}")

@@ -30,6 +30,7 @@ from tierwave.audio import AudioError, find_audio_at, opened, probe, search_audi
 from tierwave.errors import RunError, UsageError
 from tierwave.folders import LeftOut
 from tierwave.ledger import FOLDER, Ledger, digest_of, stamp
+from tierwave.names import name_within
 from tierwave.places import (
     Place,
     Url,
@@ -326,7 +327,9 @@ def _found(
 def _name(file: Source, base: Place) -> str:
     if isinstance(file, Row):
         return f"{_name(file.path, base)}/{file.number}"
-    return file.relative_to(base).as_posix()  # type: ignore[arg-type]  # both are paths, or both URLs
+    if isinstance(file, Path):
+        return name_within(file, base)  # type: ignore[arg-type]  # both are paths, or both URLs
+    return file.relative_to(base).as_posix()  # type: ignore[arg-type]
 
 
 def _stamps(files: Sequence[Source], base: Place) -> list[tuple[str, int, int]]:

@@ -37,6 +37,7 @@ from tierwave.following import Following, Result, measure_following, plot_follow
 from tierwave.generation import Request
 from tierwave.mel import Normaliser
 from tierwave.metrics import bits, spectral_comparison
+from tierwave.names import matcher
 from tierwave.paramlookup import find_param_sources
 from tierwave.places import absolute, place_of
 from tierwave.progress import Count, ProgressLine, erase, uncounted
@@ -291,8 +292,8 @@ def _part(trained: Trained, corpus: Corpus, part: str) -> list[Span]:
             "recordings; name some with --data_dir, and leave --part out"
         )
     document = trained.run.read("split.json")
-    known = {recording.name for recording in corpus.recordings}
-    missing = [name for name, *_ in document[part] if name not in known]
+    found = matcher(recording.name for recording in corpus.recordings)
+    missing = [name for name, *_ in document[part] if found(name) is None]
     if missing:
         raise UsageError(
             f"--part {part}: {missing[0]} of the run's split is not among the recordings; leave --data_dir out to take "

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tierwave.hparams import plain, write_hparams
+from tierwave.names import json_text
 from tierwave.searching import Choices, Space
 from tierwave.writing import write_text
 
@@ -91,7 +92,7 @@ class Findings:
         write_text(written[0], self._csv())
         if config is not None:
             written.insert(0, folder / BEST)
-            write_text(written[0], json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+            write_text(written[0], json_text(config, 2) + "\n")
         ended = list(reversed(self.ranked))  # the best is drawn last, over the others
         if ended:
             axes: dict[str, list[Any]] = {

@@ -27,6 +27,7 @@ from tierwave.controls import Controls, Schema, parse_controls
 from tierwave.errors import UsageError
 from tierwave.generation import Request
 from tierwave.history import History, read_history
+from tierwave.names import printable
 from tierwave.runs import Run
 
 try:
@@ -101,7 +102,7 @@ def recordings(folder: Path | str, **demo: Any) -> Path:
         print(f"There are no recordings in {folder}: tones are made for a first try.")
         folder = folder.with_name(f"{folder.name}-demo")
         found = make_corpus(folder, **demo)
-    print(f"{len(found)} recordings in {folder}, such as {found[0].name}")
+    print(f"{len(found)} recordings in {folder}, such as {printable(found[0].name)}")
     return folder
 
 

@@ -29,6 +29,7 @@ Knows formats only: which file belongs to which recording is `paramlookup`'s mat
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import math
 import re
@@ -41,6 +42,7 @@ from typing import Any, TypeVar
 from tierwave.config import validate
 from tierwave.controls import Controls, Parameter, Schema, Track
 from tierwave.errors import RunError, UsageError
+from tierwave.names import matcher
 from tierwave.textfiles import Cells, parse_json, read_cells, read_header, read_text
 from tierwave.writing import write_text
 
@@ -456,15 +458,28 @@ class Manifest:
         bare name; for a chunk (`<stem>_chunk_<n>`) else those of the recording it was cut from; {} if there is no row.
         """
         for key in (name, without_suffix, name.rpartition("/")[2], without_suffix.rpartition("/")[2]):
-            if key in self.rows:
-                return self.rows[key]
+            row = self._row(key)
+            if row is not None:
+                return self.rows[row]
         parent = re.sub(r"_chunk_\d+$", "", without_suffix)
         if parent != without_suffix:
             for key in (parent, parent.rpartition("/")[2]):
-                for row, constants in self.rows.items():
-                    if row == key or row.rpartition(".")[0] == key:
-                        return constants
+                row = self._row(key) or self._row_without_suffix(key)
+                if row is not None:
+                    return self.rows[row]
         return {}
+
+    @functools.cached_property
+    def _row(self) -> Callable[[str], str | None]:
+        return matcher(self.rows)
+
+    @functools.cached_property
+    def _row_without_suffix(self) -> Callable[[str], str | None]:
+        stems: dict[str, str] = {}
+        for row in self.rows:
+            stems.setdefault(row.rpartition(".")[0], row)
+        stem = matcher(stems)
+        return lambda name: stems.get(stem(name) or "")
 
 
 def read_manifest(path: Path | str) -> Manifest:

@@ -26,6 +26,7 @@ from tierwave.config import validate
 from tierwave.controls import Controls, Parameter, Schema, Track, coverage, mismatch
 from tierwave.errors import RunError, UsageError
 from tierwave.folders import told
+from tierwave.names import located, name_within, printable
 from tierwave.paramfiles import (
     FILENAME,
     Manifest,
@@ -150,7 +151,7 @@ class ParamSources:
                     "a manifest, or a folder of curves with --param_dir"
                 )
             files.append(self.params)
-        beside = [self.param_dir / f"{stem}{suffix}" for suffix in (".csv", ".params")]
+        beside = [located(self.param_dir / f"{stem}{suffix}") for suffix in (".csv", ".params")]
         for path in beside:
             # The manifest may stand where the curves of a `params.wav` would.
             if path.is_file() and path not in files and not (path.name == MANIFEST_NAME and is_manifest(path)):
@@ -182,9 +183,9 @@ class ParamSources:
         base = self.data_dir if self.data_dir.is_dir() else self.data_dir.parent
         path = Path(recording)
         try:
-            return path.relative_to(base).as_posix()
+            return name_within(path, base)
         except ValueError:
-            return path.name if path.is_absolute() else path.as_posix()
+            return printable(path.name if path.is_absolute() else path.as_posix())
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ family and no training loop.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -33,6 +32,7 @@ from tierwave.archive import opened
 from tierwave.documents import CHECKPOINT_NAME, CHECKPOINTS, CheckpointEntry, entries_of, parsed
 from tierwave.errors import RunError, UsageError
 from tierwave.folders import make_own
+from tierwave.names import json_text
 from tierwave.textfiles import decode
 from tierwave.writing import write_text
 
@@ -50,7 +50,7 @@ class Run:
 
     def write(self, name: str, document: Any) -> None:
         """Store a JSON document in the run."""
-        write_text(self.folder / name, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        write_text(self.folder / name, json_text(document) + "\n")
 
     def read(self, name: str) -> Any:
         """A JSON document of the run, which is what `documents` says; RunError if it is missing or damaged."""

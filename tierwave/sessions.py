@@ -45,6 +45,7 @@ from tierwave.generation import Request, Stream
 from tierwave.history import audio_bars, read_history
 from tierwave.memory import Demand, TooLarge, announced, judged, room_of, told_when_it_runs_out
 from tierwave.metrics import MOST_LEVELS, CodeStatistics
+from tierwave.names import ESCAPED, folded
 from tierwave.paramlookup import ParamSources, find_param_sources, unused_manifest
 from tierwave.places import Url, absolute
 from tierwave.progress import ProgressLine, SayLine
@@ -797,7 +798,7 @@ class _Log:
 
     def open(self) -> None:
         """Write what was said so far, and from now on each line as it is said."""
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        self._file = open(self.path, "a", encoding="utf-8", errors=ESCAPED)  # noqa: SIM115 (closed by close)
         self._lines = ProgressLine(self._file)
         for line in self._before:
             self._lines.say(line)
@@ -925,7 +926,8 @@ def _refuse_other_parameters(controls: Sequence[Controls], corpus: Corpus, descr
     before = described.get("controls")
     if before is None or not controls:
         return
-    changed = [name for name, digest in _digests(corpus, controls).items() if before.get(name) != digest]
+    before = {folded(name): digest for name, digest in before.items()}
+    changed = [name for name, digest in _digests(corpus, controls).items() if before.get(folded(name)) != digest]
     if changed:
         raise UsageError(
             f"the parameters of {len(changed)} recordings (such as {changed[0]}) are other ones than the run "
@@ -970,6 +972,8 @@ def _refuse_other_corpus(corpus: Corpus, described: dict[str, Any], session: Ses
             f"{corpus.sample_rate}: leave it out, or give this training another --id"
         )
     before, now = described["corpus"], corpus.identity
+    if before != now:  # by another form of their names they are the same
+        before, now = ({folded(name): digest for name, digest in each.items()} for each in (before, now))
     if before != now:
         gone, new = sorted(before.keys() - now.keys()), sorted(now.keys() - before.keys())
         changed = sorted(name for name in before.keys() & now.keys() if before[name] != now[name])

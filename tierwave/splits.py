@@ -20,6 +20,7 @@ from natsort import natsorted
 
 from tierwave.corpus import SILENCE_AMPLITUDE, Corpus
 from tierwave.errors import RunError
+from tierwave.names import matcher
 
 FEWEST_SOURCES = 30  # below this, holding out whole recordings measures which ones were drawn
 MOST_STRETCHES = 5  # per recording and part
@@ -68,17 +69,23 @@ class Split:
     def from_document(document: dict[str, Any], corpus: Corpus) -> Split:
         """The stored split over the same corpus; RunError if a recording is missing or too short."""
         numbers = {recording.name: index for index, recording in enumerate(corpus.recordings)}
+        match = matcher(numbers)
+
+        def number_of(name: str) -> int | None:
+            known = match(name)
+            return None if known is None else numbers[known]
 
         def spans(part: str) -> tuple[Span, ...]:
             found = []
             for name, start, stop in document[part]:
-                there = corpus.recordings[numbers[name]].samples if name in numbers else 0
-                if stop > there:
+                number = number_of(name)
+                there = 0 if number is None else corpus.recordings[number].samples
+                if number is None or stop > there:
                     raise RunError(
                         f"the run's split is damaged ({part}: {name} to sample {stop}, of {there} that there are): "
                         "name another run, or train anew"
                     )
-                found.append(Span(numbers[name], start, stop))
+                found.append(Span(number, start, stop))
             return tuple(found)
 
         return Split(document["method"], spans("train"), spans("valid"), spans("test"))

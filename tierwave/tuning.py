@@ -31,6 +31,7 @@ from tierwave.audio import find_audio
 from tierwave.config import TrainingOptions, difference, resolve_training
 from tierwave.errors import RunError, UsageError
 from tierwave.findings import Findings, Tried
+from tierwave.names import name_within
 from tierwave.rows import find_rows
 from tierwave.runs import only_training
 from tierwave.searching import EQUAL_TIME, OBJECTIVES, Axis, Choices, Range, Space
@@ -282,7 +283,7 @@ def digest_of(data_dir: Path) -> str:
         raise UsageError(f"--data_dir {data_dir} holds no recordings: name a folder of wav, flac, mp3 or the like")
     digest = hashlib.blake2b(digest_size=8)
     for path in found:
-        digest.update(f"{path.relative_to(data_dir).as_posix()} {path.stat().st_size}\n".encode())
+        digest.update(f"{name_within(path, data_dir)} {path.stat().st_size}\n".encode())
     return f"{len(found)} recordings {digest.hexdigest()}"
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tierwave.errors import RunError
+from tierwave.names import ESCAPED
 
 
 class ArrayError(RunError):
@@ -57,8 +58,8 @@ def flush(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of `text` in UTF-8, its line ends as they are."""
-    write_bytes(path, text.encode("utf-8"))
+    """`write_bytes` of `text` in UTF-8, its line ends as they are, odd bytes of names escaped (`tierwave.names`)."""
+    write_bytes(path, text.encode("utf-8", ESCAPED))
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

@@ -6,7 +6,6 @@ from the logits; docs/sharing.md has it line by line. Knows runs and `StepGraph`
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import tierwave
 from tierwave.controls import Parameter
 from tierwave.errors import UsageError
+from tierwave.names import json_text
 from tierwave.quantize import Quantizer
 from tierwave.trained import Trained
 from tierwave.writing import write_bytes, write_text
@@ -68,7 +68,7 @@ def write_steps(trained: Trained, folder: Path, formats: Sequence[str]) -> None:
         "mapping": MAPPING,
         "stages": described,
     }
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json_text(document, allow_nan=False)
     # Long tables of numbers in one line each.
     text = re.sub(r"\[\s+([-+.,\de\s]+?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text)
     write_text(folder / NAME, text + "\n")

@@ -29,6 +29,7 @@ from tierwave.faults import Epoch, Fault, in_unit, sound_faults, training_faults
 from tierwave.following import Followed, Following, asked_for, measure_following, scenarios
 from tierwave.generation import Request
 from tierwave.history import History, read_history
+from tierwave.names import located
 from tierwave.progress import SayLine
 from tierwave.rows import Row, read_row
 from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run
@@ -215,7 +216,7 @@ def _recordings(trained: Trained, split: dict[str, Any]) -> list[np.ndarray]:
     root = root.resolve()
     left, found = MOST_SECONDS * trained.sample_rate, []
     for name, start, stop in split.get("valid") or split.get("train") or []:
-        path = ((root if root.is_dir() else root.parent) / name).resolve()
+        path = located((root if root.is_dir() else root.parent) / name).resolve()
         if not path.is_relative_to(root):  # a run is a file from outside
             raise UsageError(f"{name} of the run's split lies outside {root}")
         try:
