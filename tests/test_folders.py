@@ -192,14 +192,18 @@ def test_training_among_its_own_sounds_goes_on(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py"])
     record(Path("a.wav"))
+    record(Path(os.fsdecode(b"fl\xf6te.wav")), 2)
+    Path(os.fsdecode(b"kaputt\xe9.wav")).write_bytes(b"no sound at all")
     Path("c.json").write_text(json.dumps({**CONFIG, "training": TRAINING}))
     words = ["--data_dir", ".", "--config_file", "c.json", "--num_steps"]
     assert train.main([*words, "1"]) == 0, capsys.readouterr()
     record(Path("generated/default/epoch_1.wav"), 1)
-    assert corpus_of(tmp_path, tmp_path / ".cache")[0] == ["a.wav"]
+    assert corpus_of(tmp_path, tmp_path / ".cache")[0] == ["a.wav", "fl\\xf6te.wav"]
     for mark in Path().rglob(MARK):  # as an earlier version left it
         mark.unlink()
     assert train.main([*words, "2"]) == 0, capsys.readouterr()
     assert "left out: generated: Tierwave made it" in capsys.readouterr().out
     (run,) = runs_of(Path("logdir/default"))
-    assert list(run.read("run.json")["corpus"]) == ["a.wav"] and run.latest().step == 2
+    assert list(run.read("run.json")["corpus"]) == ["a.wav", "fl\\xf6te.wav"] and run.latest().step == 2
+    assert {name for name, *_ in run.read("split.json")["train"]} == {"a.wav", "fl\\xf6te.wav"}
+    assert "left out: kaputt\\xe9.wav: " in (run.folder / "log.txt").read_text(encoding="utf-8")

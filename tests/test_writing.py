@@ -31,14 +31,6 @@ def test_a_write_that_fails_leaves_the_old_file_whole(
     assert path.read_text(encoding="utf-8") == "new" and list(path.parent.iterdir()) == [path]
 
 
-def test_a_text_that_cannot_be_encoded_leaves_the_old_file_whole(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    write_text(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(path, "new" * 100_000 + "\ud800")
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-
-
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
 def test_others_may_read_what_is_written(tmp_path: Path) -> None:
     mask = os.umask(0o022)

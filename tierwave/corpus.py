@@ -321,7 +321,11 @@ def _found(
     def named(left_out: LeftOut) -> tuple[tuple[str, str], ...]:
         return tuple(dict.fromkeys((_name(path, base), why) for path, why in left_out))
 
-    return (*files, *rows), named(arrays), named(passed_over)
+    sources: dict[str, Source] = {}
+    for file in (*files, *rows):
+        if sources.setdefault(_name(file, base), file) is not file:
+            passed_over.append((file if isinstance(file, Path) else file.path, "another recording has the same name"))
+    return tuple(sources.values()), named(arrays), named(passed_over)
 
 
 def _name(file: Source, base: Place) -> str:

@@ -475,11 +475,11 @@ class Manifest:
 
     @functools.cached_property
     def _row_without_suffix(self) -> Callable[[str], str | None]:
-        stems: dict[str, str] = {}
+        rows: dict[str, str] = {}
         for row in self.rows:
-            stems.setdefault(row.rpartition(".")[0], row)
-        stem = matcher(stems)
-        return lambda name: stems.get(stem(name) or "")
+            rows.setdefault(row.rpartition(".")[0] or row, row)
+        stem = matcher(rows)
+        return lambda name: None if (found := stem(name)) is None else rows[found]
 
 
 def read_manifest(path: Path | str) -> Manifest:

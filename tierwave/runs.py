@@ -32,7 +32,7 @@ from tierwave.archive import opened
 from tierwave.documents import CHECKPOINT_NAME, CHECKPOINTS, CheckpointEntry, entries_of, parsed
 from tierwave.errors import RunError, UsageError
 from tierwave.folders import make_own
-from tierwave.names import json_text
+from tierwave.names import json_text, printable
 from tierwave.textfiles import decode
 from tierwave.writing import write_text
 
@@ -198,7 +198,13 @@ def _moment(text: str) -> datetime | None:
 
 
 def refuse_pattern(path: Path) -> None:
-    """UsageError where TensorFlow, which looks checkpoints up by patterns, would write them and not find them again."""
+    """UsageError where TensorFlow, which looks checkpoints up by patterns, would write them and not find them again, or
+    cannot write them, since it knows names in UTF-8 only."""
+    if printable(path) != str(path):
+        raise UsageError(
+            f"{path} cannot hold checkpoints, since TensorFlow takes only names that are UTF-8: use another --id or "
+            "--logdir_root, or rename the folder"
+        )
     if re.search(r"\[[^/]+\]" if os.name == "nt" else r"\[[^/]+\]|\\", str(path)):
         raise UsageError(
             f"{path} cannot hold checkpoints, since TensorFlow takes square brackets and backslashes in a path for a "

@@ -20,7 +20,7 @@ from natsort import natsorted
 
 from tierwave.corpus import SILENCE_AMPLITUDE, Corpus
 from tierwave.errors import RunError
-from tierwave.names import matcher
+from tierwave.names import folded, matcher
 
 FEWEST_SOURCES = 30  # below this, holding out whole recordings measures which ones were drawn
 MOST_STRETCHES = 5  # per recording and part
@@ -105,7 +105,7 @@ def find_sources(corpus: Corpus, read: Read) -> list[Source]:
 
     read(index) gives a recording as float32 `[samples]`; it is needed to measure how far neighbouring chunks overlap.
     """
-    paths = [PurePosixPath(recording.name) for recording in corpus.recordings]
+    paths = [PurePosixPath(folded(recording.name)) for recording in corpus.recordings]
     by_text = sorted(range(len(paths)), key=lambda index: str(paths[index]))
     order = natsorted(by_text, key=lambda index: str(paths[index]))
     chunks: dict[tuple[PurePosixPath, str], list[tuple[int, int]]] = {}
