@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from tierwave.chunking import ChunkOptions, chunk_recordings, find_sources
+from tierwave.chunking import ChunkOptions, chunk_recordings, earlier_chunks, find_sources
 from tierwave.commandline import FlagParser, boolean, optional, run
 from tierwave.errors import RunError
 from tierwave.progress import ProgressLine, amounts
@@ -103,6 +103,12 @@ def chunk(flags: argparse.Namespace) -> None:
         line.say(f"{replaced} of them took the place of files of the same names")
     if tails := [report.left_over for report in reports if report.left_over]:
         line.say(f"{len(tails)} incomplete last chunks ({sum(tails):.1f} s) were not written; --keep_tail keeps them")
+    if earlier := earlier_chunks(sources, flags.output_dir, reports):
+        line.say(
+            f"{len(earlier)} chunks of an earlier cut of these recordings (such as {earlier[0]}) are still in "
+            f"{flags.output_dir}, and training on the folder would take the same sound twice: delete them, or cut into "
+            "an empty folder"
+        )
     for path, why in left_out:
         line.say(f"Left out: {path}: {why}")
     for report in reports:

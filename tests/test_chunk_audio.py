@@ -278,6 +278,17 @@ def test_sources_leave_out_the_output_folder_unless_it_is_asked_for(tmp_path: Pa
         find_sources([output], output)
 
 
+def test_chunks_of_an_earlier_cut_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, other = record(tmp_path / "a.wav", tone(2)), record(tmp_path / "b.wav", tone(2))
+    folders = ["--output_dir", tmp_path / "out"]
+    run("--input_file", source, other, *folders, "--chunk_length", 500)
+    run("--input_file", source, *folders, "--chunk_length", 500)
+    assert "earlier" not in capsys.readouterr().out
+    run("--input_file", source, *folders, "--chunk_length", 1000)
+    said = capsys.readouterr().out
+    assert "2 chunks of an earlier cut of these recordings (such as a_chunk_2.wav)" in said and "delete them" in said
+
+
 def test_a_recording_is_not_overwritten_by_a_chunk(tmp_path: Path) -> None:
     sources = [record(tmp_path / name, tone(0.2)) for name in ("a.wav", "a_chunk_0.wav")]
     with pytest.raises(UsageError, match="overwritten"):

@@ -334,6 +334,53 @@ def test_the_stored_split_comes_back(seed: int, count: int) -> None:
 # ---- chunks ----------------------------------------------------------------------------------------------------------
 
 
+def two_cuts(names: Sequence[str], seconds: float = 8.0) -> Folder:
+    """Recordings cut into chunks of 2 s, among those of an earlier cut into chunks of 1 s."""
+    folder = Folder()
+    for seed, name in enumerate(names):
+        sound = noise(seconds, seed=seed)
+        for number in range(int(seconds)):
+            length = 2 if number < seconds / 2 else 1
+            part = sound[number * length * RATE : (number + 1) * length * RATE]
+            folder.add(f"{name}_chunk_{number}.wav", part, f"{name}.wav", number * length * RATE)
+    return folder
+
+
+def test_chunks_of_two_cuts_are_held_out_together_or_not_at_all() -> None:
+    folder = two_cuts(["a", "b"])
+    for number in range(3):
+        folder.add(f"{number}.wav", noise(8.0, seed=10 + number))
+    corpus, split = folder.split(test_fraction=0.0)
+    train, valid = ({corpus.recordings[span.recording].name for span in spans} for spans in (split.train, split.valid))
+    chunks = {name for name in folder.sounds if "chunk" in name}
+    assert chunks <= train and not chunks & valid and valid
+    assert len(split.remarks) == 1 and split.remarks[0].startswith("The chunks of a and 1 more are of several lengths")
+    spans = {corpus.recordings[span.recording].name: span for span in split.train}
+    assert all((spans[name].start, spans[name].stop) == (0, len(folder.sounds[name])) for name in chunks)
+
+
+def test_many_recordings_of_two_cuts_are_held_out_whole() -> None:
+    corpus, split = two_cuts([f"{number:02d}" for number in range(FEWEST_SOURCES)]).split(test_fraction=0.0)
+    stems = [{corpus.recordings[span.recording].name[:2] for span in spans} for spans in (split.train, split.valid)]
+    assert split.method == "files" and stems[1] and not stems[0] & stems[1]
+
+
+def test_nothing_but_chunks_of_two_cuts_is_refused_with_the_reason() -> None:
+    with pytest.raises(RunError, match="several cuts.*delete those of the earlier cut.*--val_frac 0"):
+        two_cuts(["a"]).split()
+
+
+@pytest.mark.parametrize(("stop", "apart"), [(4.5, False), (3.5, True)])
+def test_a_shorter_last_chunk_is_the_rest_unless_it_is_in_the_others(stop: float, apart: bool) -> None:
+    folder, sound = Folder(), noise(8.0)
+    for number, (first, last) in enumerate([(0, 2), (2, 4), (stop - 1, stop) if apart else (4, stop)]):
+        folder.add(f"a_chunk_{number}.wav", sound[int(first * RATE) : int(last * RATE)], "a.wav", first * RATE)
+    corpus = folder.corpus()
+    (source,) = find_sources(corpus, folder.reader(corpus))
+    assert (source.apart is not None) == apart
+    assert apart or source.starts == (0, 2 * RATE, 4 * RATE)
+
+
 def starts_of(folder: Folder) -> dict[str, int]:
     corpus = folder.corpus()
     (source,) = find_sources(corpus, folder.reader(corpus))

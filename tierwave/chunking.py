@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from natsort import natsorted
 
 from tierwave.audio import (
     AUDIO_SUFFIXES,
@@ -164,6 +165,14 @@ def _distinct_names(group: list[Path], taken: set[str]) -> list[str]:
 
 def _folded(name: str) -> str:
     return folded(name).casefold()
+
+
+def earlier_chunks(sources: Sequence[Path], output_dir: Path | str, reports: Iterable[FileReport]) -> list[str]:
+    """The chunks of `sources` in `output_dir` that are in none of `reports`: those of a cut with other options."""
+    now = {name for report in reports for name in report.written}
+    stems = set(output_stems(sources))
+    names = (re.fullmatch(r"(.+)_chunk_\d+\.wav", path.name) for path in Path(output_dir).iterdir())
+    return natsorted(name[0] for name in names if name and name[1] in stems and name[0] not in now)
 
 
 # ---- cutting ---------------------------------------------------------------------------------------------------------

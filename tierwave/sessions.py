@@ -280,6 +280,7 @@ class _Plan:
             stored = root.read(PREPARED) if (root.folder / PREPARED).exists() else None
         else:
             split = _split(corpus, encoder, family, config, self.options, controls, session.guard)
+            opening += [f"Warning: {text}" for text in split.remarks]
             schema = Schema() if sources is None else self._fitted(sources, corpus, split, controls)
             stored = None
         prepared = family.prepare(corpus, split, config, stored, data_dir=session.data_dir)

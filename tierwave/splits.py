@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -47,12 +47,14 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Split:
-    """Spans to train on, to validate on, to test on; method is "files" or "stretches"."""
+    """Spans to train on, to validate on, to test on; method is "files" or "stretches". remarks: what about the files
+    made it worse than it might be, one sentence each."""
 
     method: str
     train: tuple[Span, ...]
     valid: tuple[Span, ...]
     test: tuple[Span, ...]
+    remarks: tuple[str, ...] = field(default=(), compare=False)
 
     def to_document(self, corpus: Corpus) -> dict[str, Any]:
         """The split by file name, as the run stores it."""
@@ -92,11 +94,13 @@ class Split:
 
 
 class Source(NamedTuple):
-    """One original recording: its files and where on its timeline each begins, in samples."""
+    """One original recording: its files and where on its timeline each begins, in samples. apart: the stem of chunks of
+    several cuts, which have no place on one timeline: all of them are held out, or none."""
 
     recordings: tuple[int, ...]
     starts: tuple[int, ...]
     length: int
+    apart: str | None = None
 
 
 def find_sources(corpus: Corpus, read: Read) -> list[Source]:
@@ -118,18 +122,43 @@ def find_sources(corpus: Corpus, read: Read) -> list[Source]:
             whole.append(index)
     placed: dict[Hashable, list[tuple[int, int]]] = {}
     chunked, uncut = {stem for _, stem in chunks}, {paths[index].stem for index in whole}
+    apart: dict[Hashable, str] = {}
     for (folder, stem), numbered in chunks.items():
-        hop = _hop(sorted(numbered, key=itemgetter(0)), corpus, read)
         key = stem if stem in uncut else (folder, stem)
+        hop = 0.0
+        if _is_one_cut(sorted(numbered), corpus, read):
+            hop = _hop(sorted(numbered, key=itemgetter(0)), corpus, read)
+        else:
+            apart[key] = (folder / stem).as_posix()
         placed.setdefault(key, []).extend((round(number * hop), index) for number, index in numbered)
     for index in whole:
         stem = paths[index].stem
         placed.setdefault(stem if stem in chunked else (corpus.recordings[index].digest,), []).append((0, index))
-    return [_source(sorted(files, key=itemgetter(0)), corpus) for files in placed.values()]
+    return [_source(sorted(files, key=itemgetter(0)), corpus, apart.get(key)) for key, files in placed.items()]
 
 
-def _source(files: Sequence[tuple[int, int]], corpus: Corpus) -> Source:
+def _is_one_cut(chunks: Sequence[tuple[int, int]], corpus: Corpus, read: Read) -> bool:
+    """Whether chunks, (number, recording) in order, are of one length, but for a shorter last one: the rest of the
+    recording, which none of them holds already."""
+    lengths = [corpus.recordings[index].samples for _, index in chunks]
+    if len(set(lengths)) == 1:
+        return True
+    if len(set(lengths[:-1])) > 1 or lengths[-1] > lengths[0] or chunks[-1][0] == chunks[-2][0]:
+        return False
+    rest = np.convolve(read(chunks[-1][1]), _COMPARED, "valid")
+    for _, index in chunks[-1 - OVERLAP_PAIRS : -1]:
+        before = np.convolve(read(index), _COMPARED, "valid")
+        likelihood, overlap = _compare(before, rest, LEAST_OVERLAP_SECONDS * corpus.sample_rate)
+        if ((overlap == len(rest)) & (likelihood > -np.log1p(-(LEAST_CORRELATION**2)) * overlap)).any():
+            return False
+    return True
+
+
+def _source(files: Sequence[tuple[int, int]], corpus: Corpus, apart: str | None = None) -> Source:
     """Close the gaps between (start, recording) pairs, where chunks were left out as silent."""
+    if apart is not None:
+        lengths = [corpus.recordings[index].samples for _, index in files]
+        return Source(tuple(index for _, index in files), (0,) * len(files), sum(lengths), apart)
     starts, end, gaps = [], 0, 0
     for start, index in files:
         gaps = max(gaps, start - end)
@@ -202,14 +231,30 @@ def make_split(
             if values is not None and not lost.isdisjoint(values[recording] for recording in source.recordings):
                 chosen[number] = [("train", 0, source.length)]
     parts = _spans(sources, chosen, corpus)
+    remarks = _remarks(sources)
     for part, fraction in fractions.items():
         if fraction > 0 and not parts[part]:
+            without = "--val_frac 0 --monitor loss" if part == "valid" else "--test_frac 0"
+            if remarks:
+                raise RunError(
+                    f"{remarks[0]} So {fraction:.0%} of the corpus cannot be held out; {without} trains on all"
+                )
             raise RunError(
                 f"the corpus of {corpus.samples / corpus.sample_rate:.2f} s is too short to hold out {fraction:.0%} of "
-                f"it: add recordings, or train without, with "
-                + ("--val_frac 0 --monitor loss" if part == "valid" else "--test_frac 0")
+                f"it: add recordings, or train without, with {without}"
             )
-    return Split(method, tuple(parts["train"]), tuple(parts["valid"]), tuple(parts["test"]))
+    return Split(method, tuple(parts["train"]), tuple(parts["valid"]), tuple(parts["test"]), remarks)
+
+
+def _remarks(sources: Sequence[Source]) -> tuple[str, ...]:
+    apart = [source.apart for source in sources if source.apart is not None]
+    if not apart:
+        return ()
+    return (
+        f"The chunks of {apart[0]}{f' and {len(apart) - 1} more' if len(apart) > 1 else ''} are of several lengths, as "
+        "of several cuts, so the same sound may lie in several of them, and they are held out together or not at all: "
+        "delete those of the earlier cut.",
+    )
 
 
 _Intervals = list[list[tuple[str, int, int]]]  # per source: (part, first, last) on its timeline
@@ -262,6 +307,9 @@ def _stretches(
     wanted = {part: fraction for part, fraction in fractions.items() if fraction > 0}
     chosen: _Intervals = []
     for source in sources:
+        if source.apart is not None:
+            chosen.append([("train", 0, source.length)])
+            continue
         intervals, position = [], 0
         shortest = min(wanted.values(), default=0.0) * source.length
         rounds = int(np.clip(shortest / (SHORTEST_STRETCH_SECONDS * rate), 1, MOST_STRETCHES))
