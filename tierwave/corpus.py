@@ -322,9 +322,12 @@ def _found(
         return tuple(dict.fromkeys((_name(path, base), why) for path, why in left_out))
 
     sources: dict[str, Source] = {}
-    for file in (*files, *rows):
+    found: list[Source] = [*files, *rows]
+    for file in found:
         if sources.setdefault(_name(file, base), file) is not file:
-            passed_over.append((file if isinstance(file, Path) else file.path, "another recording has the same name"))
+            passed_over.append(
+                (file.path if isinstance(file, Row) else Path(str(file)), "another recording has the same name")
+            )
     return tuple(sources.values()), named(arrays), named(passed_over)
 
 

@@ -126,7 +126,7 @@ def find_sources(corpus: Corpus, read: Read) -> list[Source]:
     for (folder, stem), numbered in chunks.items():
         key = stem if stem in uncut else (folder, stem)
         hop = 0.0
-        if _is_one_cut(sorted(numbered), corpus, read):
+        if _is_one_cut(numbered, corpus):
             hop = _hop(sorted(numbered, key=itemgetter(0)), corpus, read)
         else:
             apart[key] = (folder / stem).as_posix()
@@ -137,21 +137,10 @@ def find_sources(corpus: Corpus, read: Read) -> list[Source]:
     return [_source(sorted(files, key=itemgetter(0)), corpus, apart.get(key)) for key, files in placed.items()]
 
 
-def _is_one_cut(chunks: Sequence[tuple[int, int]], corpus: Corpus, read: Read) -> bool:
-    """Whether chunks, (number, recording) in order, are of one length, but for a shorter last one: the rest of the
-    recording, which none of them holds already."""
-    lengths = [corpus.recordings[index].samples for _, index in chunks]
-    if len(set(lengths)) == 1:
-        return True
-    if len(set(lengths[:-1])) > 1 or lengths[-1] > lengths[0] or chunks[-1][0] == chunks[-2][0]:
-        return False
-    rest = np.convolve(read(chunks[-1][1]), _COMPARED, "valid")
-    for _, index in chunks[-1 - OVERLAP_PAIRS : -1]:
-        before = np.convolve(read(index), _COMPARED, "valid")
-        likelihood, overlap = _compare(before, rest, LEAST_OVERLAP_SECONDS * corpus.sample_rate)
-        if ((overlap == len(rest)) & (likelihood > -np.log1p(-(LEAST_CORRELATION**2)) * overlap)).any():
-            return False
-    return True
+def _is_one_cut(chunks: Sequence[tuple[int, int]], corpus: Corpus) -> bool:
+    """Whether chunks, (number, recording), are of one length, but for a shorter last one: the rest of the recording."""
+    lengths = [corpus.recordings[index].samples for _, index in sorted(chunks)]
+    return len(set(lengths[:-1])) < 2 and lengths[-1] <= lengths[0]
 
 
 def _source(files: Sequence[tuple[int, int]], corpus: Corpus, apart: str | None = None) -> Source:
@@ -236,9 +225,7 @@ def make_split(
         if fraction > 0 and not parts[part]:
             without = "--val_frac 0 --monitor loss" if part == "valid" else "--test_frac 0"
             if remarks:
-                raise RunError(
-                    f"{remarks[0]} So {fraction:.0%} of the corpus cannot be held out; {without} trains on all"
-                )
+                raise RunError(f"{remarks[0]} As it is, nothing can be held out; {without} trains on all")
             raise RunError(
                 f"the corpus of {corpus.samples / corpus.sample_rate:.2f} s is too short to hold out {fraction:.0%} of "
                 f"it: add recordings, or train without, with {without}"
