@@ -15,6 +15,8 @@ from collections.abc import Callable
 from time import monotonic  # a clock that is set must neither silence progress nor let it pour
 from typing import Literal, TextIO
 
+from tierwave.names import ESCAPED
+
 SECONDS = 5.0  # of silence after which progress is told where there is no terminal
 REDRAWN = 0.1  # seconds between the states of a line on a terminal
 
@@ -105,7 +107,7 @@ class ProgressLine:
                 stream.write(text)
             except UnicodeEncodeError:
                 encoding = stream.encoding or "ascii"
-                stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+                stream.write(text.encode(encoding, ESCAPED).decode(encoding))
             stream.flush()
         except BlockingIOError:  # a terminal that others have made non-blocking, and that is behind
             pass
