@@ -240,7 +240,11 @@ def evaluate(
             if own and not any(places.values()):
                 places = {key: Path(described[key]) if described.get(key) else None for key in places}
             sources = find_param_sources(
-                data_dir, param_dir=places["param_dir"], params=places["params"], name_params=names
+                data_dir,
+                param_dir=places["param_dir"],
+                params=places["params"],
+                name_params=names,
+                categories=trained.schema.named,
             )
             steering = Steering(
                 trained.schema,

@@ -37,6 +37,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from sys import float_info
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from tierwave.config import validate
@@ -448,10 +449,12 @@ def _are_curves(header: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Constants of many sounds: by file name as it is written, then by parameter."""
+    """Constants of many sounds: by file name as it is written, then by parameter. categories: of the parameters whose
+    cells are names, what the numbers 0, 1, 2 ... in `rows` stand for."""
 
     path: Path
     rows: dict[str, dict[str, float]] = field(default_factory=dict)
+    categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def of(self, name: str, without_suffix: str) -> dict[str, float]:
         """The constants of a recording, by its path within the corpus (slashes) with and without the suffix, or by its
@@ -482,12 +485,15 @@ class Manifest:
         return lambda name: None if (found := stem(name)) is None else rows[found]
 
 
-def read_manifest(path: Path | str) -> Manifest:
+def read_manifest(path: Path | str, categories: Mapping[str, Sequence[str]] = MappingProxyType({})) -> Manifest:
     """A CSV with a column `filename` and one per parameter; a blank cell tells nothing.
+
+    categories: the parameters whose cells may be names, each with the names of 0, 1, 2 ...; where none are given they
+    are those of the column in sorted order, if any of its cells is no number.
 
     Raises:
         UsageError: there is no such file.
-        RunError: no such column, a cell that is no finite number, a file with two rows that differ.
+        RunError: no such column, a cell that is no finite number and no such name, a file with two rows that differ.
     """
     path = Path(path)
     table = _table(path)
@@ -495,17 +501,54 @@ def read_manifest(path: Path | str) -> Manifest:
         remedy = _other_separator(table.header) or f"a manifest has a column {FILENAME}: add it"
         raise RunError(f"{path} begins with {_shown(table.header)}, but {remedy}")
     rows: dict[str, dict[str, float]] = {}
+    named = {key: _names(table, key, categories[key]) for key in table.header if key in categories}
     for line, cells in table.rows:
         name = cells.pop(FILENAME).strip().replace("\\", "/").removeprefix("./")
         if not name:
             raise RunError(f"line {line} of {path} has no {FILENAME}: fill it in, or delete the line")
         constants = {}
         for key, cell in cells.items():
-            if cell.strip():
-                constants[key] = _finite(table.cells, line, key, cell)
+            if cell.strip() and named.get(key):
+                constants[key] = _category(table.cells, line, key, cell.strip(), named[key])
+            elif cell.strip():
+                constants[key] = _constant(table.cells, line, key, cell)
         if rows.setdefault(name, constants) != constants:
             raise RunError(f"{path} has two rows for {name} that differ, the second at line {line}: keep one of them")
-    return Manifest(path, rows)
+    return Manifest(path, rows, {key: names for key, names in named.items() if names})
+
+
+def _names(table: _Table, column: str, given: Sequence[str]) -> tuple[str, ...]:
+    """The names of a category: the given ones, or those of a column with any; none where all of it is numbers."""
+    if given:
+        return tuple(given)
+    cells = sorted({cells[column].strip() for _, cells in table.rows} - {""})
+    return () if all(_is_written_number(table.cells, cell) for cell in cells) else tuple(cells)
+
+
+def _is_written_number(table: Cells, cell: str) -> bool:
+    try:
+        _value(table, 0, cell)
+    except RunError:
+        return False
+    return True
+
+
+def _category(table: Cells, line: int, column: str, cell: str, names: Sequence[str]) -> float:
+    if cell in names:
+        return float(names.index(cell))
+    if not _is_written_number(table, cell):
+        known = f"there are {', '.join(names)}"
+        raise RunError(f"line {line} of {table.path} has {cell!r} for {column}, and {known}: correct it there")
+    return _finite(table, line, column, cell)
+
+
+def _constant(table: Cells, line: int, column: str, cell: str) -> float:
+    try:
+        return _finite(table, line, column, cell)
+    except RunError as error:
+        if not cell.strip()[0].isalpha() or _is_written_number(table, cell.strip()):
+            raise
+        raise RunError(f'{error}, or, if these are names, give {column} the units "category" in the config') from None
 
 
 def manifest_text(rows: Mapping[str, Mapping[str, float]]) -> str:

@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -171,13 +172,20 @@ class ParamSources:
         """The schema of the corpus: that of the schema file, and for other parameters what the curves' files declare.
 
         names: which parameters, in which order; None: those of the schema file, or all that are found if there is
-        none. Raises RunError where files declare different units.
+        none. Parameters that a manifest gives by name have these categories. Raises RunError where files declare
+        different units.
         """
         if names is None and self.schema.parameters:
-            return self.schema
-        if names is not None and set(names) <= set(self.schema.names):
-            return self.schema.select(names)
-        return _schema(self.schema, [self.read(recording) for recording in recordings], names)
+            found = self.schema
+        elif names is not None and set(names) <= set(self.schema.names):
+            found = self.schema.select(names)
+        else:
+            found = _schema(self.schema, [self.read(recording) for recording in recordings], names)
+        if self.manifest is None:
+            return found
+        named = self.manifest.categories
+        changes = {name: {"categories": list(named[name])} for name in found.names if name in named}
+        return found.updated(changes, str(self.manifest.path))
 
     def _name(self, recording: Path | str) -> str:
         base = self.data_dir if self.data_dir.is_dir() else self.data_dir.parent
@@ -280,6 +288,7 @@ def find_param_sources(
     manifest: Path | str | None = None,
     schema: Path | str | None = None,
     name_params: Sequence[str] = (),
+    categories: Mapping[str, Sequence[str]] = MappingProxyType({}),
     lenient: bool = False,
 ) -> ParamSources:
     """The sources for recordings under `data_dir` (a folder, or one recording).
@@ -287,6 +296,7 @@ def find_param_sources(
     params: a manifest, or curves of the one recording. param_dir: folder of curves that mirrors the recordings'; by
     default they lie beside them. manifest, schema: by default `params.csv` and `params_schema.csv` in param_dir or
     data_dir, if they are there: none is passed over without a remark. name_params: names that may stand in file names.
+    categories: the parameters that a manifest may give by name, beside those of the schema (see `read_manifest`).
 
     Raises:
         UsageError: a file or folder that does not exist, or two manifests.
@@ -313,12 +323,14 @@ def find_param_sources(
     manifest, remarks = _manifest_of(curves, beside, None if manifest is None else Path(manifest), data_dir)
     if schema is None:
         schema = _named(curves, SCHEMA_NAME) or _named(beside, SCHEMA_NAME)
+    declared = Schema() if schema is None else read_schema(schema)
+    named = {name: categories.get(name) or declared.named.get(name, ()) for name in [*declared.named, *categories]}
     return ParamSources(
         data_dir,
         curves,
         None if params is None else Path(params),
-        None if manifest is None else read_manifest(manifest),
-        Schema() if schema is None else read_schema(schema),
+        None if manifest is None else read_manifest(manifest, named),
+        declared,
         tuple(name_params),
         lenient,
         tuple(remarks),

@@ -34,7 +34,16 @@ from tierwave.config import (
     resolve_training,
     split_training,
 )
-from tierwave.controls import Controls, ControlWarning, Schema, constants_of, coverage, mismatch, shifted
+from tierwave.controls import (
+    Controls,
+    ControlWarning,
+    Parameter,
+    Schema,
+    constants_of,
+    coverage,
+    mismatch,
+    shifted,
+)
 from tierwave.corpus import Corpus, load_corpus, summary
 from tierwave.dataset import LaneWindows, lane_warnings
 from tierwave.errors import RunError, UsageError
@@ -548,8 +557,14 @@ class _Plan:
         given = {"param_dir": session.param_dir, "params": session.params}
         if described is not None and not any(given.values()):
             given = {key: Path(described[key]) if described.get(key) else None for key in given}
+        # Whether names may stand for the values of a parameter, and which, is the config's to say.
+        known = Schema(parameters=tuple(Parameter(name=name) for name in names))
         sources = find_param_sources(
-            session.data_dir, param_dir=given["param_dir"], params=given["params"], name_params=names
+            session.data_dir,
+            param_dir=given["param_dir"],
+            params=given["params"],
+            name_params=names,
+            categories=known.updated(self.config.controls, self.source).named,
         )
         return sources, tuple(sources.controls_of(recording.name, names) for recording in corpus.recordings)
 

@@ -204,7 +204,13 @@ def seed_parameters(trained: Trained, path: Path, offset: int | str) -> Controls
     param_dir, params = (described.get(key) if inside else None for key in ("param_dir", "params"))
     recording = path.resolve() if inside else path
     try:
-        sources = find_param_sources(root if inside else path, param_dir=param_dir, params=params, name_params=names)
+        sources = find_param_sources(
+            root if inside else path,
+            param_dir=param_dir,
+            params=params,
+            name_params=names,
+            categories=trained.schema.named,
+        )
         there = sources.read(recording)
         found = there.controls([name for name in names if name in there.names])
     except UsageError:  # a folder that is gone

@@ -217,6 +217,11 @@ class Schema(StrictModel):
         """The names, in order."""
         return tuple(parameter.name for parameter in self.parameters)
 
+    @property
+    def named(self) -> dict[str, tuple[str, ...]]:
+        """The categories, each with the names of its values, as far as they are known."""
+        return {parameter.name: parameter.categories for parameter in self.parameters if parameter.is_category}
+
     def of(self, name: str) -> Parameter:
         """The parameter of that name; UsageError with the nearest name if there is none."""
         for parameter in self.parameters:
