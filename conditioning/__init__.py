@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from conditioning.config import Cascade, Config, Stage, parameters, steerable
+from conditioning.config import Cascade, Config, Stage, parameters, sizes_of, steerable
 from conditioning.footprint import footprint as _footprint
 from tierwave.config import TrainingOptions
 from tierwave.config import clipping as _clipping
@@ -234,7 +234,8 @@ def _through(config: Config | Cascade, tier: Stage) -> dict[str, float]:
 
 def footprint(config: Config | Cascade, stage: str, windows: LaneWindows | None = None) -> Footprint:
     """What training a stage keeps in memory."""
-    return _footprint(_stage(config, stage))
+    tier = _stage(config, stage)
+    return _footprint(tier, sizes_of(config, tier))
 
 
 def build(
@@ -244,7 +245,7 @@ def build(
     from conditioning.model import ConditionalTier
 
     tier = config.tiers[-1] if stage is None else _stage(config, stage)
-    return ConditionalTier(tier, compute_dtype=compute_dtype, fused=fused)
+    return ConditionalTier(tier, input_sizes=sizes_of(config, tier), compute_dtype=compute_dtype, fused=fused)
 
 
 def clipping(config: Config | Cascade, stage: str | None = None) -> dict[str, float | None]:

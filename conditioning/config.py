@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from tierwave.config import Amount, GlobalNormClip, Layers, StrictModel, ValueClip, Width
+from tierwave.controls import input_sizes
 
 AUDIO = "audio"
 # MTCRNN's numbers 0 to 6, and RNNControl's network, which is the baseline without the rectifier behind its first map.
@@ -129,13 +130,14 @@ class Config(Stage):
     model: Literal["conditioning"] = "conditioning"
     normalize: Normalize = "none"
     controls: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="by parameter: lo, hi, scale, interp, outside, units"
+        default_factory=dict, description="by parameter: lo, hi, scale, interp, outside, units, categories, encoding"
     )
     training: dict[str, Any] = Field(default_factory=dict, description="any flag of train.py")
 
     @model_validator(mode="after")
     def _controls_known(self) -> Config:
         _refuse_unknown(self.controls, [*self.generates, *self.conditioned_on])
+        _refuse_one_hot(self.controls, self.generates)
         if self.exposure is not None and self.exposure.rate is None:
             raise ValueError("exposure needs a rate, through which the conditioning passes (None is for cascades)")
         return self
@@ -185,7 +187,7 @@ class Cascade(StrictModel):
     tiers: Annotated[list[Tier], Field(min_length=1)] = Field(description="the stages in order; the last makes audio")
     normalize: Normalize = "none"
     controls: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="by parameter: lo, hi, scale, interp, outside, units"
+        default_factory=dict, description="by parameter: lo, hi, scale, interp, outside, units, categories, encoding"
     )
     training: dict[str, Any] = Field(default_factory=dict, description="any flag of train.py, for all tiers")
 
@@ -229,6 +231,7 @@ class Cascade(StrictModel):
         if unused:
             raise ValueError(f"{unused[0]} is generated, but no tier is conditioned on it; leave it out or use it")
         _refuse_unknown(self.controls, [*made, *used])
+        _refuse_one_hot(self.controls, made)
         return self
 
 
@@ -236,6 +239,18 @@ def _refuse_unknown(controls: dict[str, dict[str, Any]], known: list[str]) -> No
     unknown = [name for name in controls if name not in known]
     if unknown:
         raise ValueError(f"controls names {unknown[0]}, which no stage generates or is conditioned on")
+
+
+def _refuse_one_hot(controls: dict[str, dict[str, Any]], made: list[str]) -> None:
+    input_sizes(list(controls), controls)
+    for name in made:
+        if controls.get(name, {}).get("encoding") == "one_hot":
+            raise ValueError(f"{name} is generated as a number, so it cannot be one_hot; leave its encoding out")
+
+
+def sizes_of(config: Config | Cascade, tier: Stage) -> tuple[int, ...]:
+    """How many inputs of the network each parameter takes that a tier is conditioned on."""
+    return input_sizes(tier.conditioned_on, config.controls)
 
 
 def parameters(config: Config | Cascade) -> list[str]:

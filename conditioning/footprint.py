@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from conditioning.config import Stage
 from tierwave.memory import Footprint, linear, stack
 
 
-def footprint(tier: Stage) -> Footprint:
-    """All weights, and the activations of one lane."""
+def footprint(tier: Stage, input_sizes: Sequence[int] | None = None) -> Footprint:
+    """All weights, and the activations of one lane; input_sizes: as of `ConditionalTier`."""
     time, hidden, features = tier.seq_len, tier.hidden_size, len(tier.generates)
     values = features
     if tier.makes_audio:
         values = {"scalar": 1, "onehot": tier.q_levels, "embedding": tier.emb_size}[tier.audio_input]
-    inputs = values + len(tier.conditioned_on)
+    inputs = values + (len(tier.conditioned_on) if input_sizes is None else sum(input_sizes))
     width = 3 * inputs if tier.net == "wide" else hidden
     whole = linear(inputs, width) + Footprint(kept=2 * width * time)
     if tier.net == "wide":

@@ -10,6 +10,7 @@ Knows nothing of files, training loops or generation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -34,6 +35,7 @@ from tierwave.recurrent import (
     RecurrentStack,
     StackState,
     StackWeights,
+    encoded,
     linear,
     matmul,
     reset_lanes,
@@ -63,13 +65,22 @@ class TierWeights(NamedTuple):
 class ConditionalTier(keras.Model):
     """The network of a `Stage`. State is passed in and out.
 
+    input_sizes: how many inputs each parameter takes that it is conditioned on; None: one each.
     compute_dtype: what matrix products are computed in; sums, states, outputs and losses stay float32, and so do
     parameters, where they come in and where they go out. fused: run the stacks' sequences through Keras' layers (cuDNN
     on a GPU; not under XLA).
     """
 
-    def __init__(self, stage: Stage, *, compute_dtype: str = "float32", fused: bool = False):
+    def __init__(
+        self,
+        stage: Stage,
+        *,
+        input_sizes: Sequence[int] | None = None,
+        compute_dtype: str = "float32",
+        fused: bool = False,
+    ):
         super().__init__(name="conditional_tier", dtype="float32")
+        self.input_sizes = tuple(input_sizes or (1,) * len(stage.conditioned_on))
         self.stage, self.product_dtype = stage, compute_dtype
         self.features = len(stage.generates)
         self.quantizer = Quantizer(stage.q_type, stage.q_levels)
@@ -79,7 +90,7 @@ class ConditionalTier(keras.Model):
         hidden = stage.hidden_size
         self.embedding = None
         self.value_width = self._value_width()
-        inputs = self.value_width + len(stage.conditioned_on)
+        inputs = self.value_width + sum(self.input_sizes)
         width = 3 * inputs if stage.net == "wide" else hidden
         self.first = Linear(inputs, width, name="first")
         self.wide = Linear(width, hidden, name="wide") if stage.net == "wide" else None
@@ -146,7 +157,7 @@ class ConditionalTier(keras.Model):
         """What parameters `[..., parameters]` add to the first map, with its bias: `[..., width]`, or `[width]`."""
         if controls is None or weights.controls is None:
             return weights.bias
-        return matmul(controls, weights.controls) + weights.bias
+        return matmul(encoded(controls, self.input_sizes), weights.controls) + weights.bias
 
     def seen(self, values: tf.Tensor, steered: tf.Tensor, weights: TierWeights) -> tf.Tensor:
         """What the recurrent layers see: values `[...]` (codes) or `[..., features]` -> `[..., hidden]`."""

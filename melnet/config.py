@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from melnet.multiscale import factors
 from tierwave.config import Amount, GlobalNormClip, Layers, StrictModel, ValueClip, Width
+from tierwave.controls import input_sizes
 from tierwave.mel import MelAudio
 
 
@@ -37,7 +38,7 @@ class Config(StrictModel):
     scale_floor: Amount = Field(0.001, description="smallest standard deviation, in normalised units")
     conditioned_on: list[str] = Field(default_factory=list, description="names of parameters")
     controls: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="by parameter: lo, hi, scale, interp, outside, units"
+        default_factory=dict, description="by parameter: lo, hi, scale, interp, outside, units, categories, encoding"
     )
     text: Text | None = None
     recompute: bool = Field(False, description="compute layers again in the backward pass: more time, less memory")
@@ -71,7 +72,13 @@ class Config(StrictModel):
         unknown = [name for name in self.controls if name not in self.conditioned_on]
         if unknown:
             raise ValueError(f"controls names {unknown[0]}, which is not in conditioned_on")
+        input_sizes(self.conditioned_on, self.controls)
         return self
+
+    @property
+    def input_sizes(self) -> tuple[int, ...]:
+        """How many inputs of the network each parameter takes."""
+        return input_sizes(self.conditioned_on, self.controls)
 
     @property
     def time_factor(self) -> int:

@@ -17,7 +17,7 @@ CHARACTERS = 64  # of a text, where no corpus says how long they are
 
 def footprint(config: Config, tier: int, windows: LaneWindows | None = None) -> Footprint:
     """All weights, and the activations of one lane; windows: what is trained on, as long as the texts there."""
-    units, parameters, kind = config.hidden_size, len(config.conditioned_on), config.cell
+    units, parameters, kind = config.hidden_size, sum(config.input_sizes), config.cell
     window = config.seq_len if windows is None else windows.window
     size = sizes(window, config.audio.mel_channels, config.tiers)[tier - 1]
     frames, bins, elements = size.frames, size.bins, size.frames * size.bins

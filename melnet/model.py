@@ -41,6 +41,7 @@ from tierwave.recurrent import (
     NormalisableLayer,
     Recurrent,
     State,
+    encoded,
     linear,
     recomputed,
     reset_lanes,
@@ -170,7 +171,7 @@ class MelTier(keras.Model):
         super().__init__(name=f"tier_{tier}", dtype="float32")
         self.config, self.tier, self.product_dtype = config, tier, compute_dtype
         self.unit, self.has_accuracy, self.steps_are = "nats", False, "frames"
-        units, parameters = config.hidden_size, len(config.conditioned_on)
+        units, parameters = config.hidden_size, sum(config.input_sizes)
         self.units = units
         self.bins = _bins(config, tier)
         self.central = tier == 1
@@ -274,6 +275,7 @@ class MelTier(keras.Model):
             maps = weights.features_to_time, weights.features_to_frequency
             to_time, to_frequency = look(lower, weights.features, *maps)
         if controls is not None and weights.controls_to_time is not None:
+            controls = encoded(controls, self.config.input_sizes)
             to_time = _plus(linear(controls, weights.controls_to_time)[:, :, None], to_time)
             assert weights.controls_to_frequency is not None
             added = linear(controls, weights.controls_to_frequency)[:, :, None]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from tierwave.config import Amount, GlobalNormClip, Layers, StrictModel, ValueClip, Width
+from tierwave.controls import input_sizes
 
 
 class Config(StrictModel):
@@ -38,7 +39,7 @@ class Config(StrictModel):
     normalize: Literal["none", "corpus", "file"] = "none"
     conditioned_on: list[str] = Field(default_factory=list, description="names of parameters that steer the sound")
     controls: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="by parameter: lo, hi, scale, interp, outside, units"
+        default_factory=dict, description="by parameter: lo, hi, scale, interp, outside, units, categories, encoding"
     )
     logit_cap: Amount | None = Field(None, description="logits become cap * tanh(logits / cap)")
     recompute: bool = Field(False, description="compute layers again in the backward pass, without frame tiers")
@@ -74,7 +75,13 @@ class Config(StrictModel):
         unknown = [name for name in self.controls if name not in self.conditioned_on]
         if unknown:
             raise ValueError(f"controls names {unknown[0]}, which is not in conditioned_on")
+        input_sizes(self.conditioned_on, self.controls)
         return self
+
+    @property
+    def input_sizes(self) -> tuple[int, ...]:
+        """How many inputs of the network each parameter takes."""
+        return input_sizes(self.conditioned_on, self.controls)
 
     @property
     def top_frame(self) -> int:

@@ -9,7 +9,7 @@ from tierwave.memory import Footprint, linear, stack
 def footprint(config: Config) -> Footprint:
     """All weights, and the activations of one lane."""
     dim, time, normed = config.dim, config.seq_len, config.weight_norm
-    paper, parameters = config.convention == "paper", len(config.conditioned_on)
+    paper, parameters = config.convention == "paper", sum(config.input_sizes)
 
     def recurrent(inputs: int, steps: int) -> Footprint:
         return stack(

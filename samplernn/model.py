@@ -34,6 +34,7 @@ from tierwave.recurrent import (
     RecurrentStack,
     StackState,
     StackWeights,
+    encoded,
     fan_in_uniform,
     linear,
     matmul,
@@ -125,7 +126,7 @@ def _make_steer(config: Config, outputs: int) -> Linear | None:
     """What maps parameters to what they add to a tier."""
     if not config.conditioned_on:
         return None
-    parameters = len(config.conditioned_on)
+    parameters = sum(config.input_sizes)
     return Linear(parameters, outputs, initializer=_linear_initializer(config, parameters), name="steer")
 
 
@@ -406,6 +407,8 @@ class SampleRNN(keras.Model):
         overlap, frame = self.config.top_frame, self.config.sample_frame
         time = codes.shape[1] - overlap
         scaled = self.scaled(codes)
+        if controls is not None:
+            controls = encoded(controls, self.config.input_sizes)
         condition: tf.Tensor | None = None
         states = []
         for index, (tier, tier_weights) in enumerate(zip(self.tiers, weights.tiers, strict=True)):

@@ -25,7 +25,7 @@ from tierwave.distributions import counter_uniform, draw_categorical, stream_see
 from tierwave.generation import Pace, Request, group_sizes, usable_cores
 from tierwave.gestures import Gestures, Settings
 from tierwave.progress import Count, uncounted
-from tierwave.recurrent import linear
+from tierwave.recurrent import encoded, linear
 
 BLOCK_SAMPLES = 4096  # the longest stretch of one compiled call
 LIVE_SAMPLES = 256  # that of a call that is made for every few milliseconds
@@ -173,7 +173,7 @@ class Sampler:
         """What parameters `[streams, steps, parameters]` add to each frame tier and to the sample tier, time first."""
         if weights.sample.steer is None:
             return (None,) * (len(self.model.tiers) + 1)
-        controls = tf.transpose(controls, [1, 0, 2])
+        controls = encoded(tf.transpose(controls, [1, 0, 2]), self.config.input_sizes)
         frames = [
             tier.steered(controls[:: tier.frame_size], tier_weights)
             for tier, tier_weights in zip(self.model.tiers, weights.tiers, strict=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from samplernn.model import SampleRNN
+from tierwave.recurrent import encoded
 from tierwave.steps import FlatState, StepGraph, constants, frozen
 
 
@@ -28,7 +29,9 @@ def step_graphs(model: SampleRNN) -> list[StepGraph]:
 
         def step(codes, condition=None, controls=None, **carried):
             tier_weights = constants(weights.tiers[index])
-            steered = tier.steered(None if controls is None else controls[None], tier_weights)
+            steered = tier.steered(
+                None if controls is None else encoded(controls[None], config.input_sizes), tier_weights
+            )
             above = None if condition is None else condition[None]
             fed = tier.combined(model.scaled(codes[None]), above, tier_weights, steered)
             output, following = tier.stack.step(fed, state.nest(**carried), tier_weights.stack)
@@ -53,7 +56,7 @@ def step_graphs(model: SampleRNN) -> list[StepGraph]:
         features = tf.reduce_sum(tf.gather(rows, codes + levels * tf.range(frame)), axis=0)[None]
         if controls is not None:
             kernel, bias = sample_weights.steer
-            features = features + tf.matmul(controls[None], kernel) + bias
+            features = features + tf.matmul(encoded(controls[None], config.input_sizes), kernel) + bias
         if condition is not None:
             features = features + condition[None]
         following = {}

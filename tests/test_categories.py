@@ -15,10 +15,14 @@ import generate
 import train
 from commands import call, told
 from tierwave.audio import write_wav
-from tierwave.errors import RunError
+from tierwave.controls import Parameter, Schema
+from tierwave.errors import RunError, UsageError
+from tierwave.families import load_config
 from tierwave.paramfiles import read_manifest
 from tierwave.paramlookup import find_param_sources
+from tierwave.recurrent import encoded
 from tierwave.runs import runs_of
+from tierwave.steering import transplanted
 from tierwave.writing import write_text
 
 RATE = 4000
@@ -71,7 +75,9 @@ def test_names_are_trained_on_and_asked_for(family: str, digits: Path, capsys: p
     run = trained({**FAMILIES[family], "controls": {"who": {"units": "category"}}}, digits)
     (who,) = json.loads((run / "schema.json").read_text())["parameters"]
     assert (who["categories"], who["units"], who["lo"], who["hi"]) == (list(WHO), "category", 0.0, 3.0)
-    command = ["--checkpoint_path", run, "--output_path", run / "x.wav", "--dur", 0.03, "--control"]
+    command = ["--checkpoint_path", run, "--output_path", run / "x.wav", "--dur", 0.03]
+    command += ["--inversion", "griffin_lim"] if family == "melnet" else []
+    command.append("--control")
     assert call(generate.main, [*command, "who=theo"]) == 0
     assert (run / "x.wav").exists()
     assert "who=mary" in told(capsys, generate.main, [*command, "who=mary"], 2)
@@ -103,3 +109,73 @@ def test_a_schema_beside_the_recordings_names_them_too(tmp_path: Path) -> None:
     sources = find_param_sources(tmp_path, categories={"who": ()})
     assert sources.controls_of("a.wav")["who"].values[0] == 3
     assert sources.schema_of(["a.wav"]).of("who").categories == WHO
+
+
+# One-hot -------------------------------------------------------------------------------------------------------------
+
+ONE_HOT = {"who": {"categories": list(WHO), "encoding": "one_hot"}}
+
+
+def built(family: str, **more: Any) -> tuple[Any, Any, Any]:
+    """Family, config and a model of the last stage."""
+    found, config = load_config({**FAMILIES[family], **more}, "here")
+    return found, config, found.build(config, found.stages(config)[-1])
+
+
+def test_a_category_is_as_many_inputs_as_it_has_values() -> None:
+    seen = tf.constant([[0.25, 0.0], [0.5, 1 / 3], [1.0, 1.0]])
+    wanted = [[0.25, 1, 0, 0, 0], [0.5, 0, 1, 0, 0], [1.0, 0, 0, 0, 1]]
+    np.testing.assert_allclose(encoded(seen, (1, 4)), wanted)
+    assert encoded(seen, (1, 1)) is seen
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_hot_where_a_config_asks_for_it_and_one_number_elsewhere(family: str) -> None:
+    shapes = {}
+    for name, controls in (("number", {}), ("one_hot", ONE_HOT)):
+        module, config, model = built(family, conditioned_on=["who", "p"], controls=controls)
+        shapes[name] = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+        stage = module.stages(config)[-1]
+        assert module.footprint(config, stage).weights == shapes[name]
+    assert shapes["one_hot"] > shapes["number"]
+    with pytest.raises(UsageError, match="needs to know how many values"):
+        built(family, conditioned_on=["who"], controls={"who": {"units": "category", "encoding": "one_hot"}})
+    with pytest.raises(UsageError, match="leave lo, hi and scale out"):
+        built(family, conditioned_on=["who"], controls={"who": {**ONE_HOT["who"], "hi": 9}})
+
+
+def test_a_one_hot_network_is_trained_and_asked_by_name(digits: Path) -> None:
+    run = trained({**FAMILIES["conditioning"], "controls": ONE_HOT}, digits)
+    (who,) = json.loads((run / "schema.json").read_text())["parameters"]
+    assert (who["encoding"], who["nvals"]) == ("one_hot", 4)
+    command = ["--checkpoint_path", run, "--output_path", run / "x.wav", "--dur", 0.03, "--control", "who=theo"]
+    assert call(generate.main, command) == 0
+
+
+def test_a_melnet_adds_the_row_of_a_class_everywhere() -> None:
+    _, _, model = built("melnet", conditioned_on=["who"], controls=ONE_HOT)
+    weights = model.weights_in_effect()
+    kernel, bias = weights.controls_to_time
+    lower = tf.zeros([1, 2, model.bins])
+    plain = model.conditioning(lower, None, weights)[0]
+    for number in range(4):
+        steered = model.conditioning(lower, tf.fill([1, 2, 1], number / 3), weights)[0]
+        added = np.broadcast_to(kernel[number] + bias, steered.shape)
+        np.testing.assert_allclose(steered - plain, added, atol=1e-5)
+
+
+def test_weights_go_from_numbers_to_one_hot_and_from_names_to_names() -> None:
+    number = Schema(parameters=(Parameter(name="who", categories=WHO, lo=0, hi=3),))
+    one_hot = number.updated({"who": {"encoding": "one_hot"}})
+    kernel, bias = np.array([[3.0, -6.0]], np.float32), np.array([1.0, 0.0], np.float32)
+    rows, moved = transplanted(kernel, bias, ["who"], ["who"], number, one_hot)
+    np.testing.assert_allclose(rows, [[0, 0], [1, -2], [2, -4], [3, -6]])
+    np.testing.assert_allclose(moved, bias)
+    back = transplanted(rows, bias, ["who"], ["who"], one_hot, number)
+    np.testing.assert_allclose(back[0], kernel)
+    np.testing.assert_allclose(back[1], bias)
+    others = Schema(parameters=(Parameter(name="who", categories=("theo", "mary"), lo=0, hi=1, encoding="one_hot"),))
+    np.testing.assert_allclose(transplanted(rows, bias, ["who"], ["who"], one_hot, others)[0], [[3, -6], [0, 0]])
+    gone, moved = transplanted(rows, bias, ["who"], [], one_hot, Schema())
+    assert gone.shape == (0, 2)
+    np.testing.assert_allclose(moved, bias + rows.mean(axis=0))

@@ -132,6 +132,14 @@ REFUSED = [
         "mfcc is generated, but no tier is conditioned on it; leave it out or use it",
     ),
     (cascade(SLOW, FAST, SOUND, controls={"hum": {}}), "controls names hum, which no stage generates or is"),
+    (
+        cascade(SLOW, FAST, SOUND, controls={"pitch": {"nvals": 4, "encoding": "one_hot"}}),
+        "pitch is generated as a number, so it cannot be one_hot; leave its encoding out",
+    ),
+    (
+        AUDIO | {"conditioned_on": ["who"], "controls": {"who": {"units": "category", "encoding": "one_hot"}}},
+        'controls: who: encoding "one_hot" needs to know how many values there are',
+    ),
     (cascade(SLOW, FAST, SOUND, normalize="all"), "normalize is \"all\", but must be 'none', 'corpus' or 'file'"),
     (cascade(SLOW, FAST, SOUND | {"controls": {}}), "is not a key here"),
     (cascade(SLOW, FAST, SOUND | {"exposure": {"rate": -1}}), "must be greater than 0"),

@@ -39,10 +39,13 @@ AUDIO_CASES: dict[str, dict[str, Any]] = {
     "plain": {**SAMPLE, "frame_sizes": [], "emb_size": 0, "q_type": "linear", "conditioned_on": ["p"]},
     "steered, paper": {
         **SAMPLE, "conditioned_on": ["p", "q"], "convention": "paper", "weight_norm": True, "gru_reset": "before",
-        "logit_cap": 10.0, "num_rnn_layers": 1,
+        "logit_cap": 10.0, "num_rnn_layers": 1, "controls": {"q": {"nvals": 4, "encoding": "one_hot"}},
     },
     "tier, scalar": TIER,
-    "tier, one-hot, LSTM": {**TIER, "audio_input": "onehot", "cell": "lstm", "net": "wide"},
+    "tier, one-hot, LSTM": {
+        **TIER, "audio_input": "onehot", "cell": "lstm", "net": "wide",
+        "controls": {"q": {"categories": ["a", "b", "c"], "encoding": "one_hot"}},
+    },
     "tier, embedding, phased LSTM": {**TIER, "audio_input": "embedding", "cell": "phased_lstm", "net": "baseline"},
 }  # fmt: skip
 VALUE_CASES: dict[str, dict[str, Any]] = {

@@ -112,6 +112,20 @@ def linear(inputs: tf.Tensor, weights: tuple[tf.Tensor, tf.Tensor | None], compu
     return product if bias is None else product + bias
 
 
+def encoded(parameters: tf.Tensor, sizes: Sequence[int]) -> tf.Tensor:
+    """Parameters `[..., parameters]` in 0 ... 1 as inputs `[..., sum(sizes)]`: a number (size 1) as it is, and one of n
+    categories, which lie at 0, 1 / (n - 1) ... 1, as n numbers of which its own is 1."""
+    if all(size == 1 for size in sizes):
+        return parameters
+    parts = [
+        parameters[..., column : column + 1]
+        if size == 1
+        else tf.one_hot(tf.cast(tf.round(parameters[..., column] * (size - 1.0)), tf.int32), size)
+        for column, size in enumerate(sizes)
+    ]
+    return tf.concat(parts, axis=-1)
+
+
 class CellWeights(NamedTuple):
     """Effective weights of one recurrent layer, gates in Keras' order: GRU z, r, h; LSTM i, f, c, o.
 

@@ -35,6 +35,7 @@ from tierwave.writing import ArrayError, load_array
 Scale = Literal["linear", "log", "log1p"]
 Interpolation = Literal["linear", "previous"]
 Outside = Literal["clip", "allow", "error"]
+Encoding = Literal["number", "one_hot"]
 
 # Units with a meaning here or in the wild. Others are taken as they are, but for what looks like one of these mistyped.
 UNITS = (
@@ -97,6 +98,7 @@ class Parameter(StrictModel):
     interp: Interpolation = Field("linear", description="linear, or previous: a value holds until the next one")
     outside: Outside = Field("clip", description="beyond lo and hi: clip with a warning, allow, or error")
     categories: Annotated[tuple[str, ...], Field(description="what the values 0, 1, 2 ... stand for")] = ()
+    encoding: Encoding = Field("number", description="how a network sees a category: as number, or one_hot")
 
     @model_validator(mode="before")
     @classmethod
@@ -133,7 +135,28 @@ class Parameter(StrictModel):
                     f"{self.name}: nvals is {self.nvals}, but {len(self.categories)} categories are named; make them "
                     "agree"
                 )
+        if self.encoding == "one_hot":
+            self._check_one_hot()
         return self
+
+    def _check_one_hot(self) -> None:
+        if self.nvals < 2:
+            raise ValueError(
+                f'{self.name}: encoding "one_hot" needs to know how many values there are, since the network has an '
+                "input for each; give categories, or nvals"
+            )
+        wanted = (0.0, self.nvals - 1.0)
+        if self.scale != "linear" or any(
+            given not in (None, end) for given, end in zip((self.lo, self.hi), wanted, strict=True)
+        ):
+            raise ValueError(
+                f'{self.name}: encoding "one_hot" is for the values 0 to {self.nvals - 1}; leave lo, hi and scale out'
+            )
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs of a network it takes."""
+        return self.nvals if self.encoding == "one_hot" else 1
 
     @property
     def is_category(self) -> bool:
@@ -272,8 +295,8 @@ class Schema(StrictModel):
         fitted = []
         for parameter in self.parameters:
             name, missing = parameter.name, parameter.lo is None or parameter.hi is None
-            if missing and parameter.categories:
-                found = (0.0, len(parameter.categories) - 1.0)
+            if missing and (parameter.categories or parameter.encoding == "one_hot"):
+                found = (0.0, parameter.nvals - 1.0)
             elif missing and name not in lowest:
                 raise RunError(f"no sound has the parameter {name}, so its range cannot be told: set its lo and hi")
             else:
@@ -336,7 +359,27 @@ class Schema(StrictModel):
 
 
 def _written(parameter: Parameter) -> dict[str, Any]:
-    return {key: value for key, value in parameter.model_dump(mode="json").items() if key != "categories" or value}
+    document = parameter.model_dump(mode="json")
+    for key in ("categories", "encoding"):  # where there is nothing to say, runs read as they always did
+        if document[key] == Parameter.model_fields[key].default or not document[key]:
+            del document[key]
+    return document
+
+
+def input_sizes(names: Sequence[str], controls: Mapping[str, Mapping[str, Any]]) -> tuple[int, ...]:
+    """How many inputs of a network each of `names` takes, by the `controls` of its config: one, or of a category whose
+    encoding is one_hot as many as it has values. ValueError, for a config's validator, where it does not say how many.
+    """
+    sizes = []
+    for name in names:
+        if controls.get(name, {}).get("encoding", "number") == "number":
+            sizes.append(1)
+            continue
+        try:
+            sizes.append(validate(Parameter, {"name": name, **controls[name]}, "controls").inputs)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+    return tuple(sizes)
 
 
 # Tracks --------------------------------------------------------------------------------------------------------------
