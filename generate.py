@@ -134,11 +134,14 @@ def _generate(arguments: Any) -> None:
     import_tensorflow(debug=arguments.debug)
     one_thread_per_call()
     from tierwave.callbacks import heard
-    from tierwave.trained import load_trained
+    from tierwave.runs import Run
+    from tierwave.trained import hardly_trained, load_trained
 
     trained = load_trained(arguments.checkpoint_path, best=arguments.best, config_document=document)
     trained, request, remarks = request_of(trained, plain, asked)
-    for remark in remarks:
+    parts = {stage: Run(path.parent) for stage, path in trained.checkpoints.items()}
+    hardly = hardly_trained(parts) if len(parts) > 1 else []
+    for remark in [*remarks, *(f"Warning: {text}" for text in hardly)]:
         line.say(remark)
     with sentences(line.say):
         stream = trained.stream(request)

@@ -19,7 +19,7 @@ class Text(StrictModel):
     discretised mixture of logistics. layer: of the central stack after which attention stands; None: in the middle.
     """
 
-    column: str | int = "text"
+    column: str | Annotated[int, Field(ge=0, le=65_536)] = "text"
     components: Width = 10
     layer: Layers | None = None
 

@@ -443,6 +443,13 @@ def test_the_scale_of_float16_starts_anew_where_the_checkpoint_has_none(
     assert "the scale of its loss starts at 32768" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("eagerly")
+def test_what_is_advised_where_losses_break_is_taken_on_resume(folder: Path, copy_of_a_run: Run) -> None:
+    flags = ["--learning_rate", 0.001, "--precision", "float32", "--set", "gradient_clip.global_norm=1.0"]
+    trained(folder, copy_of_a_run.folder.parent.name, "--num_steps", 9, *flags)
+    assert copy_of_a_run.read("run.config.json")["gradient_clip"] == {"global_norm": 1.0}
+
+
 def test_a_new_run_that_is_refused_leaves_no_folder(
     folder: Path, stopped: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

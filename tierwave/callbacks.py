@@ -54,15 +54,26 @@ class LearningRateSchedule(Callback):
 
 
 class Limits(Callback):
-    """Stop after `num_steps`, after `max_minutes` of this call, or below `loss_cutoff`."""
+    """Stop after `num_steps`, after `max_minutes` of this call, or below `loss_cutoff`.
+
+    is_share: the minutes are one stage's share of all. They begin with its first step done, since compiling, which that
+    takes, would leave nothing of a small share.
+    """
+
+    def __init__(self, *, is_share: bool = False) -> None:
+        self.is_share = is_share
+        self.seconds = 0.0  # that count
 
     def on_train_begin(self, trainer: Trainer) -> None:
+        self.first: float | None = None if self.is_share else 0.0
         self._check_steps(trainer)
 
     def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
         options = trainer.options
         self._check_steps(trainer)
-        if options.max_minutes is not None and trainer.elapsed >= 60.0 * options.max_minutes:
+        self.first = trainer.elapsed if self.first is None else self.first
+        self.seconds = trainer.elapsed - self.first
+        if options.max_minutes is not None and self.seconds >= 60.0 * options.max_minutes:
             trainer.stop(f"max_minutes ({options.max_minutes:g}) is over", finished=False)
         if options.loss_cutoff is not None and results["loss"] < options.loss_cutoff:
             trainer.stop(f"the loss fell below loss_cutoff ({options.loss_cutoff:g})")
@@ -364,13 +375,15 @@ def standard_callbacks(
     is_chief: bool = True,
     bars: Mapping[str, float] = MappingProxyType({}),
     held_against: HeldAgainst | None = None,
+    limits: Limits | None = None,
 ) -> list[Callback]:
     """All callbacks of train.py, in their order; of a worker that is not the chief those that decide, as it does.
 
-    bars: see `LossWatch`. held_against: what TensorBoard compares generated sounds with.
+    limits: what ends training, that of a whole command if None. bars: see `LossWatch`. held_against: what TensorBoard
+    compares generated sounds with.
     """
     monitor = Monitor()
-    callbacks: list[Callback] = [LearningRateSchedule(), Limits(), monitor]
+    callbacks: list[Callback] = [LearningRateSchedule(), limits or Limits(), monitor]
     if not is_chief:
         return [*callbacks, CheckpointPolicy(monitor)]
     watch = LossWatch(bars, lambda text: say_line(text, False))

@@ -14,7 +14,6 @@ import json
 import os
 import shlex
 import sys
-import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,14 +72,16 @@ from tierwave.runs import (
 from tierwave.splits import Span, Split, make_split
 from tierwave.steering import Steering
 from tierwave.tasks import TF_CONFIG, task_of
-from tierwave.trained import PREPARED, find_source, load_model, load_schema, seed_audio, take_weights
+from tierwave.trained import PREPARED, find_source, hardly_trained, load_model, load_schema, seed_audio, take_weights
 from tierwave.writing import write_text
 
 if TYPE_CHECKING:
-    from tierwave.callbacks import Generation
+    from tierwave.callbacks import Generation, Limits
     from tierwave.devices import Devices
     from tierwave.training import Callback, Learner, Trainer
 
+# XLA takes up to half a minute to compile a step and makes it up to 1.6 times as fast, so that it pays after this.
+LEAST_MINUTES_FOR_XLA = 2.0
 SPLIT_OPTIONS = {"val_frac", "test_frac", "num_val_batches"}
 MOST_COUNTED = 1 << 27  # samples for a histogram: two hours at 16 kHz are all there is to know
 
@@ -228,11 +229,11 @@ def _refuse_imported(run: Run) -> None:
 def _refuse_other_architecture(document: dict[str, Any], stored: dict[str, Any], run: Run, session: Session) -> None:
     def architecture(of: dict[str, Any], source: str) -> dict[str, Any]:
         config = load_config(of, source)[1].model_dump(mode="json")
-        # How the tiers are trained is no part of what they are.
-        for name in ("training_per_tier", "recompute"):
+        # How the tiers are trained is no part of what they are; another bound on gradients is what a sentence advises.
+        for name in ("training_per_tier", "recompute", "gradient_clip"):
             config.pop(name, None)
         for tier in config["tiers"] if isinstance(config.get("tiers"), list) else ():
-            for name in ("training", "recompute"):
+            for name in ("training", "recompute", "gradient_clip"):
                 tier.pop(name, None)
         return split_training(config)[0]
 
@@ -498,11 +499,22 @@ class _Plan:
             if text:
                 raise TooLarge(text)
 
+    def _jit(self, stage: str, on_gpu: bool) -> bool:
+        """Whether a stage is compiled with XLA; by its options alone, so that it is when training goes on, too."""
+        options = self._options_of(stage)
+        if options.jit != "auto":
+            return options.jit
+        minutes = options.max_minutes
+        if minutes is not None and "max_minutes" not in self.family.training_of(self.config, stage):
+            minutes /= len(self.family.stages(self.config))
+        worth_it = minutes is None or minutes >= LEAST_MINUTES_FOR_XLA
+        return worth_it and bool(self.family.prefers_xla(self.config, on_gpu))
+
     def _demand(self, stage: str, options: TrainingOptions, devices: Devices, windows: LaneWindows) -> Demand:
         import tensorflow as tf
 
         on_gpu = bool(tf.config.list_physical_devices("GPU"))
-        jit = self.family.prefers_xla(self.config, on_gpu) if options.jit == "auto" else options.jit
+        jit = self._jit(stage, on_gpu)
         shared = {"replicas": devices.replicas, "local": devices.local}
         jit = jit and devices.local == 1
         return Demand(self.family, self.config, stage, options, jit, on_gpu, windows, **shared)
@@ -598,9 +610,13 @@ class _Plan:
     ) -> Outcome:
         """Train the stages in turn, each from its entry on. named: the folder of the stage of which a person named a
         checkpoint to go on from, which it does though it be finished."""
+        from tierwave.callbacks import Limits
+
         run, several, devices = material.run, len(self.family.stages(self.config)) > 1, material.devices
         outcome = Outcome("there was nothing left to train", run, None)
-        begun = time.monotonic()
+        limits = Limits()
+        spent = 0.0  # minutes of steps
+        cut_short: dict[str, Run] = {}
         for number, stage in enumerate(stages):
             options = by_stage[stage]
             part = self._part(run, stage)
@@ -612,23 +628,38 @@ class _Plan:
                 material.say_line(f"Stage {stage} ({number + 1} of {len(stages)}):", False)
                 own = self.family.training_of(self.config, stage).get("max_minutes")
                 if options.max_minutes is not None and own is None:  # the time that is left, in equal shares
-                    left = options.max_minutes - (time.monotonic() - begun) / 60.0
-                    share = float(devices.from_chief(max(left / (len(stages) - number), 1e-3)))
+                    left = (options.max_minutes - spent) / (len(stages) - number)
+                    share = float(devices.from_chief(max(left, options.max_minutes / len(stages) / 2)))
                     options = options.model_copy(update={"max_minutes": share})
-            outcome = self._train_stage(stage, options, part, material, entries.get(stage))
+                    limits = Limits(is_share=True)
+                else:
+                    limits = Limits()
+            outcome = self._train_stage(stage, options, part, material, entries.get(stage), limits)
+            spent += limits.seconds / 60.0
+            if not outcome.finished:
+                cut_short[stage] = part
             if several and outcome.finished and devices.is_chief:
                 part.write("finished.json", by_stage[stage].model_dump(mode="json"))
             if outcome.signal is not None:
                 break
+        if devices.is_chief and several:
+            for remark in hardly_trained(cut_short):
+                material.say_line(f"Warning: {remark}", False)
         return Outcome(outcome.reason, run, outcome.signal)
 
     def _train_stage(
-        self, stage: str, options: TrainingOptions, part: Run, material: _Material, entry: CheckpointEntry | None
+        self,
+        stage: str,
+        options: TrainingOptions,
+        part: Run,
+        material: _Material,
+        entry: CheckpointEntry | None,
+        limits: Limits,
     ) -> Outcome:
         from tierwave.devices import lost_workers_told
 
         session, say_line = self.session, material.say_line
-        trainer = self._trainer(stage, options, part, material)
+        trainer = self._trainer(stage, options, part, material, limits)
         if entry is not None:
             typed_rate = session.typed.get("learning_rate")
             for remark in trainer.restore(part, entry):
@@ -653,7 +684,7 @@ class _Plan:
         say_line(f"Stopped: {reason}. The run is in {material.run.folder}", False)
         return Outcome(reason, part, trainer.interrupted, trainer.finished)
 
-    def _trainer(self, stage: str, options: TrainingOptions, part: Run, material: _Material) -> Trainer:
+    def _trainer(self, stage: str, options: TrainingOptions, part: Run, material: _Material, limits: Limits) -> Trainer:
         import tensorflow as tf
 
         from tierwave.board import MOST_SECONDS, HeldAgainst
@@ -663,7 +694,7 @@ class _Plan:
         devices, session, family = material.devices, self.session, self.family
         config, corpus = self.config, material.corpus
         on_gpu = bool(tf.config.list_physical_devices("GPU"))
-        jit = family.prefers_xla(config, on_gpu) if options.jit == "auto" else options.jit
+        jit = self._jit(stage, on_gpu)
         shape = {
             "lanes": options.batch_size,
             "multiple_of": devices.replicas,
@@ -713,6 +744,7 @@ class _Plan:
             say_line=material.say_line,
             rewrite=session.rewrite,
             is_chief=devices.is_chief,
+            limits=limits,
             bars=bars,
             held_against=HeldAgainst(
                 lambda: _sounds(corpus, spans.valid or spans.train, encoder, MOST_SECONDS),

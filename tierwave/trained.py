@@ -6,6 +6,7 @@ family for whatever is the family's own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -100,6 +101,20 @@ def load_trained(path: str | Path, *, best: bool = False, config_document: dict[
     checkpoints = {stage: found for stage, (_, found) in entries.items()}
     rate = int(described["sample_rate"])
     return Trained(run, asked, place, checkpoints, family, config, models, rate, gain, schema, values, prepared)
+
+
+def hardly_trained(parts: Mapping[str, Run]) -> list[str]:
+    """What is to be told of the stages, in these parts of a run of several, that ended before their first epoch."""
+    found = []
+    for stage, part in parts.items():
+        entry = part.latest() if part.checkpoints else None
+        if entry is not None and entry.epoch == 0 and entry.step > 0:
+            steps = f"{entry.step} step{'s' if entry.step > 1 else ''}"
+            found.append(
+                f"{stage} was trained for {steps}, less than one epoch, so what it makes may be noise: go on training "
+                f"it (train.py --stage {stage} with the same --id, and more --max_minutes)"
+            )
+    return found
 
 
 def load_model(family: ModuleType, config: Any, stage: str, checkpoint: Path) -> Any:

@@ -33,7 +33,7 @@ from tierwave.names import located
 from tierwave.progress import SayLine
 from tierwave.rows import Row, read_row
 from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run
-from tierwave.trained import Trained, load_trained
+from tierwave.trained import Trained, hardly_trained, load_trained
 
 MOST_SECONDS = 60.0  # of recordings
 _FOLLOWED_SECONDS = 4.0
@@ -133,6 +133,9 @@ def collect(run: Run, asked: Asked, say_line: SayLine) -> Report:
         trained = load_trained(run.folder, best=True)
     except (UsageError, RunError) as error:
         remarks.append(f"No sound was made: {error}.")
+    names = family.stages(config)
+    if len(names) > 1:
+        remarks += hardly_trained({name: run.stage(name) for name in names})
     recordings = []
     if trained is not None:
         try:
@@ -140,7 +143,6 @@ def collect(run: Run, asked: Asked, say_line: SayLine) -> Report:
         except (UsageError, RunError) as error:
             remarks.append(f"The recordings are not told of: {error}.")
     stages = []
-    names = family.stages(config)
     for index, name in enumerate(names):
         part = run.stage(name if len(names) > 1 else None)
         history = read_history(part)
