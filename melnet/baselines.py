@@ -17,46 +17,87 @@ from melnet.multiscale import below
 from tierwave.splits import Span, Split
 
 _LEAST_DEVIATION = 1e-3
+_FRAMES = 4096  # taken at a time
 
 
 def baselines(spectrograms: Spectrograms, split: Split, config: Config, tier: int) -> dict[str, float]:
-    """Nats per element of a tier (from 1) by the name of the model; {} where nothing was held out."""
+    """Nats per element of a tier (from 1) by the name of the model; {} where nothing was held out.
+
+    Frames are taken some at a time, so memory depends on no more than the longest recording.
+    """
     if not split.valid:
         return {}
-    train = list(_elements(spectrograms, split.train, config, tier))
-    valid = list(_elements(spectrograms, split.valid, config, tier))
-    frames = np.concatenate(train)
-    mean, deviation = frames.mean(axis=0), np.maximum(frames.std(axis=0), _LEAST_DEVIATION)
-    alone = [_nats(part, mean, deviation) for part in valid]
+    alone, pairs, products = _Moments(), (_Moments(), _Moments()), _Moments()
+    for before, frames in _elements(spectrograms, split.train, config, tier):
+        alone.add(frames)
+        after = frames[len(frames) - len(before) :]
+        for moments, values in zip((*pairs, products), (before, after, before * after), strict=True):
+            moments.add(values)
+    mean, deviation = alone.mean, np.maximum(np.sqrt(alone.power), _LEAST_DEVIATION)
     # Least squares per bin, x(t) = slope x(t-1) + level.
-    before = np.concatenate([part[:-1] for part in train])
-    after = np.concatenate([part[1:] for part in train])
     slope, level, left = np.zeros_like(mean), mean, deviation
-    if len(before):
-        centred = before - before.mean(axis=0)
-        power = np.mean(centred**2, axis=0)
-        slope = np.mean(centred * (after - after.mean(axis=0)), axis=0) / np.maximum(power, 1e-12)
-        level = after.mean(axis=0) - slope * before.mean(axis=0)
-        left = np.maximum((after - slope * before - level).std(axis=0), _LEAST_DEVIATION)
-    given = [
-        np.concatenate([_nats(part[:1], mean, deviation), _nats(part[1:], slope * part[:-1] + level, left)])
-        for part in valid
-    ]
+    if products.count:
+        before_, after_ = pairs
+        common = products.mean - before_.mean * after_.mean
+        slope = common / np.maximum(before_.power, 1e-12)
+        level = after_.mean - slope * before_.mean
+        unexplained = after_.power - 2 * slope * common + slope**2 * before_.power
+        left = np.maximum(np.sqrt(np.maximum(unexplained, 0.0)), _LEAST_DEVIATION)
+    nats, given, elements = 0.0, 0.0, 0
+    for before, frames in _elements(spectrograms, split.valid, config, tier):
+        first = len(frames) - len(before)
+        each = _nats(frames, mean, deviation)
+        nats += float(each.sum())
+        given += float(each[:first].sum() + _nats(frames[first:], slope * before + level, left).sum())
+        elements += frames.size
     return {
-        "a Gaussian per bin": float(np.concatenate(alone).mean()),
-        "a Gaussian per bin given the frame before": float(np.concatenate(given).mean()),
+        "a Gaussian per bin": nats / elements,
+        "a Gaussian per bin given the frame before": given / elements,
     }
 
 
-def _elements(spectrograms: Spectrograms, spans: Sequence[Span], config: Config, tier: int) -> Iterator[np.ndarray]:
-    """A tier's elements of each span, float64 `[frames, bins]`, as training has them, without padding."""
+class _Moments:
+    """Mean and variance per bin of frames that come some at a time; normalised ones, so that plain sums will do."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sum: np.ndarray = np.zeros(1)
+        self._squares: np.ndarray = np.zeros(1)
+
+    def add(self, frames: np.ndarray) -> None:
+        self.count += len(frames)
+        self._sum = self._sum + frames.sum(axis=0)
+        self._squares = self._squares + np.square(frames).sum(axis=0)
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self._sum / self.count
+
+    @property
+    def power(self) -> np.ndarray:
+        """The variance."""
+        return np.maximum(self._squares / self.count - self.mean**2, 0.0)
+
+
+def _elements(
+    spectrograms: Spectrograms, spans: Sequence[Span], config: Config, tier: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A tier's elements of each span, float64 `[frames, bins]`, as training has them, without padding; some frames at a
+    time, and with the frame before each: of the first of a span there is none."""
+    step = -(-_FRAMES // config.time_factor) * config.time_factor
     for span in spans_of(spans, spectrograms.corpus, config):
         whole = spectrograms.of(span.recording)[span.start : span.stop]
-        length = len(whole) + -len(whole) % config.time_factor
-        places = np.broadcast_to(np.arange(length)[:, None], [length, whole.shape[1]])
-        padded = np.pad(whole, [(0, length - len(whole)), (0, 0)])
-        values, inside = (below(part, tier, config.tiers)[0] for part in (padded, places < len(whole)))
-        yield np.asarray(values, np.float64)[inside[:, 0]]
+        last: np.ndarray | None = None
+        for start in range(0, len(whole), step):
+            part = whole[start : start + step]
+            length = len(part) + -len(part) % config.time_factor
+            places = np.broadcast_to(np.arange(length)[:, None], [length, part.shape[1]])
+            padded = np.pad(part, [(0, length - len(part)), (0, 0)])
+            values, inside = (below(each, tier, config.tiers)[0] for each in (padded, places < len(part)))
+            frames = np.asarray(values, np.float64)[inside[:, 0]]
+            if len(frames):
+                yield np.concatenate([frames[:0] if last is None else last, frames[:-1]]), frames
+                last = frames[-1:]
 
 
 def _nats(values: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:

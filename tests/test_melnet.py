@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -21,6 +23,7 @@ from melnet.sampler import BLOCK_FRAMES, TierSampler
 from tierwave.config import difference, dumps
 from tierwave.errors import UsageError
 from tierwave.families import load_config
+from tierwave.splits import Span, Split
 from tierwave.training import Learner
 
 ORACLE = Path(__file__).parent / "data" / "oracle" / "melnet" / "tier1.npz"
@@ -367,3 +370,37 @@ def test_presets_have_the_parameters_of_the_paper(preset: str, total: int) -> No
     narrow = Config(**{**document, "hidden_size": 4})
     for tier in range(1, config.tiers + 1):
         assert melnet.build(narrow, f"tier{tier}").count_params() == closed_form(narrow, tier)
+
+
+# ---- what is to be beaten --------------------------------------------------------------------------------------------
+
+
+def test_the_bars_are_those_of_least_squares_however_many_frames_are_taken_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    sounds = [np.cumsum(rng.normal(0, 0.3, (frames, 16)), axis=0).astype(np.float32) for frames in (57, 101)]
+    config, hop = config_of(), 16
+    corpus = SimpleNamespace(sample_rate=16_000)
+    spectrograms: Any = SimpleNamespace(corpus=corpus, of=lambda recording: sounds[recording])
+    spans = [Span(number, 0, len(sound) * hop) for number, sound in enumerate(sounds)]
+    held_out = (Span(1, 8 * hop, 40 * hop),)
+
+    def nats(left: np.ndarray, deviation: np.ndarray) -> float:
+        return float((0.5 * (left / deviation) ** 2 + np.log(deviation) + 0.5 * np.log(2 * np.pi)).sum())
+
+    train = [below(sound[: len(sound) // 2 * 2], 4, 4)[0].astype(np.float64) for sound in sounds]
+    (valid,) = [below(sounds[1][8:40], 4, 4)[0].astype(np.float64)]
+    alone, line, frames = 0.0, 0.0, np.concatenate(train)
+    for each in range(valid.shape[1]):
+        before, after = (np.concatenate([part[cut, each] for part in train]) for cut in (slice(-1), slice(1, None)))
+        slope, level = np.polyfit(before, after, 1)
+        deviation = frames[:, each].std()
+        alone += nats(valid[:, each] - frames[:, each].mean(), deviation)
+        line += nats(valid[:1, each] - frames[:, each].mean(), deviation)
+        line += nats(valid[1:, each] - slope * valid[:-1, each] - level, (after - slope * before - level).std())
+    split_ = Split("files", tuple(Span(span.recording, 0, span.stop // 32 * 32) for span in spans), held_out, ())
+    for at_a_time in (4096, 8):
+        monkeypatch.setattr(sys.modules["melnet.baselines"], "_FRAMES", at_a_time)
+        found = melnet.bars(spectrograms, split_, config, "tier4")
+        assert list(found.values()) == pytest.approx([alone / valid.size, line / valid.size], rel=1e-6)
