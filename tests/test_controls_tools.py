@@ -63,6 +63,15 @@ def test_extract_adds_to_a_file_and_replaces_only_when_told(
     assert main([*flags, "--overwrite"]) == 0
 
 
+def test_extract_tells_what_is_odd_about_a_recording(recordings: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    half = recordings / "a_p60.wav"
+    half.write_bytes(half.read_bytes()[:8044])
+    assert main(["extract", str(half), "--features", "rmse", "--jobs", "1"]) == 0
+    said = capfd.readouterr()
+    assert f"{half}: it holds 0.500 s by its header, 0.250 s could be read: it is cut off" in said.out
+    assert "AudioWarning" not in said.err
+
+
 def test_extract_names_what_it_cannot_use(recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (recordings / "c.wav").write_text("no sound")
     assert main(["extract", str(recordings), "--features", "zcr", "--jobs", "1"]) == 0

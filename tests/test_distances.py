@@ -17,7 +17,17 @@ from scipy.stats import energy_distance as scipy_energy
 
 from commands import call, told
 from tierwave.audio import load, write_wav
-from tierwave.distances import compare, distance, energy_distance, frechet_distance, log_mel_frames, main
+from tierwave.distances import (
+    common_rate,
+    compare,
+    distance,
+    energy_distance,
+    frechet_distance,
+    load_sounds,
+    log_mel_frames,
+    main,
+)
+from tierwave.errors import AudioWarning
 
 RATE = 8000
 
@@ -184,3 +194,13 @@ def test_what_is_wrong_is_told_in_one_sentence(folders: list[Any], tmp_path: Pat
     (tmp_path / "empty").mkdir()
     words = ["--generated", tmp_path / "empty", "--recordings", tmp_path / "empty"]
     assert "no sound" in told(capsys, main, words, 2)
+
+
+def test_a_sound_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav", np.full(800, 0.1, np.float32), 8000)
+    slow = bytearray((tmp_path / "a.wav").read_bytes())
+    slow[24:28] = (1).to_bytes(4, "little")
+    (tmp_path / "slow.wav").write_bytes(slow)
+    assert common_rate([tmp_path]) == 8000
+    with pytest.warns(AudioWarning, match=r"left out: .*slow\.wav: its header gives a sample rate of 1 Hz"):
+        assert len(load_sounds([tmp_path], 8000)) == 1

@@ -534,12 +534,20 @@ def load(path: Path | str, sample_rate: int | None = None, *, mono: bool = True)
     Raises:
         AudioError: as `read_blocks`.
     """
+    audio, rate, remarks = load_with_remarks(path, sample_rate, mono=mono)
+    for remark in remarks:
+        warnings.warn(AudioWarning(f"{path}: {remark}"), stacklevel=2)
+    return audio, rate
+
+
+def load_with_remarks(
+    path: Path | str, sample_rate: int | None = None, *, mono: bool = True
+) -> tuple[Audio, int, list[str]]:
+    """`load`, but what is odd about the recording is returned too, and not warned of."""
     with opened(path) as reading:
         info = reading.info
         blocks = list(reading.blocks(sample_rate, mono=mono))
-        for remark in reading.remarks:
-            warnings.warn(AudioWarning(f"{path}: {remark}"), stacklevel=2)
-        return _concatenate(blocks, 1 if mono else info.channels), sample_rate or info.sample_rate
+        return _concatenate(blocks, 1 if mono else info.channels), sample_rate or info.sample_rate, reading.remarks
 
 
 def _decode_with_ffmpeg(path: Path, folder: Path, reason: str) -> tuple[Path, str, list[str]]:

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from tierwave.audio import AudioError, load, search_audio
+from tierwave.audio import AudioError, load, load_with_remarks, search_audio
 from tierwave.commandline import REPEATABLE, FlagParser, boolean, optional, run
 from tierwave.config import TrainingOptions
 from tierwave.controls import Controls, Schema, constants_of
@@ -251,16 +251,17 @@ def _measure(task: _Measurement) -> _Outcome:
         there = [name for name in analysis.names if name in existing.document]
         if there and not task.overwrite:
             return _Outcome(False, f"{target} has {', '.join(there)} already: --overwrite replaces them")
-        audio, rate = load(path, task.sample_rate)
+        audio, rate, remarks = load_with_remarks(path, task.sample_rate)
         with threadpool_limits(1):  # the last digits of a matrix product depend on how many threads share it
             tracks = measure(audio, rate, analysis)
         added = document_of(tracks, analysis.declared(rate))
         file = ParamFile(target, {**existing.document, **added}, newline=existing.newline)
     except (AudioError, RunError) as error:
         return _Outcome(False, str(error))
-    remark = ""
+    told = [f"{path}: {remark}" for remark in remarks]
     if "voicing" in tracks and not tracks["voicing"].values.any():
-        remark = f"{path} has no pitch anywhere: its voicing is 0"
+        told.append(f"{path} has no pitch anywhere: its voicing is 0")
+    remark = "\n".join(told)
     content = _text_of(file, target).encode()
     # Before the curves: else they would be there, and nothing would tell them from those of another run.
     ledger.add(task.key, {"digest": digest_of_bytes(content), "remark": remark})

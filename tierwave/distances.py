@@ -25,6 +25,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ import numpy as np
 
 from tierwave.audio import AudioError, find_audio, load, probe
 from tierwave.commandline import JSON_FLAG, REPEATABLE, FlagParser, boolean, print_result, run
-from tierwave.errors import UsageError
+from tierwave.errors import AudioWarning, UsageError
 from tierwave.spectrogram import log_mel
 
 FLOOR_DB = -80.0  # below, silence is silence
@@ -288,11 +289,14 @@ def _halves(real: Sequence[np.ndarray], wanted: int, rng: np.random.Generator) -
 
 
 def load_sounds(paths: Sequence[Path | str], sample_rate: int) -> list[np.ndarray]:
-    """All sounds in files and folders, float32 [samples] at one rate; what cannot be read is left out."""
+    """All sounds in files and folders, float32 [samples] at one rate; what cannot be read is left out, which is an
+    `AudioWarning`."""
     found = []
     for path in find_audio(paths, own=True):
-        with contextlib.suppress(AudioError):
+        try:
             found.append(load(path, sample_rate)[0])
+        except AudioError as error:
+            warnings.warn(AudioWarning(f"left out: {error}"), stacklevel=2)
     return found
 
 
@@ -300,7 +304,7 @@ def common_rate(paths: Sequence[Path]) -> int:
     """The lowest sample rate of the sounds in files and folders, so that nothing is compared that one side lacks."""
     rates = []
     for path in find_audio(paths, own=True):
-        with contextlib.suppress(AudioError):
+        with contextlib.suppress(AudioError):  # `load_sounds` tells of it
             rates.append(probe(path).sample_rate)
     if not rates:
         raise UsageError(f"{', '.join(map(str, paths))} hold no sound that can be read: name folders of recordings")

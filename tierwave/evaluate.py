@@ -14,12 +14,12 @@ Following: sounds are generated at parameters that were trained on, between them
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from tierwave.audio import AudioError, find_audio, load, write_wav
 from tierwave.commandline import JSON_FLAG, FlagParser, boolean, import_tensorflow, print_result, run
 from tierwave.config import TrainingOptions
 from tierwave.corpus import Corpus, Encoder, load_corpus
-from tierwave.errors import RunError, UsageError
+from tierwave.errors import AudioWarning, RunError, UsageError
 from tierwave.folders import make_own
 from tierwave.following import Following, Result, measure_following, plot_following, scenarios, summarise
 from tierwave.generation import Request
@@ -73,7 +73,8 @@ class Score:
 class Evaluation:
     """What a network reaches on a folder. files: by path within it, of what makes audio; left_out: (path, reason);
     levels: of a sample; tiers: of the stages that generate values, all files together; units: of their losses, "nats"
-    or another; nats_per_db_offset: of spectrograms, what makes nats per value nats per dB."""
+    or another; nats_per_db_offset: of spectrograms, what makes nats per value nats per dB; remarks: (path, what is odd
+    about a recording that was used)."""
 
     files: dict[str, Score]
     left_out: tuple[tuple[str, str], ...]
@@ -82,6 +83,7 @@ class Evaluation:
     tiers: dict[str, Score] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
     nats_per_db_offset: float | None = None
+    remarks: tuple[tuple[str, str], ...] = ()
 
     @property
     def total(self) -> Score:
@@ -130,6 +132,7 @@ class Evaluation:
             "nats_per_db_offset": self.nats_per_db_offset,
             "files": {name: described(score) for name, score in self.files.items()},
             "left_out": dict(self.left_out),
+            "remarks": [list(pair) for pair in self.remarks],
         }
 
     def table(self) -> str:
@@ -155,6 +158,7 @@ class Evaluation:
             )
         rows.append(f"chance: {self.chance_bits:.4f} bits per sample ({self.levels} levels)")
         rows += tiers
+        rows += [f"{name}: {remark}" for name, remark in self.remarks]
         rows += [f"left out: {name}: {reason}" for name, reason in self.left_out]
         return "\n".join(rows)
 
@@ -286,7 +290,8 @@ def evaluate(
     offset = None
     if prepared is not None:
         offset = Normaliser.from_document(trained.prepared or {}).nats_per_db_offset
-    return Evaluation(files, corpus.left_out, trained.sample_rate, quantizer.levels, tiers, units, offset)
+    remarks = tuple((each.name, remark) for each in corpus.recordings for remark in each.remarks)
+    return Evaluation(files, corpus.left_out, trained.sample_rate, quantizer.levels, tiers, units, offset, remarks)
 
 
 def _part(trained: Trained, corpus: Corpus, part: str) -> list[Span]:
@@ -373,8 +378,11 @@ def compare_sounds(trained: Trained, data_dir: Path, sounds: Sequence[Path]) -> 
     def loaded(paths: Sequence[Path], *, own: bool = False) -> list[np.ndarray]:
         usable = []
         for path in find_audio(paths, own=own):
-            with contextlib.suppress(AudioError):  # the evaluation has named it as left out
+            try:
                 usable.append(load(path, trained.sample_rate)[0])
+            except AudioError as error:
+                if own:  # of the recordings the evaluation has named it
+                    warnings.warn(AudioWarning(f"left out: {error}"), stacklevel=2)
         return usable
 
     found = loaded(sounds, own=True)

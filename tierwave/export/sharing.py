@@ -84,7 +84,7 @@ def write_run(trained: Trained, folder: Path) -> dict[str, CheckpointEntry]:
     described = source.read("run.json")
     run.write("run.json", {key: described[key] for key in _PUBLIC if key in described} | {"corpus": None})
     if (source.folder / "statistics.json").exists():
-        run.write("statistics.json", {**source.read("statistics.json"), "left_out": []})
+        run.write("statistics.json", {**source.read("statistics.json"), "left_out": [], "remarks": []})
     if trained.family.parameters(config):
         run.write("schema.json", source.read("schema.json"))
     if trained.prepared is not None:
