@@ -68,6 +68,12 @@ def parser() -> FlagParser:
     flags.add_argument(
         "--max_failures", type=int, help="of the cluster: how often all start again when one is lost (default: 3)"
     )
+    flags.add_argument(
+        "--worker_timeout",
+        type=optional(float),
+        metavar="SECONDS",
+        help="for which the other workers of TF_CONFIG are waited for (default: as long as it takes)",
+    )
     flags.add_argument("--debug", default=False, help="show tracebacks (default: False)", **flag)
     add_model_flags(flags.add_argument_group("training"), TrainingOptions)
     return flags
@@ -80,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: Any) -> int:
+    if arguments.worker_timeout is not None and not arguments.worker_timeout >= 0:
+        raise UsageError(f"--worker_timeout {arguments.worker_timeout} must be 0 or more seconds")
     typed = typed_values(arguments, TrainingOptions)
     document = None if arguments.config_file is None else read_document(arguments.config_file)
     if arguments.demo:
@@ -110,6 +118,7 @@ def _train(arguments: Any) -> int:
         param_dir=arguments.param_dir,
         params=arguments.params,
         cache_dir=arguments.cache_dir,
+        worker_timeout=arguments.worker_timeout,
     )
     if arguments.cluster is None:
         for name in ("num_workers", "max_failures"):

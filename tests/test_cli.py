@@ -462,7 +462,7 @@ TRAIN_FLAGS: dict[str, Any] = {
     "seed_offset": 0, "val_frac": 0.1, "test_frac": 0.0, "num_val_batches": None, "random_seed": 0, "strategy": "one",
     "precision": "float32", "jit": "auto", "memory_check": True, "param_dir": None, "params": None, "tfr": 1.0,
     "ss": None, "input_noise": 0, "loss_cutoff": None, "cluster": None, "max_failures": None, "cache_dir": None,
-    "num_workers": None, "stage": None,
+    "num_workers": None, "stage": None, "worker_timeout": None,
 }  # fmt: skip
 GENERATE_FLAGS: dict[str, Any] = {
     "output_path": None, "checkpoint_path": None, "best": False, "config_file": None, "dur": 3.0, "num_seqs": 1,

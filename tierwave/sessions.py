@@ -71,7 +71,7 @@ from tierwave.runs import (
 )
 from tierwave.splits import Span, Split, make_split
 from tierwave.steering import Steering
-from tierwave.tasks import TF_CONFIG, task_of
+from tierwave.tasks import TF_CONFIG, meet, task_of
 from tierwave.trained import PREPARED, find_source, hardly_trained, load_model, load_schema, seed_audio, take_weights
 from tierwave.writing import write_text
 
@@ -100,7 +100,8 @@ class Session:
     None: all in turn. param_dir, params: where the parameters of the recordings lie, as of
     `paramlookup.find_param_sources`; a resumed run knows. cache_dir: for the encoded recordings, None: in logdir_root.
     watch(stage): callbacks that come before all others. guard:
-    samples that at least lie between training and held-out sound, whatever the model needs.
+    samples that at least lie between training and held-out sound, whatever the model needs. worker_timeout: seconds for
+    which other workers are waited for at the start, None: as long as it takes.
     """
 
     identity: str
@@ -121,6 +122,7 @@ class Session:
     cache_dir: Path | Url | None = None
     watch: Callable[[str], Sequence[Callback]] = _unwatched
     guard: int = 0
+    worker_timeout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def train(
     Raises UsageError and RunError with what to do.
     """
     _refuse_folders(session.identity)
-    task = task_of(os.environ)
+    task, everyone = task_of(os.environ), say_line
     if task.rank > 0:  # the chief speaks for all, and holds the lock for all
         say_line = _silent
     with contextlib.ExitStack() as locks:
@@ -158,7 +160,13 @@ def train(
             owner = resumed[0].root.folder.resolve().parent
             if task.rank == 0 and owner != (session.logdir_root / session.identity).resolve():
                 locks.enter_context(only_training(owner.parent, owner.name))
-        return plan.train(resumed, start_tensorflow)
+
+        def start() -> None:
+            start_tensorflow()
+            if plan.options.strategy == "multiworker":
+                meet(task, everyone, session.worker_timeout)
+
+        return plan.train(resumed, start)
 
 
 def encode(
