@@ -338,3 +338,14 @@ def test_strategies_that_do_not_fit_tf_config() -> None:
     two = {"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}'}
     with pytest.raises(UsageError, match="names 2 workers, and --strategy one would train each by itself"):
         make_devices("one", two)
+
+
+def test_sums_of_many_shapes_warn_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    warned: list[str] = []
+    monkeypatch.setattr(tf.get_logger(), "warning", lambda text, *_, **__: warned.append(str(text)))
+    devices = Devices(task=Task(0, 2))  # alone on a strategy of one
+    devices.local = 1
+    for length in range(12):
+        for _ in range(2):
+            np.testing.assert_array_equal(devices.total(np.arange(length)), np.arange(length))
+    assert warned == []

@@ -7,6 +7,7 @@ import os
 import pty
 import sys
 import termios
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -206,3 +207,19 @@ def test_a_real_terminal_is_known_as_one(clock: Clock, monkeypatch: pytest.Monke
         if hasattr(termios, "tcsetwinsize"):
             assert len(seen) == 20
     os.close(leader)
+
+
+def test_what_only_lasts_is_told_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "TICK", 0.001)
+    told: list[tuple[str, bool]] = []
+    ticked = threading.Event()
+
+    def say_line(text: str, rewrite: bool) -> None:
+        told.append((text, rewrite))
+        if len(told) > 2:
+            ticked.set()
+
+    with progress.waiting(say_line, "Starting Ray"):
+        assert ticked.wait(10)
+    assert told[0] == ("Starting Ray ...", True) and told[1] == ("Starting Ray: 0:00:00", True)
+    assert not any(thread.name == "waiting" for thread in threading.enumerate())

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 
 from tierwave.audio import AudioError
 from tierwave.errors import RunError, UsageError
-from tierwave.spread import INSTALL_RAY, spread
+from tierwave.spread import INSTALL_RAY, connected, spread
 
 HERE = Path(__file__).resolve().parent
 
@@ -143,3 +144,22 @@ def test_no_process_is_left_when_the_first_is_stopped(tmp_path: Path, with_what:
     if with_what == signal.SIGINT:
         assert errors.decode() == "parent.py: stopped by Ctrl-C\n"
     until(lambda: not any(map(is_running, workers)))
+
+
+@pytest.mark.parametrize(
+    ("address", "kind", "told"),
+    [
+        ("local", RunError, r"Ray did not start on this machine \(The current node timed out.*less busy"),
+        ("auto", UsageError, r"--cluster auto: there is no Ray cluster to work on \(The current node timed out"),
+    ],
+)
+def test_a_ray_that_does_not_start_is_told(
+    monkeypatch: pytest.MonkeyPatch, address: str, kind: type[Exception], told: str
+) -> None:
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup. This could happen.\nMore of it.")
+
+    ray = types.SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: None)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with pytest.raises(kind, match=told), connected(address, 2):
+        pass

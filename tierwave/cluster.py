@@ -18,8 +18,9 @@ from typing import Any
 
 from tierwave.errors import RunError, UsageError
 from tierwave.places import absolute, place_of
+from tierwave.progress import SECONDS, clock, waiting
 from tierwave.sessions import Outcome, SayLine, Session, encode
-from tierwave.spread import connected
+from tierwave.spread import LOCAL, connected
 
 SECONDS_BETWEEN_LINES = 0.5  # in which the chief's lines are fetched
 _PATHS = ("data_dir", "logdir_root", "output_dir", "resume_from", "init_from", "param_dir", "params", "cache_dir")
@@ -42,7 +43,11 @@ def train_on_cluster(
     if workers < 1:
         raise UsageError(f"--num_workers {workers} must be 1 or more")
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
-    with connected(address, workers + 1) as ray, _desk(ray) as desk, _told(ray, desk, say_line):
+    with contextlib.ExitStack() as held:
+        with waiting(say_line, "Starting Ray" if address == LOCAL else f"Joining the Ray cluster {address}"):
+            ray = held.enter_context(connected(address, workers + 1))
+            desk = held.enter_context(_desk(ray))
+        held.enter_context(_told(ray, desk, say_line))
         # The workers find it done: inside them, they hold the cores that its tasks would wait for.
         encode(session, lambda: default_document, say_line, cluster=address)
         return _fit(ray, desk, _elsewhere(session, workers), default_document, workers, failures)
@@ -172,9 +177,17 @@ def _told(ray: Any, desk: Any, say_line: SayLine) -> Iterator[None]:
     """The chief's lines are said here while the block lasts."""
     over = threading.Event()
 
+    heard_at = time.monotonic()
+
     def tell() -> None:
-        for text, rewrite in ray.get(desk.lines.remote()):
+        nonlocal heard_at
+        lines = ray.get(desk.lines.remote())
+        for text, rewrite in lines:
             say_line(text, rewrite)
+        if lines:
+            heard_at = time.monotonic()
+        elif time.monotonic() - heard_at >= SECONDS:
+            say_line(f"Nothing new from the workers for {clock(time.monotonic() - heard_at)}", True)
 
     def follow() -> None:
         while not over.wait(SECONDS_BETWEEN_LINES):

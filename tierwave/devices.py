@@ -39,7 +39,7 @@ class Devices:
         self.rank, self.workers = task.rank, task.workers
         self.replicas = int(self.strategy.num_replicas_in_sync)
         self.local = self.replicas // self.workers
-        self._sum = tf.function(self._summed, autograph=False)
+        self._sums: dict[tuple[int, ...], Any] = {}
 
     @property
     def is_chief(self) -> bool:
@@ -86,7 +86,9 @@ class Devices:
         array = np.asarray(value, np.float64)
         if self.workers == 1:
             return array
-        first = self.strategy.experimental_local_results(self._sum(tf.constant(array)))[0]
+        if array.shape not in self._sums:
+            self._sums[array.shape] = self._summation()
+        first = self.strategy.experimental_local_results(self._sums[array.shape](tf.constant(array)))[0]
         return first.numpy() / self.local
 
     def from_chief(self, value: Any) -> np.ndarray:
@@ -115,12 +117,18 @@ class Devices:
         """Until every worker has come here."""
         self.total(0.0)
 
-    def _summed(self, value: tf.Tensor) -> Any:
+    def _summation(self) -> Any:
+        """A function that sums arrays of one shape: one for all would be traced again for each, of which TensorFlow
+        warns."""
+
         def add(mine: tf.Tensor) -> tf.Tensor:
             here = tf.identity(mine)  # on the replica's device, which an argument is not
             return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
 
-        return self.strategy.run(add, args=(value,))
+        def summed(value: tf.Tensor) -> Any:
+            return self.strategy.run(add, args=(value,))
+
+        return tf.function(summed, autograph=False)
 
 
 @functools.cache  # a process can join the others only once

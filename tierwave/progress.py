@@ -11,7 +11,7 @@ import errno
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic  # a clock that is set must neither silence progress nor let it pour
 from typing import Literal, TextIO
 
@@ -19,6 +19,7 @@ from tierwave.names import ESCAPED
 
 SECONDS = 5.0  # of silence after which progress is told where there is no terminal
 REDRAWN = 0.1  # seconds between the states of a line on a terminal
+TICK = 1.0  # seconds between two looks at the clock of what only lasts
 
 SayLine = Callable[[str, bool], None]
 """say_line(text, rewrite): a line that stays, or (rewrite) how far something is."""
@@ -154,6 +155,25 @@ def amounts(line: ProgressLine, what: str) -> Callable[[int, int | None], None]:
         line.say(text, True)
 
     return tell
+
+
+@contextlib.contextmanager
+def waiting(say_line: SayLine, what: str) -> Iterator[None]:
+    """Tells, while the block lasts, that it does and for how long: of what says nothing itself."""
+    begun, over = monotonic(), threading.Event()
+
+    def tell() -> None:
+        while not over.wait(TICK):
+            say_line(f"{what}: {clock(monotonic() - begun)}", True)
+
+    thread = threading.Thread(target=tell, name="waiting", daemon=True)
+    say_line(f"{what} ...", True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def clock(seconds: float) -> str:

@@ -185,7 +185,9 @@ def connected(address: str, jobs: int) -> Iterator[Any]:
     try:
         with _modules_found() if address == LOCAL else contextlib.nullcontext():
             ray.init(address=address, **settings)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises a plain Exception too, such as of a node that was too slow to start
+        if address == LOCAL:
+            ray.shutdown()  # what of it did start
         raise _no_cluster(address, _first_line(error)) from error
     try:
         yield ray
@@ -221,7 +223,12 @@ def _refuse_silent(address: str) -> None:
         raise _no_cluster(address, str(error)) from error
 
 
-def _no_cluster(address: str, reason: str) -> UsageError:
+def _no_cluster(address: str, reason: str) -> UsageError | RunError:
+    if address == LOCAL:
+        return RunError(
+            f"Ray did not start on this machine ({reason}): run the same command again when the machine is less busy, "
+            "ask for fewer processes, or do without --cluster"
+        )
     return UsageError(
         f"--cluster {address}: there is no Ray cluster to work on ({reason}): start one with `ray start --head`, or "
         f"give --cluster {LOCAL}"
