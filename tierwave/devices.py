@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -39,7 +40,7 @@ class Devices:
         self.rank, self.workers = task.rank, task.workers
         self.replicas = int(self.strategy.num_replicas_in_sync)
         self.local = self.replicas // self.workers
-        self._sums: dict[tuple[int, ...], Any] = {}
+        self._sum = tf.function(self._summed, autograph=False)
 
     @property
     def is_chief(self) -> bool:
@@ -86,10 +87,11 @@ class Devices:
         array = np.asarray(value, np.float64)
         if self.workers == 1:
             return array
-        if array.shape not in self._sums:
-            self._sums[array.shape] = self._summation()
-        first = self.strategy.experimental_local_results(self._sums[array.shape](tf.constant(array)))[0]
-        return first.numpy() / self.local
+        # Of few sizes: the function is traced for each anew, of which TensorFlow warns where there are many.
+        padded = np.zeros(16 * 8 ** math.ceil(math.log(max(array.size, 16) / 16, 8)))
+        padded[: array.size] = array.ravel()
+        first = self.strategy.experimental_local_results(self._sum(tf.constant(padded)))[0]
+        return first.numpy()[: array.size].reshape(array.shape) / self.local
 
     def from_chief(self, value: Any) -> np.ndarray:
         """The chief's numbers, on every worker."""
@@ -117,18 +119,12 @@ class Devices:
         """Until every worker has come here."""
         self.total(0.0)
 
-    def _summation(self) -> Any:
-        """A function that sums arrays of one shape: one for all would be traced again for each, of which TensorFlow
-        warns."""
-
+    def _summed(self, value: tf.Tensor) -> Any:
         def add(mine: tf.Tensor) -> tf.Tensor:
             here = tf.identity(mine)  # on the replica's device, which an argument is not
             return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
 
-        def summed(value: tf.Tensor) -> Any:
-            return self.strategy.run(add, args=(value,))
-
-        return tf.function(summed, autograph=False)
+        return self.strategy.run(add, args=(value,))
 
 
 @functools.cache  # a process can join the others only once
