@@ -358,7 +358,7 @@ def _chunk(task: _Task, on_progress: Callable[[int], None] | None = None) -> Fil
     if kept is not None and all(digest_of(task.output / name) == was for name, was in kept["written"].items()):
         if on_progress is not None:
             on_progress(task.source.stat().st_size)
-        written, silent, remarks = (tuple(kept[name]) for name in ("written", "silent", "remarks"))
+        written, silent, remarks = (tuple(kept.get(name, ())) for name in ("written", "silent", "remarks"))
         return FileReport(task.source, kept["processed"], silent, written, 0, kept["left_over"], None, True, remarks)
     report = chunk_file(task.source, task.stem, task.output, task.options, on_progress)
     if report.problem is None:  # what was not there, such as ffmpeg, may be there the next time
