@@ -139,8 +139,16 @@ def test_a_split_of_other_recordings_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "row",
-    [b"\xff,1,1.0,,,1.0,,,", b"x,1,,,,,,,", b"1,1,low,,,1.0,,,", b"%d,1,1.0,,,1.0,,," % 10**400, b"1,1,1.0\0,,,1.0,,,"],
-    ids=["no text", "no number", "no loss", "too large", "zero byte"],
+    [
+        b"\xff,1,1.0,,,1.0,,,",
+        b"x,1,,,,,,,",
+        b"1,1,low,,,1.0,,,",
+        b"%d,1,1.0,,,1.0,,," % 10**400,
+        b"1,1,1.0\0,,,1.0,,,",
+        b"-1,1,1,,,1,,,",
+        b"1,1,1e300,,,1,,,",
+    ],
+    ids=["no text", "no number", "no loss", "too large", "zero byte", "no step", "huge loss"],
 )
 def test_a_damaged_table_of_losses_is_told_in_a_sentence(tmp_path: Path, row: bytes) -> None:
     header = b"step,epoch,loss,accuracy,bits,gradient_norm,seconds,val_loss,val_accuracy\n"

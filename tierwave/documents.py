@@ -29,7 +29,7 @@ def _inside(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_inside)]
 Index = Annotated[int, Field(ge=0, le=MOST_SAMPLES)]
-Share = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1e38)]
 
 
 def _ordered(span: tuple[str, int, int]) -> tuple[str, int, int]:
@@ -73,7 +73,7 @@ class Statistics(BaseModel):
     """`statistics.json`: what the recordings are like. An imported run knows only the gain."""
 
     model_config = STRICT
-    gain: Annotated[float, Field(gt=0)]
+    gain: Annotated[float, Field(gt=0, le=1e38)]
     noise_floor: Share | None = None
     files: Index = 0
     hours: Share = 0.0
@@ -88,8 +88,8 @@ class Statistics(BaseModel):
     normalize: str = "none"
     left_out: list[list[str]] = []
     remarks: list[list[str]] = []
-    histogram_bits: float | None = None
-    markov_bits: float | None = None
+    histogram_bits: Share | None = None
+    markov_bits: Share | None = None
 
     @model_validator(mode="after")
     def _both_bars(self) -> Statistics:
@@ -130,7 +130,7 @@ _SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "split.json": TypeAdapter(Held),
     "statistics.json": TypeAdapter(Statistics),
     "schema.json": TypeAdapter(Parameters),
-    "bars.json": TypeAdapter(dict[str, Annotated[float, Field(strict=True, allow_inf_nan=False)]]),
+    "bars.json": TypeAdapter(dict[str, Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e9, le=1e9)]]),
     CHECKPOINTS: _ENTRIES,
 }
 _OBJECT: TypeAdapter[Any] = TypeAdapter(dict[str, Any])

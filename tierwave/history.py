@@ -20,6 +20,7 @@ from tierwave.runs import Run
 from tierwave.textfiles import decode
 
 LOSSES, BARS = "losses.csv", "bars.json"
+MOST_STEPS, MOST_NATS = 1 << 53, float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,13 +50,13 @@ def read_history(part: Run) -> History:
     try:
         rows = [row for row in csv.DictReader(_lines(path)) if None not in row.values()]  # the last may be half written
         for row in rows:
-            int(row["step"]), int(row["epoch"])
+            _count(row["step"]), _count(row["epoch"])
         updates = [
-            (int(row["step"]), float(row["loss"]), float(row["gradient_norm"])) for row in rows if row["gradient_norm"]
+            (int(row["step"]), _nats(row["loss"]), _nats(row["gradient_norm"])) for row in rows if row["gradient_norm"]
         ]
         ended = [row for row in rows if row["loss"] and not row["gradient_norm"]]
         epochs = [
-            Epoch(int(row["epoch"]), float(row["loss"]), float(row["val_loss"]) if row["val_loss"] else None)
+            Epoch(int(row["epoch"]), _nats(row["loss"]), _nats(row["val_loss"]) if row["val_loss"] else None)
             for row in ended
         ]
         ends = [int(row["step"]) for row in ended]
@@ -65,6 +66,21 @@ def read_history(part: Run) -> History:
         told = f"no column {error}" if isinstance(error, KeyError) else error
         raise RunError(f"{path} is damaged ({told}): remove it, or name another run") from None
     return History(table[:, 0], table[:, 1], table[:, 2], tuple(epochs), tuple(ends), in_bits, _bars(part, in_bits))
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if not 0 <= count <= MOST_STEPS:
+        raise ValueError(f"{text[:20]} is no step or epoch")
+    return count
+
+
+def _nats(text: str) -> float:
+    """A loss, which may be no number where training broke."""
+    value = float(text)
+    if math.isfinite(value) and abs(value) > MOST_NATS:
+        raise ValueError(f"{text[:20]} is no loss")
+    return value
 
 
 def _lines(path: Path) -> io.StringIO:
