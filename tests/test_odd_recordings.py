@@ -110,6 +110,13 @@ def test_a_wave_file_of_a_pipe_and_of_a_first_size(tmp_path: Path) -> None:
         assert len(sound) == 2 * RATE and "unfinished" in remarks[0]
 
 
+def test_an_unfinished_wave_file_may_be_longer_than_its_sizes_can_say(tmp_path: Path) -> None:
+    path = kept(tmp_path / "a.wav", without_sizes("WAV")[:44])
+    with open(path, "r+b") as file:
+        file.truncate((5 << 30) + 44)  # of which the disk holds next to nothing
+    assert probe(path).frames == 5 << 29
+
+
 def test_a_caf_whose_size_is_left_open_is_whole(tmp_path: Path) -> None:
     sound, remarks = read(kept(tmp_path / "a.caf", without_sizes("CAF", b"\xff" * 8)))
     assert len(sound) == 2 * RATE and not remarks

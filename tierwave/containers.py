@@ -272,6 +272,10 @@ def _completed(data: _Bytes, part: Part, form: _Form, wide: int | None, size_at:
     whole = stop - start
     if wide is not None and wide_sound:
         put(wide, 8, whole - 8)
+    elif form is _RIFF and whole > 0xFFFFFFFF:
+        # No size of four bytes says it: by these two libsndfile knows a file that was not closed, and reads all of it.
+        put(size_at, 4, 0)
+        put(start + 4, 4, 8)
     elif form is not _CAF:
         put(start + form.name_bytes, form.size_bytes, whole if form.inclusive else whole - 8)
     return replace(part, head=bytes(head), spans=((body, stop),))
