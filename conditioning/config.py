@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from tierwave.config import Amount, GlobalNormClip, Layers, StrictModel, ValueClip, Width
 from tierwave.controls import input_sizes
+from tierwave.folders import name_fault
 
 AUDIO = "audio"
 # MTCRNN's numbers 0 to 6, and RNNControl's network, which is the baseline without the rectifier behind its first map.
@@ -167,6 +168,8 @@ class Tier(Stage):
     def _name_is_free(self) -> Tier:
         if self.name in ("controls", "stages", "tensorboard"):
             raise ValueError(f"a tier cannot be called {self.name}, as files beside a sound are; choose another name")
+        if fault := name_fault(self.name):
+            raise ValueError(f"a tier cannot be called {self.name}, as a folder is named after it: {fault}")
         return self
 
     @model_validator(mode="after")
@@ -193,7 +196,7 @@ class Cascade(StrictModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Cascade:
-        names = [tier.name for tier in self.tiers]
+        names = [tier.name.lower() for tier in self.tiers]  # a folder each, which may not tell Slow from slow
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise ValueError(f"two tiers are called {twice[0]}; give each a name of its own")

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+
+from tierwave.errors import UsageError
 
 MARK = ".tierwave"
 _RUN = ("run.config.json", "checkpoints.json")  # as `runs` names them
@@ -23,6 +26,29 @@ _MARKED = (
 OWN = f"Tierwave made it, so its sounds are no recordings (if they are, delete {MARK} in it, or name it itself)"
 
 LeftOut = list[tuple[Path, str]]  # (path, reason)
+
+
+# What Windows keeps for devices, whatever follows behind a dot.
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])\s*(\..*)?", re.IGNORECASE | re.DOTALL)
+
+
+def name_fault(name: str) -> str:
+    """Why no folder should be called so, "" where it may: what one system allows another cannot copy or open."""
+    if not name.strip(". "):
+        return "it needs letters or digits"
+    if odd := re.search(r'[<>:"/\\|?*\0-\x1f]', name):
+        return f"{odd[0]!r} cannot stand in a folder's name everywhere"
+    if name != name.strip() or name.endswith("."):
+        return "Windows takes no name that begins or ends with a space or ends with a dot"
+    return "Windows keeps that name for a device" if _DEVICE.fullmatch(name) else ""
+
+
+def refuse_name(flag: str, name: str, home: Path) -> None:
+    """UsageError where the folder `home / name`, which is not there yet, cannot be called so on every system."""
+    fault = name_fault(name)
+    plain = not re.search(r"[/\\]", name) and name.strip(". ")
+    if fault and not (plain and (home / name).is_dir()):
+        raise UsageError(f"{flag} {name!r} must be a plain name, since a folder is named after it: {fault}")
 
 
 def make_own(folder: Path) -> None:

@@ -16,14 +16,14 @@ from pydantic import BaseModel
 
 from tierwave.config import dumps
 from tierwave.errors import RunError, UsageError
+from tierwave.folders import refuse_name
 from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, create_run, environment, now, runs_of
 from tierwave.writing import write_text
 
 
 def check_identity(identity: str, logdir_root: Path | str) -> None:
     """UsageError unless `identity` is a plain name under which there is no run yet."""
-    if identity in ("", "..") or Path(identity).name != identity:
-        raise UsageError(f"--id {identity!r} must be a plain name, since a folder is named after it")
+    refuse_name("--id", identity, Path(logdir_root))
     home = Path(logdir_root) / identity
     if runs_of(home):
         raise UsageError(f"--id {identity} has runs already, in {home}: choose another --id for the imported one")

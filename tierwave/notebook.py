@@ -114,7 +114,10 @@ def download(path: Path | str) -> Any:
     here = colab()
     if here is not None:
         return here.files.download(str(path))
-    return FileLink(os.path.relpath(path))  # as seen from the notebook
+    try:
+        return FileLink(os.path.relpath(path))  # as seen from the notebook
+    except ValueError:  # another drive of Windows
+        return FileLink(str(path.resolve()))
 
 
 def share(trained: Trained, path: Path | str) -> Any:

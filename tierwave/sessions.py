@@ -47,7 +47,7 @@ from tierwave.corpus import Corpus, load_corpus, summary
 from tierwave.dataset import LaneWindows, lane_warnings
 from tierwave.errors import RunError, UsageError
 from tierwave.families import load_config
-from tierwave.folders import make_own
+from tierwave.folders import make_own, refuse_name
 from tierwave.following import trained_values
 from tierwave.generation import Request, Stream
 from tierwave.history import audio_bars, read_history
@@ -148,7 +148,7 @@ def train(
     start_tensorflow() is called before TensorFlow is imported, which is after config and recordings were found good.
     Raises UsageError and RunError with what to do.
     """
-    _refuse_folders(session.identity)
+    refuse_name("--id", session.identity, session.logdir_root)
     task, everyone = task_of(os.environ), say_line
     if task.rank > 0:  # the chief speaks for all, and holds the lock for all
         say_line = _silent
@@ -173,14 +173,9 @@ def encode(
     session: Session, default_document: Callable[[], dict[str, Any]], say_line: SayLine, *, cluster: str | None = None
 ) -> None:
     """Encode the recordings of a session into its cache and do no more; as tasks of a Ray cluster, if one is named."""
-    _refuse_folders(session.identity)
+    refuse_name("--id", session.identity, session.logdir_root)
     plan, resumed = _planned(session, default_document, say_line)
     plan.load(None if resumed is None else resumed[0].root.read("run.json"), cluster=cluster)
-
-
-def _refuse_folders(identity: str) -> None:
-    if os.sep in identity or identity.strip() in ("", ".", ".."):
-        raise UsageError(f"--id {identity!r} must be a plain name, since a folder is named after it")
 
 
 def _planned(

@@ -17,7 +17,6 @@ import hashlib
 import importlib.util
 import json
 import math
-import os
 import shlex
 import shutil
 import time
@@ -31,6 +30,7 @@ from tierwave.audio import find_audio
 from tierwave.config import TrainingOptions, difference, resolve_training
 from tierwave.errors import RunError, UsageError
 from tierwave.findings import Findings, Tried
+from tierwave.folders import refuse_name
 from tierwave.names import name_within
 from tierwave.rows import find_rows
 from tierwave.runs import only_training
@@ -239,8 +239,7 @@ def _root_of(oracle: Any, trial: Any) -> str:
 
 def plan_of(search: Search) -> Plan:
     """The search made definite. Raises UsageError for all that can be seen to be wrong before anything is trained."""
-    if os.sep in search.identity or search.identity.strip() in ("", ".", ".."):
-        raise UsageError(f"--id {search.identity!r} must be a plain name, since a folder is named after it")
+    refuse_name("--id", search.identity, search.logdir_root)
     minutes, epochs = search.minutes_per_trial, search.num_epochs or DEFAULT_EPOCHS
     if search.objective == EQUAL_TIME:
         if search.kind == "hyperband":

@@ -1,0 +1,242 @@
+"""Windows and macOS, as far as they can be tried here: what they lack is taken away, what they forbid is not made."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import io
+import signal
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_imports import COMMAND_LINES, PACKAGES, ROOT, sources
+
+from conditioning.config import Cascade
+from tierwave.audio import write_wav
+from tierwave.config import validate
+from tierwave.errors import UsageError
+from tierwave.folders import name_fault, refuse_name
+from tierwave.importing import check_identity
+from tierwave.runs import create_run, only_training
+
+SOURCES = sources(*PACKAGES, *COMMAND_LINES)
+MODULES = {
+    "fcntl",
+    "resource",
+    "pwd",
+    "grp",
+    "termios",
+    "tty",
+    "pty",
+    "posix",
+    "syslog",
+    "readline",
+    "msvcrt",
+    "winreg",
+}
+ABSENT = {
+    "os": {
+        "fork", "forkpty", "getuid", "geteuid", "getgid", "getegid", "getgroups", "sysconf", "statvfs", "uname",
+        "chown", "sched_getaffinity", "sched_setaffinity", "killpg", "getpgid", "setsid", "mkfifo", "mknod",
+        "getloadavg",
+        "nice", "wait", "waitid", "setuid", "O_DIRECTORY", "O_NOFOLLOW", "posix_fallocate", "pread", "pwrite",
+        "sync", "fchmod",
+    },
+    "signal": {"SIGHUP", "SIGUSR1", "SIGUSR2", "SIGKILL", "SIGALRM", "SIGQUIT", "SIGPIPE", "SIGCHLD",
+               "alarm", "setitimer"},
+    "time": {"tzset", "clock_gettime"},
+}  # fmt: skip
+
+
+def parents_of(tree: ast.AST) -> dict[ast.AST, ast.AST]:
+    return {child: parent for parent in ast.walk(tree) for child in ast.iter_child_nodes(parent)}
+
+
+def guarded(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
+    """Whether a use stands where its absence is provided for."""
+    while node in parents:
+        node = parents[node]
+        if isinstance(node, (ast.Try, ast.ExceptHandler)):
+            return True
+        if isinstance(node, (ast.If, ast.IfExp)) and any(
+            word in ast.unparse(node.test) for word in ("hasattr", "sys.platform", "os.name")
+        ):
+            return True
+    return False
+
+
+def test_what_other_systems_lack_is_used_only_where_that_is_provided_for() -> None:
+    found = []
+    for path in SOURCES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        parents = parents_of(tree)
+        for node in ast.walk(tree):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names if alias.name in MODULES]
+            elif isinstance(node, ast.ImportFrom):
+                names = [alias.name for alias in node.names if alias.name in ABSENT.get(node.module or "", ())]
+                names += [node.module] if node.module in MODULES else []
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                names = [node.attr] if node.attr in ABSENT.get(node.value.id, ()) else []
+            line = getattr(node, "lineno", 0)
+            found += [f"{path.relative_to(ROOT)}:{line} {name}" for name in names if not guarded(node, parents)]
+    assert found == []
+
+
+def test_text_is_read_and_written_in_an_encoding_that_is_said() -> None:
+    """Elsewhere it would be that of the system: cp1252, or whatever a person chose."""
+    found = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            said = {keyword.arg for keyword in node.keywords}
+            modes = [each.value for each in node.args[:2] if isinstance(each, ast.Constant)]
+            binary = any(isinstance(mode, str) and "b" in mode and len(mode) <= 4 for mode in modes)
+            opens = called == "open" and isinstance(node.func, ast.Name) and not binary
+            if (opens or called in ("read_text", "write_text", "NamedTemporaryFile")) and "encoding" not in said:
+                own = isinstance(node.func, ast.Name) and called in ("read_text", "write_text")  # always UTF-8
+                if not own and called != "NamedTemporaryFile":
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)[:60]}")
+    assert found == []
+
+
+def test_paths_within_a_corpus_are_written_with_slashes() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "str" and ".relative_to(" in ast.unparse(node)
+    ]
+    assert found == []
+
+
+def test_processes_are_never_forked() -> None:
+    found = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in (
+                "ProcessPoolExecutor", "Pool", "Process", "get_context",
+            ) and '"spawn"' not in ast.unparse(node).replace("'", '"'):  # fmt: skip
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)[:60]}")
+    assert [line for line in found if "ray" not in line and "cluster.py" not in line] == []
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python as on Windows: modules, functions and signals that it lacks cannot be had, the console knows cp1252."""
+    real = builtins.__import__
+
+    def without(name: str, *arguments: Any, **keywords: Any) -> Any:
+        if name in MODULES - {"msvcrt"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, *arguments, **keywords)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "msvcrt", types.SimpleNamespace(locking=lambda *_: None, LK_NBLCK=2))
+    for module, names in ABSENT.items():
+        for name in names:
+            if module != "os" or name not in (
+                "uname",
+                "O_DIRECTORY",
+                "fchmod",
+                "wait",
+                "waitid",
+            ):  # of pytest's own use
+                monkeypatch.delattr(sys.modules[module], name, raising=False)
+
+
+@pytest.fixture
+def console(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.BytesIO]:
+    shown = io.BytesIO()
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, io.TextIOWrapper(shown, "cp1252", errors="strict", write_through=True))
+    yield shown
+
+
+def test_the_lock_of_a_training_needs_no_fcntl(elsewhere: None, tmp_path: Path) -> None:
+    with only_training(tmp_path, "one"):
+        assert (tmp_path / "one" / ".lock").is_file()
+    assert not hasattr(signal, "SIGHUP")
+
+
+def test_recordings_are_cut_with_a_console_that_lacks_their_letters(
+    elsewhere: None, console: io.BytesIO, tmp_path: Path
+) -> None:
+    import chunk_audio
+    from tierwave import control_tools
+
+    data = tmp_path / "笛 ≤ 1"
+    write_wav(data / "fløte 笛.wav", np.sin(np.arange(8000) / 5).astype(np.float32), 8000)
+    (data / "params.csv").write_text("filename,p\nfløte 笛.wav,1\n", encoding="utf-8")
+    words = ["--input_file", str(data), "--output_dir", str(tmp_path / "c"), "--chunk_length", "500"]
+    assert chunk_audio.main(words) == 0
+    assert len(list((tmp_path / "c").rglob("*.wav"))) == 2
+    assert control_tools.main(["check", str(data)]) == 0
+    assert b"\\u7b1b" in console.getvalue()
+
+
+@pytest.mark.parametrize("module", ["train", "generate", "tune", "chunk_audio"])
+def test_the_help_is_in_letters_of_every_console(module: str) -> None:
+    __import__(module)
+    sys.modules[module].parser().format_help().encode("cp1252")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a:b",
+        "con",
+        "NUL.txt",
+        "com1",
+        "a.",
+        " a",
+        "a ",
+        "",
+        ".",
+        "..",
+        "...",
+        "a/b",
+        "a\\b",
+        "what?",
+        "a\nb",
+        "*",
+        "aux .b",
+    ],
+)
+def test_a_run_is_not_called_what_another_system_forbids(name: str, tmp_path: Path) -> None:
+    assert name_fault(name)
+    with pytest.raises(UsageError, match="--id .* must be a plain name, since a folder is named after it: "):
+        refuse_name("--id", name, tmp_path)
+    with pytest.raises(UsageError, match="must be a plain name"):
+        check_identity(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["birds", "Vögel 2", "con1", "console", "a.b", ".hidden", "-x", "com10", "null"])
+def test_plain_names_are_taken(name: str, tmp_path: Path) -> None:
+    assert name_fault(name) == ""
+    assert name_fault(create_run(tmp_path, name).folder.name) == ""
+
+
+def test_a_run_that_is_called_so_already_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "a:b").mkdir()
+    refuse_name("--id", "a:b", tmp_path)
+    with pytest.raises(UsageError):
+        refuse_name("--id", "..", tmp_path)
+
+
+@pytest.mark.parametrize(("names", "told"), [(("con", "b"), "device"), (("Slow", "slow"), "two tiers are called")])
+def test_tiers_are_called_what_folders_can_be(names: tuple[str, str], told: str) -> None:
+    tiers = [
+        {"name": names[0], "generates": ["p"], "rate": 100},
+        {"name": names[1], "generates": ["audio"], "conditioned_on": ["p"]},
+    ]
+    with pytest.raises(UsageError, match=told):
+        validate(Cascade, {"model": "cascade", "tiers": tiers}, "it")
