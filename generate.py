@@ -81,8 +81,9 @@ def parser() -> FlagParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, generate, return the exit code."""
-    arguments = parser().parse_args(argv)
-    return run(lambda: _generate(arguments), debug=arguments.debug)
+    flags = parser()
+    arguments = flags.parse_args(argv)
+    return run(lambda: _generate(arguments), debug=arguments.debug, flags=flags)
 
 
 def _generate(arguments: Any) -> None:

@@ -81,8 +81,9 @@ def parser() -> FlagParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, train, return the exit code."""
-    arguments = parser().parse_args(argv)
-    return run(lambda: _train(arguments), debug=arguments.debug)
+    flags = parser()
+    arguments = flags.parse_args(argv)
+    return run(lambda: _train(arguments), debug=arguments.debug, flags=flags)
 
 
 def _train(arguments: Any) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tierwave.chief import Address, serve, work
-from tierwave.commandline import REPEATABLE, FlagParser, boolean, import_tensorflow, optional, run
+from tierwave.commandline import REPEATABLE, FlagParser, boolean, import_tensorflow, optional, run, typed_here
 from tierwave.config import apply_overrides, read_document
 from tierwave.errors import UsageError
 from tierwave.progress import ProgressLine
@@ -99,16 +99,20 @@ def parser() -> FlagParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, search, return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    arguments = parser().parse_args(words)
-    return run(lambda: _tune(arguments, words), debug=arguments.debug)
+    flags = parser()
+    arguments = flags.parse_args(words)
+    return run(lambda: _tune(arguments, words, flags), debug=arguments.debug, flags=flags)
 
 
-def _tune(arguments: Any, words: Sequence[str]) -> int:
+def _tune(arguments: Any, words: Sequence[str], flags: FlagParser) -> int:
     for name in ("num_epochs", "max_trials", "max_minutes", "max_minutes_per_trial", "timeout"):
         value = getattr(arguments, name)
         if value is not None and not value > 0:
             raise UsageError(f"--{name} {value} must be more than 0")
-    say_line = ProgressLine().say
+    line = ProgressLine()
+
+    def say_line(text: str, rewrite: bool) -> None:
+        line.say(typed_here(text, flags), rewrite)
 
     def start() -> None:
         import_tensorflow(debug=arguments.debug)

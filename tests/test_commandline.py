@@ -24,7 +24,7 @@ import train
 import tune
 from tierwave import distances, evaluate, fetch, memory
 from tierwave.audio import SoundWriter
-from tierwave.commandline import FlagParser, add_model_flags, boolean, optional, run, typed_values
+from tierwave.commandline import FlagParser, add_model_flags, boolean, optional, run, typed_here, typed_values
 from tierwave.config import StrictModel, TrainingOptions, resolve_training
 from tierwave.errors import AudioWarning, RunError, UsageError
 from tierwave.export import __main__ as export
@@ -360,3 +360,36 @@ def test_what_is_odd_about_a_recording_is_a_sentence_said_once(capsys: pytest.Ca
     assert run(body, debug=False) == 0
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(": ")[2] for line in lines] == ["a.wav: it is cut off", "b.wav: it is cut off"]
+
+
+# Remedies ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "here"),
+    [
+        (
+            "too large: --memory_check False tries it all the same",
+            "too large: --set training.memory_check=False tries it",
+        ),
+        ("it became nan: try --precision float32", "try --set training.precision=float32"),
+        ("take --monitor val_loss, or --steps 3", "take --set training.monitor=val_loss, or --steps 3"),
+        ("lower --batch_size to 16", "lower --set training.batch_size to 16"),
+        ("another --seed_of_plants", "another --seed_of_plants"),
+        ("repair it with --lenient", "repair it with python -m tierwave.controls convert --lenient"),
+        ("begin with `train.py --init_from RUN --id NEW`", "begin with `train.py --init_from RUN --id NEW`"),
+    ],
+)
+def test_a_remedy_names_what_can_be_typed_here(message: str, here: str) -> None:
+    flags = FlagParser("search.py")
+    for flag in ("--set", "--steps"):
+        flags.add_argument(flag)
+    assert here in typed_here(message, flags)
+
+
+def test_a_command_without_a_config_names_the_command_that_has_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    def body() -> int:
+        raise RunError("use an earlier one, for example with --resume_from")
+
+    assert run(body, debug=False, flags=FlagParser("listen.py")) == 1
+    assert "for example with train.py --resume_from" in capsys.readouterr().err

@@ -53,6 +53,9 @@ ABSENT = {
 }  # fmt: skip
 
 
+OF_PYTEST = ("uname", "O_DIRECTORY", "fchmod", "wait", "waitid", "setitimer", "SIGALRM", "getuid")  # its own tools need
+
+
 def parents_of(tree: ast.AST) -> dict[ast.AST, ast.AST]:
     return {child: parent for parent in ast.walk(tree) for child in ast.iter_child_nodes(parent)}
 
@@ -98,7 +101,7 @@ def test_text_is_read_and_written_in_an_encoding_that_is_said() -> None:
                 continue
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             said = {keyword.arg for keyword in node.keywords}
-            modes = [each.value for each in node.args[:2] if isinstance(each, ast.Constant)]
+            modes = [each.value for mode in node.args[1:2] for each in ast.walk(mode) if isinstance(each, ast.Constant)]
             binary = any(isinstance(mode, str) and "b" in mode and len(mode) <= 4 for mode in modes)
             opens = called == "open" and isinstance(node.func, ast.Name) and not binary
             if (opens or called in ("read_text", "write_text", "NamedTemporaryFile")) and "encoding" not in said:

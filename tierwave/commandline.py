@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
 from tierwave import progress
-from tierwave.config import StrictModel
+from tierwave.config import StrictModel, TrainingOptions
 from tierwave.errors import AudioWarning, RunError, UsageError
 from tierwave.names import ESCAPED, json_text, printable
 
@@ -348,13 +348,48 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run(body: Callable[[], int | None], *, debug: bool) -> int:
+_FLAG = re.compile(
+    r"--(?P<name>[a-z]\w*)"
+    r"(?:[ =](?P<value>True|False|None|\d+(?:\.\d+)?\b|float32|mixed_\w+|(?:val_)?(?:loss|accuracy)\b))?"
+)
+_OWNERS = {
+    **dict.fromkeys((*TrainingOptions.model_fields, "resume_from", "init_from", "set"), "train.py"),
+    "lenient": "python -m tierwave.controls convert",
+    "name_params": "python -m tierwave.controls manifest",
+}
+
+
+def typed_here(message: str, flags: argparse.ArgumentParser) -> str:
+    """A message of another command, whose remedies can be typed at the command of `flags`: a training flag that it does
+    not have is set in its config, if it has --set, and any other is named with the command that has it.
+
+    What follows the name of a command in the message is meant for that command, and stays.
+    """
+    known = flags._option_string_actions
+
+    def here(found: re.Match[str]) -> str:
+        name, value = found["name"], found["value"]
+        if f"--{name}" in known or re.search(r"\w\.py\b|python -m", message[: found.start()]):
+            return found[0]
+        if "--set" in known and name in TrainingOptions.model_fields:
+            return f"--set training.{name}" + (f"={value}" if value else "")
+        return f"{_OWNERS[name]} {found[0]}" if name in _OWNERS else found[0]
+
+    return _FLAG.sub(here, message)
+
+
+def run(body: Callable[[], int | None], *, debug: bool, flags: argparse.ArgumentParser | None = None) -> int:
     """Run a command line's `body`; its exit code, or that of what went wrong, which is told on stderr in one sentence.
 
     UsageError gives 2; RunError and OSError (a full disk, a missing permission) give 1; Ctrl-C gives 130, SIGTERM 143
     and SIGHUP 129. Any other exception is a fault of the program and keeps its traceback; `debug` shows that of the
-    others too. What the terminal cannot show, odd bytes of names above all, is escaped.
+    others too. flags: those of the command, for remedies that can be typed there (see `typed_here`). What the terminal
+    cannot show, odd bytes of names above all, is escaped.
     """
+
+    def told(error: Exception) -> str:
+        return str(error) if flags is None else typed_here(str(error), flags)
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ESCAPED)
@@ -365,9 +400,9 @@ def run(body: Callable[[], int | None], *, debug: bool) -> int:
             finally:
                 progress.end()  # before anything is said of an error
     except UsageError as error:
-        return _tell(str(error), 2, debug)
+        return _tell(told(error), 2, debug)
     except RunError as error:
-        return _tell(str(error), 1, debug)
+        return _tell(told(error), 1, debug)
     except OSError as error:
         return _tell(_os_sentence(error), 1, debug)
     except _Ended as error:

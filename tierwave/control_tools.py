@@ -184,7 +184,7 @@ def _extract(flags: Namespace) -> None:
     tasks = [
         _Measurement(
             path, target, analysis, flags.sample_rate, flags.overwrite, folder / FOLDER,
-            fingerprint("extract", stamp(path), str(target.relative_to(folder)), how),
+            fingerprint("extract", stamp(path), target.relative_to(folder).as_posix(), how),
         )
         for path, target in targets.items()
     ]  # fmt: skip

@@ -330,8 +330,9 @@ def parser() -> FlagParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, compare, return the exit code."""
-    arguments = parser().parse_args(argv)
-    return run(lambda: _compare(arguments), debug=arguments.debug)
+    flags = parser()
+    arguments = flags.parse_args(argv)
+    return run(lambda: _compare(arguments), debug=arguments.debug, flags=flags)
 
 
 def _compare(arguments: Any) -> None:

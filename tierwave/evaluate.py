@@ -435,8 +435,9 @@ def parser() -> FlagParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, evaluate, return the exit code."""
-    arguments = parser().parse_args(argv)
-    return run(lambda: _evaluate(arguments), debug=arguments.debug)
+    flags = parser()
+    arguments = flags.parse_args(argv)
+    return run(lambda: _evaluate(arguments), debug=arguments.debug, flags=flags)
 
 
 def _evaluate(arguments: Any) -> None:

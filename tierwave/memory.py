@@ -458,8 +458,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, print a line per stage, return the exit code."""
     from tierwave.commandline import run
 
-    arguments = parser().parse_args(argv)
-    return run(lambda: _print(arguments), debug=arguments.debug)
+    flags = parser()
+    arguments = flags.parse_args(argv)
+    return run(lambda: _print(arguments), debug=arguments.debug, flags=flags)
 
 
 def _print(arguments: argparse.Namespace) -> None:

@@ -43,8 +43,9 @@ def parser() -> FlagParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, export, return the exit code."""
-    arguments = parser().parse_args(argv)
-    return run(lambda: _export(arguments), debug=arguments.debug)
+    flags = parser()
+    arguments = flags.parse_args(argv)
+    return run(lambda: _export(arguments), debug=arguments.debug, flags=flags)
 
 
 def _export(arguments: Any) -> None:

@@ -45,8 +45,9 @@ def parser() -> FlagParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, serve until Ctrl-C, return the exit code."""
-    arguments = parser().parse_args(argv)
-    return run(lambda: _play(arguments), debug=arguments.debug)
+    flags = parser()
+    arguments = flags.parse_args(argv)
+    return run(lambda: _play(arguments), debug=arguments.debug, flags=flags)
 
 
 def _play(arguments: Any) -> None:

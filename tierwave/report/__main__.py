@@ -41,8 +41,9 @@ def parser() -> FlagParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, write the page, return the exit code."""
-    arguments = parser().parse_args(argv)
-    return run(lambda: _report(arguments), debug=arguments.debug)
+    flags = parser()
+    arguments = flags.parse_args(argv)
+    return run(lambda: _report(arguments), debug=arguments.debug, flags=flags)
 
 
 def _report(arguments: Any) -> None:
