@@ -356,3 +356,20 @@ def test_a_chunk_has_the_constants_of_the_recording_it_was_cut_from(tmp_path: Pa
     found = {name: sources.controls_of(name, ["p"])["p"].values[0] for name in ("a_chunk_0.wav", "a_chunk_1.wav")}
     assert found == {"a_chunk_0.wav": 64.0, "a_chunk_1.wav": 65.0}  # its own row, where it has one
     assert sources.controls_of("b_chunk_0.wav", ["p"])["p"].values[0] == 70.0
+
+
+def test_what_is_there_for_no_recording_is_named(tmp_path: Path) -> None:
+    for name in ("a.wav", "deep/b_chunk_0.wav", "fl\u006f\u0308te.wav"):
+        sound(tmp_path / "data" / name)
+    rows = ["a.wav", "b.wav", "fl\u00f6te", "s9.wav", *(f"t{number}.wav" for number in range(9))]
+    (tmp_path / "data" / "params.csv").write_text("\n".join(["filename,p", *(f"{row},1" for row in rows)]) + "\n")
+    (tmp_path / "data" / "params_schema.csv").write_text("name,lo,hi\np,0,2\nq,0,1\n")
+    curves(tmp_path / "curves" / "a.csv", r=1)
+    curves(tmp_path / "curves" / "c.params", r=1)
+    sources = find_param_sources(tmp_path / "data", param_dir=tmp_path / "curves")
+    names = ["a.wav", "deep/b_chunk_0.wav", "fl\u006f\u0308te.wav"]
+    rows_told, curves_told, schema_told = sources.strays(names)
+    assert "params.csv has rows for s9.wav, t0.wav, t1.wav, of which there is no recording (and 7 more)" in rows_told
+    assert f"{tmp_path / 'curves'} has curves for c.params, of which there is no recording" in curves_told
+    assert "the schema describes q, which no recording has" in schema_told
+    assert set(sources.strays(names)) <= set(audit(sources, ["p"]).remarks)

@@ -498,7 +498,8 @@ def _check(flags: Namespace) -> None:
     if found.faults:
         hidden = "" if flags.all or len(found.faults) <= MOST_FAULTS else ", and --all shows the rest"
         raise RunError(f"{len(found.faults)} faults in {found.recordings} recordings: see above{hidden}")
-    print(f"{found.recordings} recordings, {len(found.ranges)} parameters: all in order")
+    order = "in order but for the notes" if found.remarks else "all in order"
+    print(f"{found.recordings} recordings, {len(found.ranges)} parameters: {order}")
 
 
 def _table(found: Audit) -> str:

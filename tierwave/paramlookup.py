@@ -13,7 +13,9 @@ their formats are `paramfiles`' matter.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -187,6 +189,39 @@ class ParamSources:
         changes = {name: {"categories": list(named[name])} for name in found.names if name in named}
         return found.updated(changes, str(self.manifest.path))
 
+    def strays(self, recordings: Iterable[str]) -> list[str]:
+        """What is there for no recording, a sentence for each kind: rows of the manifest, files in a folder of curves,
+        parameters of the schema. recordings: all there are, by their paths within `data_dir`, usable or not."""
+        names = list(recordings)
+        stems = {_composed(without_audio_suffix(name)) for name in names}
+        bare = {stem.rpartition("/")[2] for stem in stems}
+        known = stems | bare | {re.sub(r"_chunk_\d+$", "", stem) for stem in stems | bare}
+        found = []
+        if self.manifest is not None:
+            rows = [row for row in self.manifest.rows if _composed(without_audio_suffix(row)) not in known]
+            if rows:
+                found.append(f"{self.manifest.path} has rows for {_some(rows)}: correct the names, or delete the rows")
+        base = self.data_dir if self.data_dir.is_dir() else self.data_dir.parent
+        if base == self.data_dir and not self.param_dir.samefile(base):
+            files = [
+                path.relative_to(self.param_dir).as_posix()
+                for path in sorted(self.param_dir.rglob("*"))
+                if path.suffix.lower() in (".csv", ".params") and path.name.lower() not in (MANIFEST_NAME, SCHEMA_NAME)
+            ]
+            files = [name for name in files if _composed(name.rpartition(".")[0]) not in stems]
+            if files:
+                found.append(f"{self.param_dir} has curves for {_some(files)}: correct the names, or delete the files")
+        unknown = set(self.schema.names)
+        for name in names:
+            if not unknown:
+                break
+            with contextlib.suppress(RunError):  # told where the recording is read
+                unknown -= set(self.read(name).names)
+        if unknown and names:
+            listed = ", ".join(name for name in self.schema.names if name in unknown)
+            found.append(f"the schema describes {listed}, which no recording has: correct the name, or delete the row")
+        return found
+
     def _name(self, recording: Path | str) -> str:
         base = self.data_dir if self.data_dir.is_dir() else self.data_dir.parent
         path = Path(recording)
@@ -194,6 +229,15 @@ class ParamSources:
             return name_within(path, base)
         except ValueError:
             return printable(path.name if path.is_absolute() else path.as_posix())
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _some(names: Sequence[str]) -> str:
+    listed = ", ".join(names[:3])
+    return f"{listed}, of which there is no recording" + (f" (and {len(names) - 3} more)" if len(names) > 3 else "")
 
 
 @dataclass(frozen=True)
@@ -460,6 +504,7 @@ def audit(sources: ParamSources, names: Sequence[str] | None = None) -> Audit:
         if parameter is not None:
             faults += filter(None, [mismatch(parameter, tracks[key])])
             remarks += coverage(parameter, tracks[key])
+    remarks += sources.strays(sources._name(path) for path in [*recordings, *(path for path, _ in left_out)])
     return Audit(len(recordings), ranges, tuple(faults), tuple(dict.fromkeys(remarks)))
 
 

@@ -280,7 +280,11 @@ class _Plan:
         corpus = self.load(described)
         opening = [summary(corpus), *(f"Warning: {text}" for text in [*corpus.warnings(), *family.warnings(config)])]
         sources, controls = self._parameters(corpus, described)
-        passed_over = unused_manifest(session.data_dir) if sources is None else sources.remarks
+        if sources is None:
+            passed_over = unused_manifest(session.data_dir)
+        else:
+            everything = [*(recording.name for recording in corpus.recordings), *(name for name, _ in corpus.left_out)]
+            passed_over = [*sources.remarks, *sources.strays(everything)]
         opening += [f"Warning: {text}" for text in passed_over]
         if root is not None and described is not None:
             _refuse_other_corpus(corpus, described, session, root)
