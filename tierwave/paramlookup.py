@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -29,7 +28,7 @@ from tierwave.config import validate
 from tierwave.controls import Controls, Parameter, Schema, Track, coverage, mismatch
 from tierwave.errors import RunError, UsageError
 from tierwave.folders import told
-from tierwave.names import located, name_within, printable
+from tierwave.names import folded, located, name_within, printable
 from tierwave.paramfiles import (
     FILENAME,
     Manifest,
@@ -193,12 +192,12 @@ class ParamSources:
         """What is there for no recording, a sentence for each kind: rows of the manifest, files in a folder of curves,
         parameters of the schema. recordings: all there are, by their paths within `data_dir`, usable or not."""
         names = list(recordings)
-        stems = {_composed(without_audio_suffix(name)) for name in names}
+        stems = {folded(without_audio_suffix(name)) for name in names}
         bare = {stem.rpartition("/")[2] for stem in stems}
         known = stems | bare | {re.sub(r"_chunk_\d+$", "", stem) for stem in stems | bare}
         found = []
         if self.manifest is not None:
-            rows = [row for row in self.manifest.rows if _composed(without_audio_suffix(row)) not in known]
+            rows = [row for row in self.manifest.rows if folded(without_audio_suffix(row)) not in known]
             if rows:
                 found.append(f"{self.manifest.path} has rows for {_some(rows)}: correct the names, or delete the rows")
         base = self.data_dir if self.data_dir.is_dir() else self.data_dir.parent
@@ -208,7 +207,7 @@ class ParamSources:
                 for path in sorted(self.param_dir.rglob("*"))
                 if path.suffix.lower() in (".csv", ".params") and path.name.lower() not in (MANIFEST_NAME, SCHEMA_NAME)
             ]
-            files = [name for name in files if _composed(name.rpartition(".")[0]) not in stems]
+            files = [name for name in files if folded(name.rpartition(".")[0]) not in stems]
             if files:
                 found.append(f"{self.param_dir} has curves for {_some(files)}: correct the names, or delete the files")
         unknown = set(self.schema.names)
@@ -229,10 +228,6 @@ class ParamSources:
             return name_within(path, base)
         except ValueError:
             return printable(path.name if path.is_absolute() else path.as_posix())
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
 
 
 def _some(names: Sequence[str]) -> str:
