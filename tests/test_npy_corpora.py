@@ -135,11 +135,13 @@ class Trap:
         return Path.touch, (Path("sprung"),)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (np.full((4, 64), -11.5, np.float32), "the values of row 3 reach 11.5, and those of sound lie within 1"),
         (np.full((4, 64), np.nan, np.float32), "row 3 holds NaN or infinity"),
+        (np.full((4, 64), 1e300), "row 3 holds NaN or infinity"),  # as float32
         (np.zeros(100, np.float32), r"it is float32 \[100\], and recordings are"),
         (np.zeros((2, 3, 4), np.float32), r"it is float32 \[2, 3, 4\], and recordings are"),
         (np.zeros((0, 100), np.float32), r"it is float32 \[0, 100\]"),
@@ -151,7 +153,21 @@ class Trap:
         (b"", "it cannot be read as an array"),
         (archive(), "it holds several arrays"),
     ],
-    ids=["mel", "nan", "vector", "cube", "empty", "whole", "complex", "objects", "cut", "header", "nothing", "archive"],
+    ids=[
+        "mel",
+        "nan",
+        "huge",
+        "vector",
+        "cube",
+        "empty",
+        "whole",
+        "complex",
+        "objects",
+        "cut",
+        "header",
+        "nothing",
+        "archive",
+    ],
 )
 def test_an_array_that_is_no_corpus_is_left_out_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: Any, reason: str

@@ -97,7 +97,10 @@ def _sound(path: Path, array: np.ndarray, number: int) -> npt.NDArray[np.float32
     if number >= len(array):
         raise AudioError(path, f"it has no row {number} any more")
     values = np.asarray(array[number])
-    sound = values.astype(np.float32) / np.float32(32768) if values.dtype == np.int16 else values.astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # of 64 bits: infinity, which is refused
+        sound = values.astype(np.float32)
+    if values.dtype == np.int16:
+        sound /= np.float32(32768)
     if not np.isfinite(sound).all():
         raise AudioError(path, f"row {number} holds NaN or infinity")
     peak = float(np.abs(sound).max())

@@ -173,6 +173,11 @@ ODD: tuple[Any, ...] = (
 )  # fmt: skip
 
 
+def odd(rng: Random) -> Any:
+    """A value that is not what is meant; one of its own, which may be changed."""
+    return copy.deepcopy(rng.choice(ODD))
+
+
 def mutated_json(document: Any, rng: Random) -> Any:
     """`document` with one to three values or keys that are other than they should be."""
     document = copy.deepcopy(document)
@@ -184,7 +189,7 @@ def mutated_json(document: Any, rng: Random) -> Any:
 def _changed(document: Any, rng: Random) -> Any:
     places = list(_places(document))
     if not places or rng.random() < 0.02:
-        return rng.choice(ODD)
+        return odd(rng)
     # A long list of numbers must not hide the keys beside it.
     container, key = rng.choice([rng.choice(places), *(place for place in places if isinstance(place[0], dict))])
     way = rng.randrange(9)
@@ -193,9 +198,9 @@ def _changed(document: Any, rng: Random) -> Any:
     elif way == 1 and isinstance(container, dict):
         container[rng.choice((f"{key}x", "", "type", "name", "a.b", "\0", "x" * 5000))] = container.pop(key)
     elif way == 1 or way == 2 and isinstance(container, list):
-        container.insert(rng.randrange(len(container) + 1), rng.choice([container[key], rng.choice(ODD)]))
+        container.insert(rng.randrange(len(container) + 1), rng.choice([copy.deepcopy(container[key]), odd(rng)]))
     elif way == 2:
-        container[f"{key}{_TWICE}"] = rng.choice([container[key], rng.choice(ODD)])
+        container[f"{key}{_TWICE}"] = rng.choice([copy.deepcopy(container[key]), odd(rng)])
     elif way == 3 and isinstance(container[key], (int, float)):
         container[key] = _beside(container[key], rng)
     elif way == 4:
@@ -203,7 +208,7 @@ def _changed(document: Any, rng: Random) -> Any:
     elif way == 5:
         container[key] = copy.deepcopy(rng.choice(places)[0])
     else:
-        container[key] = rng.choice(ODD)
+        container[key] = odd(rng)
     return document
 
 

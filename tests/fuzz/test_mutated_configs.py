@@ -64,7 +64,7 @@ def typed(rng: Random, folder: Path) -> Given:
         ]
         value = rng.choice(
             (
-                lambda: mutators.json_text(rng.choice(mutators.ODD), rng),
+                lambda: mutators.json_text(mutators.odd(rng), rng),
                 lambda: rng.choice(("None", "True", "[p]", "{a:1}", "x=y")),
             )
         )()

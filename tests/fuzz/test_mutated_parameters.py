@@ -39,7 +39,7 @@ SCHEMA = Schema(
     parameters=(
         Parameter(name="p", units="midiPitch", lo=60, hi=72),
         Parameter(name="a", lo=0.1, hi=1, scale="log"),
-        Parameter(name="inst", categories=("reed", "string")),
+        Parameter(name="inst", categories=("reed", "string"), lo=0, hi=1),
     )
 )
 LONG = "name,time,value\n" + "".join(

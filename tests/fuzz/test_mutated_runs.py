@@ -112,8 +112,8 @@ def make(rng: Random, folder: Path) -> Path:
         copy(place() / name, folder / name)
     run = run_in(folder)
     names = sorted(path.name for path in run.iterdir() if path.is_file() and path.name != "log.txt")
-    for _ in range(rng.choice((1, 1, 2))):
-        path = run / rng.choice([*DOCUMENTS, *DOCUMENTS, *names])
+    for name in {rng.choice([*DOCUMENTS, *DOCUMENTS, *names]): None for _ in range(rng.choice((1, 1, 2)))}:
+        path = run / name
         if not path.exists():
             continue
         if rng.random() < 0.05:
