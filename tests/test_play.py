@@ -854,7 +854,7 @@ def test_osc_sets_all_voices_and_their_pages_hear_of_it(steered: Server) -> None
         client.send_message("/p", 70)
         for each in (one, two):
             told = each.answer("values")
-            assert told == {"type": "values", "values": {"p": 70.0}, "source": "osc"}
+            assert told == {"type": "values", "values": {"p": 70.0}, "source": "osc", "remarks": []}
         client.send_message("/category/inst", "string")
         assert one.answer("values")["values"] == {"inst": 2.0}
         bundle = OscBundleBuilder(IMMEDIATELY)
@@ -905,16 +905,29 @@ def test_osc_that_comes_while_a_voice_starts_is_heard_by_it(steered: Server, mon
             assert one.ask(type="record")["controls"]["p"][-1][1] == note
 
 
+def test_a_value_that_osc_sets_beyond_the_range_is_told_once(steered: Server) -> None:
+    client = SimpleUDPClient("127.0.0.1", steered.osc_port)
+    with page(steered) as one:
+        one.start(random_seed=4)
+        one.hear(100)
+        remarks = []
+        for note in (90, 95, 64):
+            client.send_message("/p", note)
+            remarks.append(one.answer("values")["remarks"])
+    assert remarks == [["p: 90 lies outside the trained range 60 to 72 midiPitch: clipped."], [], []]
+
+
 def test_osc_that_is_none_is_ignored_and_counted(steered: Server) -> None:
     already = len(steered.said)
     with socket.socket(type=socket.SOCK_DGRAM) as line, page(steered) as one:
         one.start(random_seed=4)
         one.hear(100)
-        for packet in (b"", b"x", b"/p", b"/p\0\0,Q\0\0", b"#bundle\0", b"/p\0\0,s\0\0\xff\xff", os.urandom(200)):
+        bundles = [b"#bundle\0", b"#bundle\0" + bytes(8)]
+        for packet in (b"", b"x", b"/p", b"/p\0\0,Q\0\0", *bundles, b"/p\0\0,s\0\0\xff\xff", os.urandom(200)):
             line.sendto(packet, ("127.0.0.1", steered.osc_port))
         SimpleUDPClient("127.0.0.1", steered.osc_port).send_message("/p", 70)
         assert one.answer("values")["values"] == {"p": 70.0}
-    assert len(steered.said) - already in range(1, 4)  # not one for each
+    assert len(steered.said) - already in range(1, 5)  # not one for each
     assert "OSC: 1 ignored" in steered.said[0]
 
 
@@ -945,6 +958,13 @@ def test_what_is_generated_is_what_generate_makes(
             other = server.generate(**order, checkpoint="model.ckpt-0")
             assert not np.array_equal(other, server.generate(**order))
             assert np.array_equal(other, server.generate(**order, checkpoint="model.ckpt-0"))
+
+
+def test_what_is_clipped_is_told_with_the_sound(steered: Server) -> None:
+    sentence = "p: 90 lies outside the trained range 60 to 72 midiPitch: clipped."
+    for pitch, remarks in ((90, [sentence]), (70, None)):
+        _, headers, _ = steered.ask("/api/generate", {"seconds": 0.01, "controls": {"p": [[0, 60], [1, pitch]]}})
+        assert json.loads(headers.get("X-Remarks", "null")) == remarks
 
 
 def test_curves_are_given_as_points_and_as_a_csv(instruments: dict[str, Instrument], tmp_path: Path) -> None:
@@ -1043,6 +1063,9 @@ def test_a_run_says_what_it_is(runs: dict[str, Path], instruments: dict[str, Ins
     assert Instrument(runs["steered"], best=True).document()["checkpoint"] == "model.ckpt-0"
     assert [each["name"] for each in instruments["cascade"].document()["parameters"]] == ["p"]
     assert instruments["spectrogram"].document()["takes"] == ["bias", "text"]
+    assert (about["rate"], about["takes"]) == (RATE, ["top_k", "top_p"])
+    curves = instruments["values"].document()
+    assert (curves["rate"], curves["takes"], curves["top_k"]["high"]) == (50, [], None)
 
 
 def test_speed_is_measured_and_too_little_of_it_is_told(instruments: dict[str, Instrument]) -> None:

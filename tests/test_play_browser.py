@@ -504,6 +504,26 @@ def test_break_points_that_are_none_are_told(tab: Tab) -> None:
     assert field.input_value() == "0:60, 1:72, 4:72"
 
 
+def test_what_lies_outside_of_the_range_is_told_once(tab: Tab) -> None:
+    told = "document.getElementById('sentence').textContent"
+    line = tab.page.get_by_label("p over time, as seconds:value, seconds:value")
+    line.fill("0:64, 2:200")
+    line.blur()
+    tab.until_said("p: 200 MIDI lies outside the trained range 60 to 72: 72 MIDI C5 is taken.")
+    tab.page.evaluate(f"{told} = ''")
+    number = tab.page.get_by_label("p, the value")
+    number.fill("10")
+    number.blur()
+    assert number.input_value() == "60" and tab.page.evaluate(told) == ""
+    number = tab.page.get_by_label("Temperature, the value")
+    number.fill("3")
+    number.blur()
+    tab.until_said("Temperature: 3 lies outside the range 0 to 2: 2 is taken.")
+    tab.page.evaluate(f"{told} = ''")
+    tab.page.locator("#control-temperature").press("ArrowRight")  # the end of a slider is seen
+    assert tab.page.evaluate(told) == ""
+
+
 def test_names_are_text_and_categories_are_buttons(tab: Tab) -> None:
     assert tab.page.locator(".choices label").all_inner_texts() == ["reed", "<b>brass</b>"]
     tab.page.get_by_text("<b>brass</b>").click()

@@ -2,9 +2,9 @@
 
     GET  /              the page; /page/NAME what belongs to it
     GET  /api/run       the run as JSON (`Instrument.document`), with "max_voices", "largest_message" and "most_points"
-    POST /api/generate  a JSON object (`offline.Order`) -> audio/wav with the headers X-Random-Seed, X-Checkpoint and
-                        X-Speed, or JSON of a run that makes curves; 400 or 500 {"error": sentence}. One at a
-                        time.
+    POST /api/generate  a JSON object (`offline.Order`) -> audio/wav with the headers X-Random-Seed, X-Checkpoint,
+                        X-Speed and, where values are clipped, X-Remarks (sentences, as JSON), or JSON of a run that
+                        makes curves; 400 or 500 {"error": sentence}. One at a time.
     /ws                 the page's WebSocket (`protocol`)
 
 Only pages of this server are answered: another site that a browser shows may reach loopback too, under its own name
@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import gc
 import ipaddress
+import json
 import mimetypes
 import socket as sockets
 import threading
@@ -105,6 +106,7 @@ def build_app(
             "X-Random-Seed": str(made.random_seed),
             "X-Checkpoint": made.checkpoint,
             "X-Speed": f"{made.speed:.3f}",
+            **({"X-Remarks": json.dumps(made.remarks)} if made.remarks else {}),
         }
         return Response(made.wav, media_type="audio/wav", headers=about)
 

@@ -114,9 +114,9 @@ class Instrument:
             raise UsageError(f"{name} is {_category(parameter, value)}, which never occurred in training; give {told}")
         return value
 
-    def clipped(self, values: Mapping[str, npt.ArrayLike]) -> list[str]:
-        """One sentence for each name of whose `values` the network is told something nearer."""
-        remarks = []
+    def clipped(self, values: Mapping[str, npt.ArrayLike]) -> dict[str, str]:
+        """A sentence for each name of whose `values` the network is told something nearer."""
+        remarks = {}
         for name, given in values.items():
             if name not in self.trained.schema.names:
                 continue
@@ -126,7 +126,7 @@ class Instrument:
             worst = lowest if low - lowest > highest - high else highest
             if parameter.outside == "clip" and not low <= worst <= high:
                 unit = f" {parameter.units}" if parameter.units else ""
-                remarks.append(f"{name}: {worst:g} lies outside the trained range {low:g} to {high:g}{unit}: clipped.")
+                remarks[name] = f"{name}: {worst:g} lies outside the trained range {low:g} to {high:g}{unit}: clipped."
         return remarks
 
     # ---- its checkpoints -------------------------------------------------------------------------------------------
@@ -215,22 +215,25 @@ class Instrument:
         """All that a page needs to know, as JSON; see `app`."""
         trained = self.trained
         levels = getattr(trained.config, "q_levels", None) or getattr(_last(trained.config), "q_levels", None)
-        takes = trained.family.FOREIGN_REQUESTS
+        foreign = set(trained.family.FOREIGN_REQUESTS)
+        if self.kind == "values":  # numbers, of which no k are the likeliest
+            foreign |= {"top_k", "top_p"}
         return {
             "id": trained.run.read("run.json").get("id", trained.run.folder.parent.name),
             "family": trained.config.model,
             "kind": self.kind,
             "sample_rate": trained.sample_rate,
+            "rate": _last(trained.config).rate if self.kind == "values" else trained.sample_rate,
             "block": BLOCK,
             "lead_seconds": _LEAD_SECONDS,
             "parameters": [self._parameter(each) for each in self.schema.parameters],
             "temperature": {"initial": TEMPERATURE},
-            "top_k": {"initial": 0, "high": None if "top_k" in takes else levels},
+            "top_k": {"initial": 0, "high": None if "top_k" in foreign else levels},
             "checkpoints": self._checkpoints(),
             "checkpoint": trained.path.name,
             "stages": trained.family.stages(trained.config),
             "reads_text": getattr(trained.config, "text", None) is not None,
-            "takes": [name for name in ("top_k", "top_p", "bias", "text") if name not in takes],
+            "takes": [name for name in ("top_k", "top_p", "bias", "text") if name not in foreign],
             "speed": self.speed or None,
             "warning": self.warning,
         }

@@ -50,19 +50,21 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Made:
-    """What was made. wav: the file's bytes, None of a run that makes curves; curves: by tier."""
+    """What was made. wav: the file's bytes, None of a run that makes curves; curves: by tier; remarks: sentences."""
 
     random_seed: int
     checkpoint: str
     speed: float
     wav: bytes | None = None
     curves: dict[str, Controls] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """The curves as JSON: points, and the text of a CSV for each tier."""
         return {
             "random_seed": self.random_seed,
             "checkpoint": self.checkpoint,
+            "remarks": list(self.remarks),
             "curves": {
                 tier: {
                     name: [list(point) for point in zip(track.times.tolist(), track.values.tolist(), strict=True)]
@@ -100,7 +102,9 @@ def make(instrument: Instrument, order: Order, stopped: threading.Event) -> Made
     if instrument.kind == "spectrogram":
         plain["inversion"] = order.inversion
     refuse_foreign(trained, Request(**plain), Asked())
-    stream = trained.stream(instrument.request(instrument.drawn(order.values, order.controls), **plain))
+    controls = instrument.drawn(order.values, order.controls)
+    remarks = tuple(instrument.clipped({name: track.values for name, track in controls.items()}).values())
+    stream = trained.stream(instrument.request(controls, **plain))
     if instrument.kind == "spectrogram":  # which has no blocks to stop between
         stream.progress = go_on
         if not all(np.isfinite(stage).all() for stage in stream.stages().values()):
@@ -109,8 +113,8 @@ def make(instrument: Instrument, order: Order, stopped: threading.Event) -> Made
             )
     checkpoint = trained.path.name
     if not stream.makes_audio:
-        return Made(random_seed, checkpoint, 0.0, curves=stream.curves(order.seconds))
+        return Made(random_seed, checkpoint, 0.0, curves=stream.curves(order.seconds), remarks=remarks)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "made.wav"
         speed = write_sounds(stream, [path], stream.seconds, progress=go_on)
-        return Made(random_seed, checkpoint, speed, path.read_bytes())
+        return Made(random_seed, checkpoint, speed, path.read_bytes(), remarks=remarks)

@@ -72,7 +72,10 @@ class Receiver(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: Any) -> None:
         """One packet."""
         try:
-            self.hand_on(values_of(data, self.names))
+            values = values_of(data, self.names)
+            if not values:  # a bundle of nothing, or of what the parser passes over
+                raise NotUnderstood("a bundle without a message")
+            self.hand_on(values)
         except NotUnderstood as error:
             self.ignored += 1
             if self.ignored & (self.ignored - 1) == 0:

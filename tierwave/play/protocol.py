@@ -29,7 +29,8 @@ From the server besides:
 
     a block: `b"TWAV"`, then little-endian uint32 run, first sample (its lower 32 bits), count, and so many float32
     {"type": "pace", "speed": 9.1, "late_blocks": 0}      about once a second; late: took longer to make than it lasts
-    {"type": "values", "values": {...}, "source": "osc"}  something else has set these
+    {"type": "values", "values": {...}, "source": "osc", "remarks": [...]}
+        something else has set these; remarks: of what was outside of the range, once for each name
     {"type": "error", "to": "set", "message": "..."}      one sentence; what was asked has changed nothing. to: the type
                                                           of the message that it answers, null: of none
 

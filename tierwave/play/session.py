@@ -70,6 +70,7 @@ class Session:
         self._drawn = 0  # points in them
         self._soon: dict[str, float | str] = {}  # what something else has set, and the voice has not been told yet
         self._source = ""
+        self._told: set[str] = set()  # names of what it has set outside of the range, which is told once
         self._setting: asyncio.Task[None] | None = None
         self._refused = 0
 
@@ -131,7 +132,7 @@ class Session:
             self._more.set()
         elif isinstance(message, protocol.Set):
             change = await self._in_thread(voice.set, message.values)
-            answer = {"sample": change.sample, "values": change.values, "remarks": change.remarks}
+            answer = {"sample": change.sample, "values": change.values, "remarks": list(change.remarks.values())}
             await self._send({"type": "set", "event": message.event, **answer})
         else:
             recorded = await self._in_thread(voice.record)
@@ -244,7 +245,10 @@ class Session:
             for name, value in values.items():  # those that can be are set
                 await self._hand_on(voice, {name: value})
             return
-        await self._send({"type": "values", "values": change.values, "source": self._source})
+        remarks = [remark for name, remark in change.remarks.items() if name not in self._told]
+        self._told.update(change.remarks)
+        told = {"values": change.values, "source": self._source, "remarks": remarks}
+        await self._send({"type": "values", **told})
 
     async def _in_thread(self, call: Callable[..., _T], *arguments: Any) -> _T:
         if self._thread is None:

@@ -25,11 +25,12 @@ REMEMBERED_SECONDS = 3600  # at least, of what was set: a page's longest take is
 
 @dataclass(frozen=True)
 class Change:
-    """What a set value has become. sample: the first by which it has arrived; values: raw; remarks: sentences."""
+    """What a set value has become. sample: the first by which it has arrived; values: raw; remarks: sentences, by the
+    name of what is clipped."""
 
     sample: int
     values: dict[str, float]
-    remarks: list[str]
+    remarks: dict[str, str]
 
 
 class Voice:
@@ -47,7 +48,7 @@ class Voice:
         own = trained.schema.names
         values = {**{name: value for name, value in live.items() if name not in own}, **start.values}
         controls = instrument.drawn(values, {**curves, **start.controls})
-        self.remarks = instrument.clipped({name: track.values for name, track in controls.items()})
+        self.remarks = list(instrument.clipped({name: track.values for name, track in controls.items()}).values())
         request = instrument.request(
             controls,
             temperature=(start.temperature,),

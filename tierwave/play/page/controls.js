@@ -5,7 +5,7 @@
 
 import { CurveEditor } from "./curve-editor.js";
 import { byId, element } from "./elements.js";
-import { choices, fullText, noteText, positionOf, unitText, valueAt, valueText, within } from "./units.js";
+import { choices, clippedText, fullText, noteText, positionOf, unitText, valueAt, valueText, within } from "./units.js";
 
 const MOST_TICKS = 64;
 
@@ -15,18 +15,31 @@ const MOST_TICKS = 64;
  * @param {Event} event
  */
 
+/**
+ * @callback Outside told of values that are asked for, of which some may lie outside of the range
+ * @param {import("./units.js").Parameter} parameter
+ * @param {number[]} values
+ */
+
 /** One value that can be set. */
 export class Control {
-  /** @param {import("./units.js").Parameter} parameter @param {Changed} changed what to call when the person changes it */
-  constructor(parameter, changed) {
+  /** @param {import("./units.js").Parameter} parameter @param {Changed} changed when the person changes it @param {Outside} outside */
+  constructor(parameter, changed, outside) {
     this.parameter = parameter;
     this.value = parameter.initial;
     this.name = parameter.label ?? parameter.name;
     this.id = `control-${parameter.name}`;
     this.changed = changed;
+    this.outside = outside;
     this.reading = element("div", { class: "reading" }); // the value in figures
     this.element = parameter.category ? this.#buttons() : this.#slider();
     this.show(parameter.initial);
+  }
+
+  /** @param {number} value @param {Event} event as if the person had set it */
+  turn(value, event) {
+    this.outside(this.parameter, [value]);
+    this.#turned(value, event);
   }
 
   #turned(value, event) {
@@ -46,7 +59,7 @@ export class Control {
       type: "number", step: "any", disabled: fixed, "aria-label": `${this.name}, the value`, class: "value",
     });
     this.number.onchange = (event) => {
-      if (Number.isFinite(this.number.valueAsNumber)) this.#turned(this.number.valueAsNumber, event);
+      if (Number.isFinite(this.number.valueAsNumber)) this.turn(this.number.valueAsNumber, event);
       this.number.value = valueText(parameter, this.value); // also while it has the focus
     };
     this.note = element("span", { class: "note" });
@@ -119,8 +132,8 @@ export class Controls {
   /**
    * @param {import("./units.js").Parameter[]} parameters get a card with a curve each
    * @param {import("./units.js").Parameter[]} amounts temperature and the like; a slider each
-   * @param {{changed: Changed, drawn: () => void, seconds: () => number}} page drawn: a curve was changed, switched on or
-   *   off; seconds: the length of the curves
+   * @param {{changed: Changed, drawn: () => void, seconds: () => number, say: (sentence: string) => void}} page drawn: a
+   *   curve was changed, switched on or off; seconds: the length of the curves
    */
   constructor(parameters, amounts, page) {
     this.parameters = parameters;
@@ -130,14 +143,22 @@ export class Controls {
     this.curves = new Map();
     /** @type {Map<string, HTMLButtonElement>} buttons that wait for a MIDI controller */
     this.learning = new Map();
+    /** @type {Set<string>} names of what was asked for outside of its range, which is said once */
+    this.beyond = new Set();
+    /** @type {Outside} */
+    const outside = (parameter, values) => {
+      const sentence = values.map((value) => clippedText(parameter, value)).find(Boolean);
+      if (sentence && !this.beyond.has(parameter.name)) page.say(sentence);
+      if (sentence) this.beyond.add(parameter.name);
+    };
     const changed = (values, event) => {
       const [name] = Object.keys(values);
       this.curves.get(name)?.follow(false); // the hand wins
       page.changed(values, event);
     };
-    for (const parameter of [...parameters, ...amounts]) this.controls.set(parameter.name, new Control(parameter, changed));
+    for (const parameter of [...parameters, ...amounts]) this.controls.set(parameter.name, new Control(parameter, changed, outside));
     for (const parameter of parameters) {
-      this.curves.set(parameter.name, new CurveEditor(parameter, page));
+      this.curves.set(parameter.name, new CurveEditor(parameter, { ...page, outside }));
       byId("parameters").append(this.#card(parameter));
     }
     for (const { name, label } of amounts) {
@@ -175,9 +196,7 @@ export class Controls {
 
   /** @param {string} name @param {number} value @param {Event} event as if the person had set it */
   turn(name, value, event) {
-    const control = this.controls.get(name);
-    control.show(within(control.parameter, value));
-    control.changed({ [name]: control.value }, event);
+    this.controls.get(name).turn(value, event);
   }
 
   /** @returns {{name: string, cells: Float64Array, steps: boolean}[]} the curves that are followed */

@@ -5,13 +5,16 @@
 
 import { CELLS, cellsOf, corners, readCells } from "./curve.js";
 import { colour, element, fitted } from "./elements.js";
-import { choices, fullText, parsePoints, pointsText, positionOf, valueAt } from "./units.js";
+import { choices, fullText, parsePoints, pointsText, positionOf, valueAt, within } from "./units.js";
 
 const EDGE = 8; // CSS pixels from an end, which count as the end
 const MARGIN = 8; // CSS pixels above the highest and below the lowest value
 
 export class CurveEditor {
-  /** @param {import("./units.js").Parameter} parameter @param {{drawn: () => void, seconds: () => number}} page */
+  /**
+   * @param {import("./units.js").Parameter} parameter
+   * @param {{drawn: () => void, seconds: () => number, outside: (parameter: import("./units.js").Parameter, values: number[]) => void}} page
+   */
   constructor(parameter, page) {
     this.parameter = parameter;
     this.page = page;
@@ -110,7 +113,9 @@ export class CurveEditor {
 
   #read() {
     try {
-      this.setPoints(parsePoints(this.parameter, this.text.value));
+      const points = parsePoints(this.parameter, this.text.value);
+      this.page.outside(this.parameter, points.map(([, value]) => value));
+      this.setPoints(points.map(([seconds, value]) => [seconds, within(this.parameter, value)]));
       this.text.setCustomValidity("");
       this.followed ? this.page.drawn() : this.follow(true);
     } catch (error) {

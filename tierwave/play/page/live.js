@@ -52,6 +52,7 @@ export class Live {
       changed: (values, event) => this.#changed(values, event),
       drawn: () => this.#drawn(),
       seconds: () => this.curveSeconds,
+      say,
     });
     this.notes = new Notes(run.parameters, (name, value, event) => this.controls.turn(name, value, event));
     this.keys = new Keys(this.notes, { toggle: () => this.toggle(), record: () => this.record() });
@@ -236,7 +237,10 @@ export class Live {
       this.#moved(position / this.run.sample_rate);
       this.#gaps(underruns);
     });
-    on("values", ({ values }) => this.controls.show(values));
+    on("values", ({ values, remarks }) => {
+      this.controls.show(values);
+      if (remarks.length) this.say(remarks.join(" "));
+    });
     on("remarks", ({ remarks }) => this.say(remarks.join(" ")));
     on("pace", (pace) => (this.pace = pace));
     on("error", ({ message }) => this.say(message));

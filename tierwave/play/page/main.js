@@ -11,7 +11,7 @@ const FAMILIES = { samplernn: "SampleRNN", conditioning: "conditional tier", cas
 function stillControls(run) {
   byId("order").prepend(byId("parameters"));
   const seconds = () => byId("generate-seconds").valueAsNumber || 1;
-  const controls = new Controls(run.parameters, [], { changed() {}, drawn() {}, seconds });
+  const controls = new Controls(run.parameters, [], { changed() {}, drawn() {}, seconds, say });
   byId("generate-seconds").onchange = () => controls.curves.forEach((curve) => curve.write());
   return controls;
 }
@@ -27,7 +27,7 @@ async function open() {
   const run = await answer.json();
   document.title = `${run.id} – Tierwave`;
   byId("title").textContent = run.id;
-  byId("about").textContent = [FAMILIES[run.family] ?? run.family, `${run.sample_rate} Hz`].join(", ");
+  byId("about").textContent = [FAMILIES[run.family] ?? run.family, `${run.rate} Hz`].join(", ");
   byId("warning").textContent = run.warning ?? "";
   byId("warning").hidden = !run.warning;
   const isLive = run.kind === "steered" || run.kind === "sound";

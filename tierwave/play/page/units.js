@@ -109,6 +109,16 @@ export function within(parameter, value) {
   return parameter.whole ? Math.round(inside) : inside;
 }
 
+/** @param {Parameter} parameter @param {number} value that was asked for @returns {string} what to say where another is taken; "" */
+export function clippedText(parameter, value) {
+  const taken = within(parameter, value);
+  if (Math.abs(taken - value) <= 1e-6 * Math.max(1, Math.abs(value)) || (parameter.whole && taken === Math.round(value))) return "";
+  const [low, high] = parameter.category ? [] : reach(parameter).map((end) => valueText(parameter, end));
+  const range = parameter.category ? "is none of its values" : `lies outside the ${parameter.label ? "" : "trained "}range ${low} to ${high}`;
+  const told = [Number(value.toPrecision(6)), unitText(parameter)].filter((word) => word !== "").join(" ");
+  return `${parameter.label ?? parameter.name}: ${told} ${range}: ${fullText(parameter, taken)} is taken.`;
+}
+
 /** @param {number[]} values @param {number} value @returns {number} */
 function nearest(values, value) {
   return values.reduce((best, each) => (Math.abs(each - value) < Math.abs(best - value) ? each : best));
@@ -118,7 +128,7 @@ function nearest(values, value) {
  * Break-points as generate.py's --control takes them: "64", "0:64, 1.5:76", or names of categories for values.
  * @param {Parameter} parameter
  * @param {string} text
- * @returns {[number, number][]} [seconds, value], in order of time
+ * @returns {[number, number][]} [seconds, value] as they are written, in order of time
  * @throws {Error} with a sentence
  */
 export function parsePoints(parameter, text) {
@@ -130,7 +140,7 @@ export function parsePoints(parameter, text) {
     if (word === "" || time === "" || !Number.isFinite(value) || !(seconds >= 0 && Number.isFinite(seconds))) {
       throw new Error(`"${part.trim()}" is no break-point: write seconds:value, such as 0:64, 1.5:76`);
     }
-    return /** @type {[number, number]} */ ([seconds, within(parameter, value)]);
+    return /** @type {[number, number]} */ ([seconds, value]);
   });
   if (!points.length) throw new Error("There is no break-point: write seconds:value, such as 0:64, 1.5:76");
   if (points.some(([seconds], index) => index && seconds < points[index - 1][0])) {
