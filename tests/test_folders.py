@@ -179,6 +179,15 @@ def test_controls_check_names_what_was_left_out(
     assert "left out: closed: the folder cannot be read" in capsys.readouterr().out
 
 
+def test_controls_convert_names_what_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "in" / "deep" / "a.csv").write_text("name,time,value\np,0,1\n")
+    (tmp_path / "in" / "b.csv").symlink_to(tmp_path / "nowhere.csv")
+    assert controls(["convert", str(tmp_path / "in"), str(tmp_path / "out"), "--to", "params"]) == 0
+    assert "left out: b.csv: it cannot be opened" in capsys.readouterr().out
+    assert (tmp_path / "out" / "deep" / "a.params").is_file()
+
+
 @pytest.fixture
 def eagerly() -> Iterator[None]:
     tf.config.run_functions_eagerly(True)

@@ -32,7 +32,7 @@ from tierwave.config import TrainingOptions
 from tierwave.controls import Controls, Schema, constants_of
 from tierwave.errors import RunError, UsageError
 from tierwave.features import FEATURES, Analysis, measure
-from tierwave.folders import told
+from tierwave.folders import told, walk
 from tierwave.ledger import FOLDER, Ledger, digest_of, digest_of_bytes, fingerprint, stamp, unfinished_files
 from tierwave.names import matcher, name_within, printable
 from tierwave.paramfiles import (
@@ -295,10 +295,12 @@ def _convert(flags: Namespace) -> None:
         if flags.to is None:
             raise UsageError(f"{flags.input} is a folder: say what to make of it, --to csv or --to params")
         source = ".params" if flags.to == "csv" else ".csv"
-        files = sorted(path for path in flags.input.rglob(f"*{source}") if path.is_file())
+        files, left_out = walk(flags.input, lambda name: name.endswith(source), own=True)
+        for line in told(left_out, flags.input):
+            print(line)
         pairs = {
             path: flags.output / path.relative_to(flags.input).with_suffix(FORMATS[flags.to])
-            for path in files
+            for path in sorted(files)
             if not is_manifest(path) and path.name != SCHEMA_NAME
         }
         if not pairs:
