@@ -578,6 +578,17 @@ def test_midi_notes_play_and_a_controller_is_taught(browser: Browser, steered: S
     assert tab.page.inner_text("#sentence") == "MIDI: keys"
     tab.page.evaluate("midi(0x90, 67, 100)")
     assert tab.page.locator(".parameter .value").input_value() == "67"
+    value = tab.page.locator(".parameter .value")
+    for message, expected in (
+        ("0xe0, 0, 96", "68"),  # bent half way up
+        ("0xb0, 64, 127", "68"),  # the pedal
+        ("0x90, 62, 100", "63"),
+        ("0x80, 62, 0", "63"),
+        ("0xe0, 0, 64", "62"),
+        ("0xb0, 64, 0", "67"),  # which is still held
+    ):
+        tab.page.evaluate(f"midi({message})")
+        assert value.input_value() == expected, message
     tab.page.locator(".parameter .learn").nth(1).click()
     tab.page.evaluate("midi(0xb3, 74, 127)")
     assert tab.page.locator(".parameter .value").input_value() == "72"

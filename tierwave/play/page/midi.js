@@ -3,6 +3,9 @@
 const NOTE_OFF = 0x80;
 const NOTE_ON = 0x90;
 const CONTROL = 0xb0;
+const BEND = 0xe0;
+const BEND_RANGE = 2; // semitones, what every keyboard means unless it is told otherwise
+const SUSTAIN = 64; // the controller that is a pedal
 
 export class Midi {
   /**
@@ -53,6 +56,7 @@ export class Midi {
     const kind = status & 0xf0;
     if (kind === NOTE_ON && second > 0) this.notes.press(first, second / 127, event);
     else if (kind === NOTE_OFF || kind === NOTE_ON) this.notes.release(first, event);
+    else if (kind === BEND) this.notes.bend((BEND_RANGE * (128 * second + first - 8192)) / 8192, event);
     else if (kind === CONTROL) this.#turned(first, second / 127, event);
   }
 
@@ -65,5 +69,6 @@ export class Midi {
     }
     const name = this.taught.get(controller);
     if (name !== undefined) this.move(name, position, event);
+    else if (controller === SUSTAIN) this.notes.sustain(position >= 0.5, event);
   }
 }

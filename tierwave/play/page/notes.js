@@ -58,6 +58,10 @@ export class Notes {
     this.loudness = loudnessOf(parameters);
     /** @type {number[]} */
     this.held = [];
+    this.bent = 0; // semitones
+    this.pedal = false; // whether notes that are let go are held
+    /** @type {Set<number>} those that the pedal holds */
+    this.waiting = new Set();
     /** @type {(() => void)[]} called when what is held changes */
     this.listeners = [];
   }
@@ -65,20 +69,44 @@ export class Notes {
   /** @param {number} note @param {number | undefined} velocity 0 to 1 @param {Event} event */
   press(note, velocity, event) {
     if (!this.pitch) return;
+    this.waiting.delete(note);
     this.held = [...this.held.filter((each) => each !== note), note];
     if (velocity !== undefined && this.loudness) this.turn(this.loudness.name, valueAt(this.loudness, velocity), event);
-    this.turn(this.pitch.name, valueOfNote(this.pitch, note), event);
+    this.#sound(note, event);
     this.#tell();
   }
 
   /** @param {number} note @param {Event} event */
   release(note, event) {
     if (!this.held.includes(note)) return;
+    if (this.pedal) {
+      this.waiting.add(note);
+      return;
+    }
     const sounding = this.held.at(-1);
     this.held = this.held.filter((each) => each !== note);
     const next = this.held.at(-1);
-    if (this.pitch && next !== undefined && next !== sounding) this.turn(this.pitch.name, valueOfNote(this.pitch, next), event);
+    if (next !== undefined && next !== sounding) this.#sound(next, event);
     this.#tell();
+  }
+
+  /** @param {number} semitones that all notes are off, until it is bent again @param {Event} event */
+  bend(semitones, event) {
+    this.bent = semitones;
+    if (this.last !== undefined) this.#sound(this.last, event);
+  }
+
+  /** @param {boolean} down whether notes that are let go sound on @param {Event} event */
+  sustain(down, event) {
+    this.pedal = down;
+    if (down) return;
+    for (const note of [...this.waiting]) this.release(note, event);
+    this.waiting.clear();
+  }
+
+  #sound(note, event) {
+    this.last = note;
+    if (this.pitch) this.turn(this.pitch.name, valueOfNote(this.pitch, note + this.bent), event);
   }
 
   #tell() {
