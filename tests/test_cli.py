@@ -172,7 +172,7 @@ def test_generating_by_the_real_command_line_repeats_training_bit_for_bit(studio
     assert made == (studio.folder / "generated" / "studio" / "studio_e=1_t=0.75.wav").read_bytes()
 
 
-@pytest.mark.parametrize("seconds", [0.0001, 1 / 3, 0.5129, 0.001])
+@pytest.mark.parametrize("seconds", [0.0001, 1 / 30, 0.0513, 0.001])
 def test_a_sound_has_exactly_the_asked_samples(studio: Studio, tmp_path: Path, seconds: float) -> None:
     assert len(studio.sound(tmp_path / "x.wav", seconds=seconds)) == round(seconds * RATE)
     for rate in (11025, 6000):
@@ -343,11 +343,11 @@ def stream_of(studio: Studio, **asked: Any) -> Any:
 @pytest.mark.parametrize("sequences", [1, 9])
 def test_a_stream_does_not_depend_on_the_size_of_its_blocks(studio: Studio, sequences: int) -> None:
     asked = {"sequences": sequences, "temperature": [1.0], "random_seed": 3}
-    whole = stream_of(studio, **asked).render(2001)
-    assert whole.shape == (sequences, 2001) and whole.dtype == np.float32
-    for block in (1, 7, 64, 1000):
+    whole = stream_of(studio, **asked).render(501)
+    assert whole.shape == (sequences, 501) and whole.dtype == np.float32
+    for block in (1, 7, 64, 250):
         stream = stream_of(studio, **asked)
-        total = 203 if block == 1 else 2001
+        total = 53 if block == 1 else 501
         pieces = [stream.render(min(block, total - start)) for start in range(0, total, block)]
         np.testing.assert_array_equal(np.concatenate(pieces, axis=1), whole[:, :total])
     assert stream.render(0).shape == (sequences, 0)
@@ -367,7 +367,7 @@ def held(part: Any) -> Iterator[int]:
 def test_a_stream_holds_no_more_however_long_it_runs(studio: Studio) -> None:
     stream = stream_of(studio, sequences=2)
     sizes = []
-    for samples in (5, 5000, 5000, 3):
+    for samples in (5, 700, 700, 3):
         stream.render(samples)
         assert stream._left.shape[1] < TOP  # less than one turn is made ahead
         sizes.append(sum(size for name, part in vars(stream).items() if name != "_left" for size in held(part)))
