@@ -24,6 +24,7 @@ from commands import load_once
 from tierwave.config import TrainingOptions, read_document, resolve_training, validate
 from tierwave.errors import UsageError
 from tierwave.families import load_config, load_family
+from tierwave.folders import MARK
 from tierwave.generation import Request
 from tierwave.runs import Run, runs_of
 from tierwave.trained import load_trained
@@ -151,7 +152,7 @@ def test_the_demo_needs_no_recordings(
 
 def test_sounds_of_training_lie_in_a_folder_per_id_under_prisms_names(studio: Studio) -> None:
     folder = studio.folder / "generated" / "studio"
-    (path,) = folder.iterdir()
+    (path,) = (path for path in folder.iterdir() if path.name != MARK)
     assert path.name == "studio_e=1_t=0.75.wav"
     found = soundfile.info(path)
     assert (found.samplerate, found.frames, found.channels, found.subtype) == (RATE, 81, 1, "PCM_16")
