@@ -86,7 +86,7 @@ REFUSED = [
     (AUDIO | {"dropout": -0.1}, "dropout is -0.1, but must be at least 0"),
     (PITCH | {"scale_floor": 0}, "scale_floor is 0, but must be greater than 0"),
     *(
-        (AUDIO | {key: 0}, f"{key} is 0, but must be greater than 0")
+        (AUDIO | {key: 0}, f"{key} is 0, but must be {'greater than 0' if key == 'rate' else 'at least 1'}")
         for key in ("seq_len", "hidden_size", "num_layers", "rate", "mixtures", "emb_size")
     ),
     (AUDIO | {"hiden_size": 8}, "did you mean hidden_size?"),
@@ -117,6 +117,7 @@ REFUSED = [
         "tier a is conditioned on y, which a later tier generates",
     ),
     (cascade(SLOW | {"name": "controls"}, FAST, SOUND), "a tier cannot be called controls, as files"),
+    (cascade(SLOW | {"name": "con"}, FAST, SOUND), "a tier cannot be called con, as a folder is named after it: "),
     (cascade(SLOW | {"training": {"val_frac": 0.2}}, FAST, SOUND), "slow: training.val_frac is one for all tiers"),
     (
         cascade(SLOW | {"exposure": {"noise": 0.3}}, FAST, SOUND),
