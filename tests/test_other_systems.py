@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import importlib
 import io
 import signal
@@ -52,9 +53,6 @@ ABSENT = {
                "alarm", "setitimer"},
     "time": {"tzset", "clock_gettime"},
 }  # fmt: skip
-
-
-OF_PYTEST = ("uname", "O_DIRECTORY", "fchmod", "wait", "waitid", "setitimer", "SIGALRM", "getuid")  # its own tools need
 
 
 def parents_of(tree: ast.AST) -> dict[ast.AST, ast.AST]:
@@ -133,9 +131,12 @@ def test_processes_are_never_forked() -> None:
     assert [line for line in found if "ray" not in line and "cluster.py" not in line] == []
 
 
-@pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Python as on Windows: modules, functions and signals that it lacks cannot be had, the console knows cp1252."""
+@contextlib.contextmanager
+def elsewhere() -> Iterator[None]:
+    """A Python as on Windows, without the modules, functions and signals that it lacks there.
+
+    Only around what is tried: pytest itself needs some of them before and after.
+    """
     real = builtins.__import__
 
     def without(name: str, *arguments: Any, **keywords: Any) -> Any:
@@ -143,18 +144,13 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return real(name, *arguments, **keywords)
 
-    monkeypatch.setattr(builtins, "__import__", without)
-    monkeypatch.setitem(sys.modules, "msvcrt", types.SimpleNamespace(locking=lambda *_: None, LK_NBLCK=2))
-    for module, names in ABSENT.items():
-        for name in names:
-            if module != "os" or name not in (
-                "uname",
-                "O_DIRECTORY",
-                "fchmod",
-                "wait",
-                "waitid",
-            ):  # of pytest's own use
-                monkeypatch.delattr(sys.modules[module], name, raising=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builtins, "__import__", without)
+        patch.setitem(sys.modules, "msvcrt", types.SimpleNamespace(locking=lambda *_: None, LK_NBLCK=2))
+        for module, names in ABSENT.items():
+            for name in names:
+                patch.delattr(sys.modules[module], name, raising=False)
+        yield
 
 
 @pytest.fixture
@@ -165,15 +161,14 @@ def console(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.BytesIO]:
     yield shown
 
 
-def test_the_lock_of_a_training_needs_no_fcntl(elsewhere: None, tmp_path: Path) -> None:
-    with only_training(tmp_path, "one"):
+def test_the_lock_of_a_training_needs_no_fcntl(tmp_path: Path) -> None:
+    with elsewhere(), only_training(tmp_path, "one"):
         assert (tmp_path / "one" / ".lock").is_file()
-    assert not hasattr(signal, "SIGHUP")
+        assert not hasattr(signal, "SIGHUP")
+    assert hasattr(signal, "SIGHUP")
 
 
-def test_recordings_are_cut_with_a_console_that_lacks_their_letters(
-    elsewhere: None, console: io.BytesIO, tmp_path: Path
-) -> None:
+def test_recordings_are_cut_with_a_console_that_lacks_their_letters(console: io.BytesIO, tmp_path: Path) -> None:
     import chunk_audio
     from tierwave import control_tools
 
@@ -181,9 +176,10 @@ def test_recordings_are_cut_with_a_console_that_lacks_their_letters(
     write_wav(data / "fløte 笛.wav", np.sin(np.arange(8000) / 5).astype(np.float32), 8000)
     (data / "params.csv").write_text("filename,p\nfløte 笛.wav,1\n", encoding="utf-8")
     words = ["--input_file", str(data), "--output_dir", str(tmp_path / "笛"), "--chunk_length", "500"]
-    assert chunk_audio.main(words) == 0
+    with elsewhere():
+        assert chunk_audio.main(words) == 0
+        assert control_tools.main(["check", str(data)]) == 0
     assert len(list((tmp_path / "笛").rglob("*.wav"))) == 2
-    assert control_tools.main(["check", str(data)]) == 0
     assert b"2 written to" in console.getvalue() and "笛".encode() not in console.getvalue()
 
 
