@@ -15,6 +15,7 @@ import soundfile
 
 from tierwave import audio
 from tierwave.audio import AudioError, opened, probe
+from tierwave.containers import second_movie
 from tierwave.errors import AudioWarning
 
 RATE = 16000
@@ -173,6 +174,13 @@ def test_values_that_no_sound_has_are_refused_with_their_place(tmp_path: Path) -
     soundfile.write(content, sound, RATE, format="WAV", subtype="FLOAT")
     with pytest.raises(AudioError, match=r"values as large as 3e\+38 at 0\.0500 s"):
         read(kept(tmp_path / "a", content.getvalue()))
+
+
+def test_where_another_recording_begins_in_an_m4a() -> None:
+    first = struct.pack(">I4sI", 12, b"ftyp", 0) + struct.pack(">I4sQ", 1, b"mdat", 26) + bytes(10)
+    assert second_movie(io.BytesIO(first + first)) == len(first)
+    for single in (first, first[:-1], first + struct.pack(">I4s", 0, b"free") + first, b"RIFF" + first + first, b""):
+        assert second_movie(io.BytesIO(single)) is None
 
 
 def test_an_ogg_without_its_end_is_told(tmp_path: Path) -> None:

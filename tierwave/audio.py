@@ -31,7 +31,7 @@ import soundfile
 import soxr
 from natsort import natsorted, ns
 
-from tierwave.containers import Part, Window, layout_of
+from tierwave.containers import Part, Window, layout_of, second_movie
 from tierwave.errors import AudioWarning, RunError, UsageError
 from tierwave.folders import LeftOut, walk
 from tierwave.names import located
@@ -470,6 +470,8 @@ def opened(path: Path | str) -> Iterator[Reading]:
             except OSError as error:
                 raise (_no_space(path) if error.errno in _FULL else error) from None
             target, subtype, remarks = _decode_with_ffmpeg(path, Path(folder), why)
+            if (second := second_movie(file)) is not None:
+                remarks.append(f"another recording lies in it from byte {second} on, which is not read: make it a file")
             file = stack.enter_context(open(target, "rb"))
             tracks, _ = _tracks(file, layout_of(file))
             tracks = [replace(track, subtype=subtype) for track in tracks]

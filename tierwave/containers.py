@@ -111,6 +111,24 @@ def layout_of(file: BinaryIO) -> tuple[Part, ...]:
     return (Part(((0, data.size),)),)
 
 
+def second_movie(file: BinaryIO) -> int | None:
+    """The byte at which another recording begins behind the first in an MP4 file (m4a), which no decoder reads."""
+    data = _Bytes(file)
+    position = 0
+    while position + 8 <= data.size:
+        size, kind = data.number(position, 4, "big"), data.at(position + 4, 4)
+        if position == 0 and kind != b"ftyp":
+            return None
+        if position and kind == b"ftyp":
+            return position
+        if size == 1:
+            size = data.number(position + 8, 8, "big")
+        if size < 8:  # up to the end of the file, or damaged
+            return None
+        position += size
+    return None
+
+
 class _Bytes:
     """A file of any size by position, read in blocks."""
 
