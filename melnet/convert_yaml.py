@@ -41,7 +41,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(str(error)) from None
     except RecursionError:
         raise UsageError(f"{path} is nested without end, so it is none of his files: name one of those") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: numbers and dates that are none
         raise UsageError(f"{path} is not YAML ({str(error).splitlines()[0]}): correct it there") from None
     if not isinstance(document, dict):
         raise UsageError(f"{path} holds a {type(document).__name__}, but one of his files is a mapping of keys")

@@ -66,6 +66,8 @@ def test_a_synthesis_file_becomes_a_command(files: Path, capsys: pytest.CaptureF
     [
         (None, "there is no file"),
         ("a: [1", "is not YAML"),
+        ("a: 2024-13-45\n", "is not YAML (month must be in 1..12): correct it there"),
+        (f"a: {'9' * 5000}\n", "is not YAML"),
         ("- 1\n- 2\n", "holds a list, but one of his files is a mapping"),
         ("a: 1\n", "has no audio, so it is none of his training files"),
         (TRAIN.replace("gmm_size: 10", "size: 10"), "lacks gmm_size"),
