@@ -15,6 +15,7 @@ from typing import Any
 from tierwave.commandline import REPEATABLE, FlagParser, boolean, import_tensorflow, optional, run, sentences
 from tierwave.config import read_document, resolve_training
 from tierwave.errors import UsageError
+from tierwave.folders import refuse_file
 from tierwave.progress import ProgressLine, clock
 
 
@@ -131,6 +132,7 @@ def _generate(arguments: Any) -> None:
     )
     if arguments.output_path.suffix.lower() != ".csv":  # which may be right for a run of parameters
         writable_suffix(arguments.output_path)  # refuses one of another format
+    refuse_file("--output_path", arguments.output_path)
     line = ProgressLine()
     import_tensorflow(debug=arguments.debug)
     one_thread_per_call()

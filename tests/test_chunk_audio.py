@@ -283,7 +283,7 @@ def test_chunks_of_an_earlier_cut_are_told(tmp_path: Path, capsys: pytest.Captur
     folders = ["--output_dir", tmp_path / "out"]
     run("--input_file", source, other, *folders, "--chunk_length", 500)
     run("--input_file", source, *folders, "--chunk_length", 500)
-    assert "earlier" not in capsys.readouterr().out
+    assert "an earlier cut" not in capsys.readouterr().out
     run("--input_file", source, *folders, "--chunk_length", 1000)
     said = capsys.readouterr().out
     assert "2 chunks of an earlier cut of these recordings (such as a_chunk_2.wav)" in said and "delete them" in said

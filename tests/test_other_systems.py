@@ -21,10 +21,14 @@ from test_imports import COMMAND_LINES, PACKAGES, ROOT, sources
 from conditioning.config import Cascade
 from tierwave.audio import write_wav
 from tierwave.config import validate
+from tierwave.corpus import load_corpus
 from tierwave.errors import UsageError
-from tierwave.folders import name_fault, refuse_name
+from tierwave.folders import allowed_name, chunk_stem, name_fault, refuse_file, refuse_name
 from tierwave.importing import check_identity
+from tierwave.paramlookup import find_param_sources
+from tierwave.quantize import Quantizer
 from tierwave.runs import create_run, only_training
+from tierwave.splits import find_sources
 
 SOURCES = sources(*PACKAGES, *COMMAND_LINES)
 MODULES = {
@@ -244,3 +248,79 @@ def test_tiers_are_called_what_folders_can_be(names: tuple[str, str], told: str)
     ]
     with pytest.raises(UsageError, match=told):
         validate(Cascade, {"model": "cascade", "tiers": tiers}, "it")
+
+
+ODD_STEMS = ["a:b", "a?b", "con", "nul.x", "a.", " a", "a ", "...", "aux .b", "a\\b", "x\ny", "<>", "fl\udcf6te"]
+
+
+@pytest.mark.parametrize("name", ODD_STEMS)
+def test_what_is_called_after_something_else_is_called_what_every_system_allows(name: str) -> None:
+    assert name_fault(allowed_name(name)) == name_fault(f"{allowed_name(name)}.png") == ""
+    assert name_fault(f"{chunk_stem(name)}_chunk_0.wav") == ""
+    assert chunk_stem(chunk_stem(name)) == chunk_stem(name)
+
+
+def test_names_that_are_allowed_stay_and_others_stay_distinct() -> None:
+    plain = ["birds", "Vögel 2", "con1", "a.b", "100%", "a_b"]
+    assert [allowed_name(name) for name in plain] == [chunk_stem(name) for name in plain] == plain
+    assert chunk_stem("con") == "con"  # con_chunk_0.wav is no device
+    assert len({allowed_name(name).lower() for name in [*plain, *ODD_STEMS]}) == len(plain) + len(ODD_STEMS)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such recordings")
+def test_chunks_and_pictures_of_oddly_named_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import chunk_audio
+    from tierwave import control_tools
+
+    data, chunks = tmp_path / "data", tmp_path / "chunks"
+    for number, name in enumerate(("a:b.wav", "a?b.wav", "a_b.wav", "con.wav")):
+        write_wav(data / name, np.sin(np.arange(800) / (5 + number)).astype(np.float32), 8000)
+    (data / "params.csv").write_text("filename,p\na:b.wav,1\na?b.wav,2\na_b.wav,3\ncon.wav,4\n", encoding="utf-8")
+    words = ["--input_file", str(data), "--output_dir", str(chunks), "--chunk_length", "50"]
+    assert chunk_audio.main(words) == 0
+    made = sorted(path.name for path in chunks.iterdir())
+    assert len(made) == 8 and not any(map(name_fault, made))
+    (chunks / "params.csv").write_bytes((data / "params.csv").read_bytes())
+    sources = find_param_sources(chunks)
+    assert sources.strays(made) == []
+    assert sorted(float(track.values[0]) for name in made for track in sources.read(name).controls().values()) == [
+        *(1, 1, 2, 2, 3, 3, 4, 4)
+    ]
+    for name in ("a:b.wav", "a?b.wav", "a_b.wav"):
+        (chunks / name).write_bytes((data / name).read_bytes())
+    encoder = Quantizer("linear", 16)
+    corpus = load_corpus(chunks, encoder, cache_dir=tmp_path / "cache")
+    found = find_sources(corpus, lambda index: encoder.decode(np.asarray(corpus.of(index))))
+    assert sorted(len(source.recordings) for source in found) == [2, 3, 3, 3]
+    monkeypatch.chdir(tmp_path)
+    assert control_tools.main(["plot", str(data / "a:b.wav")]) == 0
+    (picture,) = tmp_path.glob("*.png")
+    assert name_fault(picture.name) == ""
+
+
+@pytest.mark.parametrize("name", ["con.wav", "a:b.wav", "a?.wav", "nul"])
+def test_what_is_written_is_not_called_what_another_system_forbids(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import chunk_audio
+    import generate
+    from tierwave.export.sharing import check_target
+
+    told = "cannot be written on every system: .*; give it another name"
+    with pytest.raises(UsageError, match=told):
+        refuse_file("--output", tmp_path / name)
+    with pytest.raises(UsageError, match=told):
+        check_target(tmp_path / name)
+    assert generate.main(["--checkpoint_path", str(tmp_path), "--output_path", str(tmp_path / name)]) == 2
+    assert "--output_path" in capsys.readouterr().err
+    write_wav(tmp_path / "x.wav", np.zeros(100, np.float32), 8000)
+    assert chunk_audio.main(["--input_file", str(tmp_path / "x.wav"), "--output_dir", str(tmp_path / name)]) == 2
+    assert "every system" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
+def test_what_is_called_so_already_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a:b.wav").touch()
+    refuse_file("--output_path", tmp_path / "a:b.wav")
+    refuse_file("--output_dir", Path("."))
+    refuse_file("--output_dir", Path(".."))

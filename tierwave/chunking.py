@@ -28,9 +28,9 @@ from tierwave.audio import (
     write_wav,
 )
 from tierwave.errors import UsageError
-from tierwave.folders import LeftOut, make_own
+from tierwave.folders import LeftOut, chunk_stem, make_own, refuse_file
 from tierwave.ledger import FOLDER, Ledger, digest_of, fingerprint, stamp, unfinished_files
-from tierwave.names import folded, printable
+from tierwave.names import folded
 from tierwave.spread import spread
 
 SMALL_BYTES = 1 << 22  # recordings of this size in all are cut before other processes have started
@@ -111,6 +111,7 @@ def find_sources(inputs: Sequence[Path | str], output_dir: Path | str) -> tuple[
     if output.is_file():
         raise UsageError(f"output_dir {output_dir} is a file: choose a folder")
     folders = [path for path in map(Path, inputs) if path.is_dir()]
+    refuse_file("output_dir", Path(output_dir))
     if output in [path.resolve() for path in folders]:
         raise UsageError(f"output_dir {output_dir} is searched for recordings too: choose a folder of its own")
     sources, left_out = search_audio(inputs, without=[output])
@@ -127,15 +128,16 @@ def output_stems(sources: Sequence[Path]) -> list[str]:
 
     Recordings of one stem are told apart by as little as will do: the suffix (`a_wav`, `a_flac`) in one folder, the
     names of the folders (`left_a`, `right_a`), both, and where that is in vain a number. Two names that differ only
-    in case or in Unicode form are the same, as they are on some file systems.
+    in case or in Unicode form are the same, as they are on some file systems. What not every system allows in a name
+    is replaced.
     """
     same: dict[str, list[Path]] = {}
     for source in sources:
-        same.setdefault(_folded(source.stem), []).append(source)
+        same.setdefault(_folded(chunk_stem(source.stem)), []).append(source)
     taken = set(same)
     chosen: dict[Path, str] = {}
     for group in same.values():
-        names = [printable(group[0].stem)] if len(group) == 1 else _distinct_names(group, taken)
+        names = [chunk_stem(group[0].stem)] if len(group) == 1 else _distinct_names(group, taken)
         taken |= {_folded(name) for name in names}
         chosen |= dict(zip(group, names, strict=True))
     return [chosen[source] for source in sources]
@@ -146,8 +148,10 @@ def _distinct_names(group: list[Path], taken: set[str]) -> list[str]:
     for depth in range(max(map(len, folders)) + 1):
         for with_suffix in (False, True):
             names = [
-                printable("_".join([*parts[len(parts) - min(depth, len(parts)) :], source.stem]))
-                + ("_" + source.suffix.removeprefix(".") if with_suffix else "")
+                chunk_stem(
+                    "_".join([*parts[len(parts) - min(depth, len(parts)) :], source.stem])
+                    + ("_" + source.suffix.removeprefix(".") if with_suffix else "")
+                )
                 for source, parts in zip(group, folders, strict=True)
             ]
             distinct = {_folded(name) for name in names}
@@ -156,9 +160,9 @@ def _distinct_names(group: list[Path], taken: set[str]) -> list[str]:
     names = []
     number = 0
     for source in group:
-        while _folded(f"{source.stem}_{number}") in taken:
+        while _folded(chunk_stem(f"{source.stem}_{number}")) in taken:
             number += 1
-        names.append(printable(f"{source.stem}_{number}"))
+        names.append(chunk_stem(f"{source.stem}_{number}"))
         number += 1
     return names
 

@@ -32,7 +32,7 @@ from tierwave.config import TrainingOptions
 from tierwave.controls import Controls, Schema, constants_of
 from tierwave.errors import RunError, UsageError
 from tierwave.features import FEATURES, Analysis, measure
-from tierwave.folders import told, walk
+from tierwave.folders import allowed_name, refuse_file, told, walk
 from tierwave.ledger import FOLDER, Ledger, digest_of, digest_of_bytes, fingerprint, stamp, unfinished_files
 from tierwave.names import matcher, name_within, printable
 from tierwave.paramfiles import (
@@ -290,6 +290,7 @@ def _convert(flags: Namespace) -> None:
     if flags.input.is_file():
         if flags.output.suffix.lower() not in FORMATS.values():
             raise UsageError(f"OUTPUT {flags.output} must end in .csv or .params, which says what to write")
+        refuse_file("OUTPUT", flags.output)
         pairs = {flags.input: flags.output}
     else:
         if flags.to is None:
@@ -370,6 +371,7 @@ def _manifest(flags: Namespace) -> None:
     base = flags.data_dir if flags.data_dir.is_dir() else flags.data_dir.parent
     names = [name_within(path, base) for path in recordings]
     manifest = flags.output_path or base / MANIFEST_NAME
+    refuse_file("--output_path", manifest)
     mapping = manifest.with_name(SCHEMA_NAME)
     for path in (manifest, mapping):
         if path.exists() and not flags.overwrite:
@@ -433,6 +435,7 @@ def _fit(flags: Namespace) -> None:
         for recording, start, stop in stretches
     )
     target = flags.output_path or flags.schema or sources.param_dir / SCHEMA_NAME
+    refuse_file("--output_path", target)
     write_text(target, schema_text(fitted))
     print(f"{len({name for name, _, _ in stretches})} of {len(sounds)} recordings are trained on; {target}:")
     for parameter in fitted.parameters:
@@ -544,7 +547,8 @@ def _plot(flags: Namespace) -> None:
     audio, rate = load(flags.recording)
     schema = sources.schema_of([flags.recording], list(controls))
     shown = list(controls)[:MOST_CURVES]
-    target = flags.output_path or Path(f"{without_audio_suffix(printable(flags.recording.name))}.png")
+    target = flags.output_path or Path(f"{allowed_name(without_audio_suffix(printable(flags.recording.name)))}.png")
+    refuse_file("--output_path", target)
     target.parent.mkdir(parents=True, exist_ok=True)
     controls_picture(
         target, audio, rate, {name: controls[name] for name in shown}, schema, printable(flags.recording.name)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import sys
 import tempfile
 import warnings
@@ -32,7 +31,7 @@ from tierwave.commandline import JSON_FLAG, FlagParser, boolean, import_tensorfl
 from tierwave.config import TrainingOptions
 from tierwave.corpus import Corpus, Encoder, load_corpus
 from tierwave.errors import AudioWarning, RunError, UsageError
-from tierwave.folders import make_own
+from tierwave.folders import allowed_name, make_own, refuse_file
 from tierwave.following import Following, Result, measure_following, plot_following, scenarios, summarise
 from tierwave.generation import Request
 from tierwave.mel import Normaliser
@@ -346,6 +345,7 @@ def follow(
         )
     results = []
     if output_dir is not None:
+        refuse_file("--output_dir", output_dir)
         make_own(output_dir)
     for start in range(0, len(asked), SIDE_BY_SIDE):
         group = asked[start : start + SIDE_BY_SIDE]
@@ -364,7 +364,7 @@ def follow(
             followed = measure_following(sound, trained.sample_rate, scenario.controls, schema)
             results.append(Result(scenario, followed))
             if output_dir is not None:
-                stem = re.sub(r"[^\w=., -]", "_", f"{scenario.kind} {scenario.name}")
+                stem = allowed_name(f"{scenario.kind} {scenario.name}")
                 write_wav(output_dir / f"{stem}.wav", sound, trained.sample_rate)
                 plot_following(output_dir / f"{stem}.png", followed, sound, trained.sample_rate, title=scenario.name)
             if progress is not None:

@@ -9,13 +9,16 @@ another, and read where it is named itself. Knows names, no audio.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tierwave.errors import UsageError
+from tierwave.names import printable
 
 MARK = ".tierwave"
 _RUN = ("run.config.json", "checkpoints.json")  # as `runs` names them
@@ -28,16 +31,17 @@ OWN = f"Tierwave made it, so its sounds are no recordings (if they are, delete {
 LeftOut = list[tuple[Path, str]]  # (path, reason)
 
 
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\0-\x1f]')
 # What Windows keeps for devices, whatever follows behind a dot.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])\s*(\..*)?", re.IGNORECASE | re.DOTALL)
 
 
 def name_fault(name: str) -> str:
-    """Why no folder should be called so, "" where it may: what one system allows another cannot copy or open."""
+    """Why nothing should be called so, "" where it may: what one system allows another cannot copy or open."""
     if not name.strip(". "):
         return "it needs letters or digits"
-    if odd := re.search(r'[<>:"/\\|?*\0-\x1f]', name):
-        return f"{odd[0]!r} cannot stand in a folder's name everywhere"
+    if odd := _FORBIDDEN.search(name):
+        return f"{odd[0]!r} cannot stand in a name on every system"
     if name != name.strip() or name.endswith("."):
         return "Windows takes no name that begins or ends with a space or ends with a dot"
     return "Windows keeps that name for a device" if _DEVICE.fullmatch(name) else ""
@@ -49,6 +53,29 @@ def refuse_name(flag: str, name: str, home: Path) -> None:
     plain = not re.search(r"[/\\]", name) and name.strip(". ")
     if fault and not (plain and (home / name).is_dir()):
         raise UsageError(f"{flag} {name!r} must be a plain name, since a folder is named after it: {fault}")
+
+
+def refuse_file(flag: str, path: Path) -> None:
+    """UsageError where the file or folder `path`, which is not there yet, cannot be called so on every system."""
+    if (fault := name_fault(path.name)) and not (path.is_file() or path.is_dir()):
+        raise UsageError(f"{flag} {path} cannot be written on every system: {fault}; give it another name")
+
+
+def allowed_name(name: str) -> str:
+    """A name that every system allows, for what is called after something else: `name` itself where it is one, else
+    with other characters and a digest, which keeps apart what differs in those."""
+    if not name_fault(name):
+        return name
+    text = unicodedata.normalize("NFC", printable(name))
+    digest = hashlib.blake2b(text.encode("utf-8"), digest_size=4).hexdigest()
+    plain = _FORBIDDEN.sub("_", printable(name)).strip(" .")
+    return f"{plain.replace('.', '_') if _DEVICE.fullmatch(plain) else plain}-{digest}"
+
+
+def chunk_stem(stem: str) -> str:
+    """What stands in front of `_chunk_<n>.wav` in the names of a recording's chunks, for the stem of its own name."""
+    stem = printable(stem)
+    return allowed_name(stem) if name_fault(f"{stem}_chunk_0.wav") else stem
 
 
 def make_own(folder: Path) -> None:

@@ -43,6 +43,7 @@ from typing import Any, TypeVar
 from tierwave.config import validate
 from tierwave.controls import Controls, Parameter, Schema, Track
 from tierwave.errors import RunError, UsageError
+from tierwave.folders import chunk_stem
 from tierwave.names import matcher
 from tierwave.textfiles import Cells, parse_json, read_cells, read_header, read_text
 from tierwave.writing import write_text
@@ -480,7 +481,10 @@ class Manifest:
     def _row_without_suffix(self) -> Callable[[str], str | None]:
         rows: dict[str, str] = {}
         for row in self.rows:
-            rows.setdefault(row.rpartition(".")[0] or row, row)
+            whole = row.rpartition(".")[0] or row
+            folder, slash, name = whole.rpartition("/")
+            rows.setdefault(whole, row)
+            rows.setdefault(f"{folder}{slash}{chunk_stem(name)}", row)
         stem = matcher(rows)
         return lambda name: None if (found := stem(name)) is None else rows[found]
 

@@ -27,7 +27,7 @@ from tierwave.audio import AUDIO_SUFFIXES, AudioError, probe, search_audio
 from tierwave.config import validate
 from tierwave.controls import Controls, Parameter, Schema, Track, coverage, mismatch
 from tierwave.errors import RunError, UsageError
-from tierwave.folders import told
+from tierwave.folders import chunk_stem, told
 from tierwave.names import folded, located, name_within, printable
 from tierwave.paramfiles import (
     FILENAME,
@@ -197,7 +197,12 @@ class ParamSources:
         known = stems | bare | {re.sub(r"_chunk_\d+$", "", stem) for stem in stems | bare}
         found = []
         if self.manifest is not None:
-            rows = [row for row in self.manifest.rows if folded(without_audio_suffix(row)) not in known]
+            rows = [
+                row
+                for row in self.manifest.rows
+                if folded(stem := without_audio_suffix(row)) not in known
+                and folded(chunk_stem(stem.rpartition("/")[2])) not in known
+            ]
             if rows:
                 found.append(f"{self.manifest.path} has rows for {_some(rows)}: correct the names, or delete the rows")
         base = self.data_dir if self.data_dir.is_dir() else self.data_dir.parent

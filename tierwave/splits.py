@@ -9,6 +9,7 @@ of windows or networks.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -20,7 +21,8 @@ from natsort import natsorted
 
 from tierwave.corpus import SILENCE_AMPLITUDE, Corpus
 from tierwave.errors import RunError
-from tierwave.names import folded, matcher
+from tierwave.folders import chunk_stem
+from tierwave.names import matcher
 
 FEWEST_SOURCES = 30  # below this, holding out whole recordings measures which ones were drawn
 MOST_STRETCHES = 5  # per recording and part
@@ -109,7 +111,7 @@ def find_sources(corpus: Corpus, read: Read) -> list[Source]:
 
     read(index) gives a recording as float32 `[samples]`; it is needed to measure how far neighbouring chunks overlap.
     """
-    paths = [PurePosixPath(folded(recording.name)) for recording in corpus.recordings]
+    paths = [PurePosixPath(unicodedata.normalize("NFC", recording.name)) for recording in corpus.recordings]
     by_text = sorted(range(len(paths)), key=lambda index: str(paths[index]))
     order = natsorted(by_text, key=lambda index: str(paths[index]))
     chunks: dict[tuple[PurePosixPath, str], list[tuple[int, int]]] = {}
@@ -117,11 +119,12 @@ def find_sources(corpus: Corpus, read: Read) -> list[Source]:
     for index in order:
         match = _CHUNK_NAME.match(paths[index].stem)
         if match:
-            chunks.setdefault((paths[index].parent, match["stem"]), []).append((int(match["number"]), index))
+            stem = chunk_stem(match["stem"])
+            chunks.setdefault((paths[index].parent, stem), []).append((int(match["number"]), index))
         else:
             whole.append(index)
     placed: dict[Hashable, list[tuple[int, int]]] = {}
-    chunked, uncut = {stem for _, stem in chunks}, {paths[index].stem for index in whole}
+    chunked, uncut = {stem for _, stem in chunks}, {chunk_stem(paths[index].stem) for index in whole}
     apart: dict[Hashable, str] = {}
     for (folder, stem), numbered in chunks.items():
         key = stem if stem in uncut else (folder, stem)
@@ -132,7 +135,7 @@ def find_sources(corpus: Corpus, read: Read) -> list[Source]:
             apart[key] = (folder / stem).as_posix()
         placed.setdefault(key, []).extend((round(number * hop), index) for number, index in numbered)
     for index in whole:
-        stem = paths[index].stem
+        stem = chunk_stem(paths[index].stem)
         placed.setdefault(stem if stem in chunked else (corpus.recordings[index].digest,), []).append((0, index))
     return [_source(sorted(files, key=itemgetter(0)), corpus, apart.get(key)) for key, files in placed.items()]
 

@@ -22,6 +22,7 @@ from tierwave.audio import load
 from tierwave.errors import RunError, UsageError
 from tierwave.export.card import Heard, card
 from tierwave.export.manifest import write_steps
+from tierwave.folders import refuse_file
 from tierwave.generation import Request, write_sounds
 from tierwave.gestures import write_gestures
 from tierwave.paramfiles import ParamFile, document_of, write_param_file
@@ -68,6 +69,7 @@ def share(trained: Trained, target: Path, *, sample: Sample | None, formats: Seq
 
 def check_target(target: Path) -> None:
     """UsageError unless something new can be written there."""
+    refuse_file("--output", target)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise UsageError(f"--output {target} is there already: name something new, or remove it")
     if target.suffix.lower() != SUFFIX:

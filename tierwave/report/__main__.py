@@ -16,6 +16,7 @@ from typing import Any
 
 from tierwave.commandline import FlagParser, boolean, import_tensorflow, run, sentences
 from tierwave.errors import UsageError
+from tierwave.folders import refuse_file
 from tierwave.progress import ProgressLine
 
 
@@ -70,6 +71,7 @@ def _report(arguments: Any) -> None:
 
     # A zip is unpacked for as long as this takes.
     target = arguments.output or (path.with_suffix(".html") if path.is_file() else found.folder / "report.html")
+    refuse_file("--output", target)
     if target.is_dir():
         raise UsageError(f"--output {target} is a folder: name a file in it")
     if target.parent.is_dir() and not os.access(target.parent, os.W_OK):  # now, not after minutes
