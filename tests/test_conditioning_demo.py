@@ -39,10 +39,13 @@ def test_the_notes_of_the_demo_corpus_are_asked_for_and_measured(
     preset = ROOT / "configs" / "steered_tiny.config.json"
     trained(demo, "notes", "--config_file", preset, "--num_steps", 6, "--batch_size", 16)
     told = capsys.readouterr().out
-    assert "inst 0 to 2 category (3 values), p 64 to 74 midiPitch (3 values), a 0.5 to 1 amplitude (2 values)" in told
+    assert (
+        "inst plucked|bowed|blown (3 values), p 64 to 74 midiPitch (3 values), a 0.5 to 1 amplitude (2 values)" in told
+    )
     run = ["--checkpoint_path", str(demo / "logdir" / "notes")]
     sound = demo / "note.wav"
-    words = ["--output_path", str(sound), "--dur", "0.5", "--control", "inst=1", "p=64:74", "a=0.7", "--spectrogram"]
+    words = ["--output_path", str(sound), "--dur", "0.5", "--spectrogram"]
+    words += ["--control", "inst=bowed", "p=64:74", "a=0.7"]
     assert generate.main([*run, *words, "--random_seed", "1"]) == 0
     assert soundfile.info(sound).frames == RATE // 2 and sound.with_suffix(".png").exists()
     capsys.readouterr()

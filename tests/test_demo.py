@@ -12,9 +12,12 @@ import soundfile
 from scipy import signal
 
 from tierwave import demo
+from tierwave.controls import parse_control
 from tierwave.errors import UsageError
+from tierwave.paramlookup import find_param_sources
 
 SMALL = {"pitches": (48, 64.5, 76), "loudnesses": (0.5, 1.0), "seconds": 0.5}
+TABLES = ("params.csv", "params_schema.csv")
 EVERY_TONE = [(instrument, pitch) for instrument in range(3) for pitch in (36, 57, 64.5, 76, 96)]
 
 
@@ -98,7 +101,18 @@ def test_names_and_manifest_agree_with_each_other_and_the_sound(tmp_path: Path) 
         audio, rate = soundfile.read(path)
         assert (rate, len(audio)) == (16000, 8000)
         assert np.abs(audio).max() == pytest.approx(0.9 * told["a"], abs=1e-4)
-    assert set((tmp_path / "demo").iterdir()) == {*paths, tmp_path / "demo/params.csv"}
+    assert set((tmp_path / "demo").iterdir()) == {*paths, *(tmp_path / "demo" / name for name in TABLES)}
+
+
+def test_the_instruments_have_names_and_numbers(tmp_path: Path) -> None:
+    paths = demo.make_corpus(tmp_path, **{**SMALL, "pitches": [60], "loudnesses": [1]})
+    sources = find_param_sources(tmp_path, name_params=["inst", "p", "a"])
+    schema = sources.schema_of(paths, ["inst", "p", "a"])
+    assert [schema.of(name).units for name in ("inst", "p", "a")] == ["category", "midiPitch", "amplitude"]
+    for path, name in zip(paths, ("plucked", "bowed", "blown"), strict=True):
+        number = sources.controls_of(path)["inst"].values[0]
+        assert parse_control(f"inst={name}", schema=schema).values == number == demo.INSTRUMENTS.index(name)
+        assert parse_control(f"inst={number:g}", schema=schema).values == number
 
 
 def test_same_seed_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
@@ -114,7 +128,7 @@ def test_same_seed_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
 
 def test_what_is_there_is_left_as_it_is_and_what_differs_is_made_anew(tmp_path: Path) -> None:
     paths = demo.make_corpus(tmp_path, **SMALL)
-    files = [*paths, tmp_path / "params.csv"]
+    files = [*paths, *(tmp_path / name for name in TABLES)]
     before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in files}
     whole = paths[3].read_bytes()
     assert demo.make_corpus(tmp_path, **SMALL) == paths

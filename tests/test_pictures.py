@@ -3,11 +3,13 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy.signal import chirp
 
+from tierwave.controls import Parameter, Schema, Track
 from tierwave.errors import RunError
-from tierwave.pictures import sound_picture, spectrogram_image
+from tierwave.pictures import controls_picture, sound_picture, spectrogram_image
 
 RATE = 8000
 
@@ -37,6 +39,30 @@ def test_each_curve_adds_a_strip_in_its_place(tmp_path):
     added = (with_curves[-int(with_curves.shape[0] * 0.3) :, :, :3] * 255).astype(int)
     for colour in ((0xC2, 0x41, 0x0C), (0x0F, 0x76, 0x6E)):
         assert (np.abs(added - colour).max(axis=-1) < 8).sum() > 200
+
+
+@pytest.mark.parametrize(
+    ("categories", "values", "rows"),
+    [
+        (("plucked", "bowed", r"$\no{formula$"), [0, 2], {0: "plucked", 1: "bowed", 2: r"$\no{formula$"}),
+        ((), [1], {1: "1"}),
+        ([f"{number} {'x' * 40}" for number in range(40)], [3, 5], {3: f"3 {'x' * 21}…", 5: f"5 {'x' * 21}…"}),
+    ],
+)
+def test_a_category_is_drawn_as_steps_between_names(tmp_path, monkeypatch, categories, values, rows):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    parameters = [Parameter(name="inst", categories=tuple(categories), units="category"), Parameter(name="p")]
+    controls = {"inst": Track("inst", np.arange(len(values)), np.array(values)), "p": Track.constant("p", 60)}
+    controls_picture(tmp_path / "a.png", sweep(), RATE, controls, Schema(parameters=tuple(parameters)))
+    inst, p = drawn[0].axes[2:4]
+    assert {
+        place: text.get_text() for place, text in zip(inst.get_yticks(), inst.get_yticklabels(), strict=True)
+    } == rows
+    assert inst.get_ylim() == (min(rows) - 0.5, max(rows) + 0.5)
+    times, heights = inst.lines[0].get_data()
+    assert set(heights) == set(values) and (np.diff(heights)[np.diff(times) > 0] == 0).all()
+    assert inst.get_title(loc="left") == "inst" and len(p.get_yticks()) > 1
 
 
 @pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")

@@ -13,7 +13,7 @@ frequency (a Karplus-Strong string would need a fractional delay to be in tune):
 
 The parameters are told twice: in the file names (`demo_inst00.00_p64.00_a00.50.wav`) and in `params.csv`, a row per
 file: `inst` as above, `p` the MIDI pitch (69 is 440 Hz), `a` the loudness in (0, 1], as the peak amplitude in
-relation to `FULL_LOUDNESS`.
+relation to `FULL_LOUDNESS`. `params_schema.csv` beside it has their units and the instruments' names.
 """
 
 from __future__ import annotations
@@ -27,14 +27,23 @@ import numpy.typing as npt
 
 from tierwave.audio import AudioError, find_audio, load, probe, write_wav
 from tierwave.commandline import FlagParser, boolean, run
+from tierwave.controls import Parameter, Schema
 from tierwave.errors import UsageError
+from tierwave.paramfiles import schema_text
+from tierwave.paramlookup import MANIFEST_NAME, SCHEMA_NAME
 from tierwave.writing import write_text
 
 Tone = npt.NDArray[np.float64]
 
 INSTRUMENTS = ("plucked", "bowed", "blown")
 FULL_LOUDNESS = 0.9  # peak of a tone of loudness 1; the rest is room for the overshoot of resampling
-MANIFEST = "params.csv"
+SCHEMA = Schema(
+    parameters=(
+        Parameter(name="inst", categories=INSTRUMENTS),
+        Parameter(name="p", units="midiPitch"),
+        Parameter(name="a", units="amplitude"),
+    )
+)
 
 VIBRATO_HZ = 5.5
 VIBRATO_CENTS = 10.0
@@ -52,7 +61,8 @@ def make_corpus(
     loudnesses: Iterable[float] = (0.25, 0.5, 1.0),
     seconds: float = 1.25,
 ) -> list[Path]:
-    """Write a tone of every instrument, pitch and loudness into `folder`, and `params.csv`; the paths of the tones.
+    """Write a tone of every instrument, pitch and loudness into `folder`, beside them `params.csv` and
+    `params_schema.csv`; the paths of the tones.
 
     By default 117 tones, 2 min 26 s. Files that are there already with the same content are not touched.
 
@@ -81,9 +91,10 @@ def make_corpus(
         if not _holds(folder / name, tone, sample_rate):
             write_wav(folder / name, tone, sample_rate)
     rows = [f"{name},{instrument},{pitch},{loudness}" for name, (instrument, pitch, loudness) in wanted.items()]
-    manifest, text = folder / MANIFEST, "\n".join(["filename,inst,p,a", *rows, ""])
-    if not (manifest.exists() and manifest.read_bytes() == text.encode()):
-        write_text(manifest, text)
+    manifest = "\n".join(["filename,inst,p,a", *rows, ""])
+    for path, text in ((folder / MANIFEST_NAME, manifest), (folder / SCHEMA_NAME, schema_text(SCHEMA))):
+        if not (path.exists() and path.read_bytes() == text.encode()):
+            write_text(path, text)
     return [folder / name for name in wanted]
 
 
@@ -218,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def body() -> None:
         tones = make_corpus(flags.folder, seed=flags.seed, sample_rate=flags.sample_rate, seconds=flags.seconds)
-        print(f"{len(tones)} tones, {len(tones) * flags.seconds:.0f} s, and {MANIFEST} in {flags.folder}")
+        print(f"{len(tones)} tones, {len(tones) * flags.seconds:.0f} s, and {MANIFEST_NAME} in {flags.folder}")
 
     return run(body, debug=flags.debug)
 

@@ -468,9 +468,7 @@ def asked_for(controls: Controls, schema: Schema) -> str:
 
 
 def _told(parameter: Parameter, value: float) -> str:
-    if parameter.categories and value == int(value) and 0 <= value < len(parameter.categories):
-        return parameter.categories[int(value)]
-    return f"{value:.6g}"
+    return parameter.name_of(value) or f"{value:.6g}"
 
 
 # All sounds ----------------------------------------------------------------------------------------------------------

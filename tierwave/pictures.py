@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tierwave.controls import Controls, Schema, Track
+from tierwave.controls import Controls, Parameter, Schema, Track
 from tierwave.errors import RunError
 from tierwave.spectrogram import hertz_to_mel, log_mel
 from tierwave.writing import write_bytes
@@ -36,6 +36,8 @@ _WINDOW_SECONDS = 0.04
 _MOST_COLUMNS = 1500  # more than a picture shows only costs time
 _MOST_LETTERS = 60  # of a text that are written one by one; the words of a longer one begin where they stand
 _MOST_WORDS = 80
+_MOST_ROWS = 6  # values of a category that are named in a strip
+_LONGEST_NAME = 24  # letters of such a name
 
 
 def sound_picture(
@@ -46,6 +48,7 @@ def sound_picture(
     title: str = "",
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
     overlays: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    names: Mapping[str, Mapping[float, str]] | None = None,
 ) -> None:
     """Write a PNG: the waveform, below it the mel spectrogram in dB, below that one strip per curve.
 
@@ -58,6 +61,7 @@ def sound_picture(
         title: plain text above the picture.
         curves: by name, times in seconds [points] and values [points] in their own unit.
         overlays: by name, times in seconds [points] and frequencies in hertz [points], drawn over the spectrogram.
+        names: of the curves that are categories, what stands at their values in place of numbers.
 
     Raises:
         RunError: the file cannot be written.
@@ -83,6 +87,8 @@ def sound_picture(
         _draw_overlays(axes[1], overlays)
     for index, (axis, (name, (times, values))) in enumerate(zip(axes[2:], curves.items(), strict=True)):
         _draw_curve(axis, name, times, values, _CURVE_COLOURS[index % len(_CURVE_COLOURS)])
+        if names and name in names:
+            _name_values(axis, names[name])
     for axis in axes:
         axis.tick_params(colors=_INK, labelsize=9, length=3)
         axis.yaxis.label.set_color(_INK)
@@ -100,8 +106,8 @@ def sound_picture(
 def controls_picture(
     path: Path | str, audio: np.ndarray, sample_rate: int, controls: Controls, schema: Schema, title: str = ""
 ) -> None:
-    """`sound_picture` with a strip for every curve of `controls`, in raw units; those that are frequencies, or pitches,
-    also lie over the spectrogram."""
+    """`sound_picture` with a strip for every curve of `controls`, in raw units, categories as steps between their
+    names; those that are frequencies, or pitches, also lie over the spectrogram."""
     seconds = len(audio) / sample_rate
 
     def drawn(track: Track) -> tuple[np.ndarray, np.ndarray]:
@@ -109,12 +115,17 @@ def controls_picture(
         return _drawn(track, seconds, steps)
 
     def named(name: str) -> str:
-        units = schema.of(name).units if name in schema.names else None
+        units = None if name not in schema.names or schema.of(name).is_category else schema.of(name).units
         return f"{name} ({units})" if units else name
 
     curves = {named(name): drawn(track) for name, track in controls.items()}
+    names = {
+        named(name): _names_of(schema.of(name), track)
+        for name, track in controls.items()
+        if name in schema.names and schema.of(name).is_category
+    }
     overlays = {name: drawn(track) for name, track in _frequencies(controls, schema).items()}
-    sound_picture(path, audio, sample_rate, title=title, curves=curves, overlays=overlays)
+    sound_picture(path, audio, sample_rate, title=title, curves=curves, overlays=overlays, names=names)
 
 
 def stages_picture(path: Path | str, stages: Mapping[str, np.ndarray], seconds: float, *, title: str = "") -> None:
@@ -410,6 +421,26 @@ def _draw_curve(axis: Axes, name: str, times: np.ndarray, values: np.ndarray, co
     axis.grid(color=_GRID, linewidth=0.6)
     axis.margins(y=0.15)
     axis.locator_params(axis="y", nbins=4)
+
+
+def _name_values(axis: Axes, names: Mapping[float, str]) -> None:
+    """Rows of names in place of a scale of numbers, all of one height."""
+    axis.set_yticks(list(names), list(names.values()), parse_math=False)
+    axis.set_ylim(min(names) - 0.5, max(names) + 0.5)
+
+
+def _names_of(parameter: Parameter, track: Track) -> dict[float, str]:
+    """What stands at the values of a category: at all that have names and at those that the track takes, or where they
+    are too many at some of the latter."""
+    taken = {float(value) for value in track.values}
+    if len(parameter.categories) <= _MOST_ROWS:
+        taken.update(map(float, range(len(parameter.categories))))
+    values = sorted(taken)[:: math.ceil(len(taken) / _MOST_ROWS)]
+    named = {value: parameter.name_of(value) or f"{value:g}" for value in values}
+    return {
+        value: f"{name[: _LONGEST_NAME - 1]}\u2026" if len(name) > _LONGEST_NAME else name
+        for value, name in named.items()
+    }
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -962,7 +962,9 @@ def _described_controls(steering: Steering, values: Mapping[str, Sequence[float]
         many = f"{len(trained)} value{'s' if len(trained) > 1 else ''}"
         constant = all(controls[parameter.name].is_constant for controls in steering.controls)
         unit = f" {parameter.units}" if parameter.units else ""
-        parts.append(f"{parameter.name} {lo:g} to {hi:g}{unit} ({many if constant else 'over time'})")
+        names = 0 < len(parameter.categories) <= 6
+        span = "|".join(parameter.categories) if names else f"{lo:g} to {hi:g}{unit}"
+        parts.append(f"{parameter.name} {span} ({many if constant else 'over time'})")
     return "Parameters: " + ", ".join(parts)
 
 

@@ -163,6 +163,10 @@ class Parameter(StrictModel):
         """Whether values are names in the guise of numbers, which have nothing in between."""
         return self.nvals > 0 or self.units == "category"
 
+    def name_of(self, value: float) -> str | None:
+        """What a value is called; None where it has no name."""
+        return self.categories[int(value)] if value in range(len(self.categories)) else None
+
     @property
     def span(self) -> tuple[float, float]:
         """lo and hi; UsageError where they are not known yet."""

@@ -178,10 +178,7 @@ def _middle(trained: Trained, given: Sequence[str]) -> Iterator[str]:
         low, high = sorted(parameter.span)
         inside = [value for value in trained.values.get(name, []) if low <= value <= high] or [(low + high) / 2]
         value = inside[len(inside) // 2]
-        if parameter.categories and float(value).is_integer() and 0 <= value < len(parameter.categories):
-            yield f"{name}={parameter.categories[int(value)]}"
-        else:
-            yield f"{name}={value:.9g}"
+        yield f"{name}={parameter.name_of(value) or f'{value:.9g}'}"
 
 
 def _move(folder: Path, target: Path) -> None:

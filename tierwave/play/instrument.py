@@ -279,5 +279,4 @@ def _last(config: Any) -> Any:
 
 
 def _category(parameter: Parameter, value: float) -> str:
-    number = int(value)
-    return parameter.categories[number] if 0 <= number < len(parameter.categories) else f"{value:g}"
+    return parameter.name_of(value) or f"{value:g}"
