@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -64,6 +64,9 @@ VALUES: dict[str, Any] = {
     "num_layers": 1,
 }  # fmt: skip
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+KEYBOARD = """window.device = { name: "keys", state: "connected" };
+    navigator.requestMIDIAccess = async () => ({ inputs: new Map([["1", window.device]]) });
+    window.midi = (...data) => device.onmidimessage({ data, timeStamp: performance.now() })"""
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required",
@@ -245,6 +248,10 @@ class Tab:
         self.page.mouse.move(box["x"] + 10 + position * (box["width"] - 20), box["y"] + box["height"] / 2)
         self.page.mouse.down()
         self.page.mouse.up()
+
+    def unfold(self, name: str) -> None:
+        """Unfold a parameter's curve, or fold it."""
+        self.page.locator(f"[aria-controls='curve-{name}']").click()
 
     def until_said(self, told: str) -> None:
         """Wait for a sentence of the page in which this stands."""
@@ -446,6 +453,7 @@ def test_a_start_that_is_refused_is_told(tab: Tab, steered: Server) -> None:
 
 def test_a_curve_is_followed_as_it_is_written_and_as_it_is_drawn(tab: Tab) -> None:
     curve = tab.page.locator(".parameter", has=tab.page.get_by_role("heading", name="p", exact=True))
+    tab.unfold("p")
     curve.locator(".points").fill("0:60, 1:60, 1:72")
     curve.locator(".points").press("Enter")
     tab.page.uncheck("#curve-loop")
@@ -476,6 +484,7 @@ def test_a_curve_is_followed_as_it_is_written_and_as_it_is_drawn(tab: Tab) -> No
 
 def test_the_hand_wins_over_a_curve_at_once(tab: Tab) -> None:
     curve = tab.page.locator(".parameter", has=tab.page.get_by_role("heading", name="p", exact=True))
+    tab.unfold("p")
     curve.locator(".points").fill("0:62, 4:72")
     curve.locator(".points").press("Enter")
     tab.page.click("#play-curves")
@@ -495,6 +504,7 @@ def test_the_hand_wins_over_a_curve_at_once(tab: Tab) -> None:
 
 
 def test_break_points_that_are_none_are_told(tab: Tab) -> None:
+    tab.unfold("p")
     field = tab.page.locator(".points").nth(1)
     field.fill("0:60, x")
     field.press("Enter")
@@ -506,6 +516,7 @@ def test_break_points_that_are_none_are_told(tab: Tab) -> None:
 
 def test_what_lies_outside_of_the_range_is_told_once(tab: Tab) -> None:
     told = "document.getElementById('sentence').textContent"
+    tab.unfold("p")
     line = tab.page.get_by_label("p over time, as seconds:value, seconds:value")
     line.fill("0:64, 2:200")
     line.blur()
@@ -567,11 +578,7 @@ def test_computer_keys_play_notes(tab: Tab) -> None:
 
 def test_midi_notes_play_and_a_controller_is_taught(browser: Browser, steered: Server) -> None:
     context = browser.new_context()
-    context.add_init_script(
-        """window.device = { name: "keys", state: "connected" };
-           navigator.requestMIDIAccess = async () => ({ inputs: new Map([["1", window.device]]) });
-           window.midi = (...data) => device.onmidimessage({ data, timeStamp: performance.now() })"""
-    )
+    context.add_init_script(KEYBOARD)
     tab = Tab(context.new_page()).go(steered)
     tab.page.click("#midi")
     tab.page.wait_for_selector(".parameter .learn:visible")
@@ -597,6 +604,107 @@ def test_midi_notes_play_and_a_controller_is_taught(browser: Browser, steered: S
     assert tab.page.locator(".parameter .learn").nth(1).inner_text() == "CC 74"
     context.close()
     assert tab.faults == []
+
+
+class Five:
+    """The run of another instrument, as if it had five parameters: what a page that does not play asks for."""
+
+    def __init__(self, instrument: Instrument) -> None:
+        plain = {"units": None, "low": 0, "high": 1, "scale": "linear", "interp": "linear", "outside": "clip"}
+        plain |= {"category": False, "categories": [], "values": [], "initial": 0.5}
+        kinds = ["reed", "brass", "string"]
+        self.parameters = [
+            {**plain, "name": "inst", "category": True, "categories": kinds, "interp": "previous", "initial": 1},
+            {**plain, "name": "p", "units": "midiPitch", "low": 60, "high": 72, "initial": 66},
+            {**plain, "name": "a", "units": "amplitude", "low": 0.25},
+            {**plain, "name": "centroid", "units": "hertz", "low": 200, "high": 3000, "scale": "log", "initial": 900},
+            {**plain, "name": "vibrato"},
+        ]
+        self.instrument = instrument
+
+    def document(self) -> dict[str, Any]:
+        return {**self.instrument.document(), "parameters": self.parameters}
+
+
+@pytest.fixture
+def laptop(browser: Browser, oscillating: Instrument) -> Iterator[Tab]:
+    """A page in a window of a laptop's size, with a MIDI keyboard."""
+    with serving(cast(Instrument, Five(oscillating))) as server:
+        context = browser.new_context(viewport={"width": 1366, "height": 768})
+        context.add_init_script(KEYBOARD)
+        tab = Tab(context.new_page()).go(server)
+        tab.page.click("#midi")
+        yield tab
+        context.close()
+        assert tab.faults == []
+
+
+def test_the_sliders_of_a_usual_run_fit_a_laptops_window(laptop: Tab) -> None:
+    page = laptop.page
+    cards = page.locator(".parameter")
+    boxes = [card.bounding_box() for card in cards.all()]
+    assert len(boxes) == 5 and all(box is not None and box["y"] + box["height"] <= 768 for box in boxes)
+    assert page.locator("canvas.draw:visible").count() == 0
+    fold = page.locator("[aria-controls='curve-p']")
+    assert fold.inner_text() == "curve" and fold.get_attribute("aria-expanded") == "false"
+    fold.click()
+    page.get_by_label("p over time, as seconds:value, seconds:value").fill("0:60, 4:72")
+    page.get_by_label("p over time, as seconds:value, seconds:value").press("Enter")
+    painted = "() => document.querySelector('#curve-p canvas').width > 100"
+    page.wait_for_function(painted)
+    fold.click()
+    assert page.locator("canvas.draw:visible").count() == 0
+    assert fold.inner_text() == "curve, followed" and fold.get_attribute("aria-expanded") == "false"
+    page.focus("#control-p")
+    page.keyboard.press("ArrowLeft")  # which takes the slider out of its curve
+    assert fold.inner_text() == "curve, drawn"
+
+
+def test_a_released_key_lets_loudness_fall_and_the_next_one_brings_it_back(laptop: Tab) -> None:
+    page = laptop.page
+    value = page.get_by_label("a, the value")
+
+    def until_it_is(expected: str) -> None:
+        page.wait_for_function(
+            "it => document.querySelector('[aria-label=\"a, the value\"]').value === it", arg=expected
+        )
+
+    page.keyboard.down("a")
+    page.keyboard.down("d")
+    page.keyboard.up("a")
+    page.wait_for_timeout(100)
+    assert value.input_value() == "0.5"  # a key is held
+    page.keyboard.up("d")
+    until_it_is("0.25")
+    page.keyboard.down("a")
+    assert value.input_value() == "0.5"
+    page.keyboard.up("a")
+    until_it_is("0.25")
+    value.fill("0.8")  # the hand opens it
+    value.press("Enter")
+    value.evaluate("field => field.blur()")
+    page.keyboard.down("a")
+    assert value.input_value() == "0.8"
+    page.evaluate("midi(0xb0, 64, 127)")  # the pedal
+    page.keyboard.up("a")
+    page.evaluate("midi(0x90, 67, 127); midi(0x80, 67, 0)")
+    page.wait_for_timeout(100)
+    assert value.input_value() == "1"  # which is the velocity's
+    page.evaluate("midi(0xb0, 64, 0)")
+    until_it_is("0.25")
+    page.uncheck("#gate")
+    assert value.input_value() == "1"
+    page.keyboard.press("a")
+    page.wait_for_timeout(100)
+    assert value.input_value() == "1"  # a drone
+    page.check("#gate")
+    laptop.unfold("a")
+    page.get_by_label("a over time, as seconds:value, seconds:value").fill("0:0.3, 4:1")
+    page.get_by_label("a over time, as seconds:value, seconds:value").press("Enter")
+    page.focus("#gate")
+    page.keyboard.press("a")
+    page.wait_for_timeout(100)
+    assert page.locator("[aria-controls='curve-a']").inner_text() == "curve, followed" and value.input_value() == "1"
 
 
 # ---- takes -----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 /**
- * A card for each parameter: slider or buttons, its value in its own units, what it was trained on, its curve.
+ * A card for each parameter: slider or buttons, its value in its own units, what it was trained on, its curve, folded.
  * Says what the person did; knows nothing of the sound.
  */
 
@@ -171,10 +171,12 @@ export class Controls {
   #card(parameter) {
     const id = `name-${parameter.name}`;
     const control = this.controls.get(parameter.name);
+    const curve = this.curves.get(parameter.name);
+    const buttons = [this.#learn(parameter.name), curve.unfolding];
     return element("section", { class: "card parameter", "aria-labelledby": id },
-      element("header", {}, element("h3", { id }, parameter.name), control.reading, this.#learn(parameter.name)),
+      element("header", {}, element("h3", { id }, parameter.name), control.reading, ...buttons),
       control.element,
-      this.curves.get(parameter.name).element);
+      curve.element);
   }
 
   #learn(name) {

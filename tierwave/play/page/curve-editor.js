@@ -1,6 +1,6 @@
 /**
  * A canvas on which a parameter is drawn over time, and the same curve as break-points in a line of text, for those who
- * want numbers or have no mouse.
+ * want numbers or have no mouse. Folded until a button unfolds it, which tells what it holds.
  */
 
 import { CELLS, cellsOf, corners, readCells } from "./curve.js";
@@ -34,16 +34,34 @@ export class CurveEditor {
       "aria-label": `${parameter.name} over time, as seconds:value, seconds:value`,
     });
     this.text.onchange = () => this.#read();
-    this.element = element("div", { class: "curve" }, this.canvas,
+    this.element = element("div", { class: "curve", id: `curve-${parameter.name}`, hidden: true }, this.canvas,
       element("div", { class: "line" }, element("label", { class: "follow" }, this.switch, "follow"), this.text));
+    this.unfolding = element("button", { type: "button", class: "unfold", "aria-controls": this.element.id });
+    this.unfolding.onclick = () => this.unfold(this.element.hidden);
     new ResizeObserver(() => this.paint()).observe(this.canvas);
     this.write();
+  }
+
+  /** @param {boolean} open whether it is there to be drawn on */
+  unfold(open) {
+    this.element.hidden = !open;
+    this.#tell();
+  }
+
+  /** Let the button say what is behind it. */
+  #tell() {
+    const held = this.followed ? "followed" : this.cells.some((value) => value !== this.cells[0]) ? "drawn" : "";
+    this.unfolding.textContent = held ? `curve, ${held}` : "curve";
+    this.unfolding.classList.toggle("followed", this.followed);
+    this.unfolding.setAttribute("aria-expanded", String(!this.element.hidden));
+    this.unfolding.setAttribute("aria-label", `${this.parameter.name}: ${this.unfolding.textContent}`);
   }
 
   /** @param {boolean} on whether the curve is played */
   follow(on) {
     if (this.followed === on) return;
     this.followed = this.switch.checked = on;
+    this.#tell();
     this.paint();
     this.page.drawn();
   }
@@ -139,10 +157,12 @@ export class CurveEditor {
   /** The curve as text and as a picture. */
   write() {
     this.text.value = pointsText(this.parameter, this.points());
+    this.#tell();
     this.paint();
   }
 
   paint() {
+    if (this.element.hidden) return; // unfolding changes its size, which is observed
     fitted(this.canvas);
     const { width, height } = this.canvas;
     const pen = this.canvas.getContext("2d");

@@ -54,7 +54,11 @@ export class Live {
       seconds: () => this.curveSeconds,
       say,
     });
-    this.notes = new Notes(run.parameters, (name, value, event) => this.controls.turn(name, value, event));
+    this.notes = new Notes(run.parameters, {
+      turn: (name, value, event) => this.controls.turn(name, value, event),
+      value: (name) => this.controls.controls.get(name).value,
+      drawn: (name) => this.following.has(name) || this.controls.curves.get(name).followed,
+    });
     this.keys = new Keys(this.notes, { toggle: () => this.toggle(), record: () => this.record() });
     this.scope = new Scope(this.player);
     this.takes = new Takes(run.sample_rate, run.id, {
@@ -62,6 +66,7 @@ export class Live {
     });
     this.#transport();
     this.#choosePitch();
+    this.#gate();
     this.#midi();
     this.#listen();
     byId("curves").hidden = byId("keys").hidden = run.parameters.length === 0;
@@ -110,6 +115,14 @@ export class Live {
     };
   }
 
+  #gate() {
+    const { loudness, gate } = this.notes;
+    byId("gate-choice").hidden = !gate;
+    if (!gate) return;
+    byId("gate-name").textContent = loudness.name;
+    byId("gate").onchange = (event) => gate.use(event.target.checked, event);
+  }
+
   #midi() {
     const button = byId("midi");
     button.hidden = !Midi.exists;
@@ -147,7 +160,7 @@ export class Live {
   /** @param {boolean} on */
   playCurves(on) {
     if (on && !this.controls.followed().length) {
-      this.say("No curve is followed yet: draw one below a slider.");
+      this.say("No curve is followed yet: unfold one at a slider and draw it.");
       return;
     }
     this.curves = on;
