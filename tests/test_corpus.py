@@ -684,6 +684,8 @@ def test_what_a_gain_brings_back_is_not_clipped() -> None:
     beyond, hot = recording(clipped_share=0.6, peak=3.2), recording(clipped_share=0.01, peak=1.0)
     assert warnings_of(beyond, normalize="corpus") == [] and warnings_of(beyond, normalize="file") == []
     assert len(warnings_of(beyond, hot, normalize="corpus")) == 1
+    for normalize, share in (("none", "30.50%"), ("corpus", "0.50%"), ("file", "0.50%")):
+        assert f"clipped {share}" in summary(Corpus((beyond, hot), (), RATE, 1.0, np.zeros(0), normalize))
 
 
 def test_what_is_odd_about_a_recording_is_kept_with_the_cache(tmp_path: Path) -> None:

@@ -131,6 +131,13 @@ class Corpus:
         for first in range(start, stop, BLOCK):
             yield from self.parts([(recording, first, min(stop, first + BLOCK))])
 
+    @property
+    def clipped(self) -> float:
+        """Share of the samples that are clipped after `normalize`: what a file holds beyond full scale is there, and a
+        gain brings it back; what was cut off at 1 is lost."""
+        hot = [recording for recording in self.recordings if recording.peak <= 1 or self.normalize == "none"]
+        return sum(recording.clipped_share * recording.samples for recording in hot) / max(1, self.samples)
+
     def statistics(self) -> dict[str, Any]:
         """Hours, files, rates, levels: what the run stores and `summary` prints."""
         total = max(1, self.samples)
@@ -185,10 +192,8 @@ class Corpus:
                 f"{found['silent_share']:.0%} of the corpus is silence, and silence is what a network learns first: "
                 "cut it out (chunk_audio.py leaves silent chunks out)."
             )
-        # What a file holds beyond full scale is there, and a gain brings it back; what was cut off at 1 is lost.
         beyond = [recording for recording in self.recordings if recording.peak > 1]
-        hot = [recording for recording in self.recordings if recording.peak <= 1 or self.normalize == "none"]
-        clipped = sum(recording.clipped_share * recording.samples for recording in hot) / max(1, self.samples)
+        clipped = self.clipped
         if clipped > 0.001 and self.normalize == "none" and beyond:
             worst = max(beyond, key=lambda recording: recording.peak)
             warnings.append(
@@ -232,7 +237,7 @@ def summary(corpus: Corpus) -> str:
     lines = [
         f"Corpus: {found['files']} recordings, {length} at {corpus.sample_rate} Hz (files: {rates})",
         f"  peak {found['peak']:.3f}, RMS {20 * np.log10(max(found['rms'], 1e-9)):.1f} dBFS, DC {found['dc']:+.4f}, "
-        f"silence {found['silent_share']:.1%}, clipped {found['clipped_share']:.2%}",
+        f"silence {found['silent_share']:.1%}, clipped {corpus.clipped:.2%}",
     ]
     if corpus.taken_over:
         lines.append(f"  {corpus.taken_over} of them had been encoded before a run was interrupted, and are taken over")
