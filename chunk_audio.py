@@ -85,6 +85,7 @@ def chunk(flags: argparse.Namespace) -> None:
         for report in chunk_recordings(
             sources, flags.output_dir, options, jobs=flags.jobs, cluster=flags.cluster, on_progress=on_progress,
             searched=[path for path in map(Path, flags.input_file) if path.is_dir()],
+            say_line=line.say,
         ):  # fmt: skip
             reports.append(report)
             for name in report.silent:

@@ -18,6 +18,7 @@ from tierwave.families import load_config
 from tierwave.folders import told
 from tierwave.mel import MelFrontEnd
 from tierwave.paramfiles import ParamFile, document_of, write_param_file
+from tierwave.progress import ProgressLine
 from tierwave.runs import CONFIG_NAME, find_checkpoint
 from tierwave.vocoder import band_tracks
 
@@ -47,23 +48,25 @@ def _write(arguments: Any) -> None:
     rate = int(root.read("run.json")["sample_rate"])
     front_end = MelFrontEnd(config.audio, rate)
     files, left_out = search_audio([arguments.data_dir])
-    for line in told(left_out, arguments.data_dir):
-        print(line)
+    for text in told(left_out, arguments.data_dir):
+        print(text)
     if not files:
         raise UsageError(f"--data_dir {arguments.data_dir} holds no recording")
     base = arguments.data_dir if arguments.data_dir.is_dir() else arguments.data_dir.parent
     written = 0
-    for path in files:
-        try:
-            sound, _ = load(path, rate)
-        except AudioError as error:
-            print(f"left out: {error}")
-            continue
-        tracks = band_tracks(front_end.analyse(sound), front_end.frame_rate, arguments.bands)
-        target = (arguments.param_dir / path.relative_to(base)).with_suffix(".csv")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_param_file(target, ParamFile(target, document_of(tracks)))
-        written += 1
+    with ProgressLine() as line:
+        for number, path in enumerate(files, 1):
+            try:
+                sound, _ = load(path, rate)
+            except AudioError as error:
+                line.say(f"left out: {error}")
+                continue
+            tracks = band_tracks(front_end.analyse(sound), front_end.frame_rate, arguments.bands)
+            target = (arguments.param_dir / path.relative_to(base)).with_suffix(".csv")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_param_file(target, ParamFile(target, document_of(tracks)))
+            written += 1
+            line.count("Measuring", number, len(files))
     print(f"{written} recordings, {arguments.bands} bands each, in {arguments.param_dir}")
 
 

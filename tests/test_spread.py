@@ -9,13 +9,17 @@ import subprocess
 import sys
 import time
 import types
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tierwave.audio import AudioError
-from tierwave.errors import RunError, UsageError
+from tierwave import commandline
+from tierwave.audio import AudioError, write_wav
+from tierwave.chunking import ChunkOptions, chunk_recordings
+from tierwave.errors import AudioWarning, RunError, UsageError
 from tierwave.spread import INSTALL_RAY, connected, spread
 
 HERE = Path(__file__).resolve().parent
@@ -92,6 +96,27 @@ def test_without_ray_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> Non
     assert INSTALL_RAY in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("cluster", "what"), [("local", "Starting Ray ..."), ("auto", "Joining the Ray cluster auto ...")]
+)
+def test_that_a_cluster_starts_is_told(
+    cluster: str, what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    said: list[str] = []
+    write_wav(tmp_path / "a.wav", np.zeros(100, np.float32), 8000)
+    for begin in (
+        lambda: spread(refuse, [1], cluster=cluster, say_line=lambda text, rewrite: said.append(text)),
+        lambda: chunk_recordings(
+            [tmp_path / "a.wav"], tmp_path / "out", ChunkOptions(), cluster=cluster,
+            say_line=lambda text, rewrite: said.append(text),
+        ),
+    ):  # fmt: skip
+        with pytest.raises(UsageError):
+            list(begin())
+    assert said == [what, what]
+
+
 # ---- the end of the process that spreads -----------------------------------------------------------------------------
 
 PARENT = """
@@ -163,3 +188,18 @@ def test_a_ray_that_does_not_start_is_told(
     monkeypatch.setitem(sys.modules, "ray", ray)
     with pytest.raises(kind, match=told), connected(address, 2):
         pass
+
+
+def odd(number: int) -> int:
+    warnings.warn(AudioWarning(f"{number % 2}.wav: it is cut off"), stacklevel=1)
+    return number
+
+
+def test_what_other_processes_find_odd_is_told_by_this_one(capfd: pytest.CaptureFixture[str]) -> None:
+    assert commandline.run(lambda: print(list(spread(odd, range(4), jobs=2))), debug=False) == 0
+    said = capfd.readouterr()
+    assert said.out == "[0, 1, 2, 3]\n"
+    assert sorted(line.partition(": ")[2] for line in said.err.splitlines()) == [
+        "0.wav: it is cut off",
+        "1.wav: it is cut off",
+    ]

@@ -31,6 +31,7 @@ from tierwave.errors import UsageError
 from tierwave.folders import LeftOut, chunk_stem, make_own, refuse_file
 from tierwave.ledger import FOLDER, Ledger, digest_of, fingerprint, stamp, unfinished_files
 from tierwave.names import folded
+from tierwave.progress import SayLine
 from tierwave.spread import spread
 
 SMALL_BYTES = 1 << 22  # recordings of this size in all are cut before other processes have started
@@ -292,6 +293,7 @@ def chunk_recordings(
     cluster: str | None = None,
     on_progress: Callable[[int], None] | None = None,
     searched: Sequence[Path] = (),
+    say_line: SayLine = lambda text, rewrite: None,
 ) -> Iterator[FileReport]:
     """Chunk every recording, and report on each in the order given.
 
@@ -304,6 +306,7 @@ def chunk_recordings(
         jobs, cluster: where this is done, as of `tierwave.spread`; a few small recordings are cut in this process,
             unless there is a cluster.
         searched: folders of recordings; if `output_dir` is made in one of them, it is marked as Tierwave's own.
+        say_line: told that a cluster is started or joined.
         on_progress: as for `chunk_file`, or told the size of each recording that has been dealt with.
 
     Raises:
@@ -335,7 +338,9 @@ def chunk_recordings(
     if cluster is None and min(jobs, len(tasks)) == 1:  # then there is something to tell on the way
         yield from spread(functools.partial(_chunk, on_progress=tell), tasks)
     else:
-        yield from spread(_chunk, tasks, jobs=jobs, cluster=cluster, finished=lambda number: tell(sizes[number]))
+        yield from spread(
+            _chunk, tasks, jobs=jobs, cluster=cluster, finished=lambda number: tell(sizes[number]), say_line=say_line
+        )
     _ledger(output).forget(task.key for task in tasks)
     for path in abandoned:
         path.unlink(missing_ok=True)

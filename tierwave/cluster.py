@@ -20,7 +20,7 @@ from tierwave.errors import RunError, UsageError
 from tierwave.places import absolute, place_of
 from tierwave.progress import SECONDS, clock, waiting
 from tierwave.sessions import Outcome, SayLine, Session, encode
-from tierwave.spread import LOCAL, connected
+from tierwave.spread import connected, starting
 
 SECONDS_BETWEEN_LINES = 0.5  # in which the chief's lines are fetched
 _PATHS = ("data_dir", "logdir_root", "output_dir", "resume_from", "init_from", "param_dir", "params", "cache_dir")
@@ -44,7 +44,7 @@ def train_on_cluster(
         raise UsageError(f"--num_workers {workers} must be 1 or more")
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
     with contextlib.ExitStack() as held:
-        with waiting(say_line, "Starting Ray" if address == LOCAL else f"Joining the Ray cluster {address}"):
+        with waiting(say_line, starting(address)):
             ray = held.enter_context(connected(address, workers + 1))
             desk = held.enter_context(_desk(ray))
         held.enter_context(_told(ray, desk, say_line))

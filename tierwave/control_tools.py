@@ -230,7 +230,7 @@ def _measured(tasks: Sequence[_Measurement], jobs: int, cluster: str | None) -> 
         def finished(_: int) -> None:
             line.count("Measuring", next(done), len(tasks))
 
-        outcomes = list(spread(_measure, tasks, jobs=jobs, cluster=cluster, finished=finished))
+        outcomes = list(spread(_measure, tasks, jobs=jobs, cluster=cluster, finished=finished, say_line=line.say))
     Ledger(tasks[0].ledger).forget(task.key for task in tasks)
     for path in abandoned:
         path.unlink(missing_ok=True)

@@ -7,18 +7,21 @@ watched by `concurrent.futures` and by Ray, not here. Knows neither audio nor fi
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from tierwave.errors import RunError, UsageError
+from tierwave.errors import AudioWarning, RunError, UsageError
+from tierwave.progress import SayLine, waiting
 
 LOCAL = "local"  # a cluster of this machine alone, for as long as the work takes
 INSTALL_RAY = 'pip install "ray[train]==2.60.*"'
@@ -37,6 +40,7 @@ def spread(
     jobs: int = 1,
     cluster: str | None = None,
     finished: Callable[[int], None] | None = None,
+    say_line: SayLine = lambda text, rewrite: None,
 ) -> Iterator[_Result]:
     """`work` of every item, in the order of the items, each as soon as it and all before it are there.
 
@@ -47,6 +51,7 @@ def spread(
         cluster: "local", or the address of a Ray cluster ("auto", "HOST:PORT"), where Tierwave must be installed and
             the files be found under the same names; it decides itself how much is done at a time.
         finished: told the number of each item that is finished, in the order in which that happens.
+        say_line: told that a cluster is started or joined, for as long as that takes.
 
     Raises:
         UsageError: jobs below 1; no Ray; no cluster at that address.
@@ -56,13 +61,33 @@ def spread(
     if jobs < 1:
         raise UsageError(f"--jobs {jobs} must be 1 or more")
     jobs = min(jobs, len(items))
+    elsewhere = functools.partial(_heard, work)
     if cluster is not None and items:
-        results = _on_cluster(work, items, jobs, cluster)
+        results = _told(_on_cluster(elsewhere, items, jobs, cluster, say_line))
     elif jobs > 1:
-        results = _in_processes(work, items, jobs)
+        results = _told(_in_processes(elsewhere, items, jobs))
     else:
         results = ((number, work(item)) for number, item in enumerate(items))
     return _in_order(results, finished or (lambda number: None))
+
+
+def _heard(work: Callable[[_Item], _Result], item: _Item) -> tuple[_Result, list[str]]:
+    """What `work` makes of an item, and what it found odd about recordings: another process has nobody to tell."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", AudioWarning)
+        result = work(item)
+    for each in caught:
+        if not issubclass(each.category, AudioWarning):
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    return result, [str(each.message) for each in caught if issubclass(each.category, AudioWarning)]
+
+
+def _told(results: Iterator[tuple[int, tuple[_Result, list[str]]]]) -> Iterator[tuple[int, _Result]]:
+    with contextlib.closing(results):  # type: ignore[type-var]  # they are all generators
+        for number, (result, odd) in results:
+            for text in odd:
+                warnings.warn(AudioWarning(text), stacklevel=2)
+            yield number, result
 
 
 def _in_order(results: Iterator[tuple[int, _Result]], finished: Callable[[int], None]) -> Iterator[_Result]:
@@ -128,9 +153,11 @@ def _leave_with_parent() -> None:
 
 
 def _on_cluster(
-    work: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int, address: str
+    work: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int, address: str, say_line: SayLine
 ) -> Iterator[tuple[int, _Result]]:
-    with connected(address, jobs) as ray:
+    with contextlib.ExitStack() as held:
+        with waiting(say_line, starting(address)):
+            ray = held.enter_context(connected(address, jobs))
         task = ray.remote(_call).options(scheduling_strategy="SPREAD", max_retries=TRIES - 1)
         shared = ray.put(work)
         at_once = 4 * max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -162,6 +189,11 @@ def _on_cluster(
 
 def _call(work: Callable[[_Item], _Result], item: _Item) -> _Result:
     return work(item)
+
+
+def starting(address: str) -> str:
+    """What goes on until a cluster is there."""
+    return "Starting Ray" if address == LOCAL else f"Joining the Ray cluster {address}"
 
 
 @contextlib.contextmanager
