@@ -27,6 +27,7 @@ from tierwave.findings import Findings, Tried
 from tierwave.oracles import GIVEN_BACK, MOST_FAILURES, MOST_SKIPPED, REASON, SKIPPED, make_oracle, values_of
 from tierwave.pictures import parallel_picture
 from tierwave.searching import Choices, Range, Space, choices, parse_search
+from tierwave.tuning import trial_lines
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning:keras_tuner")
 
@@ -613,3 +614,14 @@ def test_many_skipped_one_after_the_other_end_a_search(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("searched", "told"), [("q_levels=16,256", "q_levels decides"), ("dim=8,16", "")])
 def test_likelihoods_of_different_codes_are_not_compared_without_a_remark(searched: str, told: str) -> None:
     assert told in "".join(space_of(searched).remarks()) and bool(space_of(searched).remarks()) == bool(told)
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_what_is_said_of_recordings_is_said_once_in_a_search(verbose: bool) -> None:
+    said: list[str] = []
+    say = trial_lines(lambda text, rewrite: said.append(text), verbose)
+    for trial in ("a", "b"):
+        for text in ("Corpus: 2 recordings\n  a.wav: it is cut off", "Warning: it is short.", f"Epoch: 1 of {trial}"):
+            say(text, False)
+    once = ["  Corpus: 2 recordings\n    a.wav: it is cut off", "  Warning: it is short."]
+    assert said == [*once, "  Epoch: 1 of a", "  Epoch: 1 of b"]

@@ -358,10 +358,17 @@ def _refuse_another(path: Path, document: dict[str, Any], search: Search) -> Non
 
 
 def trial_lines(say_line: Print, verbose: bool) -> Print:
-    """What of a trial's lines is printed: how far it is and those of its epochs, or all of them."""
+    """What of a trial's lines is printed: how far it is and those of its epochs, or all of them. What is said of the
+    recordings, and every warning, is printed once: most of it is the same for all trials."""
+    told: set[str] = set()
 
     def say(text: str, rewrite: bool) -> None:
-        if verbose or rewrite or text.startswith(("Epoch:", "Going on", "Waiting")):
+        if not rewrite and text.startswith(("Corpus:", "Warning:")):
+            lines = [line for line in text.split("\n") if line not in told]
+            told.update(lines)
+            if lines:
+                say_line("\n".join(f"  {line}" for line in lines), False)
+        elif verbose or rewrite or text.startswith(("Epoch:", "Going on", "Waiting")):
             say_line(f"  {text}", rewrite)
 
     return say
