@@ -19,9 +19,11 @@ from melnet.text import Texts
 from tierwave.audio import find_audio, load, write_wav
 from tierwave.commandline import run
 from tierwave.control_tools import main as controls
+from tierwave.controls import read_array
 from tierwave.corpus import Corpus, load_corpus, summary
 from tierwave.errors import RunError, UsageError
 from tierwave.folders import chunk_stem
+from tierwave.gestures import read_gestures
 from tierwave.names import ESCAPED, folded, json_text, located, matcher, printable
 from tierwave.paramlookup import find_param_sources
 from tierwave.quantize import Quantizer
@@ -221,3 +223,17 @@ def test_chunks_and_their_recording_in_two_forms_are_one_source(tmp_path: Path) 
     encoder = Quantizer("linear", 16)
     (source,) = find_sources(corpus, lambda index: encoder.decode(np.asarray(corpus.of(index))))
     assert source.length == 2000
+
+
+def test_a_file_that_is_typed_in_the_other_form_is_found(tmp_path: Path) -> None:
+    record(tmp_path / NFD)
+    (tmp_path / f"kurve_{NFD}.csv").write_text("name,time,value\np,0,1\n", encoding="utf-8")
+    (tmp_path / f"liste_{NFD}.csv").write_text(f"filename,p\n{NFC},60\n", encoding="utf-8")
+    assert len(load(tmp_path / NFC)[0]) == 2000
+    assert read_gestures(tmp_path / f"kurve_{NFC}.csv")[0]["p"].values == [1]
+    sources = find_param_sources(tmp_path, params=tmp_path / f"liste_{NFC}.csv")
+    assert sources.controls_of(NFD)["p"].values == [60]
+    np.save(tmp_path / f"{NFD}.npy", np.ones((1, 3, 1), np.float32))
+    assert read_array(tmp_path / f"{NFC}.npy", ["p"], 10)[0]["p"].values[0] == 1
+    with pytest.raises(UsageError, match="there is no parameter file"):
+        read_gestures(tmp_path / "nichts.csv")

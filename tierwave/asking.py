@@ -19,6 +19,7 @@ from tierwave.controls import Controls, Schema, Track, parse_controls, read_arra
 from tierwave.errors import UsageError
 from tierwave.generation import Request
 from tierwave.gestures import read_gestures
+from tierwave.names import located
 from tierwave.paramfiles import read_param_file
 from tierwave.quantize import Quantizer
 from tierwave.trained import Trained, load_trained, seed_audio, seed_parameters
@@ -144,7 +145,7 @@ def _priming(
         if asked.prime is not None:
             raise UsageError(f"--prime {asked.prime} has no seed to take seconds of: give --seed, or --prime random")
         return None, None, None, False
-    path, offset = asked.seed, asked.seed_offset
+    path, offset = located(asked.seed), asked.seed_offset
     rate = trained.sample_rate
     if path.is_dir():
         if asked.seed_offset not in (0, "0s"):

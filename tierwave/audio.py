@@ -452,7 +452,7 @@ def opened(path: Path | str) -> Iterator[Reading]:
         AudioError: the file cannot be opened, or needs ffmpeg and there is none, or its sample rate is none.
         RunError: there is no space to decode it.
     """
-    path = Path(path)
+    path = located(Path(path))
     with ExitStack() as stack:
         try:
             file = stack.enter_context(open(path, "rb"))

@@ -44,7 +44,7 @@ from tierwave.config import validate
 from tierwave.controls import Controls, Parameter, Schema, Track
 from tierwave.errors import RunError, UsageError
 from tierwave.folders import chunk_stem
-from tierwave.names import matcher
+from tierwave.names import located, matcher
 from tierwave.textfiles import Cells, parse_json, read_cells, read_header, read_text
 from tierwave.writing import write_text
 
@@ -130,7 +130,7 @@ def read_param_file(path: Path | str, *, lenient: bool = False) -> ParamFile:
         UsageError: there is no such file.
         RunError: it cannot be read or repaired; the message names file, place and remedy.
     """
-    path = Path(path)
+    path = located(Path(path))
     if path.suffix.lower() == ".csv":
         return _read_track_csv(path, lenient)
     return _read_json(path, lenient)
@@ -430,7 +430,7 @@ def document_of(controls: Controls, declared: Mapping[str, Mapping[str, Any]] | 
 
 def is_manifest(path: Path | str) -> bool:
     """Whether a file is a manifest: a CSV with a column `filename`."""
-    path = Path(path)
+    path = located(Path(path))
     if path.suffix.lower() != ".csv" or not path.is_file():
         return False
     return FILENAME in _read(path, read_header)
@@ -499,7 +499,7 @@ def read_manifest(path: Path | str, categories: Mapping[str, Sequence[str]] = Ma
         UsageError: there is no such file.
         RunError: no such column, a cell that is no finite number and no such name, a file with two rows that differ.
     """
-    path = Path(path)
+    path = located(Path(path))
     table = _table(path)
     if FILENAME not in table.header:
         remedy = _other_separator(table.header) or f"a manifest has a column {FILENAME}: add it"
@@ -603,7 +603,7 @@ def read_schema(path: Path | str) -> Schema:
         UsageError: there is no such file; a value or a combination that `Parameter` refuses.
         RunError: not such a table.
     """
-    path = Path(path)
+    path = located(Path(path))
     table = _table(path)
     if "name" not in table.header:
         remedy = _other_separator(table.header) or "a schema has a column name: add it"

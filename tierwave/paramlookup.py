@@ -147,7 +147,7 @@ class ParamSources:
         stem = without_audio_suffix(name)
         files = []
         if self.params is not None:
-            if self.data_dir.is_dir() and self.params.stem != PurePosixPath(stem).name:
+            if self.data_dir.is_dir() and folded(self.params.stem) != folded(PurePosixPath(stem).name):
                 raise UsageError(
                     f"--params {self.params} holds curves of one sound, and {self.data_dir} is a folder of them: give "
                     "a manifest, or a folder of curves with --param_dir"
@@ -358,6 +358,7 @@ def find_param_sources(
     curves = Path(param_dir) if param_dir is not None else beside
     if not curves.is_dir():
         raise UsageError(f"--param_dir {curves} is no folder: name the folder of .params or .csv files")
+    params = None if params is None else located(Path(params))
     if params is not None and is_manifest(params):
         if manifest is not None:
             raise UsageError(f"--params {params} and --manifest {manifest} are both manifests: give one of them")

@@ -30,6 +30,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from tierwave.config import StrictModel, validate
 from tierwave.errors import RunError, UsageError
+from tierwave.names import located
 from tierwave.writing import ArrayError, load_array
 
 Scale = Literal["linear", "log", "log1p"]
@@ -673,7 +674,7 @@ def read_array(path: Path | str, names: Sequence[str], rate: float) -> list[Cont
         UsageError: no such file, or another shape.
         RunError: not an array of finite numbers.
     """
-    path = Path(path)
+    path = located(Path(path))
     if not rate > 0:
         raise UsageError(f"--external_sr is {rate:g}; give the array's rate in Hz, above 0")
     try:
