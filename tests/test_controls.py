@@ -471,6 +471,10 @@ def test_arrays_that_are_none(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", np.ones((1, 2, 1)))
     with pytest.raises(RunError, match="holds several arrays"):
         read_array(tmp_path / "x.npz", ["a"], 125)
+    np.save(path, np.full((1, 2, 1), 0x7FA00000, np.uint32).view(np.float32))  # a NaN of which NumPy warns
+    with warnings.catch_warnings(), pytest.raises(RunError, match="the parameter a in .*x.npy holds nan"):
+        warnings.simplefilter("error")
+        read_array(path, ["a"], 125)
     np.save(path, np.full((1, 2, 1), np.nan))
     with pytest.raises(RunError, match="the parameter a in .*x.npy holds nan"):
         read_array(path, ["a"], 125)

@@ -86,7 +86,7 @@ def without_sizes(kind: str, size: bytes = bytes(8)) -> bytes:
         unset(content.index(b"ds64") + 16, 8)
     elif kind == "W64":
         unset(16, 8)
-        unset(content.index(b"data") + 16, 8)
+        unset(content.index(b"data") + 12, 8)
     elif kind == "CAF":
         unset(content.index(b"data") + 4, 8)
     elif kind == "AU":
@@ -174,6 +174,37 @@ def test_values_that_no_sound_has_are_refused_with_their_place(tmp_path: Path) -
     soundfile.write(content, sound, RATE, format="WAV", subtype="FLOAT")
     with pytest.raises(AudioError, match=r"values as large as 3e\+38 at 0\.0500 s"):
         read(kept(tmp_path / "a", content.getvalue()))
+
+
+def test_a_flac_cut_off_between_two_frames_is_told(tmp_path: Path) -> None:
+    content = coded("FLAC", 4096 * 3.05 / RATE)  # the last frame is shorter than what other headers may be wrong by
+    frames = [place for place in range(len(content)) if content[place : place + 2] == b"\xff\xf8"]
+    with opened(kept(tmp_path / "a", content[: frames[-1]])) as reading:
+        assert sum(map(len, reading.blocks())) == 4096 * 3
+        assert len(reading.remarks) == 1 and "cut off" in reading.remarks[0]
+
+
+@pytest.mark.parametrize(("kind", "header"), [("WAV", 8), ("RF64", 8), ("W64", 24), ("CAF", 12)])
+def test_a_file_cut_off_where_its_sound_begins_holds_no_samples(tmp_path: Path, kind: str, header: int) -> None:
+    content = coded(kind, 0.1)
+    with pytest.raises(AudioError, match="no samples"):
+        read(kept(tmp_path / "a", content[: content.rindex(b"data") + header]))
+
+
+def test_a_header_with_hundreds_of_channels_takes_no_gigabyte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = bytearray(coded("AU"))
+    content[20:24] = (700).to_bytes(4, "big")
+    buffered: list[int] = []
+    made = np.empty
+
+    def watched(shape: tuple[int, ...], *kind: type) -> np.ndarray:
+        buffered.append(int(np.prod(shape)))
+        return made(shape, *kind)
+
+    monkeypatch.setattr(np, "empty", watched)
+    with opened(kept(tmp_path / "a", bytes(content))) as reading:
+        assert sum(map(len, reading.blocks())) == 2 * RATE // 700
+    assert max(buffered) <= 1 << 24
 
 
 def test_where_another_recording_begins_in_an_m4a() -> None:

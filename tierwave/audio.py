@@ -104,6 +104,7 @@ INSTALL_FFMPEG = (
 
 LOWEST_RATE, HIGHEST_RATE = 100, 768_000  # Hz; a header that says less or more is no sound's
 
+_MOST_BUFFERED = 1 << 24  # samples of all channels that are decoded at once
 LARGEST_VALUE = 1e12  # of a sample; floats that are whole numbers of 32 bits are far below, damaged ones far beyond
 LENGTH_TOLERANCE = 0.1  # seconds that a header may promise too much
 
@@ -300,7 +301,8 @@ class Reading:
             with _decoder_heard(complaints):
                 sound = stack.enter_context(_Sound(window))
             mixed = _Mix(sound.channels) if mono else None
-            buffer = np.empty((max(1, round(block_seconds * rate)), sound.channels), np.float32)
+            length = min(round(block_seconds * rate), _MOST_BUFFERED // sound.channels)  # a header may say 700 channels
+            buffer = np.empty((max(1, length), sound.channels), np.float32)
             position, fault = 0, None
             while fault is None:
                 try:
@@ -328,11 +330,11 @@ class Reading:
         if mixed is not None:
             heard.cancelled += mixed.cancelled / rate
             heard.first_channel |= mixed.first_channel
-        told = track.frames / part.share if part.certain else position
+        told = track.frames / part.share if part.certain and part.share else position
         heard.told += max(told, position) / rate
         heard.fault = heard.fault or fault
         heard.complaint = heard.complaint or next(filter(None, map(_complaint, complaints)), None)
-        heard.cut |= part.cut
+        heard.cut |= part.cut or (sound.format == "FLAC" and part.certain and position < track.frames)
         heard.skipped += part.skipped
 
 

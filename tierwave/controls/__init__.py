@@ -690,6 +690,8 @@ def read_array(path: Path | str, names: Sequence[str], rate: float) -> list[Cont
     if array.ndim != 3 or array.shape[2] != len(names) or 0 in array.shape:
         hint = "array[None] adds a batch, array[..., None] a last axis" if array.ndim == 2 else "save it so"
         raise UsageError(f"{path} has the shape {list(array.shape)}, but {wanted} is needed: {hint}")
+    with np.errstate(invalid="ignore"):  # of a signalling NaN, which a track refuses
+        array = array.astype(np.float64)
     return [
         {name: Track.regular(name, sound[:, column], rate, str(path)) for column, name in enumerate(names)}
         for sound in array
