@@ -614,7 +614,15 @@ class Five:
         plain |= {"category": False, "categories": [], "values": [], "initial": 0.5}
         kinds = ["reed", "brass", "string"]
         self.parameters = [
-            {**plain, "name": "inst", "category": True, "categories": kinds, "interp": "previous", "initial": 1},
+            {
+                **plain,
+                "name": "inst",
+                "high": 2,
+                "category": True,
+                "categories": kinds,
+                "interp": "previous",
+                "initial": 1,
+            },
             {**plain, "name": "p", "units": "midiPitch", "low": 60, "high": 72, "initial": 66},
             {**plain, "name": "a", "units": "amplitude", "low": 0.25},
             {**plain, "name": "centroid", "units": "hertz", "low": 200, "high": 3000, "scale": "log", "initial": 900},
