@@ -48,6 +48,11 @@ class Spectrograms:
         document = self.normaliser.to_document()
         return document if self.texts is None else {**document, "text": self.texts.document}
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a person should know of what was found beside the recordings."""
+        return () if self.texts is None else self.texts.remarks
+
     def of(self, recording: int) -> np.ndarray:
         """The whole of one recording, normalised, float32 `[frames, channels]`."""
         if recording in self._kept:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,8 +19,8 @@ import numpy as np
 from tierwave.corpus import Corpus
 from tierwave.dataset import Where
 from tierwave.errors import RunError, UsageError
-from tierwave.names import matcher
-from tierwave.paramlookup import without_audio_suffix
+from tierwave.names import folded, matcher
+from tierwave.paramlookup import without_audio_suffix, without_recording
 from tierwave.places import Url, place_of
 from tierwave.textfiles import read_cells, read_header, read_text
 
@@ -74,13 +74,14 @@ def padded(codes: Sequence[np.ndarray], multiple_of: int = 1) -> np.ndarray:
 
 
 class Texts:
-    """The texts of a corpus, one per recording: a source of codes (see `tierwave.dataset`). said: as normalised."""
+    """The texts of a corpus, one per recording: a source of codes (see `tierwave.dataset`). said: as normalised;
+    remarks: what to tell of the file that they come from."""
 
     dtype: np.dtype[Any] = np.dtype(np.int32)
     per_step = False
 
-    def __init__(self, said: Sequence[str], names: Sequence[str], alphabet: Alphabet):
-        self.said, self.alphabet = tuple(said), alphabet
+    def __init__(self, said: Sequence[str], names: Sequence[str], alphabet: Alphabet, remarks: Sequence[str] = ()):
+        self.said, self.alphabet, self.remarks = tuple(said), alphabet, tuple(remarks)
         whose = [f"the text of {name}" for name in names]
         self.codes = padded([alphabet.encode(*each) for each in zip(said, whose, strict=True)])
         self.shape: tuple[int, ...] = self.codes.shape[1:]
@@ -96,7 +97,8 @@ class Texts:
         path, found = find_transcripts(data_dir, column)
         row_of = matcher(found)
         said = [_text_of(name, found, row_of, path) for name in names]
-        return cls(said, names, Alphabet.fit(said) if stored is None else alphabet_of(stored))
+        remarks = _strays(path, found, [*names, *(name for name, _ in corpus.left_out)])
+        return cls(said, names, Alphabet.fit(said) if stored is None else alphabet_of(stored), remarks)
 
     @property
     def document(self) -> dict[str, Any]:
@@ -160,6 +162,14 @@ def _text_of(name: str, found: Mapping[str, str], row_of: Callable[[str], str | 
                 raise RunError(f"{name} has an empty text in {path}: fill it in, or take the recording away")
             return found[key]
     raise RunError(f"{name} has no text in {path}: add a row for it, or take the recording away")
+
+
+def _strays(path: Path, found: Iterable[str], names: Iterable[str]) -> list[str]:
+    """A sentence about the texts of which there is no recording, usable or not."""
+    stems = {folded(without_audio_suffix(name)) for name in names}
+    known = stems | {stem.rpartition("/")[2] for stem in stems}
+    rows = [row for row in found if folded(without_audio_suffix(row)) not in known]
+    return [f"{path} has texts for {without_recording(rows)}: correct the names, or delete the rows"] if rows else []
 
 
 def _collected(path: Path, rows: Iterator[tuple[int, str, str]]) -> dict[str, str]:

@@ -258,11 +258,12 @@ def test_tiers_of_different_runs_are_not_mixed(
 
 def test_a_text_is_learnt_and_said(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [f"{number}|{text}" for number, text in enumerate(("one", "two", "three", "four", "five"))]
-    (studio.corpus / "metadata.csv").write_text("\n".join(lines) + "\n")
+    (studio.corpus / "metadata.csv").write_text("\n".join([*lines, "nine|nobody says"]) + "\n")
     config = {**CONFIG, "text": {"column": 1, "components": 2}, "seq_len": 64}
     words = ["--val_frac", 0, "--monitor", "loss", "--num_steps", 1]
     run = studio.train("said", *words, config=config)
     assert run.read("prepared.json")["text"]["longest"] == 5
+    assert "metadata.csv has texts for nine, of which there is no recording" in (run.folder / "log.txt").read_text()
     path = studio.folder / "said.wav"
     command = ["--checkpoint_path", studio.logdir / "said", "--output_path", path, *LEAST, "--dur", 0.2]
     assert generate.main([str(word) for word in [*command, "--text", "Three"]]) == 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +329,19 @@ def test_the_texts_of_a_corpus(spoken: tuple[Corpus, Path]) -> None:
     assert texts.read(where).tolist() == texts.codes[[1, 0, 1]].tolist()
     with pytest.raises(UsageError, match='the text of wavs/a.wav has the character "."'):
         Texts.of(*spoken, 1, {"alphabet": " ab", "longest": 9})
+    assert texts.remarks == ()
+
+
+def test_texts_of_no_recording_are_named(spoken: tuple[Corpus, Path]) -> None:
+    corpus, folder = spoken
+    with open(folder / "metadata.csv", "a", encoding="utf-8") as file:
+        file.write("c|x\nwavs/d.wav|x\n")
+    corpus = replace(corpus, left_out=(("wavs/d.wav", "it is empty"),))
+    prepared, _ = prepared_of((corpus, folder), config_of())
+    assert prepared.remarks == (
+        f"{folder / 'metadata.csv'} has texts for c, of which there is no recording: correct the names, or delete the "
+        "rows",
+    )
 
 
 @pytest.mark.parametrize(

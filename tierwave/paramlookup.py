@@ -204,7 +204,8 @@ class ParamSources:
                 and folded(chunk_stem(stem.rpartition("/")[2])) not in known
             ]
             if rows:
-                found.append(f"{self.manifest.path} has rows for {_some(rows)}: correct the names, or delete the rows")
+                listed = without_recording(rows)
+                found.append(f"{self.manifest.path} has rows for {listed}: correct the names, or delete the rows")
         base = self.data_dir if self.data_dir.is_dir() else self.data_dir.parent
         if base == self.data_dir and not self.param_dir.samefile(base):
             files = [
@@ -214,7 +215,8 @@ class ParamSources:
             ]
             files = [name for name in files if folded(name.rpartition(".")[0]) not in stems]
             if files:
-                found.append(f"{self.param_dir} has curves for {_some(files)}: correct the names, or delete the files")
+                listed = without_recording(files)
+                found.append(f"{self.param_dir} has curves for {listed}: correct the names, or delete the files")
         unknown = set(self.schema.names)
         for name in names:
             if not unknown:
@@ -235,7 +237,8 @@ class ParamSources:
             return printable(path.name if path.is_absolute() else path.as_posix())
 
 
-def _some(names: Sequence[str]) -> str:
+def without_recording(names: Sequence[str]) -> str:
+    """The first of some names for which there is no recording, and how many there are."""
     listed = ", ".join(names[:3])
     return f"{listed}, of which there is no recording" + (f" (and {len(names) - 3} more)" if len(names) > 3 else "")
 

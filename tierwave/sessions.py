@@ -301,6 +301,7 @@ class _Plan:
             schema = Schema() if sources is None else self._fitted(sources, corpus, split, controls)
             stored = None
         prepared = family.prepare(corpus, split, config, stored, data_dir=session.data_dir)
+        opening += [f"Warning: {text}" for text in (() if prepared is None else prepared.remarks)]
         steering = None
         if sources is not None:
             seconds = tuple(recording.samples / corpus.sample_rate for recording in corpus.recordings)
