@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tierwave import ledger
-from tierwave.ledger import Ledger, digest_of, digest_of_bytes, fingerprint, stamp, unfinished_files
+from tierwave.audio import write_wav
+from tierwave.chunking import ChunkOptions, chunk_recordings
+from tierwave.ledger import FOLDER, Ledger, digest_of, digest_of_bytes, fingerprint, stamp, unfinished_files
 from tierwave.places import Place, Url
 
 
@@ -33,6 +37,21 @@ def test_a_damaged_entry_is_none(tmp_path: Path, content: bytes) -> None:
     ledger.add("a", {})
     (tmp_path / "a.json").write_bytes(content)
     assert ledger.of("a") is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"written": []}, {"written": None}, {"processed": "2"}, {"left_over": -1}, {"remarks": "x"}, {"silent": 3}],
+)
+def test_a_recording_of_which_the_entry_is_damaged_is_cut_again(tmp_path: Path, damage: dict[str, object]) -> None:
+    write_wav(tmp_path / "a.wav", np.sin(np.arange(800) / 5).astype(np.float32), 8000)
+    options = ChunkOptions(chunk_length=50)
+    first = next(reports := chunk_recordings([tmp_path / "a.wav"], tmp_path / "out", options))  # and is interrupted
+    reports.close()  # type: ignore[attr-defined]
+    (entry,) = (tmp_path / "out" / FOLDER).glob("*.json")
+    entry.write_text(json.dumps({**json.loads(entry.read_text()), **damage}))
+    (again,) = chunk_recordings([tmp_path / "a.wav"], tmp_path / "out", options)
+    assert not again.taken_over and again.written == first.written and again.processed == 2
 
 
 def test_fingerprints_tell_apart_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

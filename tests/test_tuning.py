@@ -27,7 +27,8 @@ from tierwave.findings import Findings, Tried
 from tierwave.oracles import GIVEN_BACK, MOST_FAILURES, MOST_SKIPPED, REASON, SKIPPED, make_oracle, values_of
 from tierwave.pictures import parallel_picture
 from tierwave.searching import Choices, Range, Space, choices, parse_search
-from tierwave.tuning import trial_lines
+from tierwave.trials import Result, read_result
+from tierwave.tuning import _refuse_another, trial_lines
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning:keras_tuner")
 
@@ -625,3 +626,23 @@ def test_what_is_said_of_recordings_is_said_once_in_a_search(verbose: bool) -> N
             say(text, False)
     once = ["  Corpus: 2 recordings\n    a.wav: it is cut off", "  Warning: it is short."]
     assert said == [*once, "  Epoch: 1 of a", "  Epoch: 1 of b"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"metrics": {"loss": "x"}, "epoch": 1}', '{"metrics": {}, "epoch": null}', "[" * 100_000],
+)
+def test_a_damaged_result_of_a_trial_is_told(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "result.json"
+    path.write_text('{"metrics": {"loss": 0.5, "epochs": 2}, "epoch": 2}')
+    assert read_result(path) == Result({"loss": 0.5, "epochs": 2.0}, 2)
+    path.write_text(content)
+    with pytest.raises(RunError, match=r"result\.json is damaged \(.*\): delete it"):
+        read_result(path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"plan": []}', '{"plan": null}', "[" * 100_000])
+def test_a_damaged_search_is_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / "search.json").write_text(content)
+    with pytest.raises(RunError, match=r"search\.json is damaged \(.*\): its trials are still there"):
+        _refuse_another(tmp_path / "search.json", {"recordings": None}, None)  # type: ignore[arg-type]

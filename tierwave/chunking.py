@@ -12,9 +12,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Any, cast
 
 import numpy as np
 from natsort import natsorted
+from pydantic import Field
 
 from tierwave.audio import (
     AUDIO_SUFFIXES,
@@ -27,6 +29,7 @@ from tierwave.audio import (
     wav_subtype,
     write_wav,
 )
+from tierwave.documents import STRICT, validated
 from tierwave.errors import UsageError
 from tierwave.folders import LeftOut, chunk_stem, make_own, refuse_file
 from tierwave.ledger import FOLDER, Ledger, digest_of, fingerprint, stamp, unfinished_files
@@ -357,18 +360,40 @@ class _Task:
     key: str
 
 
+@dataclass(frozen=True)
+class _Done:
+    """What the ledger keeps of a recording that was cut: as in its report, and a digest of each chunk."""
+
+    __pydantic_config__ = STRICT
+    processed: Annotated[int, Field(ge=0)]
+    silent: tuple[str, ...]
+    left_over: Annotated[float, Field(ge=0)]
+    written: dict[str, str]
+    remarks: tuple[str, ...] = ()
+
+
+def _done(entry: dict[str, Any] | None) -> _Done | None:
+    """An entry of the ledger; None, which is not done, where it is damaged."""
+    try:
+        return None if entry is None else cast(_Done, validated(_Done, entry))
+    except ValueError:
+        return None
+
+
 def _ledger(output: Path) -> Ledger:
     return Ledger(output / FOLDER)
 
 
 def _chunk(task: _Task, on_progress: Callable[[int], None] | None = None) -> FileReport:
     """`chunk_file`, or what the ledger says of it."""
-    kept = _ledger(task.output).of(task.key)
-    if kept is not None and all(digest_of(task.output / name) == was for name, was in kept["written"].items()):
+    kept = _done(_ledger(task.output).of(task.key))
+    if kept is not None and all(digest_of(task.output / name) == was for name, was in kept.written.items()):
         if on_progress is not None:
             on_progress(task.source.stat().st_size)
-        written, silent, remarks = (tuple(kept.get(name, ())) for name in ("written", "silent", "remarks"))
-        return FileReport(task.source, kept["processed"], silent, written, 0, kept["left_over"], None, True, remarks)
+        written = tuple(kept.written)
+        return FileReport(
+            task.source, kept.processed, kept.silent, written, 0, kept.left_over, None, True, remarks=kept.remarks
+        )
     report = chunk_file(task.source, task.stem, task.output, task.options, on_progress)
     if report.problem is None:  # what was not there, such as ffmpeg, may be there the next time
         entry = {"processed": report.processed, "silent": report.silent, "left_over": report.left_over}

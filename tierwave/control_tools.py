@@ -242,7 +242,8 @@ def _measure(task: _Measurement) -> _Outcome:
     path, target, analysis = task.path, task.target, task.analysis
     ledger = Ledger(task.ledger)
     done = ledger.of(task.key)
-    if done is not None and digest_of(target) == done["digest"]:
+    known = done is not None and all(isinstance(done.get(name), str) for name in ("digest", "remark"))
+    if done is not None and known and digest_of(target) == done["digest"]:
         return _Outcome(True, done["remark"], taken_over=True)
     from threadpoolctl import threadpool_limits
 

@@ -29,7 +29,7 @@ class Ledger:
         self.folder = folder
 
     def of(self, key: str) -> dict[str, Any] | None:
-        """The entry of a key, or None."""
+        """The entry of a key; None where there is none, or no JSON object."""
         try:
             document = json.loads(read_bytes(self._place(key)))
         except (OSError, ValueError):

@@ -16,6 +16,7 @@ from typing import Any
 
 import keras
 
+from tierwave.documents import validated
 from tierwave.errors import RunError, UsageError
 from tierwave.memory import memory_kills
 from tierwave.runs import Run, only_training, runs_of
@@ -36,6 +37,15 @@ class Result:
 
     metrics: dict[str, float]
     epoch: int
+
+
+def read_result(path: Path) -> Result:
+    """What `Runner.run` has stored. Raises RunError where it is damaged."""
+    try:
+        result: Result = validated(Result, json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged ({error}): delete it, and the trial is trained to its end again") from None
+    return result
 
 
 class Watch(Callback):
@@ -155,7 +165,7 @@ class Runner:
         folder = self.folder / number
         stored = folder / "result.json"
         if stored.exists():  # it had ended, and nobody was told
-            return Result(**json.loads(stored.read_text(encoding="utf-8")))
+            return read_result(stored)
         self._wait_for(root or number)
         attempts = folder / "attempts.json"
         self._count(attempts, root or number)
@@ -253,8 +263,9 @@ class Runner:
         step = sum(stage.latest().step for run in runs_of(self.folder / root) for stage in run.stages)
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, RecursionError):
             before = {}
+        before = before if isinstance(before, dict) and isinstance(before.get("kills", 0), int) else {}
         kills = before.get("kills", 0) if before.get("step") == step else 0
         kills += _ran_out_of_memory(before.get("system"), system := memory_kills())
         if kills >= MOST_KILLS:

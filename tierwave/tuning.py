@@ -341,7 +341,9 @@ def _refuse_another(path: Path, document: dict[str, Any], search: Search) -> Non
         return
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))["plan"]
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(stored, dict):
+            raise ValueError("plan: it is no object")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(
             f"{path} is damaged ({error!r}): its trials are still there, but a search has to start over, with another "
             "--id or --resume False"
