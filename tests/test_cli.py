@@ -138,6 +138,7 @@ def test_a_run_is_a_config_that_trains_again(studio: Studio, tmp_path: Path) -> 
     assert losses(again) == losses(studio.run)  # the same seed, the same losses
 
 
+@pytest.mark.slow
 def test_the_demo_needs_no_recordings(
     studio: Studio, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +162,7 @@ def test_sounds_of_training_lie_in_a_folder_per_id_under_prisms_names(studio: St
 # generate.py -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_generating_by_the_real_command_line_repeats_training_bit_for_bit(studio: Studio, tmp_path: Path) -> None:
     """The sound that training made from the checkpoint of its first epoch, from the run alone, in another process."""
     command = [sys.executable, str(ROOT / "generate.py"), "--output_path", str(tmp_path / "new" / "sound")]

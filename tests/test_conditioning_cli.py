@@ -218,6 +218,7 @@ def test_the_log_holds_the_command_and_when_it_ran(studio: Studio, monkeypatch: 
     assert any(line.startswith("Parameters: inst 0 to 1 category (2 values), p 64 to 76") for line in lines)
 
 
+@pytest.mark.slow
 def test_the_same_parameters_from_anywhere_train_the_same_way(studio: Studio, tmp_path: Path) -> None:
     """File names, a manifest that is given, curves in a folder: the same losses, and others for other parameters."""
     plain = {**AUDIO, "conditioned_on": ["p"], "controls": {}}
@@ -251,6 +252,7 @@ def held_out(run: Run) -> list[tuple[str, float, float]]:
     return [(name, start / RATE, stop / RATE) for name, start, stop in run.read("split.json")["valid"]]
 
 
+@pytest.mark.slow
 def test_ranges_are_those_of_what_is_trained_on(studio: Studio, tmp_path: Path) -> None:
     for number in range(2):
         write_wav(tmp_path / "data" / f"{number}.wav", tone(60 + number, 0.4, seconds=0.3), RATE)
@@ -497,6 +499,7 @@ def test_the_same_seed_gives_the_same_curves(studio: Studio, number: int) -> Non
 # SampleRNN ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_samplernn_is_steered_too(studio: Studio, sampled: str) -> None:
     low = studio.make(sampled, "low", "--control", "p=64", "a=0.25", *LIVELY).read_bytes()
     high = studio.make(sampled, "high", "--control", "p=76", "a=0.25", *LIVELY).read_bytes()
@@ -506,6 +509,7 @@ def test_a_samplernn_is_steered_too(studio: Studio, sampled: str) -> None:
     assert moved.read_bytes() == again.read_bytes() and soundfile.info(moved).frames == round(RATE / 30)
 
 
+@pytest.mark.slow
 def test_a_samplernn_continues_a_seed_with_its_parameters(studio: Studio, sampled: str) -> None:
     seed = studio.folder / "named" / HEARD
     own = studio.sound(sampled, "--seed", seed, "--prime", 0.05, *LIVELY)
@@ -541,6 +545,7 @@ def stamps(run: Run) -> dict[str, int]:
     }
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_left_alone_and_goes_on_when_asked(
     studio: Studio, cascade: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -559,6 +564,7 @@ def test_what_is_finished_is_left_alone_and_goes_on_when_asked(
         assert after[: len(before)] == before and len(after) == 2 * len(before)
 
 
+@pytest.mark.slow
 def test_a_cascade_that_was_ended_between_stages_or_within_one_goes_the_same_way(
     studio: Studio, cascade: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -574,6 +580,7 @@ def test_a_cascade_that_was_ended_between_stages_or_within_one_goes_the_same_way
         assert losses(run.stage(stage)) == losses(studio.run(cascade).stage(stage))
 
 
+@pytest.mark.slow
 def test_stages_have_options_of_their_own_and_what_is_typed_wins(studio: Studio) -> None:
     document = json.loads(json.dumps(CASCADE))
     document["training"] |= {"num_steps": 6, "checkpoint_steps": None}
@@ -590,6 +597,7 @@ def test_stages_have_options_of_their_own_and_what_is_typed_wins(studio: Studio)
     assert [steps_of(run.stage(stage)) for stage in STAGES] == [2, 6, 6]
 
 
+@pytest.mark.slow
 def test_sounds_and_curves_of_training_are_called_after_their_stage(studio: Studio) -> None:
     words = ["--generate", "True", "--checkpoint_steps", 2, "--num_steps", 2, "--stage", "slow", "sound"]
     studio.train("heard", CASCADE, *words, data="curved")
@@ -708,6 +716,7 @@ def steering(model: Any, schema: Any, **raw: float) -> np.ndarray:
     return seen @ model.first.kernel.numpy()[model.value_width :] + model.first.bias.numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [["a", "new", "p", "inst"], ["p"]], ids=["more", "fewer"])
 def test_weights_are_taken_over_by_the_names_of_the_parameters(
     studio: Studio, named: str, tmp_path: Path, names: list[str]
@@ -843,6 +852,7 @@ def test_a_seed_brings_what_it_has(studio: Studio, named: str, cascade: str, tmp
     studio.sound(named, "--seed", tmp_path / "mine_p76.00.wav", "--control", "inst=1", "a=0.5")
 
 
+@pytest.mark.slow
 def test_a_seed_needs_no_folder_of_parameters_that_is_gone(studio: Studio, tmp_path: Path) -> None:
     for number in range(2):
         write_wav(tmp_path / "data" / f"{number}.wav", tone(60 + number, 0.4), RATE)
@@ -854,6 +864,7 @@ def test_a_seed_needs_no_folder_of_parameters_that_is_gone(studio: Studio, tmp_p
     studio.sound("gone", "--seed", tmp_path / "data" / "0.wav", "--control", "p=0.5", seconds=0.005)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_own_parameters(studio: Studio, tmp_path: Path) -> None:
     for number in range(2):
         write_wav(tmp_path / "data" / f"{number}.wav", tone(60 + number, 0.4), RATE)
@@ -868,6 +879,7 @@ def test_a_run_goes_on_with_its_own_parameters(studio: Studio, tmp_path: Path) -
     assert run.read("run.json")["param_dir"] == str(tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_a_squared_error_is_not_told_in_nats(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
     run = studio.train("squared", {**CURVES, "net": 0, "loss": "sampled_mse"}, "--num_steps", 2, data="curved")
     text = evaluated(capsys, "--checkpoint_path", run.folder, "--data_dir", studio.folder / "curved")
@@ -888,6 +900,7 @@ def test_curves_go_where_they_were_asked_to_go(studio: Studio, curves: str) -> N
     assert not list(studio.out.glob("asked.csv_*"))
 
 
+@pytest.mark.slow
 def test_held_out_values_beyond_the_range_are_no_noise_on_stderr(
     studio: Studio, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:

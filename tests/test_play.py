@@ -934,7 +934,9 @@ def test_osc_that_is_none_is_ignored_and_counted(steered: Server) -> None:
 # ---- generating ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*LIVE, "spectrogram"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "sound" else pytest.mark.slow) for name in [*LIVE, "spectrogram"]]
+)
 def test_what_is_generated_is_what_generate_makes(
     name: str, instruments: dict[str, Instrument], runs: dict[str, Path], tmp_path: Path
 ) -> None:

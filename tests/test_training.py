@@ -322,6 +322,7 @@ def test_dropout_is_drawn_anew_at_every_step_from_seed_and_step() -> None:
     assert losses[0] == losses[1] and len(set(losses)) == 3
 
 
+@pytest.mark.slow
 def test_xla_gives_the_same_losses() -> None:
     options = TrainingOptions(learning_rate=0.01)
     np.testing.assert_allclose(losses_of(learner(options, jit=True), 20), losses_of(learner(options), 20), atol=1e-4)
@@ -460,6 +461,7 @@ def test_an_epoch_is_the_mean_over_samples_in_nats_and_bits(tmp_path: Path) -> N
     assert epoch["val_bits"] == pytest.approx(epoch["val_loss"] / math.log(2))
 
 
+@pytest.mark.slow
 def test_a_measured_span_is_its_likelihood_from_a_fresh_state_without_dropout() -> None:
     made = learner(TrainingOptions(learning_rate=0.01), num_rnn_layers=2, rnn_dropout=0.5)
     losses_of(made, 10)
