@@ -224,7 +224,7 @@ def test_more_validation_than_there_is(place: Place, capsys: Capture) -> None:
         ('{"training": {"batch_size": "8"}}', ["training.batch_size", '"8"', "whole number"]),
         ('{"dim": "8"}', ["dim", '"8"', "whole number"]),
         ('{"dim": 8.5}', ["dim", "8.5", "whole number"]),
-        ('{"dim": 0}', ["dim", "0", "greater than 0"]),
+        ('{"dim": 0}', ["dim", "0", "at least 1"]),
         ('{"rnn_type": "gruu"}', ["rnn_type", "gruu", "gru"]),
         ('{"frame_sizes": [16, 50]}', ["frame_sizes", "[16, 50]", "multiple of 16", "[16, 48]"]),
         ('{"frame_sizes": [64, 16]}', ["frame_sizes", "[64, 16]", "ascend"]),

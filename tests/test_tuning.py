@@ -147,7 +147,7 @@ def test_only_combinations_that_can_be_trained_are_drawn() -> None:
         ("=8", "is not KEY=VALUES"),
         ("dim=8,8", "8 stands twice"),
         ("learning_rate=0..1:log", "begins above 0, not at 0"),
-        ("dim=0..4", "dim is 0, but must be greater than 0"),
+        ("dim=0..4", "dim is 0, but must be at least 1"),
         ("dim=a..4", 'is "a..4", but must be a whole number'),
         ("rnn_type=gru,rnn", "rnn_type is \"rnn\", but must be 'gru' or 'lstm'"),
         ("momentum=0.5..1.5", "training.momentum is 1.5, but must be less than 1"),
