@@ -550,9 +550,7 @@ def test_an_output_folder_that_cannot_be_written_to_is_told_before_training(plac
     assert "Step: 1/" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "name", ["Möwen über Åland, 音楽", pytest.param("-it's 100% {fine}", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["Möwen über Åland, 音楽", pytest.param("-it's 100% {fine}", marks=pytest.mark.slow)])
 def test_spaces_and_letters_of_any_script_in_paths(tmp_path: Path, capsys: Capture, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()

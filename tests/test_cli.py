@@ -226,6 +226,7 @@ def test_temperature_nought_takes_the_most_likely_value_of_the_trained_network(s
     np.testing.assert_array_equal(best.argmax(axis=1)[clear], codes[clear])
 
 
+@pytest.mark.slow
 def test_what_leaves_one_value_to_choose_from_is_temperature_nought(studio: Studio, tmp_path: Path) -> None:
     greedy = studio.sound(tmp_path / "greedy.wav", "--temperature", 0, seed=1)
     alone: list[list[Any]] = [["--temperature", 0], ["--top_k", 1], ["--top_p", 1e-6]]

@@ -102,6 +102,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_extract_by_processes_writes_the_same_bytes(recordings: Path, tmp_path: Path) -> None:
     write_wav(recordings / "c.wav", np.zeros(8000, np.float32) + 0.1, 16000)
     (recordings / "d.wav").write_text("no sound")

@@ -187,6 +187,7 @@ def train_flags(imported: Imported, folder: Path, identity: str) -> list[str]:
     return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
 
 
+@pytest.mark.slow
 def test_training_starts_from_it(imported: Imported, tmp_path: Path) -> None:
     run = imported.run.folder
     flags = train_flags(imported, tmp_path, "further")

@@ -308,6 +308,7 @@ def test_it_makes_curves(tmp_path: Path) -> None:
     assert np.ptp(values) > 1.0 and values.min() < 0.0
 
 
+@pytest.mark.slow
 def test_training_starts_from_it_and_does_not_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "logdir"
     names = {"conditioned_on": ["a", "p"], "ranges": {"p": (64.0, 76.0)}}

@@ -288,6 +288,7 @@ def test_spectral_convergence_by_hand():
         spectral_convergence(reference, reference[:1])
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_small():
     rows = [row for case in run.cases("inversion", small=True) for row in run.run_case("inversion", case)]
     assert [row["method"] for row in rows] == ["librosa mel_to_audio", "griffin_lim", "gradient"]

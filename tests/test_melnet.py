@@ -246,6 +246,7 @@ def test_layers_computed_again_have_the_same_gradients() -> None:
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_a_tier_learns_and_a_batch_in_parts_is_the_same(accumulate: int) -> None:
     from tierwave.config import TrainingOptions

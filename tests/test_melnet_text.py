@@ -163,6 +163,7 @@ def test_the_look_is_a_discretised_mixture_of_logistics() -> None:
         np.testing.assert_allclose(found.past[lane], beyond, atol=1e-6)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**31), st.sampled_from([0.3, 2.0, 8.0]))
 def test_no_component_ever_goes_back(seed: int, scale: float) -> None:
     attention = TextAttention(6, 4, 3, name="text")
@@ -192,7 +193,7 @@ def test_the_mean_position_goes_on_where_breadth_and_trust_stay() -> None:
     np.testing.assert_allclose(positions[30], 0.6 * 16.237 + 0.4 * (0.8 * 16.237 + 1), atol=0.05)
 
 
-@pytest.mark.parametrize("recompute, jit", [(False, False), (True, True)])
+@pytest.mark.parametrize("recompute, jit", [(False, False), pytest.param(True, True, marks=pytest.mark.slow)])
 def test_gradients_are_those_of_finite_differences(recompute: bool, jit: bool) -> None:
     model = tier_of(config_of(recompute=recompute, layers=[1, 1, 1], hidden_size=4), 1.0)
     rng = np.random.default_rng(3)

@@ -303,9 +303,7 @@ def test_the_presets_are_estimated_in_a_line_each(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("family", "document", "stage"),
     [
-        pytest.param(
-            samplernn, {**S, "frame_sizes": [], "rnn_dropout": 0.2}, "samplernn", marks=pytest.mark.slow
-        ),
+        pytest.param(samplernn, {**S, "frame_sizes": [], "rnn_dropout": 0.2}, "samplernn", marks=pytest.mark.slow),
         (conditioning, {**C, "seq_len": 16, "cell": "phased_lstm", "dropout": 0.2}, "conditioning"),
         pytest.param(melnet, M, "tier3", marks=pytest.mark.slow),
     ],

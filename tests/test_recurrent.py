@@ -69,7 +69,7 @@ def of_keras(layer, inputs, state):
 
 
 @pytest.mark.parametrize(("cell", "reset"), CELLS)
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_values_and_gradients_equal_keras(cell, reset, jit):
     layer, inputs, state = make_layer(cell, reset)
     expected = of_keras(layer, inputs, state)
@@ -271,7 +271,7 @@ def test_time_gate_stays_finite_when_training_overshoots():
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_phased_lstm_and_its_gradients_equal_a_plain_reference(training, jit):
     """Every element of every variable, the inputs and the state: central differences of the float64 reference."""
     keras.utils.set_random_seed(7)
@@ -322,7 +322,7 @@ def test_phased_lstm_and_its_gradients_equal_a_plain_reference(training, jit):
         np.testing.assert_allclose(gradients[name] / scale, expected / scale, atol=2e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_phased_steps_equal_the_sequence_with_a_reset_between(jit):
     keras.utils.set_random_seed(9)
     stack = RecurrentStack(5, 6, 2, cell="phased_lstm", learn_initial_state=True)

@@ -309,6 +309,7 @@ def test_three_steps_of_an_optimiser_follow_its_formula(
         np.testing.assert_allclose(end - start, formula(gradients), rtol=2e-3, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_dropout_is_drawn_anew_at_every_step_from_seed_and_step() -> None:
     losses = []
     for seed, step in ((0, 1), (0, 1), (0, 2), (1, 1)):
@@ -677,7 +678,11 @@ def run_on(folder: Path, total: int, kept: Losses, **options: Any) -> Trainer:
     return made
 
 
-@pytest.mark.parametrize("options", [{}, {"precision": "mixed_float16", "optimizer": "rmsprop"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, pytest.param({"precision": "mixed_float16", "optimizer": "rmsprop"}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_stopped_anywhere_and_gone_on_is_as_never_stopped(tmp_path: Path, options: dict[str, Any]) -> None:
     whole, pieces = Losses(), Losses()
     settings = {"reduce_learning_rate_after": 1, "early_stopping_patience": None, **options}
@@ -696,6 +701,7 @@ def test_stopped_anywhere_and_gone_on_is_as_never_stopped(tmp_path: Path, option
     assert second.progress.callbacks == first.progress.callbacks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [8, STEPS])
 def test_another_batch_size_starts_the_epoch_anew_and_can_be_resumed_again(tmp_path: Path, stop: int) -> None:
     """And the learning rate is reduced once per epoch, however often the epoch is begun."""
@@ -1033,6 +1039,7 @@ def test_measured_times_are_not_in_the_state_of_anything_that_decides(finished: 
     assert progress["callbacks"]["Monitor"]["best"] == made.run.best().value
 
 
+@pytest.mark.slow
 def test_the_same_steps_give_the_same_bits_without_xla() -> None:
     """At a size where TensorFlow works in parallel: sixteen taps of a table are summed, in one order only."""
     large = samplernn.Config(seq_len=1024, frame_sizes=[16, 64], dim=256, num_rnn_layers=1, emb_size=64)

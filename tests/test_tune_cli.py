@@ -141,6 +141,7 @@ def test_the_table_is_printed_with_the_best_first(folder: Path, whole: Path, cap
     assert not any(line.startswith("Trial ") for line in lines)
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_trials_and_the_best_epoch_counts(folder: Path) -> None:
     flags = ["--num_epochs", 30, "--early_stopping_patience", 2, "--max_trials", 1, "--search", "learning_rate=3,4"]
     search = searched(folder, "early", *flags)
@@ -179,6 +180,7 @@ def test_trials_of_equal_time_are_measured_where_they_end(folder: Path) -> None:
     assert float(row["val_loss_at_equal_time"]) == pytest.approx(found, rel=1e-3)  # its windows begin otherwise
 
 
+@pytest.mark.slow
 def test_a_trial_that_ends_in_mid_epoch_by_steps_is_measured_too(folder: Path) -> None:
     flags = ["--max_trials", 2, "--search", "frame_sizes=[2,4],[2,16]", "--objective", "val_accuracy"]
     search = searched(folder, "steps", *flags, "--set", f"training.num_steps={STEPS + 2}")
@@ -228,6 +230,7 @@ def test_a_cascade_is_judged_by_all_its_tiers_or_by_one(folder: Path) -> None:
 # Interrupted ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_signal_gives_the_trial_back_and_the_same_command_goes_on_exactly(
     folder: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -249,6 +252,7 @@ def test_a_signal_gives_the_trial_back_and_the_same_command_goes_on_exactly(
     assert table_of(search) == table_of(whole)
 
 
+@pytest.mark.slow
 def test_when_its_time_is_over_a_search_stops_and_goes_on_later(folder: Path, whole: Path, capsys: Capture) -> None:
     search = searched(folder, "time", *SPACE, "--max_minutes", 1e-6)
     out = capsys.readouterr().out
@@ -291,6 +295,7 @@ def test_a_search_that_is_killed_goes_on_where_it_stood_inside_a_trial_too(
     assert read_document(search / "best.config.json") == read_document(whole / "best.config.json")
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_killed_for_want_of_memory_again_and_again_is_given_up(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -473,6 +478,7 @@ def test_two_searches_of_one_id_do_not_run_side_by_side(folder: Path, whole: Pat
     assert "another training with --id whole is running" in sentence
 
 
+@pytest.mark.slow
 def test_networks_that_cannot_fit_are_skipped_and_neither_trials_nor_failures(folder: Path, capsys: Capture) -> None:
     flags = ["--search", "dim=8,100000,110000,120000,130000,140000,150000", "learning_rate=0.001,0.01"]
     search = searched(folder, "large", *flags, "--max_trials", 2, "--num_epochs", 1)
@@ -502,6 +508,7 @@ def test_the_best_of_nothing_is_a_sentence(folder: Path, capsys: Capture) -> Non
     assert not (folder / "logdir" / "nothing" / "best.config.json").exists()
 
 
+@pytest.mark.slow
 def test_an_objective_that_the_model_lacks_fails_with_the_remedy(folder: Path, capsys: Capture) -> None:
     config = {"model": "conditioning", "generates": ["a"], "conditioned_on": ["p"], "rate": 100, "seq_len": 4}
     make_corpus(folder / "bits", sample_rate=4000, pitches=[50, 52], loudnesses=[0.5, 1.0], seconds=0.2)
