@@ -50,6 +50,7 @@ def full_product() -> list[Case]:
     return [case for case in itertools.product(*AXES.values()) if case[1] in ("one", "three") or case[0] in sound]
 
 
+ONES: list[Case] = covering(full_product(), 1)  # type: ignore[assignment]
 PAIRS: list[Case] = covering(full_product(), 2)  # type: ignore[assignment]
 
 
@@ -243,7 +244,7 @@ def ident(case: Case) -> str:
     return "-".join(map(str, case))
 
 
-@pytest.mark.parametrize("case", covering(full_product(), 1), ids=ident)
+@pytest.mark.parametrize("case", ONES, ids=ident)
 def test_networks(case: Case, eager: None) -> None:
     model = model_of(config_of(case))
     check_forms(model)
@@ -276,14 +277,15 @@ def test_every_network(case: Case, eager: None) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("case", "jit"), [(case, bool(number % 2)) for number, case in enumerate(PAIRS)], ids=str)
+@pytest.mark.parametrize(("case", "jit"), [(case, bool(at % 2)) for at, case in enumerate(ONES)], ids=str)
 def test_networks_compiled(case: Case, jit: bool) -> None:
     check_training(config_of(case), jit=jit)
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(("case", "jit"), [(case, not number % 2) for number, case in enumerate(PAIRS)], ids=str)
-def test_networks_compiled_the_other_way(case: Case, jit: bool) -> None:
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("case", PAIRS, ids=ident)
+def test_every_pair_compiled(case: Case, jit: bool) -> None:
     check_training(config_of(case), jit=jit)
 
 

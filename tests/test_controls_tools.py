@@ -297,10 +297,10 @@ def test_plot_draws_held_ends_and_steps(
     png = tmp_path / "new" / "x.png"
     assert main(["plot", str(recordings / "a_p60.wav"), "--output_path", str(png)]) == 0
     assert png.read_bytes().startswith(b"\x89PNG") and png.stat().st_size > 10_000
-    assert list(drawn["curves"]) == ["gate (category)", "p"]
+    assert list(drawn["curves"]) == ["gate", "p"]
     times, values = drawn["curves"]["p"]
     assert np.interp([0, 0.15, 0.5], times, values).tolist() == pytest.approx([60, 61, 62])
-    times, values = drawn["curves"]["gate (category)"]
+    times, values = drawn["curves"]["gate"]
     assert np.interp([0.249, 0.251, 0.5], times, values).tolist() == pytest.approx([0, 1, 1])
     assert main(["plot", str(recordings / "deep" / "b_p72.00.wav")]) == 1
     assert "has no parameters: run extract" in capsys.readouterr().err

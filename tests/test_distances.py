@@ -181,6 +181,7 @@ def test_an_embedding_of_ones_own(folders: list[Any], tmp_path: Path, capsys: An
 
 
 def test_what_is_wrong_is_told_in_one_sentence(folders: list[Any], tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "real" / "torn.wav").unlink()  # of which there would be a sentence too
     assert "do not exist" in told(capsys, main, ["--generated", "x", "--recordings", "y"], 2).replace("does", "do")
     assert "both, or neither" in told(capsys, main, [*folders, "--embedding", "e.onnx"], 2)
     embedded = [*folders, "--embedding_rate", RATE, "--embedding"]

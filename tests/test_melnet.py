@@ -111,7 +111,7 @@ def test_what_does_not_divide_is_refused() -> None:
         ({"text": {"layer": 4}}, "text.layer 4 is above the first tier's 3 layers"),
         ({"controls": {"p": {"lo": 1}}}, "controls names p, which is not in conditioned_on"),
         ({"hiden_size": 3}, "did you mean hidden_size?"),
-        ({"mixtures": 0}, "mixtures is 0, but must be greater than 0"),
+        ({"mixtures": 0}, "mixtures is 0, but must be at least 1"),
     ],
 )
 def test_a_wrong_config(keys: dict[str, Any], sentence: str) -> None:

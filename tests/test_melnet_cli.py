@@ -19,7 +19,7 @@ from tierwave import evaluate
 from tierwave.audio import write_wav
 from tierwave.runs import Run, runs_of
 
-pytestmark = pytest.mark.usefixtures("loaded_once")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loaded_once")]
 
 RATE = 8000
 CONFIG: dict[str, Any] = {

@@ -22,11 +22,13 @@ ROOT = Path(__file__).resolve().parent.parent
 BOUNDS = {"mixed_bfloat16": 0.05, "mixed_float16": 0.05}
 
 PRECISIONS = tuple(BOUNDS)
-# Every cell of a family with a precision or a way of compiling, every pair of those two; all of them are slow.
+# Every cell of a family with a precision or a way of compiling, every pair of those two: slow, but for the first. All of
+# them are exhaustive.
 QUICK = [name for name in NETWORKS if name not in ("samplernn-paper", "values-gaussian", "melnet-lstm-3")]
 PAIRS = [(name, PRECISIONS[number % 2], bool(number // 2 % 2)) for number, name in enumerate(QUICK)]
 PRODUCT = [(name, precision, jit) for name in NETWORKS for precision in PRECISIONS for jit in (False, True)]
-REST = [pytest.param(*case, marks=pytest.mark.slow) for case in PRODUCT if case not in PAIRS]
+CASES = [pytest.param(*case, marks=pytest.mark.slow if index else ()) for index, case in enumerate(PAIRS)]
+CASES += [pytest.param(*case, marks=pytest.mark.exhaustive) for case in PRODUCT if case not in PAIRS]
 
 
 def losses_of(made: Learner, name: str) -> tuple[np.ndarray, Any]:
@@ -51,7 +53,7 @@ def deviation(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected)[-5:].max() / (expected[0] - expected[-1]))
 
 
-@pytest.mark.parametrize(("name", "precision", "jit"), [*PAIRS, *REST])
+@pytest.mark.parametrize(("name", "precision", "jit"), CASES)
 def test_losses_are_those_of_float32_and_nothing_kept_is_rounded(name: str, precision: str, jit: bool) -> None:
     expected = full(name, jit)
     assert expected[-1] < expected[0] - 0.1

@@ -222,6 +222,7 @@ def ended(folder: Path) -> dict[str, Ended]:
         return dict(zip(CHAINS, pool.map(run_chain, CHAINS), strict=True))
 
 
+@pytest.mark.slow
 def test_every_part_ended_as_it_should_and_left_a_whole_checkpoint(ended: dict[str, Ended], folder: Path) -> None:
     for identity, parts in ended.items():
         for (moment, at, left, _), process, step in parts:
@@ -231,18 +232,21 @@ def test_every_part_ended_as_it_should_and_left_a_whole_checkpoint(ended: dict[s
         assert len(runs_of(folder / "logdir" / identity)) == 1  # every part went on in the same run
 
 
+@pytest.mark.slow
 def test_a_part_goes_on_where_the_one_before_was_saved(ended: dict[str, Ended]) -> None:
     for parts in ended.values():
         for (_, _, step), (_, process, _) in zip(parts, parts[1:], strict=False):
             assert f"(step {step})" in process.stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_kill_save_and_say_so(ended: dict[str, Ended]) -> None:
     for (moment, *_), process, _ in ended["interrupted"][:2]:
         assert process.stdout.splitlines()[-1].startswith(f"Stopped: {moment}")
         assert "Traceback" not in process.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("identity", ["killed", "interrupted"])
 def test_losses_are_those_of_an_unbroken_run_digit_for_digit(
     ended: dict[str, Ended], folder: Path, identity: str
@@ -255,6 +259,7 @@ def test_losses_are_those_of_an_unbroken_run_digit_for_digit(
     assert digits >= 9  # as many as tell float32 numbers apart
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("identity", ["killed", "interrupted"])
 def test_weights_optimiser_and_state_are_those_of_an_unbroken_run_bit_for_bit(
     ended: dict[str, Ended], folder: Path, identity: str
@@ -270,6 +275,7 @@ def test_weights_optimiser_and_state_are_those_of_an_unbroken_run_bit_for_bit(
     assert learning_rate_of(whole) == pytest.approx(0.01 * np.exp(-0.3), rel=1e-5)  # reduced in epochs 1, 2 and 3
 
 
+@pytest.mark.slow
 def test_no_half_checkpoint_is_listed(ended: dict[str, Ended], folder: Path) -> None:
     for identity in ended:
         run = run_of(folder, identity)
@@ -302,6 +308,7 @@ def stopped(folder: Path) -> Run:
     return trained(folder, "stopped", "--checkpoint_steps", 4, "--num_steps", 8, "--max_checkpoints", "None")
 
 
+@pytest.mark.slow
 def test_a_typed_learning_rate_wins_over_the_checkpoint_and_is_reduced_from_there(
     folder: Path, copy_of_a_run: Run
 ) -> None:
@@ -327,6 +334,7 @@ def test_overrides_hold_on_resume_too_and_need_no_config_file(folder: Path, copy
     assert copy_of_a_run.latest().step == 9
 
 
+@pytest.mark.slow
 def test_from_an_earlier_checkpoint_training_goes_the_same_way_and_is_gone_on_from(
     folder: Path, copy_of_a_run: Run
 ) -> None:
@@ -521,6 +529,7 @@ def failing_write(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cause", ["limit", "error"])
 def test_a_full_disk_ends_training_with_a_sentence_and_the_earlier_checkpoints_are_whole(
     folder: Path,

@@ -366,7 +366,7 @@ class TrainingOptions(StrictModel):
     )
     optimizer: Literal["adam", "sgd", "rmsprop"] = Field("adam", description="the optimiser")
     learning_rate: float = Field(
-        0.001, gt=0, le=1e6, description="learning rate; on resume, where it is typed, it wins over the checkpoint's"
+        0.001, gt=0, le=1e30, description="learning rate; on resume, where it is typed, it wins over the checkpoint's"
     )
     epsilon: float | None = Field(
         None, gt=0, le=1e6, description="the optimiser's epsilon; None: PRiSM's, 1e-4 for adam and 1e-5 for rmsprop"
