@@ -1039,6 +1039,25 @@ def test_what_nobody_waits_for_is_not_made_to_its_end(instruments: dict[str, Ins
         assert time.monotonic() - began < 10
 
 
+def test_a_server_that_ends_lets_go_of_what_is_generated(instruments: dict[str, Instrument]) -> None:
+    answers: list[tuple[int, bytes]] = []
+    with serving(instruments["steered"]) as server:
+        server.generate(seconds=0.01)  # compiled
+
+        def ask() -> None:
+            status, _, body = server.ask("/api/generate", {"seconds": 600})
+            answers.append((status, body))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        time.sleep(0.2)
+        began = time.monotonic()
+        server.studio.ending.set()
+        server.ask("/api/run")  # which wakes its loop
+        asking.join(30)
+        assert answers == [(503, b'{"error":"the server is stopped"}')] and time.monotonic() - began < 5
+
+
 # ---- the run ---------------------------------------------------------------------------------------------------------
 
 
@@ -1120,6 +1139,24 @@ def test_mistakes_are_told_in_a_sentence(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else there(name))
     sentence = told(capsys, command.main, right, 2)
     assert "uvicorn" in sentence and "pip install -e '.[play]'" in sentence and "Starlette" not in sentence
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_a_closed_terminal_is_handled_unless_it_is_ignored() -> None:
+    came: list[int] = []
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        signal.signal(signal.SIGHUP, lambda number, _: came.append(-number))
+        with command._handled(("SIGHUP", "SIGNONE"), lambda number, _: came.append(number)):
+            signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+        assert came == [signal.SIGHUP, -signal.SIGHUP]
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with command._handled(("SIGHUP",), lambda number, _: came.append(number)):
+            signal.raise_signal(signal.SIGHUP)
+        assert len(came) == 2 and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.slow

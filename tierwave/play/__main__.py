@@ -6,14 +6,17 @@ Parses, calls, prints.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
+import signal
 import socket
 import sys
 import time
 import warnings
 import webbrowser
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from tierwave.commandline import FlagParser, boolean, import_tensorflow, optional, run
@@ -21,7 +24,7 @@ from tierwave.errors import RunError, UsageError
 
 NEEDED = {"starlette": "Starlette", "uvicorn": "uvicorn", "websockets": "websockets", "pythonosc": "python-osc"}
 _MAKES = {"steered": "sound", "sound": "sound", "values": "curves of parameters", "spectrogram": "spectrograms"}
-GRACE_SECONDS = 3  # for which a server that is stopped waits for answers that are under way
+GRACE_SECONDS = 1  # for which a server that is stopped waits for pages to close
 
 
 def parser() -> FlagParser:
@@ -104,6 +107,18 @@ def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None) -
     from tierwave.play.protocol import LARGEST_MESSAGE
     from tierwave.play.session import Studio
 
+    class Server(uvicorn.Server):
+        """One that a closed terminal ends as Ctrl-C does, and that lets go of what is being generated."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            with super().capture_signals(), _handled(("SIGHUP",), self.handle_exit):
+                yield
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            studio.ending.set()
+            await super().shutdown(sockets)
+
     warnings.filterwarnings("ignore", category=ControlWarning)  # pages are told, by a remark
     began = time.perf_counter()
     instrument = Instrument(arguments.checkpoint_path, best=arguments.best)
@@ -148,7 +163,25 @@ def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None) -
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    try:
+        Server(config).run(sockets=[listener])
+    finally:
+        gc.freeze()  # what is left ends with the process, and looking through it takes a second
+
+
+@contextlib.contextmanager
+def _handled(names: Sequence[str], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Signals that this system has, handled for a while unless they are ignored (`nohup`)."""
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] != signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])
 
 
 def _shown(host: str) -> str:

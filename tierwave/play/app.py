@@ -92,10 +92,12 @@ def build_app(
     async def generate(request: Request) -> Response:
         try:
             order = validate(Order, parse_object(await _body(request)), "generate")
-            made = await _unless_gone(request, _made(workshop, studio.instrument, order))
+            made = await _unless_gone(request, studio.ending, _made(workshop, studio.instrument, order))
         except (UsageError, RunError) as error:
             return JSONResponse({"error": str(error)}, 400)
-        except (ClientDisconnect, Stopped):
+        except Stopped:
+            return JSONResponse({"error": "the server is stopped"}, 503)
+        except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it
         except Exception:  # a fault of ours
             traceback.print_exc()
@@ -147,22 +149,23 @@ async def _made(workshop: ThreadPoolExecutor, instrument: Instrument, order: Ord
         stopped.set()
 
 
-async def _unless_gone(request: Request, making: Coroutine[Any, Any, Made]) -> Made:
-    """What is made, unless the client goes before."""
+async def _unless_gone(request: Request, ending: asyncio.Event, making: Coroutine[Any, Any, Made]) -> Made:
+    """What is made, unless the client goes before (ClientDisconnect) or the server ends (Stopped)."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    task, leaving = asyncio.create_task(making), asyncio.create_task(gone())
+    task = asyncio.create_task(making)
+    ends = [asyncio.create_task(gone()), asyncio.create_task(ending.wait())]
     try:
-        await asyncio.wait([task, leaving], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([task, *ends], return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise ClientDisconnect
+            raise Stopped if ending.is_set() else ClientDisconnect
         return task.result()
     finally:
-        task.cancel()
-        leaving.cancel()
+        for each in (task, *ends):
+            each.cancel()
 
 
 # ---- to whom ---------------------------------------------------------------------------------------------------------

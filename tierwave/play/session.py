@@ -40,6 +40,7 @@ class Studio:
         self.instrument, self.max_voices = instrument, max_voices
         self.sessions: set[Session] = set()
         self.playing: set[Session] = set()
+        self.ending = asyncio.Event()  # the server's: what takes long is let go
 
     def take(self, session: Session) -> None:
         """Give a session a voice, or say that there is none left (UsageError)."""
