@@ -338,7 +338,7 @@ def test_texts_of_no_recording_are_named(spoken: tuple[Corpus, Path]) -> None:
     with open(folder / "metadata.csv", "a", encoding="utf-8") as file:
         file.write("c|x\nwavs/d.wav|x\n")
     corpus = replace(corpus, left_out=(("wavs/d.wav", "it is empty"),))
-    prepared, _ = prepared_of((corpus, folder), config_of())
+    prepared, _ = prepared_of((corpus, folder), config_of(text={"column": 1}))
     assert prepared.remarks == (
         f"{folder / 'metadata.csv'} has texts for c, of which there is no recording: correct the names, or delete the "
         "rows",

@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BOUNDS = {"mixed_bfloat16": 0.05, "mixed_float16": 0.05}
 
 PRECISIONS = tuple(BOUNDS)
-# Every cell of a family with a precision or a way of compiling, every pair of those two: slow, but for the first. All of
-# them are exhaustive.
+# Every cell of a family with a precision or a way of compiling, every pair of those two: slow, but for the first. The
+# rest is exhaustive.
 QUICK = [name for name in NETWORKS if name not in ("samplernn-paper", "values-gaussian", "melnet-lstm-3")]
 PAIRS = [(name, PRECISIONS[number % 2], bool(number // 2 % 2)) for number, name in enumerate(QUICK)]
 PRODUCT = [(name, precision, jit) for name in NETWORKS for precision in PRECISIONS for jit in (False, True)]

@@ -123,7 +123,7 @@ class Run:
         Kept are the newest `max_checkpoints` (all if None), always the best one, and the newest resume point as long as
         it is the newest checkpoint of all.
         """
-        entry = replace(entry, written=now())
+        entry = replace(entry, written=entry.written or now())  # that of a shared run is as old as it was
         entries = [old for old in self.checkpoints if old.name != entry.name] + [entry]
         kept = [old for old in entries if old.kept]
         stay = set(kept if max_checkpoints is None else kept[-max_checkpoints:])
