@@ -58,6 +58,15 @@ def without_xla(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def patient(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On a slow machine a command says the same as on a fast one: how far it is, is the subject of one file only."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.name != "test_progress.py":
+            patch.setattr("tierwave.progress.SECONDS", 1e9)
+        yield
+
+
 @pytest.fixture(scope="module")
 def eager() -> Iterator[None]:
     """What is run a few times only is not traced first: a training of two steps takes a third of the time."""
