@@ -86,7 +86,7 @@ def without_sizes(kind: str, size: bytes = bytes(8)) -> bytes:
         unset(content.index(b"ds64") + 16, 8)
     elif kind == "W64":
         unset(16, 8)
-        unset(content.index(b"data") + 12, 8)
+        unset(content.index(b"data") + 16, 8)
     elif kind == "CAF":
         unset(content.index(b"data") + 4, 8)
     elif kind == "AU":
