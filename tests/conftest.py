@@ -24,6 +24,13 @@ settings.register_profile("tierwave", deadline=None, max_examples=30, derandomiz
 settings.load_profile("tierwave")
 
 
+def pytest_collection_finish() -> None:
+    """What has been imported stays: looking through TensorFlow's half a million objects again and again takes a minute
+    of a whole suite."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Seed every global source of randomness, TensorFlow's only where a test module has imported it."""
@@ -89,5 +96,4 @@ def forgotten() -> Iterator[None]:
     for name in ("samplernn.sampler", "conditioning.sampler", "melnet.sampler"):
         if name in sys.modules:
             sys.modules[name].sampler_of.cache_clear()
-    sys.modules["keras"].backend.clear_session()
-    gc.collect()
+    sys.modules["keras"].backend.clear_session()  # which collects garbage too

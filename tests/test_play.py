@@ -116,6 +116,15 @@ def make_run(root: Path, name: str) -> Run:
     return run
 
 
+@pytest.fixture(scope="module", autouse=True)
+def thawed() -> Iterator[None]:
+    """What tests/conftest.py freezes would hide what the server does."""
+    gc.unfreeze()
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("runs")
