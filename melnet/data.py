@@ -90,7 +90,7 @@ def prepare(
             raise ValueError("the transcripts of a corpus lie in its folder: pass data_dir")
         texts = Texts.of(corpus, data_dir, config.text.column, None if stored is None else stored.get("text", {}))
     if stored is not None:
-        return Spectrograms(corpus, front_end, Normaliser.from_document(stored), texts)
+        return Spectrograms(corpus, front_end, Normaliser.from_document(stored, config.audio.mel_channels), texts)
 
     def trained_on() -> Any:
         for span in spans_of(split.train, corpus, config):

@@ -65,7 +65,7 @@ class MelStream:
         self.last = config.tiers if stage is None else int(stage.removeprefix("tier"))
         self.first = max(request.from_tier, self.last - len(models) + 1)
         self.front_end = MelFrontEnd(config.audio, sample_rate)
-        self.normaliser = Normaliser.from_document(prepared)
+        self.normaliser = Normaliser.from_document(prepared, config.audio.mel_channels)
         self.progress = progress
         self.pace = Pace(sample_rate)
         self.gestures = Gestures(

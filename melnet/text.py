@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import reprlib
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,8 +114,8 @@ class Texts:
 def alphabet_of(document: Mapping[str, Any]) -> Alphabet:
     """The alphabet that `Texts.document` holds. Raises RunError where it holds none."""
     characters = document.get("alphabet") if isinstance(document, Mapping) else None
-    if not isinstance(characters, str) or not characters or len(set(characters)) < len(characters):
-        raise RunError(f"the run's alphabet ({characters!r}) is not one: take the run's file from a backup")
+    if not isinstance(characters, str) or not 0 < len(set(characters)) == len(characters) <= MOST_CHARACTERS:
+        raise RunError(f"the run's alphabet ({reprlib.repr(characters)}) is not one: take the run's file from a backup")
     return Alphabet(characters)
 
 

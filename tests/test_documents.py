@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierwave.corpus import Corpus, Recording
+from tierwave.documents import sealed, unsealed
 from tierwave.errors import RunError
 from tierwave.history import BARS, LOSSES, read_history
 from tierwave.runs import CheckpointEntry, Run, find_checkpoint
@@ -27,6 +28,10 @@ DOCUMENTS: dict[str, Any] = {
         {"name": "resume.ckpt-5", "epoch": 0, "step": 5, "value": float("nan"), "best": False, "kept": False},
     ],
     "prepared.json": {"offset": [1.0]},
+    "trial.json": {
+        "history": [{"epoch": 1, "val_loss": float("nan")}, {"epoch": 2, "val_loss": 2.5}],
+        **{"elements": 90.0, "epochs": 2, "steps": 9, "minutes": 0.5, "parameters": 70, "reason": None},
+    },
 }
 
 
@@ -59,6 +64,10 @@ def test_what_is_whole_is_read_as_it_was_written(tmp_path: Path, name: str) -> N
         ("statistics.json", {"file_rates": [1]}, "file_rates"),
         ("schema.json", {"parameters": [1]}, "parameters.0"),
         ("schema.json", {"values": {"p": ["x"]}}, "values.p.0"),
+        ("trial.json", {"history": [{"epoch": 1, "loss": 2.5}, {"epoch": 2}]}, "history"),
+        ("trial.json", {"history": [{"epoch": 1, "loss": None}]}, "history.0.loss"),
+        ("trial.json", {"history": [{"epoch": -1, "loss": 2.5}]}, "history"),
+        ("trial.json", {"elements": float("inf")}, "elements"),
         (BARS, {"mean": "low"}, "mean"),
         (BARS, {"mean": float("nan")}, "mean"),
     ],
@@ -157,3 +166,12 @@ def test_a_damaged_table_of_losses_is_told_in_a_sentence(tmp_path: Path, row: by
     (tmp_path / LOSSES).write_bytes(header + row + b"\n")
     with pytest.raises(RunError, match=r"losses\.csv is damaged \(.+\): remove it"):
         read_history(Run(tmp_path))
+
+
+def test_what_is_sealed_is_known_again_and_nothing_else() -> None:
+    document = {"a": [1, 2.5, None, "ä\udcf6"], "b": {}, "c": float("inf")}
+    text = json.dumps(sealed(document))
+    assert unsealed(text) == unsealed(json.dumps(sealed(document), indent=1).encode()) == document
+    for other in ("", "[]", "{}", "[" * 100_000, json.dumps(document), text.replace("2.5", "2.6"), text[:-1], text * 2):
+        with pytest.raises(ValueError):
+            unsealed(other)

@@ -12,6 +12,7 @@ import pytest
 from tierwave import ledger
 from tierwave.audio import write_wav
 from tierwave.chunking import ChunkOptions, chunk_recordings
+from tierwave.documents import sealed, unsealed
 from tierwave.ledger import FOLDER, Ledger, digest_of, digest_of_bytes, fingerprint, stamp, unfinished_files
 from tierwave.places import Place, Url
 
@@ -31,12 +32,15 @@ def test_entries_are_kept_until_they_are_forgotten(tmp_path: Path, scheme: str) 
     assert scheme or not tmp_path.joinpath("l").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"\0\0\0\0", b'{"x": 1', b"[1]", b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"\0\0\0\0", b'{"x": 1', b"[1]", b"\xff", b"{}", b'{"x": 1}', b"[" * 100_000])
 def test_a_damaged_entry_is_none(tmp_path: Path, content: bytes) -> None:
     ledger = Ledger(tmp_path)
     ledger.add("a", {})
     (tmp_path / "a.json").write_bytes(content)
     assert ledger.of("a") is None
+    ledger.add("b", {})
+    (tmp_path / "a.json").write_bytes((tmp_path / "b.json").read_bytes())
+    assert ledger.of("a") is None  # it is another's
 
 
 @pytest.mark.parametrize(
@@ -49,7 +53,7 @@ def test_a_recording_of_which_the_entry_is_damaged_is_cut_again(tmp_path: Path, 
     first = next(reports := chunk_recordings([tmp_path / "a.wav"], tmp_path / "out", options))  # and is interrupted
     reports.close()  # type: ignore[attr-defined]
     (entry,) = (tmp_path / "out" / FOLDER).glob("*.json")
-    entry.write_text(json.dumps({**json.loads(entry.read_text()), **damage}))
+    entry.write_text(json.dumps(sealed({**unsealed(entry.read_text()), **damage})))
     (again,) = chunk_recordings([tmp_path / "a.wav"], tmp_path / "out", options)
     assert not again.taken_over and again.written == first.written and again.processed == 2
 

@@ -287,8 +287,10 @@ def test_nothing_to_normalise_by_is_said(log_mels, words):
         {"offset": ["x"], "scale": 1.0, "clip": False},
         {"offset": [0.0], "scale": 1.0, "clip": 1},
         {"offset": [math.nan], "scale": 1.0, "clip": False},
+        {"offset": [1e300], "scale": 1.0, "clip": False},
+        {"offset": [0.0] * 3, "scale": 1.0, "clip": False},
     ],
 )
 def test_a_damaged_document_is_refused(document):
     with pytest.raises(RunError, match="backup"):
-        Normaliser.from_document(document)
+        Normaliser.from_document(document, 80)

@@ -27,6 +27,7 @@ from tierwave import trials
 from tierwave.audio import write_wav
 from tierwave.config import read_document
 from tierwave.demo import make_corpus
+from tierwave.documents import sealed
 from tierwave.evaluate import evaluate
 from tierwave.families import load_config
 from tierwave.runs import Run, runs_of
@@ -305,7 +306,7 @@ def test_a_trial_that_is_killed_for_want_of_memory_again_and_again_is_given_up(
     for number, system in enumerate((["this boot", 7], ["this boot", 8], ["an earlier boot", 5])):
         (search / "trials" / str(number)).mkdir(parents=True)
         document = {"step": 0, "kills": 2, "system": system}
-        (search / "trials" / str(number) / "attempts.json").write_text(json.dumps(document))
+        (search / "trials" / str(number) / "attempts.json").write_text(json.dumps(sealed(document)))
     searched(folder, "again", *SPACE, "--max_trials", 3, "--num_epochs", 1)
     rows = table_of(search)
     assert [row["status"] for row in rows] == ["failed", "ended", "ended"]

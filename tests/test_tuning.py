@@ -21,6 +21,7 @@ from keras_tuner.oracles import HyperbandOracle
 from matplotlib.image import imread
 
 from tierwave import writing
+from tierwave.documents import sealed
 from tierwave.errors import RunError, UsageError
 from tierwave.families import load_config
 from tierwave.findings import Findings, Tried
@@ -630,18 +631,23 @@ def test_what_is_said_of_recordings_is_said_once_in_a_search(verbose: bool) -> N
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", '{"metrics": {"loss": "x"}, "epoch": 1}', '{"metrics": {}, "epoch": null}', "[" * 100_000],
+    [
+        *("", "[]", "{}", "[" * 100_000, '{"metrics": {"loss": 0.5, "epochs": 2}, "epoch": 2}'),
+        *map(json.dumps, (sealed({"metrics": {"loss": "x"}, "epoch": 1}), sealed({"metrics": {}, "epoch": None}))),
+    ],
 )
 def test_a_damaged_result_of_a_trial_is_told(tmp_path: Path, content: str) -> None:
     path = tmp_path / "result.json"
-    path.write_text('{"metrics": {"loss": 0.5, "epochs": 2}, "epoch": 2}')
+    path.write_text(json.dumps(sealed({"metrics": {"loss": 0.5, "epochs": 2}, "epoch": 2})))
     assert read_result(path) == Result({"loss": 0.5, "epochs": 2.0}, 2)
     path.write_text(content)
     with pytest.raises(RunError, match=r"result\.json is damaged \(.*\): delete it"):
         read_result(path)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"plan": []}', '{"plan": null}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"plan": {}}', json.dumps(sealed({"plan": []})), json.dumps(sealed({})), "[" * 100_000]
+)
 def test_a_damaged_search_is_told(tmp_path: Path, content: str) -> None:
     (tmp_path / "search.json").write_text(content)
     with pytest.raises(RunError, match=r"search\.json is damaged \(.*\): its trials are still there"):

@@ -27,6 +27,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 
 from tierwave.audio import AudioError, find_audio_at, opened, probe, search_audio
+from tierwave.documents import sealed, unsealed
 from tierwave.errors import RunError, UsageError
 from tierwave.folders import LeftOut
 from tierwave.ledger import FOLDER, Ledger, digest_of, stamp
@@ -53,7 +54,7 @@ Progress = Callable[[int, int], None]
 
 SILENCE_AMPLITUDE = 10.0 ** (-60.0 / 20.0)  # quieter samples count as silence in the statistics
 CLIPPED_AMPLITUDE = 0.999
-CACHE_FORMAT = 3  # raised when the same files would give another cache
+CACHE_FORMAT = 4  # raised when the same files would give another cache
 SMALL_BYTES = 1 << 25  # recordings of this size in all are encoded before other processes have started
 BLOCK = 1 << 20  # codes of a recording that is read through
 DOCUMENT = "corpus.json"
@@ -300,7 +301,7 @@ def load_corpus(
             headers = builder.headers()
             sample_rate = builder.common_rate(headers)
             if known is not None:
-                put_bytes(known, json.dumps({"sample_rate": sample_rate}).encode())
+                put_bytes(known, json.dumps(sealed({"sample_rate": sample_rate})).encode())
     place = cache / _key(where, stamps, sample_rate, repr(encoder), normalize, *unusable)
     taken_over = 0
     if not (place / DOCUMENT).exists():
@@ -368,7 +369,7 @@ def _key(*what: Any) -> str:
 
 def _known_rate(place: Place) -> int | None:
     try:
-        return int(json.loads(read_bytes(place))["sample_rate"])
+        return int(unsealed(read_bytes(place))["sample_rate"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -663,7 +664,7 @@ class _Builder:
             "recordings": [asdict(recording) for recording in recordings],
             "shards": shards,
         }
-        content = json.dumps(document, indent=1).encode()
+        content = json.dumps(sealed(document), indent=1).encode()
         if isinstance(place, Path):
             for shard in shards:  # by now most are: waiting for each as it was written would take far longer
                 flush(place / shard)
@@ -692,7 +693,7 @@ class _Builder:
 
 def _open(place: Place, root: Place) -> Corpus:
     try:
-        document = json.loads(read_bytes(place / DOCUMENT))
+        document = unsealed(read_bytes(place / DOCUMENT))
         recordings = tuple(
             Recording(**{**entry, "remarks": tuple(entry["remarks"])}) for entry in document["recordings"]
         )

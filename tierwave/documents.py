@@ -1,12 +1,14 @@
 """What the documents of a run hold: a schema of each, which is checked where it is read.
 
 A run may come from anywhere, and its files may be damaged, so nothing of them is believed before. What a config holds
-its family knows (`families.load_config`), and what `prepared.json` holds too.
+its family knows (`families.load_config`), and what `prepared.json` holds too. What a program writes for itself alone is
+sealed, so that what was damaged is known whatever it has become.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -123,6 +125,29 @@ class CheckpointEntry:
     written: str = dataclasses.field(default="", compare=False)
 
 
+class Trial(BaseModel):
+    """`trial.json`: what a stage reached in a trial of a search. history: an epoch each, all with the same values, of
+    which one may be no number; elements: predicted values in an epoch; reason: why it ended."""
+
+    model_config = STRICT
+    history: list[dict[str, Annotated[float, Field(allow_inf_nan=True)]]]
+    elements: Share
+    epochs: Index
+    steps: Index
+    minutes: Share
+    parameters: Index
+    reason: str | None
+
+    @model_validator(mode="after")
+    def _alike(self) -> Trial:
+        keys = [row.keys() for row in self.history]
+        if any(each != keys[0] or "epoch" not in each for each in keys):
+            raise ValueError("history: its epochs do not all say the same of themselves")
+        if not all(1 <= row["epoch"] <= MOST_SAMPLES for row in self.history):
+            raise ValueError("history: an epoch has no number")
+        return self
+
+
 CHECKPOINTS = "checkpoints.json"
 _ENTRIES = TypeAdapter(list[CheckpointEntry])
 _SCHEMAS: dict[str, TypeAdapter[Any]] = {
@@ -130,6 +155,7 @@ _SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "split.json": TypeAdapter(Held),
     "statistics.json": TypeAdapter(Statistics),
     "schema.json": TypeAdapter(Parameters),
+    "trial.json": TypeAdapter(Trial),
     "bars.json": TypeAdapter(dict[str, Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e9, le=1e9)]]),
     CHECKPOINTS: _ENTRIES,
 }
@@ -152,6 +178,26 @@ def entries_of(document: Any) -> list[CheckpointEntry]:
 def validated(kind: Any, document: Any) -> Any:
     """`document` as an instance of `kind`, a dataclass or a type. Raises ValueError as `parsed` does."""
     return _validated(TypeAdapter(kind), document)
+
+
+SEAL = "seal"
+
+
+def sealed(document: dict[str, Any]) -> dict[str, Any]:
+    """`document`, which JSON can hold, with a digest of all that stands in it, by which `unsealed` knows it again."""
+    return {**document, SEAL: _digest(json.loads(json.dumps(document)))}
+
+
+def unsealed(text: str | bytes) -> dict[str, Any]:
+    """The document of which `text` is what `sealed` made. Raises ValueError for anything else."""
+    document = parse_json(text, finite=False)
+    if not isinstance(document, dict) or document.pop(SEAL, None) != _digest(document):
+        raise ValueError("it is not as it was written")
+    return document
+
+
+def _digest(document: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(document, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def _validated(schema: TypeAdapter[Any], document: Any) -> Any:

@@ -27,6 +27,7 @@ from typing import IO, Any
 
 from tierwave import __version__
 from tierwave.errors import RunError, UsageError
+from tierwave.textfiles import parse_json
 from tierwave.writing import write_text
 
 Progress = Callable[[int, int | None], None]
@@ -248,7 +249,7 @@ def _validator(part: Path) -> Path:
 
 def _known(part: Path) -> str:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads(_validator(part).read_text(encoding="utf-8"))["validator"])
+        return str(parse_json(_validator(part).read_bytes())["validator"])
     return ""
 
 

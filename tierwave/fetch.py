@@ -27,6 +27,7 @@ from tierwave.commandline import FlagParser, boolean, optional, run
 from tierwave.downloads import Archive, Progress, download, sha256_of, unpack
 from tierwave.errors import RunError, UsageError
 from tierwave.progress import ProgressLine, amounts
+from tierwave.textfiles import parse_json
 from tierwave.writing import write_text
 
 SOURCE = "SOURCE.json"
@@ -102,7 +103,7 @@ def _sources(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
     except ValueError:
         found = None
     if not isinstance(found, dict):

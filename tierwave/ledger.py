@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tierwave import __version__
+from tierwave.documents import sealed, unsealed
 from tierwave.places import Place, Url, make_folder, put_bytes, read_bytes, remove
 
 FOLDER = ".unfinished"
@@ -29,17 +30,17 @@ class Ledger:
         self.folder = folder
 
     def of(self, key: str) -> dict[str, Any] | None:
-        """The entry of a key; None where there is none, or no JSON object."""
+        """The entry of a key; None where there is none, or it is not as it was written, or another's."""
         try:
-            document = json.loads(read_bytes(self._place(key)))
+            entry = unsealed(read_bytes(self._place(key)))
         except (OSError, ValueError):
             return None
-        return document if isinstance(document, dict) else None
+        return entry if entry.pop("key", None) == key else None
 
     def add(self, key: str, document: dict[str, Any]) -> None:
         """Write the entry of a key, whole or not at all."""
         make_folder(self.folder)
-        put_bytes(self._place(key), json.dumps(document).encode())
+        put_bytes(self._place(key), json.dumps(sealed({**document, "key": key})).encode())
 
     def forget(self, keys: Iterable[str]) -> None:
         """Remove entries, and the folder with the last of them."""

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from tierwave.config import StrictModel, Width
+from tierwave.documents import STRICT, validated
 from tierwave.errors import RunError, UsageError
 from tierwave.spectrogram import LOG_FLOOR, MelScale, frame_power, mel_filters, padded_window
 
@@ -52,8 +53,10 @@ class MelAudio(StrictModel):
         "corpus",
         description="corpus: mean and deviation of the recordings; db: a fixed range of dB onto 0 to 1, clipped",
     )
-    ref_level_db: float = Field(20.0, description="normalise db: the level that becomes 1")
-    min_level_db: Annotated[float, Field(lt=0)] = Field(
+    ref_level_db: Annotated[float, Field(ge=-1e4, le=1e4)] = Field(
+        20.0, description="normalise db: the level that becomes 1"
+    )
+    min_level_db: Annotated[float, Field(ge=-1e4, lt=0)] = Field(
         -100.0, description="normalise db: the level that becomes 0, counted from ref_level_db"
     )
     dither_dbfs: Annotated[float, Field(le=0)] | None = Field(
@@ -236,6 +239,16 @@ def _noise(seed: int, start: int, stop: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class _Stored:
+    """What a run keeps of a `Normaliser`; no sound has so many nats."""
+
+    __pydantic_config__ = STRICT
+    offset: Annotated[list[Annotated[float, Field(ge=-1e4, le=1e4)]], Field(min_length=1)]
+    scale: Annotated[float, Field(gt=0, le=1e4)]
+    clip: bool
+
+
+@dataclass(frozen=True)
 class Normaliser:
     """Log-mel to what the network sees, and back: (log_mel - offset) / scale, where `clip` is set within 0 to 1.
 
@@ -313,18 +326,15 @@ class Normaliser:
         return {"offset": self.offset.tolist(), "scale": self.scale, "clip": self.clip}
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Normaliser:
-        """Raises RunError where the document is not one that `to_document` has written."""
+    def from_document(cls, document: Mapping[str, Any], channels: int | None = None) -> Normaliser:
+        """Raises RunError where the document is not one that `to_document` has written, or of another number of
+        channels."""
         try:
-            offset = np.array([float(nats) for nats in document["offset"]])
-            scale, clip = float(document["scale"]), document["clip"]
-        except (KeyError, TypeError, ValueError) as error:
+            stored: _Stored = validated(_Stored, document)
+            if channels is not None and len(stored.offset) not in (1, channels):
+                raise ValueError(f"offset: it is of {len(stored.offset)} channels, and there are {channels}")
+        except ValueError as error:
             raise RunError(
-                f"the normalisation of the spectrograms cannot be read ({error!r}): take the run's file from a backup."
+                f"the normalisation of the spectrograms cannot be read ({error}): take the run's file from a backup."
             ) from error
-        if not (len(offset) and np.isfinite(offset).all() and 0.0 < scale < math.inf and isinstance(clip, bool)):
-            raise RunError(
-                f"the normalisation of the spectrograms (scale {scale:g}, clip {clip}) is not one: take the run's file "
-                "from a backup."
-            )
-        return cls(offset, scale, clip)
+        return cls(np.array(stored.offset), stored.scale, stored.clip)

@@ -28,6 +28,7 @@ import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.oracles import BayesianOptimizationOracle, HyperbandOracle, RandomSearchOracle
 
+from tierwave.documents import sealed, unsealed
 from tierwave.errors import RunError
 from tierwave.searching import MOST_DRAWS, Choices, Range, Space
 from tierwave.writing import write_text
@@ -105,14 +106,14 @@ class Careful(keras_tuner.Oracle):
             "skipped": sorted(self.skipped),
             "trials": [trial.get_state() for trial in self.trials.values()],
         }
-        write_text(self.path, json.dumps(document) + "\n")
+        write_text(self.path, json.dumps(sealed(document)) + "\n")
 
     def _save_trial(self, trial: Trial) -> None:
         self.save()
 
     def _take_up(self, shared: bool) -> None:
         try:
-            document = json.loads(self.path.read_text(encoding="utf-8"))
+            document = unsealed(self.path.read_bytes())
             self.trials = {trial.trial_id: trial for trial in map(Trial.from_state, document["trials"])}
             self.set_state(document["oracle"])
             self.skipped = set(document.get("skipped", [])) & self.trials.keys()

@@ -16,7 +16,7 @@ from typing import Any
 
 import keras
 
-from tierwave.documents import validated
+from tierwave.documents import sealed, unsealed, validated
 from tierwave.errors import RunError, UsageError
 from tierwave.memory import memory_kills
 from tierwave.runs import Run, only_training, runs_of
@@ -42,8 +42,8 @@ class Result:
 def read_result(path: Path) -> Result:
     """What `Runner.run` has stored. Raises RunError where it is damaged."""
     try:
-        result: Result = validated(Result, json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, RecursionError) as error:
+        result: Result = validated(Result, unsealed(path.read_bytes()))
+    except ValueError as error:
         raise RunError(f"{path} is damaged ({error}): delete it, and the trial is trained to its end again") from None
     return result
 
@@ -176,7 +176,7 @@ class Runner:
             if outcome.signal is not None or any(watch.given_back for watch in watches):
                 return None
             result = self._result(outcome.run, values)
-            write_text(stored, json.dumps(vars(result)) + "\n")
+            write_text(stored, json.dumps(sealed(vars(result))) + "\n")
             return result
         finally:
             attempts.unlink(missing_ok=True)  # not killed
@@ -262,10 +262,9 @@ class Runner:
         further. Kills by a person, or with the machine, say nothing of the trial."""
         step = sum(stage.latest().step for run in runs_of(self.folder / root) for stage in run.stages)
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError, RecursionError):
+            before = unsealed(path.read_bytes())
+        except (FileNotFoundError, ValueError):
             before = {}
-        before = before if isinstance(before, dict) and isinstance(before.get("kills", 0), int) else {}
         kills = before.get("kills", 0) if before.get("step") == step else 0
         kills += _ran_out_of_memory(before.get("system"), system := memory_kills())
         if kills >= MOST_KILLS:
@@ -274,7 +273,7 @@ class Runner:
                 f"its process was killed {kills} times at step {step} when memory ran out: search smaller networks or "
                 "batches"
             )
-        write_text(path, json.dumps({"step": step, "kills": kills, "system": system}) + "\n")
+        write_text(path, json.dumps(sealed({"step": step, "kills": kills, "system": system})) + "\n")
 
 
 def _ran_out_of_memory(before: Any, now: list[Any] | None) -> bool:

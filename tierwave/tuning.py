@@ -28,6 +28,7 @@ from typing import Any
 
 from tierwave.audio import find_audio
 from tierwave.config import TrainingOptions, difference, resolve_training
+from tierwave.documents import unsealed
 from tierwave.errors import RunError, UsageError
 from tierwave.findings import Findings, Tried
 from tierwave.folders import refuse_name
@@ -340,12 +341,12 @@ def _refuse_another(path: Path, document: dict[str, Any], search: Search) -> Non
     if not path.exists():
         return
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))["plan"]
+        stored = unsealed(path.read_bytes())["plan"]
         if not isinstance(stored, dict):
             raise ValueError("plan: it is no object")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError) as error:
         raise RunError(
-            f"{path} is damaged ({error!r}): its trials are still there, but a search has to start over, with another "
+            f"{path} is damaged ({error}): its trials are still there, but a search has to start over, with another "
             "--id or --resume False"
         ) from None
     now = json.loads(json.dumps(document))

@@ -4,6 +4,7 @@ sentence tells what went wrong, and the same command goes on to the same end."""
 from __future__ import annotations
 
 import errno
+import functools
 import gc
 import io
 import itertools
@@ -23,6 +24,9 @@ from disturbances import Disk, Killed, files_no_longer_than, full, killed, read_
 import train
 from commands import Capture, call
 
+Desk = Callable[[Command], Path]
+Undisturbed = Callable[[Command], tuple[list[str], Any]]
+
 pytestmark = pytest.mark.usefixtures("loaded_once")
 
 FEW = 4
@@ -39,25 +43,33 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def desk(run: Path, tmp_path: Path) -> Iterator[Callable[[Command], Path]]:
+@pytest.fixture(scope="module")
+def desk(run: Path) -> Iterator[Desk]:
     """Makes the folder anew in which a command works, always at the same place, so that all it writes is the same."""
 
     def made(command: Command) -> Path:
         # A few steps are not worth tracing; loops of generation are, once for all sounds of one network.
         tf.config.run_functions_eagerly(command.name in ("train", "tune"))
-        prepare(tmp_path / "desk", command, run)
-        return tmp_path / "desk"
+        prepare(run / "desk", command, run)
+        return run / "desk"
 
     yield made
     tf.config.run_functions_eagerly(False)
 
 
-def undisturbed(command: Command, folder: Path) -> tuple[list[str], Any]:
-    """Its writes and its result."""
-    with watched(Disk(folder)) as disk:
-        assert command(folder) == 0
-    return disk.writes, command.result(folder)
+@pytest.fixture(scope="module")
+def undisturbed(desk: Desk) -> Undisturbed:
+    """The writes and the result of a command that nothing disturbs, each of which is tried once."""
+
+    @functools.cache
+    def of(name: str) -> tuple[list[str], Any]:
+        command = next(each for each in COMMANDS if each.name == name)
+        folder = desk(command)
+        with watched(Disk(folder)) as disk:
+            assert command(folder) == 0
+        return disk.writes, command.result(folder)
+
+    return lambda command: of(command.name)
 
 
 def some(writes: list[str], most: int) -> list[int]:
@@ -101,9 +113,9 @@ QUICK = ("chunk", "generate")
 @pytest.mark.parametrize("share", ["some", pytest.param("many", marks=pytest.mark.slow)])
 @each((*QUICK, "train"))
 def test_a_command_that_is_killed_at_a_write_goes_on_to_the_same_end(
-    command: Command, share: str, desk: Callable[[Command], Path], capsys: Capture
+    command: Command, share: str, desk: Desk, undisturbed: Undisturbed, capsys: Capture
 ) -> None:
-    writes, expected = undisturbed(command, desk(command))
+    writes, expected = undisturbed(command)
     assert len(writes) > 2
     for number in some(writes, FEW if share == "some" else MANY[command.name]):
         folder, place = desk(command), f"killed at write {number}, {writes[number]}"
@@ -116,9 +128,9 @@ def test_a_command_that_is_killed_at_a_write_goes_on_to_the_same_end(
 @pytest.mark.parametrize("fault", [full, read_only])
 @each(QUICK)
 def test_what_cannot_be_written_is_told_in_a_sentence_and_the_command_goes_on_later(
-    command: Command, fault: Callable[[str], OSError], desk: Callable[[Command], Path], capsys: Capture
+    command: Command, fault: Callable[[str], OSError], desk: Desk, undisturbed: Undisturbed, capsys: Capture
 ) -> None:
-    writes, expected = undisturbed(command, desk(command))
+    writes, expected = undisturbed(command)
     for number in some(writes, FEW):
         folder, place = desk(command), f"{fault.__name__} from write {number} on, {writes[number]}"
         capsys.readouterr()
@@ -133,9 +145,9 @@ def test_what_cannot_be_written_is_told_in_a_sentence_and_the_command_goes_on_la
 
 @each(QUICK)
 def test_a_disk_that_is_full_within_a_file_is_told(
-    command: Command, desk: Callable[[Command], Path], capsys: Capture
+    command: Command, desk: Desk, undisturbed: Undisturbed, capsys: Capture
 ) -> None:
-    expected = undisturbed(command, desk(command))[1]
+    expected = undisturbed(command)[1]
     for size in SIZES:
         folder, place = desk(command), f"no more than {size} bytes"
         capsys.readouterr()
@@ -151,9 +163,9 @@ def test_a_disk_that_is_full_within_a_file_is_told(
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
 @each(QUICK)
 def test_a_closed_terminal_ends_a_command_which_goes_on_later(
-    command: Command, desk: Callable[[Command], Path], capsys: Capture
+    command: Command, desk: Desk, undisturbed: Undisturbed, capsys: Capture
 ) -> None:
-    writes, expected = undisturbed(command, desk(command))
+    writes, expected = undisturbed(command)
     for number in some(writes, 3):
         folder, place, sent = desk(command), f"SIGHUP at write {number}, {writes[number]}", []
 
@@ -182,9 +194,9 @@ class ClosedPipe(io.StringIO):
 
 @each(QUICK)
 def test_nobody_has_to_read_what_a_command_prints(
-    command: Command, desk: Callable[[Command], Path], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    command: Command, desk: Desk, undisturbed: Undisturbed, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected, folder = undisturbed(command, desk(command))[1], desk(command)
+    expected, folder = undisturbed(command)[1], desk(command)
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", ClosedPipe())
         command(folder)
@@ -193,8 +205,10 @@ def test_nobody_has_to_read_what_a_command_prints(
 
 
 @each(QUICK)
-def test_a_clock_may_jump(command: Command, desk: Callable[[Command], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    expected, folder = undisturbed(command, desk(command))[1], desk(command)
+def test_a_clock_may_jump(
+    command: Command, desk: Desk, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, folder = undisturbed(command)[1], desk(command)
     real, jumps = time.time, itertools.cycle([0, -90_000, 40_000_000, -5, 3600])
     monkeypatch.setattr(time, "time", lambda: real() + next(jumps))
     assert command(folder) == 0
