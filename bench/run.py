@@ -7,6 +7,7 @@ are measured on the cores that the case uses.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -62,12 +63,17 @@ def cases(benchmark: str, small: bool, recordings: Sequence[str] = ()) -> list[d
     return [{"config_file": "configs/tiny.config.json", "repeats": 1}] if small else [{}]
 
 
+def measured(benchmark: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """Measure one case in this process."""
+    found = importlib.import_module(f"bench.{benchmark}").measure(**arguments)
+    return found if isinstance(found, list) else [found]
+
+
 def run_case(benchmark: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
     """Measure one case in a new process."""
     code = (
-        "import importlib, json, sys; "
-        f"found = importlib.import_module('bench.{benchmark}').measure(**json.loads(sys.argv[1])); "
-        "print(json.dumps(found if isinstance(found, list) else [found]))"
+        "import json, sys; from bench.run import measured; "
+        "print(json.dumps(measured(sys.argv[1], json.loads(sys.argv[2]))))"
     )
     environment = {
         **os.environ,
@@ -78,7 +84,11 @@ def run_case(benchmark: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
     }
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(arguments)], cwd=root, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", code, benchmark, json.dumps(arguments)],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise RuntimeError(f"{benchmark} {arguments} failed:\n{done.stderr}")

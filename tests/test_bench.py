@@ -1,5 +1,7 @@
 """The benchmarks run at a tiny size, and what they reckon is right."""
 
+import json
+
 import pytest
 
 import samplernn
@@ -33,7 +35,10 @@ def test_training_arithmetic_by_hand():
 @pytest.mark.slow
 @pytest.mark.parametrize("benchmark", ["generation", "training", "steered", "spectrograms", "pipeline", "play"])
 def test_small_benchmarks_run(benchmark):
-    rows = [row for case in run.cases(benchmark, small=True) for row in run.run_case(benchmark, case)]
+    # A process imports TensorFlow for longer than it measures so little: one benchmark has one, the others have ours.
+    measure = run.run_case if benchmark == "pipeline" else run.measured
+    rows = [row for case in run.cases(benchmark, small=True) for row in measure(benchmark, case)]
+    json.dumps(rows)
     shares = [row.get("share", row.get("share_waiting", row.get("share_or_ratio", row.get("ratio")))) for row in rows]
     assert all(0 <= share < 50 for share in shares)
     shown = run.table(rows)
