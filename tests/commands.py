@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,29 @@ def told(capsys: Capture, main: Main, words: Sequence[Any], code: int) -> str:
     lines = errors.splitlines()
     assert len(lines) == 1 and "Traceback" not in errors, errors
     return lines[0]
+
+
+@contextlib.contextmanager
+def eagerly() -> Iterator[None]:
+    """A training of few steps is not traced first, here; the fixture `eager` is for a whole module."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+@contextlib.contextmanager
+def undrawn() -> Iterator[None]:
+    """Weights are nought, for networks of which only shapes matter: large ones take half a minute to draw."""
+    import keras
+
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (keras.initializers.Orthogonal, keras.initializers.VarianceScaling):
+            patch.setattr(kind, "__call__", lambda self, shape, dtype=None: keras.ops.zeros(shape, dtype))
+        yield
 
 
 @functools.lru_cache

@@ -345,6 +345,7 @@ def test_a_wrong_flag_of_train(place: Place, capsys: Capture, words: list[str], 
     ],
     ids=" ".join,
 )
+@pytest.mark.usefixtures("loaded_once")
 def test_a_wrong_flag_of_generate(trained: Place, capsys: Capture, words: list[str], expected: list[str]) -> None:
     sentence = told(capsys, generate.main, trained.generating(*words), 2)
     assert [part for part in expected if part not in sentence] == [], sentence

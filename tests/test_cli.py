@@ -1,7 +1,12 @@
-"""train.py and generate.py from end to end: what is typed, what is heard, what lies beside it."""
+"""train.py and generate.py from end to end: what is typed, what is heard, what lies beside it.
+
+In this process; one slow test has processes of their own.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import os
@@ -20,7 +25,7 @@ from scipy.signal import resample_poly
 import generate
 import samplernn
 import train
-from commands import load_once
+from commands import eagerly, load_once, undrawn
 from tierwave.config import TrainingOptions, read_document, resolve_training, validate
 from tierwave.errors import UsageError
 from tierwave.families import load_config, load_family
@@ -33,6 +38,8 @@ pytestmark = pytest.mark.usefixtures("loaded_once")
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 8000
+LONG, SHORT = 0.03, 0.025  # seconds of the recordings
+STEPS = 15  # of training, more than one epoch
 TOP = 4  # samples of a top frame
 CONFIG = {
     "model": "samplernn",
@@ -45,7 +52,7 @@ CONFIG = {
     "training": {"batch_size": 4, "jit": False, "learning_rate": 0.01, "num_steps": 99},
 }
 TRAINING = ["--sample_rate", str(RATE), "--num_epochs", "2", "--output_file_dur", "0.0101"]
-TRAINING += ["--set", "training.num_steps=30", "training.learning_rate=0.5", "--learning_rate", "0.02"]
+TRAINING += ["--set", f"training.num_steps={STEPS}", "training.learning_rate=0.5", "--learning_rate", "0.02"]
 TRAINING += ["--monitor", "loss", "--verbose"]
 
 
@@ -56,17 +63,17 @@ def tone(seconds: float, rate: int, frequency: float) -> np.ndarray:
 
 
 class Studio:
-    """A folder of recordings as people have them, and a run that was trained on it by the real command line."""
+    """A folder of recordings as people have them, and a run that was trained on it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.corpus, self.logdir = folder, folder / "recordings", folder / "logdir"
         self.config = folder / "tiny.config.json"
         self.config.write_text(json.dumps(CONFIG))
         (self.corpus / "deeper").mkdir(parents=True)
-        stereo = np.stack([tone(0.06, RATE, 440), tone(0.06, RATE, 660)], axis=1)
+        stereo = np.stack([tone(LONG, RATE, 440), tone(LONG, RATE, 660)], axis=1)
         soundfile.write(self.corpus / "stereo.wav", stereo, RATE, "PCM_U8")
-        soundfile.write(self.corpus / "deep.WAV", tone(0.05, RATE, 500), RATE, "PCM_24")
-        soundfile.write(self.corpus / "deeper" / "other rate.flac", tone(0.05, 11025, 330), 11025, "PCM_16")
+        soundfile.write(self.corpus / "deep.WAV", tone(SHORT, RATE, 500), RATE, "PCM_24")
+        soundfile.write(self.corpus / "deeper" / "other rate.flac", tone(SHORT, 11025, 330), 11025, "PCM_16")
         self.output = ""
 
     @property
@@ -83,15 +90,19 @@ class Studio:
         return soundfile.read(target, dtype="int16")[0] if target.exists() else np.zeros(0, np.int16)
 
 
+def training(identity: str) -> list[str]:
+    """The words after train.py, in the folder of a studio."""
+    return ["--id", identity, "--data_dir", "recordings", "--config_file", "tiny.config.json", *TRAINING]
+
+
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     made = Studio(tmp_path_factory.mktemp("studio"))
-    command = [sys.executable, str(ROOT / "train.py"), "--id", "studio", "--data_dir", "recordings"]
-    command += ["--config_file", "tiny.config.json", *TRAINING]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(command, cwd=made.folder, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    made.output = done.stdout
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output), eagerly():
+        patch.chdir(made.folder)
+        assert train.main(training("studio")) == 0
+    made.output = output.getvalue()
     return made
 
 
@@ -102,11 +113,11 @@ def test_training_tells_what_it_learns_from_and_how_it_goes(studio: Studio) -> N
     lines = studio.output.splitlines()
     assert any("Corpus: 3 recordings" in line and "8000 Hz x 2, 11025 Hz x 1" in line for line in lines)
     steps = [line for line in lines if "sec/step" in line]
-    assert len(steps) == 30  # --set wins over the config
+    assert len(steps) == STEPS  # --set wins over the config
     assert steps[0].startswith("Epoch: 1/2, Step: 1/")
     (epoch,) = [line for line in lines if "Total Steps" in line]
     assert all(part in epoch for part in ("Val Loss: ", "Val Accuracy: ", "Val Bits: ", "left)"))
-    assert lines[-1].startswith("Stopped: num_steps (30) are done")
+    assert lines[-1].startswith(f"Stopped: num_steps ({STEPS}) are done")
     log = (studio.run.folder / "log.txt").read_text(encoding="utf-8").splitlines()
     assert [line for line in log if "Step" in line] == [line for line in lines if "Step" in line]
 
@@ -118,9 +129,9 @@ def test_a_run_explains_itself(studio: Studio) -> None:
     assert sorted(described["corpus"]) == ["deep.WAV", "deeper/other rate.flac", "stereo.wav"]
     assert {"tensorflow", "keras", "numpy", "python", "tierwave"} <= described["versions"].keys()
     assert run.read("split.json")["method"] == "stretches"
-    assert run.read("statistics.json")["samples"] == round(0.06 * RATE) + 2 * round(0.05 * RATE)
+    assert run.read("statistics.json")["samples"] == round(LONG * RATE) + 2 * round(SHORT * RATE)
     # What is typed wins over --set, that over the config, that over the defaults.
-    expected = {"learning_rate": 0.02, "num_steps": 30, "batch_size": 4, "checkpoint_every": 1, "random_seed": 0}
+    expected = {"learning_rate": 0.02, "num_steps": STEPS, "batch_size": 4, "checkpoint_every": 1, "random_seed": 0}
     assert {name: options[name] for name in expected} == expected
     assert {path.name for path in run.folder.iterdir()} >= {"log.txt", "losses.csv", "tensorboard", "checkpoints.json"}
 
@@ -128,7 +139,8 @@ def test_a_run_explains_itself(studio: Studio) -> None:
 def test_a_run_is_a_config_that_trains_again(studio: Studio, tmp_path: Path) -> None:
     command = ["--data_dir", studio.corpus, "--config_file", studio.run.folder / "run.config.json"]
     command += ["--logdir_root", tmp_path / "logdir", "--output_dir", tmp_path / "generated", "--generate", "False"]
-    assert train.main([str(word) for word in [*command, "--num_steps", "3"]]) == 0
+    with eagerly():  # as the run was trained
+        assert train.main([str(word) for word in [*command, "--num_steps", "3"]]) == 0
     (again,) = runs_of(tmp_path / "logdir" / "default")
 
     def losses(run: Run) -> list[list[str]]:
@@ -144,7 +156,8 @@ def test_the_demo_needs_no_recordings(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["--demo", "--config_file", str(studio.config), "--num_steps", "1", "--generate", "False"]
-    assert train.main(words) == 0
+    with eagerly():
+        assert train.main(words) == 0
     assert "Corpus: 117 recordings" in capsys.readouterr().out
     (run,) = runs_of(Path("logdir") / "default")
     assert run.latest().step == 1 and run.read("split.json")["method"] == "files"
@@ -165,14 +178,23 @@ def test_sounds_of_training_lie_in_a_folder_per_id_under_prisms_names(studio: St
 @pytest.mark.slow
 def test_generating_by_the_real_command_line_repeats_training_bit_for_bit(studio: Studio, tmp_path: Path) -> None:
     """The sound that training made from the checkpoint of its first epoch, from the run alone, in another process."""
-    command = [sys.executable, str(ROOT / "generate.py"), "--output_path", str(tmp_path / "new" / "sound")]
-    command += ["--checkpoint_path", str(studio.run.folder / "model.ckpt-1.index"), "--dur", "0.0101"]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run([*command, "--random_seed", "0"], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert "Random seed: 0" in done.stdout and "x real time" in done.stdout
+
+    def called(program: str, *words: str) -> str:
+        command = [sys.executable, str(ROOT / program), *words]
+        done = subprocess.run(command, cwd=studio.folder, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    output = called("train.py", *training("apart"))
+    assert output.splitlines()[-1].startswith(f"Stopped: num_steps ({STEPS}) are done")
+    (run,) = runs_of(studio.logdir / "apart")
+    checkpoint, target = str(run.folder / "model.ckpt-1.index"), str(tmp_path / "new" / "sound")
+    words = ["--output_path", target, "--checkpoint_path", checkpoint, "--dur", "0.0101", "--random_seed", "0"]
+    output = called("generate.py", *words)
+    assert "Random seed: 0" in output and "x real time" in output
     made = (tmp_path / "new" / "sound.wav").read_bytes()
-    assert made == (studio.folder / "generated" / "studio" / "studio_e=1_t=0.75.wav").read_bytes()
+    assert made == (studio.folder / "generated" / "apart" / "apart_e=1_t=0.75.wav").read_bytes()
 
 
 @pytest.mark.parametrize("seconds", [0.0001, 1 / 30, 0.0513, 0.001])
@@ -245,7 +267,7 @@ def test_what_leaves_one_value_to_choose_from_is_temperature_nought(studio: Stud
 def test_temperatures_are_those_of_their_sequences(studio: Studio, tmp_path: Path) -> None:
     made = {}
     for seed in (1, 2):
-        studio.sound(tmp_path / f"{seed}.wav", "--num_seqs", 2, "--temperature", 0, 1.5, seed=seed, seconds=0.05)
+        studio.sound(tmp_path / f"{seed}.wav", "--num_seqs", 3, "--temperature", 0, 1.5, seed=seed, seconds=0.03)
         made[seed] = [soundfile.read(tmp_path / f"{seed}_e=1({i})_t={t}.wav")[0] for i, t in ((0, "0"), (1, "1.5"))]
     np.testing.assert_array_equal(made[1][0], made[2][0])
     assert not np.array_equal(made[1][1], made[2][1])
@@ -271,9 +293,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_another_sound(
 
 
 def test_sequences_differ_from_each_other(studio: Studio, tmp_path: Path) -> None:
-    studio.sound(tmp_path / "x.wav", "--num_seqs", 5, "--temperature", 1, seconds=0.05)
+    studio.sound(tmp_path / "x.wav", "--num_seqs", 3, "--temperature", 1, seconds=0.03)
     sounds = {path.read_bytes() for path in tmp_path.glob("*.wav")}
-    assert len(sounds) == 5
+    assert len(sounds) == 3
 
 
 def test_a_seed_of_another_rate_is_continued_and_may_be_kept(studio: Studio, tmp_path: Path) -> None:
@@ -299,10 +321,10 @@ def test_what_is_beside_a_sound(studio: Studio, tmp_path: Path) -> None:
     seed = studio.corpus / "deep.WAV"
     words: list[Any] = ["--seed", seed, "--seed_offset", 3, "--top_k", 20, "--temperature", 0.9]
     words += ["--sample_rate", 16000]
-    studio.sound(tmp_path / "x.wav", *words, "--spectrogram", seconds=0.3)
+    studio.sound(tmp_path / "x.wav", *words, "--spectrogram", seconds=0.03)
     about = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
-    expected: dict[str, Any] = {"epoch": 1, "step": 30, "temperature": 0.9, "top_k": 20, "top_p": None, "seconds": 0.3}
-    expected |= {"sample_rate": 16000, "random_seed": 7, "seed": str(seed)}
+    expected: dict[str, Any] = {"epoch": 1, "step": STEPS, "temperature": 0.9, "top_k": 20, "top_p": None}
+    expected |= {"seconds": 0.03, "sample_rate": 16000, "random_seed": 7, "seed": str(seed)}
     assert {name: about[name] for name in expected} == expected
     assert str(about["seed_offset"]) == "3"
     assert Path(about["checkpoint"]) == studio.run.folder / studio.run.latest().name
@@ -344,8 +366,12 @@ def stream_of(studio: Studio, **asked: Any) -> Any:
     return trained.family.stream(trained.models, trained.config, Request(**asked), sample_rate=trained.sample_rate)
 
 
-@pytest.mark.parametrize("sequences", [1, 9])
-def test_a_stream_does_not_depend_on_the_size_of_its_blocks(studio: Studio, sequences: int) -> None:
+@pytest.mark.parametrize("sequences", [1, 3])
+def test_a_stream_does_not_depend_on_the_size_of_its_blocks(
+    studio: Studio, sequences: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tierwave.generation.SMALLEST_GROUP", 1)
+    monkeypatch.setattr("samplernn.sampler.usable_cores", lambda: 2)  # groups of 2 and 1, in threads
     asked = {"sequences": sequences, "temperature": [1.0], "random_seed": 3}
     whole = stream_of(studio, **asked).render(501)
     assert whole.shape == (sequences, 501) and whole.dtype == np.float32
@@ -440,8 +466,9 @@ def test_a_preset_is_valid_and_its_network_runs_when_made_narrow(path: Path) -> 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.name)
 def test_a_preset_builds_in_full(path: Path) -> None:
     family, config = load_config(read_document(path), path.name)
-    for stage in family.stages(config):
-        assert family.build(config, stage).count_params() > 1_000
+    with undrawn():
+        for stage in family.stages(config):
+            assert family.build(config, stage).count_params() > 1_000
 
 
 def test_the_default_config_is_prisms() -> None:

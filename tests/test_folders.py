@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import chunk_audio
 import train
+from commands import eagerly
 from tierwave.audio import find_audio, search_audio, write_wav
 from tierwave.control_tools import main as controls
 from tierwave.corpus import load_corpus
@@ -188,15 +188,8 @@ def test_controls_convert_names_what_was_left_out(tmp_path: Path, capsys: pytest
     assert (tmp_path / "out" / "deep" / "a.params").is_file()
 
 
-@pytest.fixture
-def eagerly() -> Iterator[None]:
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 def test_training_among_its_own_sounds_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], eagerly: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py"])
@@ -205,12 +198,14 @@ def test_training_among_its_own_sounds_goes_on(
     Path(os.fsdecode(b"kaputt\xe9.wav")).write_bytes(b"no sound at all")
     Path("c.json").write_text(json.dumps({**CONFIG, "training": TRAINING}))
     words = ["--data_dir", ".", "--config_file", "c.json", "--num_steps"]
-    assert train.main([*words, "1"]) == 0, capsys.readouterr()
+    with eagerly():
+        assert train.main([*words, "1"]) == 0, capsys.readouterr()
     record(Path("generated/default/epoch_1.wav"), 1)
     assert corpus_of(tmp_path, tmp_path / ".cache")[0] == ["a.wav", "fl\\xf6te.wav"]
     for mark in Path().rglob(MARK):  # as an earlier version left it
         mark.unlink()
-    assert train.main([*words, "2"]) == 0, capsys.readouterr()
+    with eagerly():
+        assert train.main([*words, "2"]) == 0, capsys.readouterr()
     assert "left out: generated: Tierwave made it" in capsys.readouterr().out
     (run,) = runs_of(Path("logdir/default"))
     assert list(run.read("run.json")["corpus"]) == ["a.wav", "fl\\xf6te.wav"] and run.latest().step == 2

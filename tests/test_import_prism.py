@@ -16,6 +16,7 @@ import tensorflow as tf
 
 import generate
 import train
+from commands import eagerly
 from samplernn.import_prism import Imported, PrismCheckpoint, import_checkpoint, main
 from tierwave.audio import load
 from tierwave.errors import RunError, UsageError
@@ -191,7 +192,8 @@ def train_flags(imported: Imported, folder: Path, identity: str) -> list[str]:
 def test_training_starts_from_it(imported: Imported, tmp_path: Path) -> None:
     run = imported.run.folder
     flags = train_flags(imported, tmp_path, "further")
-    assert train.main([*flags, "--init_from", str(run), "--config_file", str(run / "run.config.json")]) == 0
+    with eagerly():
+        assert train.main([*flags, "--init_from", str(run), "--config_file", str(run / "run.config.json")]) == 0
     before, after = load_trained(run), load_trained(run.parent.parent / "further")
     assert after.entry.step == 2 and after.sample_rate == 8000
     for old, new in zip(before.models[0].weights, after.models[0].weights, strict=True):
