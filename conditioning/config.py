@@ -166,7 +166,7 @@ class Tier(Stage):
 
     @model_validator(mode="after")
     def _name_is_free(self) -> Tier:
-        if self.name in ("controls", "stages", "tensorboard"):
+        if self.name.lower() in ("controls", "stages", "tensorboard"):
             raise ValueError(f"a tier cannot be called {self.name}, as files beside a sound are; choose another name")
         if fault := name_fault(self.name):
             raise ValueError(f"a tier cannot be called {self.name}, as a folder is named after it: {fault}")

@@ -15,7 +15,7 @@ from tierwave.audio import AudioError, load, search_audio
 from tierwave.commandline import FlagParser, boolean, run
 from tierwave.errors import UsageError
 from tierwave.families import load_config
-from tierwave.folders import told
+from tierwave.folders import refuse_shared, told
 from tierwave.mel import MelFrontEnd
 from tierwave.paramfiles import ParamFile, document_of, write_param_file
 from tierwave.progress import ProgressLine
@@ -53,6 +53,8 @@ def _write(arguments: Any) -> None:
     if not files:
         raise UsageError(f"--data_dir {arguments.data_dir} holds no recording")
     base = arguments.data_dir if arguments.data_dir.is_dir() else arguments.data_dir.parent
+    targets = {path: (arguments.param_dir / path.relative_to(base)).with_suffix(".csv") for path in files}
+    refuse_shared(targets)
     written = 0
     with ProgressLine() as line:
         for number, path in enumerate(files, 1):
@@ -62,7 +64,7 @@ def _write(arguments: Any) -> None:
                 line.say(f"left out: {error}")
                 continue
             tracks = band_tracks(front_end.analyse(sound), front_end.frame_rate, arguments.bands)
-            target = (arguments.param_dir / path.relative_to(base)).with_suffix(".csv")
+            target = targets[path]
             target.parent.mkdir(parents=True, exist_ok=True)
             write_param_file(target, ParamFile(target, document_of(tracks)))
             written += 1

@@ -117,6 +117,7 @@ REFUSED = [
         "tier a is conditioned on y, which a later tier generates",
     ),
     (cascade(SLOW | {"name": "controls"}, FAST, SOUND), "a tier cannot be called controls, as files"),
+    (cascade(SLOW | {"name": "Tensorboard"}, FAST, SOUND), "a tier cannot be called Tensorboard, as files"),
     (cascade(SLOW | {"name": "con"}, FAST, SOUND), "a tier cannot be called con, as a folder is named after it: "),
     (cascade(SLOW | {"training": {"val_frac": 0.2}}, FAST, SOUND), "slow: training.val_frac is one for all tiers"),
     (

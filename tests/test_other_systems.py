@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
+import functools
 import importlib
 import io
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from desk import COMMANDS, Command, lay
 from test_imports import COMMAND_LINES, PACKAGES, ROOT, sources
 
 from conditioning.config import Cascade
@@ -23,8 +25,9 @@ from tierwave.audio import write_wav
 from tierwave.config import validate
 from tierwave.corpus import load_corpus
 from tierwave.errors import UsageError
-from tierwave.folders import allowed_name, chunk_stem, name_fault, refuse_file, refuse_name
+from tierwave.folders import allowed_name, chunk_stem, name_fault, refuse_file, refuse_name, refuse_shared
 from tierwave.importing import check_identity
+from tierwave.names import folded
 from tierwave.paramlookup import find_param_sources
 from tierwave.quantize import Quantizer
 from tierwave.runs import create_run, only_training
@@ -59,8 +62,22 @@ ABSENT = {
 }  # fmt: skip
 
 
-def parents_of(tree: ast.AST) -> dict[ast.AST, ast.AST]:
-    return {child: parent for parent in ast.walk(tree) for child in ast.iter_child_nodes(parent)}
+@functools.cache
+def parsed() -> list[tuple[Path, list[ast.AST]]]:
+    """Every source file, and all that stands in it."""
+    return [(path, list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))) for path in SOURCES]
+
+
+def calls() -> Iterator[tuple[str, ast.Call]]:
+    """Every call, and where it stands."""
+    for path, nodes in parsed():
+        for node in nodes:
+            if isinstance(node, ast.Call):
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", node
+
+
+def parents_of(nodes: list[ast.AST]) -> dict[ast.AST, ast.AST]:
+    return {child: parent for parent in nodes for child in ast.iter_child_nodes(parent)}
 
 
 def guarded(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
@@ -78,10 +95,9 @@ def guarded(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
 
 def test_what_other_systems_lack_is_used_only_where_that_is_provided_for() -> None:
     found = []
-    for path in SOURCES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        parents = parents_of(tree)
-        for node in ast.walk(tree):
+    for path, nodes in parsed():
+        parents = parents_of(nodes)
+        for node in nodes:
             names: list[str] = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names if alias.name in MODULES]
@@ -98,40 +114,33 @@ def test_what_other_systems_lack_is_used_only_where_that_is_provided_for() -> No
 def test_text_is_read_and_written_in_an_encoding_that_is_said() -> None:
     """Elsewhere it would be that of the system: cp1252, or whatever a person chose."""
     found = []
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call):
-                continue
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            said = {keyword.arg for keyword in node.keywords}
-            modes = [each.value for mode in node.args[1:2] for each in ast.walk(mode) if isinstance(each, ast.Constant)]
-            binary = any(isinstance(mode, str) and "b" in mode and len(mode) <= 4 for mode in modes)
-            opens = called == "open" and isinstance(node.func, ast.Name) and not binary
-            if (opens or called in ("read_text", "write_text", "NamedTemporaryFile")) and "encoding" not in said:
-                own = isinstance(node.func, ast.Name) and called in ("read_text", "write_text")  # always UTF-8
-                if not own and called != "NamedTemporaryFile":
-                    found.append(f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)[:60]}")
+    for place, node in calls():
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        said = {keyword.arg for keyword in node.keywords}
+        modes = [each.value for mode in node.args[1:2] for each in ast.walk(mode) if isinstance(each, ast.Constant)]
+        binary = any(isinstance(mode, str) and "b" in mode and len(mode) <= 4 for mode in modes)
+        opens = called == "open" and isinstance(node.func, ast.Name) and not binary
+        own = isinstance(node.func, ast.Name)  # `writing.write_text`, which is always UTF-8
+        if (opens or (called in ("read_text", "write_text") and not own)) and "encoding" not in said:
+            found.append(f"{place} {ast.unparse(node)[:60]}")
     assert found == []
 
 
 def test_paths_within_a_corpus_are_written_with_slashes() -> None:
     found = [
-        f"{path.relative_to(ROOT)}:{node.lineno}"
-        for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "str" and ".relative_to(" in ast.unparse(node)
+        place
+        for place, node in calls()
+        if isinstance(node.func, ast.Name) and node.func.id == "str" and ".relative_to(" in ast.unparse(node)
     ]
     assert found == []
 
 
 def test_processes_are_never_forked() -> None:
     found = []
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in (
-                "ProcessPoolExecutor", "Pool", "Process", "get_context",
-            ) and '"spawn"' not in ast.unparse(node).replace("'", '"'):  # fmt: skip
-                found.append(f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)[:60]}")
+    for place, node in calls():
+        called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if called in ("ProcessPoolExecutor", "Pool", "Process", "get_context") and "'spawn'" not in ast.unparse(node):
+            found.append(f"{place} {ast.unparse(node)[:60]}")
     assert [line for line in found if "ray" not in line and "cluster.py" not in line] == []
 
 
@@ -188,6 +197,47 @@ def test_recordings_are_cut_with_a_console_that_lacks_their_letters(tmp_path: Pa
         said = shown.getvalue()
     assert len(list((tmp_path / "笛").rglob("*.wav"))) == 2
     assert b"2 written to" in said and b"\\u7b1b" in said
+
+
+def done_elsewhere(command: Command, folder: Path) -> None:
+    """Does what a command does, on another system."""
+    with elsewhere(), console() as shown:
+        code = command(folder)
+        said = shown.getvalue().decode("cp1252")
+    assert code == 0 and "Traceback" not in said, said
+    assert command.result(folder)
+
+
+@pytest.fixture(scope="module")
+def trained_elsewhere(tmp_path_factory: pytest.TempPathFactory, eager: None) -> Path:
+    """A folder, of a name that the terminal cannot show, with recordings of odd names and a run of them."""
+    folder = tmp_path_factory.mktemp("笛 ≤")
+    lay(folder)
+    for number, name in enumerate(("a/Fløte 笛.wav", "b/fløte 笛.wav", "b/FLØTE 笛_chunk_0.wav")):
+        write_wav(folder / "corpus" / name, np.sin(np.arange(90) / (5 + number)).astype(np.float32), 4000)
+    done_elsewhere(next(command for command in COMMANDS if command.name == "train"), folder)
+    return folder
+
+
+LONG = ("report", "export", "tune")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, id=command.name, marks=[pytest.mark.slow] if command.name in LONG else [])
+        for command in COMMANDS
+        if command.name != "train"
+    ],
+)
+def test_a_command_needs_nothing_that_other_systems_lack(command: Command, trained_elsewhere: Path) -> None:
+    """And what it writes beside each other has names that are told apart where letters have no case."""
+    done_elsewhere(command, trained_elsewhere)
+    for folder in [trained_elsewhere, *(path for path in trained_elsewhere.rglob("*") if path.is_dir())]:
+        if "corpus" not in folder.parts:
+            names = [path.name for path in folder.iterdir()]
+            assert len({folded(name).casefold() for name in names}) == len(names), names
+            assert [name for name in names if name_fault(name)] == []
 
 
 @pytest.mark.parametrize("module", ["train", "generate", "tune", "chunk_audio"])
@@ -324,3 +374,9 @@ def test_what_is_called_so_already_is_replaced(tmp_path: Path) -> None:
     refuse_file("--output_path", tmp_path / "a:b.wav")
     refuse_file("--output_dir", Path("."))
     refuse_file("--output_dir", Path(".."))
+
+
+def test_nothing_is_written_over_what_was_made_of_another_recording() -> None:
+    refuse_shared({Path("a.wav"): Path("a.csv"), Path("b.wav"): Path("b.csv")})
+    with pytest.raises(UsageError, match=r"a\.wav and a\.flac would share a\.csv"):
+        refuse_shared({Path("a.wav"): Path("a.csv"), Path("a.flac"): Path("a.csv")})

@@ -39,7 +39,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
-STEPS = 7  # of an epoch
+STEPS = 4  # of an epoch
 CONFIG = {
     "seq_len": 16,
     "frame_sizes": [2, 4],
@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a corpus of three recordings and a config."""
     folder = tmp_path_factory.mktemp("tune")
     chance = np.random.default_rng(0)
-    for number, samples in enumerate((170, 160, 110)):
+    for number, samples in enumerate((100, 90, 70)):
         tone = 0.5 * np.sin(np.arange(samples) * (0.3 + 0.1 * number)) + 0.05 * chance.standard_normal(samples)
         write_wav(folder / "corpus" / f"{number}.wav", tone.astype(np.float32), 4000)
     (folder / "tiny.config.json").write_text(json.dumps(CONFIG))
@@ -193,7 +193,7 @@ def test_a_trial_that_ends_in_mid_epoch_by_steps_is_measured_too(folder: Path) -
 
 
 def test_a_trial_that_diverges_is_failed_with_its_reason_and_others_go_on(folder: Path, capsys: Capture) -> None:
-    flags = ["--search", "learning_rate=0.01,1e30", "--optimizer", "sgd", "--max_trials", 2]
+    flags = ["--search", "learning_rate=0.01,1e30", "--optimizer", "sgd", "--max_trials", 2, "--num_epochs", 1]
     search = searched(folder, "ill", *flags, "--set", "gradient_clip=null", "training.precision=float32")
     rows = {row["training.learning_rate"]: row for row in table_of(search)}
     assert rows["0.01"]["status"] == "ended" and rows["1e+30"]["status"] == "failed"
@@ -249,7 +249,8 @@ def test_a_signal_gives_the_trial_back_and_the_same_command_goes_on_exactly(
     assert (search / "best.config.json").exists()
     assert "The search stopped; the same command goes on." in capsys.readouterr().out
     searched(folder, "signal", *SPACE)
-    assert re.search(r"Going on from \S+/resume\.ckpt-1[01] ", capsys.readouterr().out)  # where it heard the signal
+    heard = rf"resume\.ckpt-({STEPS + 3}|{STEPS + 4}) "  # where it heard the signal
+    assert re.search(rf"Going on from \S+/{heard}", capsys.readouterr().out)
     assert table_of(search) == table_of(whole)
 
 

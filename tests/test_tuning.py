@@ -25,7 +25,7 @@ from tierwave.documents import sealed
 from tierwave.errors import RunError, UsageError
 from tierwave.families import load_config
 from tierwave.findings import Findings, Tried
-from tierwave.oracles import GIVEN_BACK, MOST_FAILURES, MOST_SKIPPED, REASON, SKIPPED, make_oracle, values_of
+from tierwave.oracles import GIVEN_BACK, MOST_FAILURES, REASON, SKIPPED, make_oracle, values_of
 from tierwave.pictures import parallel_picture
 from tierwave.searching import Choices, Range, Space, choices, parse_search
 from tierwave.trials import Result, read_result
@@ -77,7 +77,7 @@ JSON = st.recursive(
 
 
 @given(st.lists(JSON, min_size=1, max_size=4, unique_by=json.dumps))
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_values_written_as_json_are_read_as_they_are(values: list[Any]) -> None:
     found = parse_search("dim=" + ",".join(map(json.dumps, values)))
     assert isinstance(found, Choices)
@@ -247,11 +247,11 @@ def summary(oracle: Any) -> list[tuple[Any, ...]]:
 def test_the_same_seed_makes_the_same_trials_and_another_seed_others(tmp_path: Path, kind: str) -> None:
     found = []
     for number, seed in enumerate((0, 0, 1)):
-        oracle = oracle_of(tmp_path / f"{number}.json", kind=kind, seed=seed, max_trials=5)
+        oracle = oracle_of(tmp_path / f"{number}.json", kind=kind, seed=seed, max_trials=4)
         run_all(oracle)
         found.append(summary(oracle))
     assert found[0] == found[1] != found[2]
-    assert len(found[0]) == 5
+    assert len(found[0]) == 4
 
 
 @pytest.mark.parametrize("kind", ["random_search", "bayesian"])
@@ -296,33 +296,33 @@ def test_a_search_that_is_killed_at_any_write_goes_on_as_if_nothing_had_happened
         pass
 
     writes, replace = 0, writing.os.replace
-    kills = 0
+    kills: list[bool] = []
     for at in range(1, 100) if kind != "bayesian" else (17, 100):  # its proposals take a second each
-        for half in (False, True):  # before the file is moved into place, or while it is written
-            path = tmp_path / f"{kind}{at}{half}.json"
-            writes = 0
+        path, writes = tmp_path / f"{kind}{at}.json", 0
+        half = at % 3 == 0  # while the file is written, not before it is moved into place; of all kinds of writes some
 
-            def moved(source: Any, target: Any, at: int = at, half: bool = half) -> None:
-                nonlocal writes
-                writes += 1
-                if writes == at:
-                    if half:
-                        Path(source).write_bytes(Path(source).read_bytes()[:100])
-                    raise Killed
-                replace(source, target)
+        def moved(source: Any, target: Any, at: int = at, half: bool = half) -> None:
+            nonlocal writes
+            writes += 1
+            if writes == at:
+                if half:
+                    Path(source).write_bytes(Path(source).read_bytes()[:100])
+                raise Killed
+            replace(source, target)
 
-            monkeypatch.setattr(writing.os, "replace", moved)
-            try:
-                run_all(search(path))
-            except Killed:
-                kills += 1
-            monkeypatch.setattr(writing.os, "replace", replace)
-            again = search(path)
-            run_all(again)
-            assert summary(again) == summary(whole)
+        monkeypatch.setattr(writing.os, "replace", moved)
+        try:
+            run_all(search(path))
+        except Killed:
+            kills.append(half)
+        monkeypatch.setattr(writing.os, "replace", replace)
+        again = search(path)
+        run_all(again)
+        assert summary(again) == summary(whole)
         if writes < at:
             break
-    assert kills >= (4 * trials if kind != "bayesian" else 1) and writes < at
+    assert writes < at
+    assert len(kills) >= 2 * trials and set(kills) == {True, False} if kind != "bayesian" else len(kills) == 1
 
 
 def test_a_trial_that_was_running_is_begun_again_with_the_same_values(tmp_path: Path) -> None:
@@ -390,7 +390,7 @@ def epochs_of(trials: list[Trial]) -> Counter[tuple[int, ...]]:
     return Counter(tuple(trial.hyperparameters.values[name] for name in names) for trial in trials)
 
 
-@pytest.mark.parametrize("most", [1, 2, 9, 30])
+@pytest.mark.parametrize("most", [1, 2, 9, 12])
 def test_hyperband_has_keras_tuners_rounds(tmp_path: Path, most: int) -> None:
     oracle = oracle_of(tmp_path / "s.json", kind="hyperband", max_trials=None, max_epochs=most)
     trials = run_all(oracle)
@@ -605,9 +605,10 @@ def test_what_is_skipped_is_no_trial_and_no_failure(tmp_path: Path, kind: str) -
     assert len(oracle.skipped) == MOST_FAILURES + 1
 
 
-def test_many_skipped_one_after_the_other_end_a_search(tmp_path: Path) -> None:
+def test_many_skipped_one_after_the_other_end_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tierwave.oracles.MOST_SKIPPED", 12)
     oracle = oracle_of(tmp_path / "search.json")
-    for _ in range(MOST_SKIPPED):
+    for _ in range(12):
         assert not oracle.is_closed
         skip(oracle, oracle.create_trial("tuner0"))
     assert "do not fit into memory" in str(oracle.closed)

@@ -32,7 +32,7 @@ from tierwave.config import TrainingOptions
 from tierwave.controls import Controls, Schema, constants_of
 from tierwave.errors import RunError, UsageError
 from tierwave.features import FEATURES, Analysis, measure
-from tierwave.folders import allowed_name, refuse_file, told, walk
+from tierwave.folders import allowed_name, refuse_file, refuse_shared, told, walk
 from tierwave.ledger import FOLDER, Ledger, digest_of, digest_of_bytes, fingerprint, stamp, unfinished_files
 from tierwave.names import matcher, name_within, printable
 from tierwave.paramfiles import (
@@ -176,10 +176,7 @@ def _extract(flags: Namespace) -> None:
         path: folder / f"{without_audio_suffix(path.relative_to(base).as_posix())}{FORMATS[flags.format]}"
         for path in recordings
     }
-    first: dict[Path, Path] = {}
-    for path, target in targets.items():
-        if first.setdefault(target, path) != path:
-            raise UsageError(f"{first[target]} and {path} would share {target}: rename one of them")
+    refuse_shared(targets)
     how = [asdict(analysis), flags.sample_rate]
     tasks = [
         _Measurement(

@@ -184,8 +184,9 @@ SEAL = "seal"
 
 
 def sealed(document: dict[str, Any]) -> dict[str, Any]:
-    """`document`, which JSON can hold, with a digest of all that stands in it, by which `unsealed` knows it again."""
-    return {**document, SEAL: _digest(json.loads(json.dumps(document)))}
+    """`document`, which JSON can hold, its keys texts, with a digest of all that stands in it, by which `unsealed`
+    knows it again."""
+    return {**document, SEAL: _digest(document)}
 
 
 def unsealed(text: str | bytes) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tierwave.errors import UsageError
@@ -167,3 +167,11 @@ def _names(folder: Path, wanted: Callable[[str], bool]) -> Iterator[str]:
     for _, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (name for name in names if not name.startswith(".") and wanted(name))
+
+
+def refuse_shared(targets: Mapping[Path, Path]) -> None:
+    """UsageError where what is made of two files would be the same one. targets: by what they are made of."""
+    first: dict[Path, Path] = {}
+    for path, target in targets.items():
+        if first.setdefault(target, path) != path:
+            raise UsageError(f"{first[target]} and {path} would share {target}: rename one of them")
