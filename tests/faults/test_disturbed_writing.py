@@ -110,14 +110,17 @@ def each(quick: tuple[str, ...]) -> pytest.MarkDecorator:
 QUICK = ("chunk", "generate")
 
 
-@pytest.mark.parametrize("share", ["some", pytest.param("many", marks=pytest.mark.slow)])
-@each((*QUICK, "train"))
+KILLS = [pytest.param(each, FEW, id=f"{each.name}-some") for each in COMMANDS if each.name in (*QUICK, "train")]
+KILLS += [pytest.param(each, MANY[each.name], id=f"{each.name}-many", marks=pytest.mark.slow) for each in COMMANDS]
+
+
+@pytest.mark.parametrize(("command", "most"), KILLS)
 def test_a_command_that_is_killed_at_a_write_goes_on_to_the_same_end(
-    command: Command, share: str, desk: Desk, undisturbed: Undisturbed, capsys: Capture
+    command: Command, most: int, desk: Desk, undisturbed: Undisturbed, capsys: Capture
 ) -> None:
     writes, expected = undisturbed(command)
     assert len(writes) > 2
-    for number in some(writes, FEW if share == "some" else MANY[command.name]):
+    for number in some(writes, most):
         folder, place = desk(command), f"killed at write {number}, {writes[number]}"
         with watched(Disk(folder, number, killed)), pytest.raises(Killed):
             command(folder)
@@ -125,13 +128,12 @@ def test_a_command_that_is_killed_at_a_write_goes_on_to_the_same_end(
         finished(command, folder, expected, place, capsys)
 
 
-@pytest.mark.parametrize("fault", [full, read_only])
 @each(QUICK)
 def test_what_cannot_be_written_is_told_in_a_sentence_and_the_command_goes_on_later(
-    command: Command, fault: Callable[[str], OSError], desk: Desk, undisturbed: Undisturbed, capsys: Capture
+    command: Command, desk: Desk, undisturbed: Undisturbed, capsys: Capture
 ) -> None:
     writes, expected = undisturbed(command)
-    for number in some(writes, FEW):
+    for number, fault in zip(some(writes, FEW), itertools.cycle([full, read_only])):
         folder, place = desk(command), f"{fault.__name__} from write {number} on, {writes[number]}"
         capsys.readouterr()
         with watched(Disk(folder, number, fault)):
