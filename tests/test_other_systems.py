@@ -219,7 +219,7 @@ def trained_elsewhere(tmp_path_factory: pytest.TempPathFactory, eager: None) -> 
     return folder
 
 
-LONG = ("report", "export", "tune")
+LONG = ("report", "tune")
 
 
 @pytest.mark.parametrize(
