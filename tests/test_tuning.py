@@ -29,7 +29,7 @@ from tierwave.oracles import GIVEN_BACK, MOST_FAILURES, REASON, SKIPPED, make_or
 from tierwave.pictures import parallel_picture
 from tierwave.searching import Choices, Range, Space, choices, parse_search
 from tierwave.trials import Result, read_result
-from tierwave.tuning import _refuse_another, trial_lines
+from tierwave.tuning import Plan, _refuse_another, trial_lines
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning:keras_tuner")
 
@@ -489,6 +489,18 @@ def test_a_chief_that_is_started_again_leaves_trials_to_the_workers_that_have_th
     run_trial(again, trial, loss=1.0)
     assert again.trials[trial.trial_id].score == 1.0
     assert json.loads(again.get_trial("plan").hyperparameters.values["plan"]) == {"of": "a test", "seconds": None}
+
+
+@pytest.mark.parametrize(
+    "change", [{"search": None}, {"search": {"dim": {"lo": 1}}}, {"search": {"dim": {"values": 1}}}]
+)
+def test_a_plan_of_another_version_is_told(change: dict[str, Any]) -> None:
+    plan = Plan(space_of("dim=8,16", "learning_rate=1e-4..1:log"), "bayesian", "val_loss", 3, None, 0, 0, None)
+    document = json.loads(json.dumps(plan.document()))
+    assert Plan.from_document(document).document() == plan.document()
+    for other in ({**document, **change}, {name: value for name, value in document.items() if name != "guard"}):
+        with pytest.raises(RunError, match="the same version of Tierwave"):
+            Plan.from_document(other)
 
 
 def test_when_time_is_up_no_trial_is_begun(tmp_path: Path) -> None:

@@ -115,24 +115,31 @@ class Plan:
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> Plan:
-        """What `document` made."""
-        axes: list[Axis] = []
-        for axis in document["search"].values():
-            if "values" in axis:
-                axes.append(Choices(axis["key"], tuple(axis["values"])))
-            else:
-                axes.append(Range(**axis))
-        space = Space(document["config"], "the chief's config", tuple(axes), document["training"], document["stage"])
-        return Plan(
-            space,
-            document["type"],
-            document["objective"],
-            document["num_epochs"],
-            document["max_minutes_per_trial"],
-            document["guard"],
-            document["random_seed"],
-            document["recordings"],
-        )
+        """What `document` made. Raises RunError for what no chief of this version has sent."""
+        try:
+            axes: list[Axis] = []
+            for axis in document["search"].values():
+                if "values" in axis:
+                    axes.append(Choices(axis["key"], tuple(axis["values"])))
+                else:
+                    axes.append(Range(**axis))
+            space = Space(
+                document["config"], "the chief's config", tuple(axes), document["training"], document["stage"]
+            )
+            return Plan(
+                space,
+                document["type"],
+                document["objective"],
+                document["num_epochs"],
+                document["max_minutes_per_trial"],
+                document["guard"],
+                document["random_seed"],
+                document["recordings"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"the chief's plan cannot be read ({error!r}): install the same version of Tierwave on all machines"
+            ) from None
 
 
 # Searching -------------------------------------------------------------------------------------------------------
