@@ -99,7 +99,7 @@ def _generate(arguments: Any) -> None:
 
     from tierwave.asking import Asked, request_of
     from tierwave.audio import writable_suffix
-    from tierwave.generation import Request, one_thread_per_call, sequence_paths, write_sounds
+    from tierwave.generation import Request, sequence_paths, write_sounds
 
     random_seed = secrets.randbelow(2**31) if arguments.random_seed is None else arguments.random_seed
     plain = Request(
@@ -135,6 +135,8 @@ def _generate(arguments: Any) -> None:
     refuse_file("--output_path", arguments.output_path)
     line = ProgressLine()
     import_tensorflow(debug=arguments.debug)
+    from tierwave.runtime import one_thread_per_call
+
     one_thread_per_call()
     from tierwave.callbacks import heard
     from tierwave.runs import Run

@@ -26,7 +26,8 @@ def _config(hidden: int, layers: int, window: int = 256) -> Config:
 def _generation(streams: int, hidden: int = 48, layers: int = 4, repeats: int = 7) -> list[dict[str, Any]]:
     import conditioning
     from tierwave.controls import Parameter, Schema, Track
-    from tierwave.generation import Request, group_sizes, one_thread_per_call, usable_cores
+    from tierwave.generation import Request, group_sizes, usable_cores
+    from tierwave.runtime import one_thread_per_call
 
     one_thread_per_call()
     config = _config(hidden, layers)

@@ -16,13 +16,13 @@ import soundfile
 import samplernn
 from samplernn.config import Config
 from tierwave.audio import load
+from tierwave.checkpoints import make_checkpoint
 from tierwave.config import dumps
 from tierwave.errors import RunError, UsageError
 from tierwave.evaluate import Evaluation, Score, evaluate, main
 from tierwave.quantize import Quantizer
 from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, create_run
 from tierwave.trained import load_trained
-from tierwave.training import make_checkpoint
 from tierwave.writing import write_text
 
 RATE = 4000

@@ -39,6 +39,7 @@ from websockets.sync.client import ClientConnection, connect
 
 import generate
 from commands import Capture, call, load_once, told
+from tierwave.checkpoints import make_checkpoint
 from tierwave.config import dumps, validate
 from tierwave.controls import Controls, Parameter, Schema, Track
 from tierwave.errors import UsageError
@@ -57,7 +58,6 @@ from tierwave.play.protocol import LARGEST_MESSAGE
 from tierwave.play.session import MOST_REFUSED, Studio
 from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, create_run
 from tierwave.trained import Trained, load_trained
-from tierwave.training import make_checkpoint
 from tierwave.writing import write_text
 
 RATE = 8000

@@ -25,6 +25,7 @@ import tensorflow as tf
 import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tierwave.checkpoints import make_checkpoint
 from tierwave.config import dumps
 from tierwave.controls import Parameter, Schema
 from tierwave.families import load_config
@@ -36,7 +37,6 @@ from tierwave.play.protocol import LARGEST_MESSAGE
 from tierwave.play.session import Studio
 from tierwave.play.voice import Voice
 from tierwave.runs import CONFIG_NAME, CheckpointEntry, create_run
-from tierwave.training import make_checkpoint
 from tierwave.writing import write_text
 
 pytestmark = pytest.mark.slow

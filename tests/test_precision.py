@@ -15,7 +15,8 @@ import pytest
 import tensorflow as tf
 
 from networks import LANES, NETWORKS, STEPS, batch_of, learner
-from tierwave.training import Learner, make_checkpoint, restore_checkpoint
+from tierwave.checkpoints import make_checkpoint, restore_checkpoint
+from tierwave.training import Learner
 
 ROOT = Path(__file__).resolve().parent.parent
 # Of the training loss after 20 steps, as a share of how far float32's fell: README states them.

@@ -26,9 +26,9 @@ import tensorflow as tf
 
 import train
 from tierwave.audio import write_wav
+from tierwave.checkpoints import read_progress
 from tierwave.errors import UsageError
 from tierwave.runs import Run, only_training, runs_of
-from tierwave.training import read_progress
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 7  # of an epoch
@@ -436,7 +436,7 @@ def test_a_checkpoint_of_old_that_does_not_say_its_optimiser_is_taken_at_its_con
 ) -> None:
     progress = read_progress(copy_of_a_run.folder / copy_of_a_run.latest().name)
     del progress["slots"]
-    monkeypatch.setattr("tierwave.training.read_progress", lambda path: progress)
+    monkeypatch.setattr("tierwave.checkpoints.read_progress", lambda path: progress)
     identity = copy_of_a_run.folder.parent.name
     assert train.main(command(folder, identity, "--num_steps", 9, "--optimizer", "sgd")) == 2
     assert "the state of adam" in capsys.readouterr().err

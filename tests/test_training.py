@@ -33,6 +33,7 @@ from tierwave.callbacks import (
     generation_request,
     standard_callbacks,
 )
+from tierwave.checkpoints import read_progress, restore_checkpoint
 from tierwave.config import TrainingOptions
 from tierwave.controls import Parameter, Schema, Track
 from tierwave.corpus import Corpus, Recording
@@ -42,15 +43,7 @@ from tierwave.generation import Request
 from tierwave.metrics import average_spectrum, log_spectral_distance
 from tierwave.runs import CheckpointEntry, Run
 from tierwave.splits import Span
-from tierwave.training import (
-    LN2,
-    Callback,
-    Learner,
-    Trainer,
-    measure,
-    read_progress,
-    restore_checkpoint,
-)
+from tierwave.training import LN2, Callback, Learner, Trainer, measure
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 8000

@@ -20,6 +20,7 @@ import numpy as np
 
 from tierwave.audio import load
 from tierwave.board import HeldAgainst, TensorBoard
+from tierwave.checkpoints import restore_checkpoint
 from tierwave.config import TrainingOptions
 from tierwave.controls import Controls, ControlWarning
 from tierwave.faults import Epoch, Fault, in_unit, sound_faults, training_faults
@@ -28,7 +29,7 @@ from tierwave.history import BARS, LOSSES
 from tierwave.paramfiles import ParamFile, document_of, write_param_file
 from tierwave.progress import SayLine, clock
 from tierwave.runs import CheckpointEntry
-from tierwave.training import LN2, Callback, Trainer, restore_checkpoint
+from tierwave.training import LN2, Callback, Trainer
 from tierwave.writing import write_text
 
 Print = Callable[[str], None]

@@ -226,18 +226,6 @@ def write_sounds(
     return total / stream.sample_rate / max(time.perf_counter() - started, 1e-9)
 
 
-def one_thread_per_call() -> None:
-    """Give every TensorFlow call one core, for a process that only generates; before TensorFlow does anything.
-
-    XLA cuts products up for TensorFlow's threads, and in a loop over single samples that costs more than it gives: with
-    one stream of a small model half the speed. Streams are shared out to threads of our own instead.
-    """
-    import tensorflow as tf
-
-    with contextlib.suppress(RuntimeError):  # already started: slower, but right
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-
-
 def usable_cores() -> int:
     """Cores this process may use."""
     try:

@@ -48,7 +48,7 @@ def write_imported(
     """
     import tensorflow as tf
 
-    from tierwave.training import make_checkpoint
+    from tierwave.checkpoints import make_checkpoint
 
     entry = CheckpointEntry(f"model.ckpt-{epoch}", epoch, step, value=None, best=False, kept=True)
     run = create_run(Path(logdir_root), identity)

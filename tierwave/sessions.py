@@ -461,7 +461,8 @@ class _Plan:
     ) -> None:
         """UsageError where a checkpoint holds the state of another optimiser than a stage now has; RunError where it,
         or what was noted on the way, is damaged."""
-        from tierwave.training import check_mark, read_progress, slots_of
+        from tierwave.checkpoints import check_mark, read_progress
+        from tierwave.training import slots_of
 
         stored = root.read(CONFIG_NAME)
         source = str(root.folder / CONFIG_NAME)
@@ -880,7 +881,7 @@ def _now() -> str:
 
 def _devices(options: TrainingOptions) -> Devices:
     from tierwave.devices import make_devices
-    from tierwave.training import grow_gpu_memory
+    from tierwave.runtime import grow_gpu_memory
 
     grow_gpu_memory()
     return make_devices(options.strategy)

@@ -74,7 +74,8 @@ def load_trained(path: str | Path, *, best: bool = False, config_document: dict[
     Stages that `path` does not name take their newest checkpoint, or their best. config_document: for a checkpoint
     without a config beside it. Raises UsageError or RunError with what to do.
     """
-    from tierwave.training import check_mark, grow_gpu_memory
+    from tierwave.checkpoints import check_mark
+    from tierwave.runtime import grow_gpu_memory
 
     path = opened(path)
     named, entry = find_checkpoint(path, best=best)
@@ -119,7 +120,7 @@ def hardly_trained(parts: Mapping[str, Run]) -> list[str]:
 
 def load_model(family: ModuleType, config: Any, stage: str, checkpoint: Path) -> Any:
     """The model of a stage with the weights of a checkpoint."""
-    from tierwave.training import restore_checkpoint
+    from tierwave.checkpoints import restore_checkpoint
 
     model = family.build(config, stage)
     restore_checkpoint(checkpoint, {"model": model})

@@ -14,25 +14,25 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tierwave.checkpoints import damaged, holds, make_checkpoint, read_progress, restore_checkpoint
 from tierwave.config import TrainingOptions
 from tierwave.dataset import IDLE, LaneWindows
 from tierwave.devices import Devices
-from tierwave.documents import parsed, validated
+from tierwave.documents import validated
 from tierwave.errors import RunError
 from tierwave.runs import CheckpointEntry, Run
+from tierwave.runtime import add_in_order
 
 LN2 = math.log(2.0)
 # Ctrl-C, the word of an operating system or a batch system, a terminal that is closed.
@@ -64,22 +64,6 @@ def slots_of(options: TrainingOptions) -> str:
     """What the optimiser's state is, in words of which the first is its name: another one cannot go on from it."""
     bare = options.optimizer != "adam" and options.momentum == 0
     return options.optimizer + (" without momentum" if bare else "")
-
-
-def grow_gpu_memory() -> None:
-    """Let TensorFlow take GPU memory as it needs it instead of all at once (no effect without a GPU)."""
-    for device in tf.config.list_physical_devices("GPU"):
-        with contextlib.suppress(RuntimeError):  # already initialised
-            tf.config.experimental.set_memory_growth(device, True)
-
-
-def add_in_order() -> None:
-    """Keep sums as they are written, so that the same step gives the same bits.
-
-    TensorFlow's graph optimiser gathers additions into one AddN, which adds in whatever order its inputs' memory can be
-    reused, another one from run to run. XLA has its own, fixed order.
-    """
-    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 
 class Evaluator:
@@ -556,12 +540,12 @@ class Trainer:
         try:
             progress: Progress = validated(Progress, read_progress(path))
         except ValueError as error:
-            raise _damaged(path, error) from None
+            raise damaged(path, error) from None
         remarks = []
         devices = self.learner.devices
         states = [tf.Variable(devices.all_lanes(part), trainable=False) for part in tf.nest.flatten(self.state)]
         pieces: dict[str, Any] = self.learner.trackables()
-        if "loss_scale" in pieces and not _holds(path, "loss_scale"):
+        if "loss_scale" in pieces and not holds(path, "loss_scale"):
             del pieces["loss_scale"], pieces["finite_steps"]
             remarks.append(
                 "The checkpoint was not made with mixed_float16, so the scale of its loss starts at "
@@ -587,7 +571,7 @@ class Trainer:
             try:
                 callback.restore(progress.callbacks.get(name, {}))
             except (AttributeError, TypeError, ValueError) as error:  # what it has not written itself
-                raise _damaged(path, f"{name}: {error}") from None
+                raise damaged(path, f"{name}: {error}") from None
         return remarks
 
     @contextlib.contextmanager
@@ -606,95 +590,3 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-
-
-def make_checkpoint(pieces: dict[str, Any]) -> tf.train.Checkpoint:
-    """A checkpoint of `pieces` by name, to write or to read.
-
-    TensorFlow does not see what Keras layers keep in lists, so a layer goes in as one dict of all its variables. It is
-    flat, because TensorFlow names a variable by the shortest way to it, and one leads through the optimiser.
-    """
-    dicts = {name: dict(_weights(piece)) for name, piece in pieces.items() if isinstance(piece, keras.layers.Layer)}
-    for name, found in dicts.items():
-        if len(found) != len(pieces[name].weights):
-            raise TypeError(f"{name}: {len(pieces[name].weights)} weights, and public attributes lead to {len(found)}")
-    return tf.train.Checkpoint(**{**pieces, **dicts})
-
-
-def _weights(part: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[str, keras.Variable]]:
-    """The variables of a layer, or of a list of layers or variables, by attributes and numbers: `tiers-0-upsample`."""
-    if isinstance(part, keras.Variable):
-        yield "-".join(way), part
-        return
-    inside: Iterable[tuple[Any, Any]] = ()
-    if isinstance(part, keras.layers.Layer):
-        inside = [(name, value) for name, value in vars(part).items() if not name.startswith("_")]
-    elif isinstance(part, (list, tuple)):
-        inside = enumerate(part)
-    for name, value in inside:
-        yield from _weights(value, (*way, str(name)))
-
-
-def restore_checkpoint(path: Path, pieces: dict[str, Any]) -> None:
-    """Restore `pieces` from a checkpoint; RunError if it is damaged or of another architecture."""
-    tf.get_logger().addFilter(_is_of_no_rest)
-    try:
-        status = make_checkpoint(pieces).read(str(path))
-        status.assert_existing_objects_matched()
-        status.expect_partial()
-        if "model" in pieces:  # a smaller network would find all of its weights in a larger one's
-            stored = sum(name.startswith("model/") for name, _ in tf.train.list_variables(str(path)))
-            if stored != len(pieces["model"].weights):
-                raise ValueError(f"it holds {stored} weights, and the model has {len(pieces['model'].weights)}")
-    except (tf.errors.OpError, IndexError) as error:
-        raise RunError(
-            f"checkpoint {path} is damaged or cut short ({str(error).splitlines()[0]}): use an earlier one, for "
-            "example with --resume_from or --checkpoint_path"
-        ) from None
-    except (ValueError, AssertionError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise RunError(f"checkpoint {path} is of another architecture than its config says ({first})") from None
-
-
-def _is_of_no_rest(record: logging.LogRecord) -> bool:
-    """Whether a line of TensorFlow's is about anything but what a checkpoint holds and nobody asked for. It has no
-    other way to be silent about that where restoring fails, which is told by its exception."""
-    return not str(record.msg).startswith(
-        (
-            "Detecting that an object or model or tf.train.Checkpoint is being deleted",
-            "Value in checkpoint could not be found",
-            "An attribute in the restored object could not be found",
-        )
-    )
-
-
-def _holds(path: Path, piece: str) -> bool:
-    """Whether a checkpoint has a piece of this name."""
-    return any(name.split("/")[0] == piece for name, _ in tf.train.list_variables(str(path)))
-
-
-def check_mark(path: Path, run: Run) -> None:
-    """Raises RunError for a checkpoint in a run's folder that another run has written."""
-    mark = read_progress(path).get("run", "")
-    if mark and run.mark and mark != run.mark:
-        raise RunError(
-            f"{path} was written by another run than {run.root.folder}, and stages that were not trained together do "
-            "not fit together: put the run's own stage back, or train the stage in this run (train.py --stage "
-            f"{path.parent.name} --init_from the other run)"
-        )
-
-
-def read_progress(path: Path) -> dict[str, Any]:
-    """The `Progress` stored in a checkpoint, as a dict; RunError where there is none."""
-    try:
-        text = tf.train.load_checkpoint(str(path)).get_tensor("progress/.ATTRIBUTES/VARIABLE_VALUE")
-        return parsed("progress", text.decode())
-    except (tf.errors.OpError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, reason: Exception | str) -> RunError:
-    return RunError(
-        f"checkpoint {path} is damaged or cut short ({str(reason).splitlines()[0]}): use an earlier one, for example "
-        "with --resume_from"
-    )

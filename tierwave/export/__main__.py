@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(arguments: Any) -> None:
     from tierwave.export.sharing import CARD, Sample, check_target, share
-    from tierwave.generation import Request, one_thread_per_call
+    from tierwave.generation import Request
     from tierwave.trained import load_trained
 
     check_target(arguments.output)
@@ -64,6 +64,8 @@ def _export(arguments: Any) -> None:
         )
         sample = Sample(plain, arguments.control)
     import_tensorflow(debug=arguments.debug)
+    from tierwave.runtime import one_thread_per_call
+
     one_thread_per_call()
     trained = load_trained(arguments.run, best=arguments.best)
     formats = [name for name in ("onnx", "litert") if getattr(arguments, name)]

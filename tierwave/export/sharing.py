@@ -80,7 +80,7 @@ def write_run(trained: Trained, folder: Path) -> dict[str, CheckpointEntry]:
     """The documents and the weights; the checkpoint of each stage."""
     import tensorflow as tf
 
-    from tierwave.training import make_checkpoint
+    from tierwave.checkpoints import make_checkpoint
 
     run, source, config = Run(folder), trained.run, trained.config
     described = source.read("run.json")

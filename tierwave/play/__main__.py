@@ -95,7 +95,7 @@ def _bound(host: str, port: int, flag: str, kind: socket.SocketKind) -> socket.s
 
 def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None) -> None:
     import_tensorflow(debug=arguments.debug)
-    from tierwave.generation import one_thread_per_call
+    from tierwave.runtime import one_thread_per_call
 
     one_thread_per_call()
     import uvicorn

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(arguments: Any) -> None:
-    from tierwave.generation import Request, one_thread_per_call
+    from tierwave.generation import Request
     from tierwave.runs import CONFIG_NAME, Run, find_checkpoint
     from tierwave.writing import write_text
 
@@ -65,9 +65,11 @@ def _report(arguments: Any) -> None:
     path = arguments.run
     found = Run(path) if (path / CONFIG_NAME).exists() else find_checkpoint(path)[0].root
     import_tensorflow(debug=arguments.debug)
-    one_thread_per_call()
     from tierwave.report.collect import Asked, collect
     from tierwave.report.sections import written
+    from tierwave.runtime import one_thread_per_call
+
+    one_thread_per_call()
 
     # A zip is unpacked for as long as this takes.
     target = arguments.output or (path.with_suffix(".html") if path.is_file() else found.folder / "report.html")

@@ -287,7 +287,7 @@ def _sound_of(
     trained: Trained, index: int, stage: Stage, entry: CheckpointEntry, request: Request, say_line: SayLine
 ) -> Heard:
     """The sound of a checkpoint of a stage, from the run if it was made before; the model has its weights then."""
-    from tierwave.training import restore_checkpoint
+    from tierwave.checkpoints import restore_checkpoint
 
     path = stage.part.folder / entry.name
     chosen = {**trained.checkpoints, stage.name: path}
