@@ -4,7 +4,7 @@
 #   docker run --rm -v "$PWD/recordings:/data:ro" -v "$PWD/work:/work" tierwave \
 #       train.py --id birds --data_dir /data --config_file /opt/tierwave/configs/small.config.json
 #   docker run --rm -v "$PWD/work:/work" tierwave generate.py --checkpoint_path logdir/birds --output_path new.wav
-#   docker run --rm tierwave -m tierwave.evaluate --help
+#   docker run --rm tierwave -m tierwave evaluate --help
 #   docker run --rm --gpus all ...                                                                      on a GPU
 #
 # Whoever runs it owns what is written: add  --user "$(id -u):$(id -g)".

@@ -72,7 +72,7 @@ demo: $(installed)
 	    set -- --data_dir "$$DATA" --sample_rate 16000; \
 	else \
 	    id=demo; \
-	    $(python) -m tierwave.demo demo/corpus; \
+	    $(python) -m tierwave demo demo/corpus; \
 	    set -- --data_dir demo/corpus; \
 	fi; \
 	$(python) train.py --id "$$id" "$$@" --config_file configs/small.config.json --max_minutes $(MINUTES) \
@@ -110,7 +110,7 @@ docs: $(docs-installed)
 
 data-fsdd data-librispeech data-ljspeech: data-%: $(installed)
 	@case "$$DATA" in "~/"*) DATA="$$HOME/$${DATA#??}" ;; esac; \
-	$(python) -m tierwave.fetch $* "$${DATA:-data/$*}"$(if $(SUBSET), --subset $(SUBSET))
+	$(python) -m tierwave fetch $* "$${DATA:-data/$*}"$(if $(SUBSET), --subset $(SUBSET))
 
 bench: $(installed)
 	@if [ -e bench/run.py ]; then $(python) -m bench.run; else echo "There are no benchmarks in bench/ yet."; fi

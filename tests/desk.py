@@ -22,8 +22,8 @@ import train
 import tune
 from commands import Main, call
 from tierwave.audio import write_wav
-from tierwave.export.__main__ import main as export
-from tierwave.report.__main__ import main as report
+from tierwave.cli.export import main as export
+from tierwave.cli.report import main as report
 from tierwave.runs import runs_of
 
 RATE = 4000

@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import signal
+import subprocess
 import sys
 import time
 import warnings
@@ -22,12 +23,13 @@ from pydantic import Field
 import generate
 import train
 import tune
-from tierwave import distances, evaluate, fetch, memory
+from commands import call
+from tierwave import cli
 from tierwave.audio import SoundWriter
+from tierwave.cli import distances, evaluate, export, fetch, memory
 from tierwave.commandline import FlagParser, add_model_flags, boolean, optional, run, typed_here, typed_values
 from tierwave.config import StrictModel, TrainingOptions, resolve_training
 from tierwave.errors import AudioWarning, RunError, UsageError
-from tierwave.export import __main__ as export
 from tierwave.progress import ProgressLine
 
 
@@ -376,7 +378,7 @@ def test_what_is_odd_about_a_recording_is_a_sentence_said_once(capsys: pytest.Ca
         ("take --monitor val_loss, or --steps 3", "take --set training.monitor=val_loss, or --steps 3"),
         ("lower --batch_size to 16", "lower --set training.batch_size to 16"),
         ("another --seed_of_plants", "another --seed_of_plants"),
-        ("repair it with --lenient", "repair it with python -m tierwave.controls convert --lenient"),
+        ("repair it with --lenient", "repair it with python -m tierwave controls convert --lenient"),
         ("begin with `train.py --init_from RUN --id NEW`", "begin with `train.py --init_from RUN --id NEW`"),
     ],
 )
@@ -393,3 +395,33 @@ def test_a_command_without_a_config_names_the_command_that_has_the_flag(capsys: 
 
     assert run(body, debug=False, flags=FlagParser("listen.py")) == 1
     assert "for example with train.py --resume_from" in capsys.readouterr().err
+
+
+# ---- tierwave VERB ---------------------------------------------------------------------------------------------------
+
+
+def test_the_verbs_are_listed_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__"}
+    assert {line.split()[0] for line in lines if line.startswith("    ")} == set(cli.VERBS) == modules
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_a_verb_says_how_it_is_called(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(cli.main, [verb, "--help"]) == 0
+    assert f"tierwave {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"), [([], "usage: "), (["reprot"], "mean report?"), (["x"], "from controls, ")]
+)
+def test_a_verb_that_is_none(words: list[str], remedy: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 2
+    assert remedy in capsys.readouterr().err
+
+
+def test_an_error_begins_with_what_was_typed(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "tierwave", "distances", "--generated", "none", "--recordings", "none"]
+    done = subprocess.run(words, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("tierwave distances: none does not exist")

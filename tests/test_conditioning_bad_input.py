@@ -14,8 +14,8 @@ import pytest
 import generate
 import train
 from commands import Capture, call, told
-from tierwave import control_tools, evaluate
 from tierwave.audio import write_wav
+from tierwave.cli import controls, evaluate
 from tierwave.runs import Run, runs_of
 
 pytestmark = pytest.mark.usefixtures("eager", "loaded_once")
@@ -107,12 +107,12 @@ def test_a_curve_that_ends_too_soon_is_held_and_check_tells(place: Place, capsys
     place.curve(0, p=[(0, 60), (0.01, 61)], inst=[(0, 0)])
     assert call(train.main, place.training()) == 0
     assert capsys.readouterr().err == "" and place.run().latest().step == 2
-    assert call(control_tools.main, ["check", place.data]) == 1
+    assert call(controls.main, ["check", place.data]) == 1
     output = capsys.readouterr()
     assert "Fault: p of r0.wav" in output.out and "ends at 0.01 s, and the sound lasts 0.12 s" in output.out
     assert len(output.err.splitlines()) == 1
     place.curve(0, p=[(0, 60), (0.12, 61)], inst=[(0, 0)])
-    assert call(control_tools.main, ["check", place.data]) == 0
+    assert call(controls.main, ["check", place.data]) == 0
 
 
 def test_a_range_that_the_recordings_do_not_have_is_refused(place: Place, capsys: Capture) -> None:
@@ -123,7 +123,7 @@ def test_a_range_that_the_recordings_do_not_have_is_refused(place: Place, capsys
     sentence = told(capsys, train.main, place.training(), 1)
     assert lacks(sentence, ["p is to go from 1.5 to 2.5", "the recordings hold 60 to 72"]) == []
     assert not runs_of(place.folder / "logdir" / "one")
-    assert call(control_tools.main, ["check", place.data]) == 1
+    assert call(controls.main, ["check", place.data]) == 1
     assert "Fault: p is to go from 1.5 to 2.5, but the recordings hold 60 to 72" in capsys.readouterr().out
 
 

@@ -19,8 +19,8 @@ import conditioning
 import generate
 import samplernn
 import train
-from tierwave import evaluate
 from tierwave.audio import load, write_wav
+from tierwave.cli import evaluate
 from tierwave.errors import UsageError
 from tierwave.families import load_config
 from tierwave.paramfiles import read_param_file

@@ -11,7 +11,7 @@ import soundfile
 
 import generate
 import train
-from tierwave import control_tools, evaluate
+from tierwave.cli import controls, evaluate
 from tierwave.demo import make_corpus
 from tierwave.paramfiles import read_param_file
 
@@ -61,7 +61,7 @@ def test_the_notes_of_the_demo_corpus_are_asked_for_and_measured(
 @pytest.mark.slow
 def test_a_cascade_over_measured_controls_is_trained_and_played(demo: Path) -> None:
     words = ["extract", demo / "notes", "--param_dir", demo / "curves", "--features", "level,centroid,midi,flatness"]
-    assert control_tools.main([str(word) for word in [*words, "--jobs", 1, "--window", 40, "--hop", 16]]) == 0
+    assert controls.main([str(word) for word in [*words, "--jobs", 1, "--window", 40, "--hop", 16]]) == 0
     small = {"seq_len": 16, "hidden_size": 8, "num_layers": 1}
     config = {
         "model": "cascade",

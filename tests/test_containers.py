@@ -143,7 +143,7 @@ def test_the_entry_point_runs_scripts_modules_and_programs(image: Path, tmp_path
     for script in ("train.py", "generate.py", "chunk_audio.py", "tune.py"):
         done = entrypoint(image, tmp_path, script, "--help")
         assert done.returncode == 0 and "usage:" in done.stdout, done.stderr
-    done = entrypoint(image, tmp_path, "-m", "tierwave.fetch", "--help")
+    done = entrypoint(image, tmp_path, "-m", "tierwave", "fetch", "--help")
     assert done.returncode == 0 and "ljspeech" in done.stdout, done.stderr
     where = "import tierwave, melnet, sys; print(tierwave.__file__, melnet.__file__, sys.argv[1:])"
     done = entrypoint(image, tmp_path, "python", "-c", where, "a b")
@@ -155,7 +155,7 @@ def test_the_entry_point_runs_scripts_modules_and_programs(image: Path, tmp_path
 
 
 def test_the_image_makes_its_demo_corpus_in_the_working_folder(image: Path, tmp_path: Path) -> None:
-    done = entrypoint(image, tmp_path, "-m", "tierwave.demo", "tones", "--sample_rate", "8000", "--seconds", "0.2")
+    done = entrypoint(image, tmp_path, "-m", "tierwave", "demo", "tones", "--sample_rate", "8000", "--seconds", "0.2")
     assert done.returncode == 0 and len(list((tmp_path / "tones").glob("*.wav"))) == 117, done.stderr
 
 

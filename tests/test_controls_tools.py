@@ -1,4 +1,4 @@
-"""`python -m tierwave.controls`: what it writes, says and returns."""
+"""`python -m tierwave controls`: what it writes, says and returns."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tierwave import control_tools
 from tierwave.audio import write_wav
-from tierwave.control_tools import main
+from tierwave.cli import controls
+from tierwave.cli.controls import main
 from tierwave.demo import make_corpus, make_tone
 from tierwave.paramfiles import read_manifest, read_param_file, read_schema
 from tierwave.paramlookup import find_param_sources
@@ -117,7 +117,7 @@ def interrupt(
 ) -> None:
     """A run that is stopped at its call number `after` of what writes or measures."""
     calls = 0
-    original = getattr(control_tools, at)
+    original = getattr(controls, at)
 
     def stops(*given: Any) -> Any:
         nonlocal calls
@@ -130,7 +130,7 @@ def interrupt(
         return result
 
     with monkeypatch.context() as patched:
-        patched.setattr(control_tools, at, stops)
+        patched.setattr(controls, at, stops)
         assert main(flags) == 130
 
 
@@ -155,8 +155,8 @@ def test_extract_goes_on_where_it_was_interrupted(
     (recordings / f".{'0a' * 16}.part").touch()  # as a process leaves that is killed
     capsys.readouterr()
     measured = []
-    measure = control_tools.measure
-    monkeypatch.setattr(control_tools, "measure", lambda *given: (measured.append(1), measure(*given))[1])
+    measure = controls.measure
+    monkeypatch.setattr(controls, "measure", lambda *given: (measured.append(1), measure(*given))[1])
     assert main(flags) == 0
     done = 2 if moment == "just written" else 1
     output = capsys.readouterr().out
@@ -351,8 +351,8 @@ def test_wrong_use_is_one_sentence(
 def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     output = capsys.readouterr().out
-    assert all(verb in output for verb in control_tools.VERBS)
-    for verb in control_tools.VERBS:
+    assert all(verb in output for verb in controls.VERBS)
+    for verb in controls.VERBS:
         with pytest.raises(SystemExit) as leaving:
             main([verb, "--help"])
         assert leaving.value.code == 0
@@ -365,5 +365,5 @@ def test_the_module_is_light_and_runs() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    command = [sys.executable, "-m", "tierwave.controls", "--help"]
+    command = [sys.executable, "-m", "tierwave", "controls", "--help"]
     assert "extract" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout

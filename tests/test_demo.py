@@ -12,6 +12,7 @@ import soundfile
 from scipy import signal
 
 from tierwave import demo
+from tierwave.cli.demo import main
 from tierwave.controls import parse_control
 from tierwave.errors import UsageError
 from tierwave.paramlookup import find_param_sources
@@ -164,10 +165,10 @@ def test_values_out_of_range_are_told(tmp_path: Path, wrong: dict, told: str) ->
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(tmp_path / "ä b"), "--seed", "1", "--sample_rate", "8000", "--seconds", "0.25"]
-    assert demo.main(arguments) == 0
+    assert main(arguments) == 0
     assert "117 tones, 29 s" in capsys.readouterr().out
     assert len(list((tmp_path / "ä b").glob("*.wav"))) == 117
-    assert demo.main([*arguments, "--seconds", "0"]) == 2
+    assert main([*arguments, "--seconds", "0"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     with pytest.raises(SystemExit, match="2"):
-        demo.main([])
+        main([])

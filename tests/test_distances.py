@@ -17,6 +17,7 @@ from scipy.stats import energy_distance as scipy_energy
 
 from commands import call, told
 from tierwave.audio import load, write_wav
+from tierwave.cli.distances import main
 from tierwave.distances import (
     common_rate,
     compare,
@@ -25,7 +26,6 @@ from tierwave.distances import (
     frechet_distance,
     load_sounds,
     log_mel_frames,
-    main,
 )
 from tierwave.errors import AudioWarning
 

@@ -45,9 +45,9 @@ ROOT = Path(__file__).resolve().parent.parent
 EXCEPTIONS = {
     "python3 -m venv .venv": "makes an environment; .ci/run does",
     ". .venv/bin/activate": "concerns the shell",
-    "python -m tierwave.fetch": "a network; tests/test_fetch.py has a server of its own",
+    "python -m tierwave fetch": "a network; tests/test_fetch.py has a server of its own",
     "ssh ": "another machine",
-    "python -m tierwave.distances --generated generated/birds --recordings path/to/recordings --embedding": "an "
+    "python -m tierwave distances --generated generated/birds --recordings path/to/recordings --embedding": "an "
     "embedding of the user's own; tests/test_distances.py makes one",
     "python train.py --id birds --data_dir /shared/birds": "several machines; tests/test_devices.py has two processes",
     "python train.py --id birds --data_dir birds --cluster": "Ray; tests/test_spread_cluster.py has a cluster",
@@ -71,11 +71,11 @@ SMALLER = {
     "generate.py --frames": "--frames 8 --inversion griffin_lim",
     "generate.py --text": "--frames 8 --inversion griffin_lim",
     "tune.py": "--max_trials 2 --num_epochs 1",
-    "tierwave.evaluate --controls": "--dur 0.2",
-    "tierwave.controls extract": "--jobs 1",
-    "tierwave.play": "--port 0",
-    "tierwave.export": "--dur 0.1",
-    "tierwave.report": "--seconds 0.2",
+    "tierwave evaluate --controls": "--dur 0.2",
+    "tierwave controls extract": "--jobs 1",
+    "tierwave play": "--port 0",
+    "tierwave export": "--dur 0.1",
+    "tierwave report": "--seconds 0.2",
     "bench.presets": "--steps 1",
 }
 
@@ -199,6 +199,7 @@ def smaller(words: Sequence[str], folder: Path) -> list[str]:
     """A command of ours with what makes it small appended, inside its --set where it has one."""
     words = list(words)
     program = words[2] if words[1] == "-m" else words[1]
+    program += f" {words[3]}" if program == "tierwave" else ""
     if keys := _small_keys(program, words, folder):
         if "--set" in words:
             after = words.index("--set") + 1
@@ -271,7 +272,7 @@ def _inside(folder: Path) -> Iterator[None]:
 def _run_shell(command: Command, folder: Path) -> None:
     words = command.words
     program = words[0]
-    if words[:3] == ["python", "-m", "tierwave.play"]:
+    if words[:4] == ["python", "-m", "tierwave", "play"]:
         _serve(command, smaller(words, folder), folder)
     elif program == "python":
         _run_python(command, smaller(words, folder))
@@ -443,8 +444,12 @@ def test_commands_within_sentences_name_programs_and_flags_that_exist(page: Path
     for span in SPAN.findall(text):
         words = span.split()[1:]
         program = words[:2] if words[0] == "-m" else words[:1]
-        if words[:2] == ["-m", "tierwave.controls"] and words[2:3] and not words[2].startswith("-"):
-            program = words[:3]
+        while (
+            program[1:2] == ["tierwave"] and len(program) < 4 and words[len(program) :]
+        ):  # its verb, and controls' own
+            if words[len(program)].startswith("-") or (len(program) == 3 and program[2] != "controls"):
+                break
+            program = words[: len(program) + 1]
         told = _help(tuple(program))
         flags = [word.partition("=")[0].strip("',") for word in words if word.startswith("--")]
         assert [flag for flag in flags if not re.search(rf"{re.escape(flag)}\b", told)] == [], f"{page.name}: {span}"

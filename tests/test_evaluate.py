@@ -17,9 +17,10 @@ import samplernn
 from samplernn.config import Config
 from tierwave.audio import load
 from tierwave.checkpoints import make_checkpoint
+from tierwave.cli.evaluate import main
 from tierwave.config import dumps
 from tierwave.errors import RunError, UsageError
-from tierwave.evaluate import Evaluation, Score, evaluate, main
+from tierwave.evaluate import Evaluation, Score, evaluate
 from tierwave.quantize import Quantizer
 from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, create_run
 from tierwave.trained import load_trained

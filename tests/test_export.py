@@ -18,8 +18,8 @@ import generate
 import train
 from commands import call, told
 from tierwave.audio import write_wav
+from tierwave.cli.export import main
 from tierwave.controls import Parameter, Schema, Track
-from tierwave.export.__main__ import main
 from tierwave.export.sharing import Sample, share
 from tierwave.families import load_config
 from tierwave.generation import Request, write_sounds
@@ -264,7 +264,7 @@ def exported(steered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As a person exports it, in a process of its own."""
     target = tmp_path_factory.mktemp("exported") / "steered"
     words = ["--output", target, "--onnx", "--litert", "--dur", "0.05", "--control", "inst=brass"]
-    command = [sys.executable, "-m", "tierwave.export", steered, *words]
+    command = [sys.executable, "-m", "tierwave", "export", steered, *words]
     done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"Wrote {target}, from {steered / 'model.ckpt-4'}" in done.stdout

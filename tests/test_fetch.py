@@ -19,6 +19,7 @@ import soundfile
 from commands import call, told
 from melnet.text import find_transcripts
 from tierwave import downloads, fetch
+from tierwave.cli.fetch import main
 from tierwave.downloads import Archive, download, unpack
 from tierwave.errors import RunError, UsageError
 
@@ -351,7 +352,7 @@ def test_a_corpus_is_laid_out_so_that_text_finds_what_its_recordings_say(
     digest = serve(server, tmp_path, entries, mode)
     words = [name, folder, "--url", server.url("archive.tar"), "--sha256", digest]
     server.cuts = [len(server.content) // 3]
-    assert call(fetch.main, words) == 0
+    assert call(main, words) == 0
     out = capsys.readouterr().out
     recordings = [each for each in entries if each.endswith((".wav", ".flac")) and "acquire_data" not in each]
     assert f"is in {folder}: {len(recordings)} recordings." in out
@@ -363,14 +364,14 @@ def test_a_corpus_is_laid_out_so_that_text_finds_what_its_recordings_say(
     left = {path.name for path in folder.iterdir()}
     assert not {each for each in left if "archive" in each or each.startswith(".") or each.endswith((".new", ".part"))}
     requests = len(server.asked)
-    assert call(fetch.main, words) == 0 and len(server.asked) == requests  # it is there
+    assert call(main, words) == 0 and len(server.asked) == requests  # it is there
     assert capsys.readouterr().out.startswith(fetch.COLLECTIONS[name].title)
 
 
 def test_the_digits_are_the_recordings_alone(server: Server, tmp_path: Path) -> None:
     digest = serve(server, tmp_path, fsdd())
     words = ["fsdd", tmp_path / "fsdd", "--url", server.url("v.tar.gz"), "--sha256", digest, "--keep_archive"]
-    assert call(fetch.main, words) == 0
+    assert call(main, words) == 0
     wavs = [f"{digit}_theo_{take}.wav" for digit in (0, 9) for take in (0, 1)]
     assert names(tmp_path / "fsdd") == sorted([*wavs, "SOURCE.json", "text.csv", "v.tar.gz"])
 
@@ -379,7 +380,7 @@ def test_subsets_come_one_after_the_other_into_one_folder(server: Server, tmp_pa
     for subset, chapter in (("dev-clean", "84-121123"), ("test-clean", "61-70968")):
         digest = serve(server, tmp_path, librispeech(subset, chapter))
         words = ["librispeech", tmp_path / "ls", "--subset", subset, "--url", server.url("x.tgz"), "--sha256", digest]
-        assert call(fetch.main, words) == 0
+        assert call(main, words) == 0
     assert set(json.loads((tmp_path / "ls" / "SOURCE.json").read_text())) == {"dev-clean", "test-clean"}
     _, found = find_transcripts(tmp_path / "ls", 1)
     assert sorted(found) == ["61-70968-0000", "61-70968-0001", "84-121123-0000", "84-121123-0001"]
@@ -400,9 +401,9 @@ def test_an_interruption_at_any_step_is_gone_on_from(
 
         with monkeypatch.context() as patch:
             patch.setattr(module, step, stop)
-            assert call(fetch.main, words) == 130
+            assert call(main, words) == 130
         assert not (tmp_path / "lj" / "SOURCE.json").exists()
-    assert call(fetch.main, words) == 0
+    assert call(main, words) == 0
     assert names(tmp_path / "lj") == ["README", "SOURCE.json", "metadata.csv", "wavs"]
     assert len(server.asked) == 1
 
@@ -410,16 +411,16 @@ def test_an_interruption_at_any_step_is_gone_on_from(
 def test_mistakes_are_told_in_a_sentence(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     serve(server, tmp_path, fsdd())
     there = ["--url", server.url("x.tgz")]
-    assert "--subset x: fsdd has 1.0.9" in told(capsys, fetch.main, ["fsdd", tmp_path / "a", "--subset", "x"], 2)
+    assert "--subset x: fsdd has 1.0.9" in told(capsys, main, ["fsdd", tmp_path / "a", "--subset", "x"], 2)
     several = ["librispeech", tmp_path / "a", "--subset", "dev-clean", "test-clean", *there]
-    assert "are of one archive, and 2 subsets are named" in told(capsys, fetch.main, several, 2)
-    assert "has the SHA-256" in told(capsys, fetch.main, ["fsdd", tmp_path / "a", *there], 1)
+    assert "are of one archive, and 2 subsets are named" in told(capsys, main, several, 2)
+    assert "has the SHA-256" in told(capsys, main, ["fsdd", tmp_path / "a", *there], 1)
     wrong = ["ljspeech", tmp_path / "b", *there, "--sha256", "None"]
-    assert "holds no folder LJSpeech-1.1/" in told(capsys, fetch.main, wrong, 1)
+    assert "holds no folder LJSpeech-1.1/" in told(capsys, main, wrong, 1)
     (tmp_path / "c").mkdir()
     soundfile.write(tmp_path / "c" / "mine.wav", np.zeros(99), 8000)
-    assert "mine.wav: name a folder of its own" in told(capsys, fetch.main, ["fsdd", tmp_path / "c", *there], 2)
-    assert "timit" in told(capsys, fetch.main, ["timit", tmp_path / "d"], 2)
+    assert "mine.wav: name a folder of its own" in told(capsys, main, ["fsdd", tmp_path / "c", *there], 2)
+    assert "timit" in told(capsys, main, ["timit", tmp_path / "d"], 2)
 
 
 def test_the_publishers_addresses_and_checksums_are_complete() -> None:

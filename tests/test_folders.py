@@ -15,7 +15,7 @@ import chunk_audio
 import train
 from commands import eagerly
 from tierwave.audio import find_audio, search_audio, write_wav
-from tierwave.control_tools import main as controls
+from tierwave.cli.controls import main as controls
 from tierwave.corpus import load_corpus
 from tierwave.errors import RunError
 from tierwave.folders import MARK, OWN, make_own, told, walk

@@ -15,8 +15,8 @@ import soundfile
 import generate
 import train
 from commands import load_once, tags_of, told
-from tierwave import evaluate
 from tierwave.audio import write_wav
+from tierwave.cli import evaluate
 from tierwave.runs import Run, runs_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loaded_once")]

@@ -23,6 +23,7 @@ from commands import told
 from networks import batch_of, learner
 from tierwave import memory
 from tierwave.audio import write_wav
+from tierwave.cli.memory import main
 from tierwave.config import TrainingOptions, read_document
 from tierwave.errors import RunError, UsageError
 from tierwave.families import load_config
@@ -290,7 +291,7 @@ def test_what_never_fits_is_refused_before_a_run_is_made(tmp_path: Path, capsys:
 
 
 def test_the_presets_are_estimated_in_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
-    assert memory.main(["--config_file", *map(str, CONFIGS)]) == 0
+    assert main(["--config_file", *map(str, CONFIGS)]) == 0
     lines = capsys.readouterr().out.splitlines()
     stages = [demand for path in CONFIGS for demand in demands(read_document(path), str(path))]
     assert len(lines) == len(stages) and all(line.endswith(" GB") for line in lines)

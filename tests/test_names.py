@@ -17,8 +17,8 @@ import pytest
 import chunk_audio
 from melnet.text import Texts
 from tierwave.audio import find_audio, load, write_wav
+from tierwave.cli.controls import main as controls
 from tierwave.commandline import run
-from tierwave.control_tools import main as controls
 from tierwave.controls import read_array
 from tierwave.corpus import Corpus, load_corpus, summary
 from tierwave.errors import RunError, UsageError

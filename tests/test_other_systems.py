@@ -185,7 +185,7 @@ def test_the_lock_of_a_training_needs_no_fcntl(tmp_path: Path) -> None:
 
 def test_recordings_are_cut_with_a_console_that_lacks_their_letters(tmp_path: Path) -> None:
     import chunk_audio
-    from tierwave import control_tools
+    from tierwave.cli import controls
 
     data = tmp_path / "笛 ≤ 1"
     write_wav(data / "fløte 笛.wav", np.sin(np.arange(8000) / 5).astype(np.float32), 8000)
@@ -193,7 +193,7 @@ def test_recordings_are_cut_with_a_console_that_lacks_their_letters(tmp_path: Pa
     words = ["--input_file", str(data), "--output_dir", str(tmp_path / "笛"), "--chunk_length", "500"]
     with elsewhere(), console() as shown:
         assert chunk_audio.main(words) == 0
-        assert control_tools.main(["check", str(data)]) == 0
+        assert controls.main(["check", str(data)]) == 0
         said = shown.getvalue()
     assert len(list((tmp_path / "笛").rglob("*.wav"))) == 2
     assert b"2 written to" in said and b"\\u7b1b" in said
@@ -320,7 +320,7 @@ def test_names_that_are_allowed_stay_and_others_stay_distinct() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such recordings")
 def test_chunks_and_pictures_of_oddly_named_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import chunk_audio
-    from tierwave import control_tools
+    from tierwave.cli import controls
 
     data, chunks = tmp_path / "data", tmp_path / "chunks"
     for number, name in enumerate(("a:b.wav", "a?b.wav", "a_b.wav", "con.wav")):
@@ -343,7 +343,7 @@ def test_chunks_and_pictures_of_oddly_named_recordings(tmp_path: Path, monkeypat
     found = find_sources(corpus, lambda index: encoder.decode(np.asarray(corpus.of(index))))
     assert sorted(len(source.recordings) for source in found) == [2, 3, 3, 3]
     monkeypatch.chdir(tmp_path)
-    assert control_tools.main(["plot", str(data / "a:b.wav")]) == 0
+    assert controls.main(["plot", str(data / "a:b.wav")]) == 0
     (picture,) = tmp_path.glob("*.png")
     assert name_fault(picture.name) == ""
 

@@ -40,6 +40,7 @@ from websockets.sync.client import ClientConnection, connect
 import generate
 from commands import Capture, call, load_once, told
 from tierwave.checkpoints import make_checkpoint
+from tierwave.cli import play as command
 from tierwave.config import dumps, validate
 from tierwave.controls import Controls, Parameter, Schema, Track
 from tierwave.errors import UsageError
@@ -47,7 +48,6 @@ from tierwave.families import load_config
 from tierwave.generation import Request
 from tierwave.gestures import read_gestures, write_gestures
 from tierwave.mel import Normaliser
-from tierwave.play import __main__ as command
 from tierwave.play import protocol, voice
 from tierwave.play import session as session_module
 from tierwave.play.app import build_app, hosts_of
@@ -1171,7 +1171,7 @@ def test_a_closed_terminal_is_handled_unless_it_is_ignored() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_command_serves_until_it_is_interrupted(runs: dict[str, Path], tmp_path: Path) -> None:
-    command_line = [sys.executable, "-m", "tierwave.play", "--checkpoint_path", runs["steered"], "--port", "0"]
+    command_line = [sys.executable, "-m", "tierwave", "play", "--checkpoint_path", runs["steered"], "--port", "0"]
     with (tmp_path / "errors.txt").open("w+") as errors:
         process = subprocess.Popen(
             [*command_line, "--osc", "0", "--host", "0.0.0.0"], stdout=subprocess.PIPE, stderr=errors, text=True
@@ -1197,4 +1197,4 @@ def test_the_command_serves_until_it_is_interrupted(runs: dict[str, Path], tmp_p
             process.wait()
         errors.seek(0)
         told_lines = errors.read().splitlines()
-        assert told_lines == ["tierwave.play: stopped by Ctrl-C"]
+        assert told_lines == ["tierwave play: stopped by Ctrl-C"]

@@ -9,15 +9,12 @@ import pytest
 import chunk_audio
 import generate
 import samplernn
-import tierwave.export.__main__ as export
-import tierwave.play.__main__ as play
-import tierwave.report.__main__ as report
 import train
 import tune
 from conditioning.config import Cascade, Config, NetName, Tier
 from melnet import bands, convert_yaml
 from melnet.config import Config as MelConfig
-from tierwave import distances, evaluate, fetch, memory
+from tierwave.cli import distances, evaluate, export, fetch, memory, play, report
 from tierwave.mel import MelAudio
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,13 +38,13 @@ def section(heading: str) -> str:
         ("generate.py", generate.parser()),
         ("tune.py", tune.parser()),
         ("chunk_audio.py", chunk_audio.make_parser()),
-        ("python -m tierwave.evaluate", evaluate.parser()),
-        ("python -m tierwave.play", play.parser()),
-        ("python -m tierwave.report", report.parser()),
-        ("python -m tierwave.export", export.parser()),
-        ("python -m tierwave.distances", distances.parser()),
-        ("python -m tierwave.fetch", fetch.parser()),
-        ("python -m tierwave.memory", memory.parser()),
+        ("python -m tierwave evaluate", evaluate.parser()),
+        ("python -m tierwave play", play.parser()),
+        ("python -m tierwave report", report.parser()),
+        ("python -m tierwave export", export.parser()),
+        ("python -m tierwave distances", distances.parser()),
+        ("python -m tierwave fetch", fetch.parser()),
+        ("python -m tierwave memory", memory.parser()),
         ("python -m melnet.bands", bands.parser()),
         ("python -m melnet.convert_yaml", convert_yaml.parser()),
     ],

@@ -23,9 +23,9 @@ from commands import call, told
 from samplernn.config import Config
 from tierwave.audio import write_wav
 from tierwave.checkpoints import make_checkpoint
+from tierwave.cli.report import main
 from tierwave.config import dumps
 from tierwave.history import read_history
-from tierwave.report.__main__ import main
 from tierwave.report.page import Line, chart, document, table
 from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, create_run, runs_of
 from tierwave.writing import write_text

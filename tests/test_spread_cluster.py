@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import chunk_audio
-from tierwave import control_tools, spread
+from tierwave import spread
 from tierwave.audio import AudioError, write_wav
+from tierwave.cli import controls
 from tierwave.corpus import load_corpus
 from tierwave.errors import RunError, UsageError
 from tierwave.quantize import Quantizer
@@ -71,7 +72,7 @@ def test_chunks_are_the_same(recordings: Path, tmp_path: Path, cluster: str) -> 
 def test_curves_are_the_same(recordings: Path, tmp_path: Path, cluster: str) -> None:
     for name, flags in (("one", ["--jobs", "1"]), ("many", ["--cluster", cluster])):
         words = ["extract", str(recordings), "--param_dir", str(tmp_path / name), "--features", "rmse"]
-        assert control_tools.main([*words, *flags]) == 0
+        assert controls.main([*words, *flags]) == 0
     assert tree(tmp_path / "one") == tree(tmp_path / "many") and len(tree(tmp_path / "one")) == 5
 
 

@@ -354,8 +354,8 @@ _FLAG = re.compile(
 )
 _OWNERS = {
     **dict.fromkeys((*TrainingOptions.model_fields, "resume_from", "init_from", "set"), "train.py"),
-    "lenient": "python -m tierwave.controls convert",
-    "name_params": "python -m tierwave.controls manifest",
+    "lenient": "python -m tierwave controls convert",
+    "name_params": "python -m tierwave controls manifest",
 }
 
 
@@ -460,5 +460,4 @@ def _tell(sentence: str, code: int, debug: bool) -> int:
 
 def _program() -> str:
     program = Path(sys.argv[0])
-    package = program.parent  # of `python -m tierwave.play`
-    return f"{package.parent.name}.{package.name}" if program.name == "__main__.py" else program.name
+    return " ".join(["tierwave", *sys.argv[1:2]]) if program.stem in ("__main__", "tierwave") else program.name

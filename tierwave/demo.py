@@ -1,6 +1,6 @@
 """A small, licence-free corpus of tones of known pitch, loudness and instrument, for first runs and for tests.
 
-`python -m tierwave.demo FOLDER` writes it. Knows nothing of models; the same seed gives the same bytes.
+The same seed gives the same bytes.
 
 Three instruments, all by additive synthesis, so that the pitch is exact and nothing folds back at the Nyquist
 frequency (a Karplus-Strong string would need a fractional delay to be in tune):
@@ -18,7 +18,6 @@ relation to `FULL_LOUDNESS`. `params_schema.csv` beside it has their units and t
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -26,7 +25,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tierwave.audio import AudioError, find_audio, load, probe, write_wav
-from tierwave.commandline import FlagParser, boolean, run
 from tierwave.controls import Parameter, Schema
 from tierwave.errors import UsageError
 from tierwave.paramfiles import schema_text
@@ -213,26 +211,3 @@ def _holds(path: Path, tone: Tone, sample_rate: int) -> bool:
         return False
     same_format = (info.sample_rate, info.channels, info.subtype) == (sample_rate, 1, "PCM_16")
     return same_format and len(audio) == len(tone) and bool(np.all(audio == np.rint(tone * 32768) / 32768))
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = FlagParser(
-        prog="python -m tierwave.demo",
-        description="Make a small corpus of tones of known pitch, loudness and instrument.",
-    )
-    parser.add_argument("folder", metavar="FOLDER", help="created if missing")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same bytes (%(default)s)")
-    parser.add_argument("--sample_rate", type=int, default=16000, metavar="HZ", help="(%(default)s)")
-    parser.add_argument("--seconds", type=float, default=1.25, metavar="S", help="length of each tone (%(default)s)")
-    parser.add_argument("--debug", type=boolean, nargs="?", const=True, default=False, metavar="True|False")
-    flags = parser.parse_args(argv)
-
-    def body() -> None:
-        tones = make_corpus(flags.folder, seed=flags.seed, sample_rate=flags.sample_rate, seconds=flags.seconds)
-        print(f"{len(tones)} tones, {len(tones) * flags.seconds:.0f} s, and {MANIFEST_NAME} in {flags.folder}")
-
-    return run(body, debug=flags.debug)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

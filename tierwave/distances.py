@@ -1,8 +1,5 @@
 """How far a set of generated sounds is from a set of recordings.
 
-    python -m tierwave.distances --generated DIR --recordings DIR
-    python -m tierwave.distances --generated DIR --recordings DIR --embedding vggish.onnx --embedding_rate 16000
-
 Both sets become frames: log-mel spectra in dB, or what an embedding of the user's own makes of the sound. Two sets of
 frames are compared in three ways:
 
@@ -24,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -34,7 +30,6 @@ from typing import Any
 import numpy as np
 
 from tierwave.audio import AudioError, find_audio, load, probe
-from tierwave.commandline import JSON_FLAG, REPEATABLE, FlagParser, boolean, print_result, run
 from tierwave.errors import AudioWarning, UsageError
 from tierwave.spectrogram import log_mel
 
@@ -309,60 +304,3 @@ def common_rate(paths: Sequence[Path]) -> int:
     if not rates:
         raise UsageError(f"{', '.join(map(str, paths))} hold no sound that can be read: name folders of recordings")
     return min(rates)
-
-
-def parser() -> FlagParser:
-    """All flags."""
-    flags = FlagParser(
-        "python -m tierwave.distances", description="How far generated sounds are from recordings, as a set."
-    )
-    several: dict[str, Any] = {"type": Path, "required": True, **REPEATABLE}
-    flags.add_argument("--generated", help="generated sounds, files or folders", **several)
-    flags.add_argument("--recordings", help="recordings, files or folders", **several)
-    flags.add_argument("--sample_rate", type=int, help="Hz, at which they are compared (default: the lowest of all)")
-    flags.add_argument("--embedding", type=Path, help="an ONNX file, float32 [1, samples] to [frames, dimensions]")
-    flags.add_argument("--embedding_rate", type=int, help="Hz, of what the embedding takes")
-    flags.add_argument("--random_seed", type=int, default=0, help="of what is drawn (default: 0)")
-    flags.add_argument("--json", **JSON_FLAG)
-    flags.add_argument("--debug", nargs="?", const=True, default=False, type=boolean, help="show tracebacks")
-    return flags
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse `argv`, compare, return the exit code."""
-    flags = parser()
-    arguments = flags.parse_args(argv)
-    return run(lambda: _compare(arguments), debug=arguments.debug, flags=flags)
-
-
-def _compare(arguments: Any) -> None:
-    if (arguments.embedding is None) != (arguments.embedding_rate is None):
-        raise UsageError("--embedding and --embedding_rate belong together: give both, or neither")
-    for flag in ("sample_rate", "embedding_rate"):
-        value = getattr(arguments, flag)
-        if value is not None and value < 100:
-            raise UsageError(f"--{flag} {value} must be 100 Hz or more")
-    if arguments.random_seed < 0:
-        raise UsageError(f"--random_seed {arguments.random_seed} must be 0 or more")
-    for path in [*arguments.generated, *arguments.recordings]:
-        if not path.exists():
-            raise UsageError(f"{path} does not exist: name files or folders of sound")
-    rate = arguments.sample_rate or common_rate([*arguments.generated, *arguments.recordings])
-    kinds: dict[str, tuple[Frames | None, int]] = {"log-mel spectra": (None, rate)}
-    if arguments.embedding is not None:
-        kinds[f"embedding {arguments.embedding.name}"] = (embedding(arguments.embedding), arguments.embedding_rate)
-    about, lines = {}, []
-    for name, (frames, at) in kinds.items():
-        made, real = load_sounds(arguments.generated, at), load_sounds(arguments.recordings, at)
-        found = compare(made, real, at, frames=frames, seed=arguments.random_seed)
-        about[name] = found.document()
-        lines.append(
-            f"{name}: {len(made)} sounds ({found.seconds[0]:.1f} s) against {len(real)} recordings "
-            f"({found.seconds[1]:.1f} s) at {at} Hz"
-        )
-        lines.append(found.table("dB" if frames is None else ""))
-    print_result(about, "\n".join(lines), arguments.json)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,5 @@
 """How well a trained network predicts recordings, and whether it follows its parameters.
 
-    python -m tierwave.evaluate --checkpoint_path RUN --data_dir DIR
-    python -m tierwave.evaluate --checkpoint_path RUN --controls
-
 Likelihood: bits per sample, for every file and for all together: what an ideal coder that knows the network would
 need. Numbers of different networks are comparable where sample rate, quantisation and normalisation are the same;
 log2(levels) is what guessing blindly costs. Every file is read from its beginning to its end with a fresh state, and
@@ -16,7 +13,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -27,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from tierwave.audio import AudioError, find_audio, load, write_wav
-from tierwave.commandline import JSON_FLAG, FlagParser, boolean, import_tensorflow, print_result, run
 from tierwave.config import TrainingOptions
 from tierwave.corpus import Corpus, Encoder, load_corpus
 from tierwave.errors import AudioWarning, RunError, UsageError
@@ -39,11 +34,11 @@ from tierwave.metrics import bits, spectral_comparison
 from tierwave.names import matcher
 from tierwave.paramlookup import find_param_sources
 from tierwave.places import absolute, place_of
-from tierwave.progress import Count, ProgressLine, erase, uncounted
+from tierwave.progress import Count, uncounted
 from tierwave.quantize import Quantizer
 from tierwave.splits import Span, Split
 from tierwave.steering import Steering
-from tierwave.trained import Trained, load_trained
+from tierwave.trained import Trained
 
 SIDE_BY_SIDE = 10  # sounds that are generated at a time
 
@@ -341,7 +336,7 @@ def follow(
     if not asked:
         raise UsageError(
             f"none of {', '.join(steerable)} can be measured in a sound: pitch, loudness, brightness and what "
-            "`python -m tierwave.controls extract` measures can"
+            "`python -m tierwave controls extract` measures can"
         )
     results = []
     if output_dir is not None:
@@ -389,116 +384,3 @@ def compare_sounds(trained: Trained, data_dir: Path, sounds: Sequence[Path]) -> 
     if not found:
         raise UsageError(f"--sounds {' '.join(map(str, sounds))} holds no sound: name wav files that were generated")
     return spectral_comparison(loaded([data_dir]), found, trained.sample_rate)
-
-
-def parser() -> FlagParser:
-    """All flags."""
-    flags = FlagParser(
-        "python -m tierwave.evaluate",
-        description="How well a trained network predicts recordings, and follows its parameters.",
-    )
-    flag: dict[str, Any] = {"nargs": "?", "const": True, "default": False, "type": boolean}
-    flags.add_argument(
-        "--checkpoint_path", type=Path, required=True, help="a checkpoint, its .index file, a run or an id's folder"
-    )
-    flags.add_argument("--data_dir", type=Path, help="folder of recordings, searched recursively")
-    flags.add_argument(
-        "--part", choices=("train", "valid", "test"), help="only what the run's split says (default: all of them)"
-    )
-    flags.add_argument("--param_dir", type=Path, help="folder of the recordings' parameters (default: beside them)")
-    flags.add_argument("--params", type=Path, help="one manifest of parameters")
-    flags.add_argument(
-        "--controls",
-        nargs="*",
-        metavar="NAME",
-        help="does the sound follow its parameters? (default: all that can be measured)",
-    )
-    flags.add_argument("--dur", type=float, default=2.0, help="seconds of each sound for --controls (default: 2)")
-    flags.add_argument("--temperature", type=float, default=0.75, help="for --controls (default: 0.75)")
-    flags.add_argument("--top_k", type=int, help="for --controls: draw from the k most likely values only")
-    flags.add_argument("--top_p", type=float, help="for --controls: draw from the fewest values of this probability")
-    flags.add_argument("--random_seed", type=int, default=0, help="for --controls (default: 0)")
-    flags.add_argument("--output_dir", type=Path, help="for --controls: folder for the sounds and their pictures")
-    flags.add_argument(
-        "--sounds",
-        type=Path,
-        nargs="+",
-        action="extend",
-        help="generated sounds: how near is their average spectrum to the recordings'",
-    )
-    flags.add_argument("--best", help="of a folder: the best checkpoint, not the newest", **flag)
-    flags.add_argument("--batch_size", type=int, help="files read side by side (default: as in training)")
-    flags.add_argument("--json", **JSON_FLAG)
-    flags.add_argument("--debug", help="show tracebacks (default: False)", **flag)
-    return flags
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse `argv`, evaluate, return the exit code."""
-    flags = parser()
-    arguments = flags.parse_args(argv)
-    return run(lambda: _evaluate(arguments), debug=arguments.debug, flags=flags)
-
-
-def _evaluate(arguments: Any) -> None:
-    likelihood = arguments.data_dir is not None or arguments.part is not None
-    if arguments.data_dir is not None and not arguments.data_dir.exists():
-        raise UsageError(f"--data_dir {arguments.data_dir} does not exist: name a folder of recordings")
-    if not likelihood and arguments.controls is None:
-        raise UsageError("there is nothing to do: give --data_dir (likelihood of recordings), --part, or --controls")
-    plain = Request(
-        temperature=[arguments.temperature],
-        top_k=arguments.top_k,
-        top_p=arguments.top_p,
-        seconds=arguments.dur,
-        random_seed=arguments.random_seed,
-    )
-    import_tensorflow(debug=arguments.debug)
-    line = ProgressLine("stderr")  # stdout is the result's
-    trained = load_trained(arguments.checkpoint_path, best=arguments.best)
-    about: dict[str, Any] = {
-        "checkpoint": str(trained.path),
-        "epoch": trained.entry.epoch,
-        "step": trained.entry.step,
-    }
-    lines = []
-    if likelihood:
-        evaluation = evaluate(
-            trained,
-            arguments.data_dir,
-            part=arguments.part,
-            param_dir=arguments.param_dir,
-            params=arguments.params,
-            batch_size=arguments.batch_size,
-            progress=line.count,
-        )
-        where = str(arguments.data_dir or trained.run.read("run.json")["data_dir"])
-        about |= {"data_dir": where, **evaluation.document()}
-        part = f" ({arguments.part})" if arguments.part else ""
-        lines += [f"{about['checkpoint']} on {where}{part}, {trained.sample_rate} Hz", evaluation.table()]
-    if arguments.sounds is not None:
-        if arguments.data_dir is None:
-            raise UsageError("--sounds are compared with recordings: name them with --data_dir")
-        found = compare_sounds(trained, arguments.data_dir, arguments.sounds)
-        about["spectral_distance_db"] = found
-        lines.append(
-            f"average spectrum of the sounds: {found['generated']:.1f} dB from the recordings' (their two halves: "
-            f"{found['halves']:.1f}, white noise: {found['white_noise']:.1f}, shuffled: {found['shuffled']:.1f})"
-        )
-    if arguments.controls is not None:
-        following = follow(
-            trained,
-            names=arguments.controls,
-            seconds=arguments.dur,
-            plain=plain,
-            output_dir=arguments.output_dir,
-            progress=line.count,
-        )
-        about["following"] = following.document()
-        lines += [f"{about['checkpoint']}: does it follow?", following.table()]
-    erase()
-    print_result(about, "\n".join(lines), arguments.json)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

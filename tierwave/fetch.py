@@ -1,9 +1,5 @@
 """Corpora that many have used, downloaded and laid out for train.py, only when asked.
 
-    python -m tierwave.fetch fsdd data/fsdd
-    python -m tierwave.fetch librispeech data/librispeech --subset dev-clean
-    python -m tierwave.fetch ljspeech data/ljspeech
-
 Recordings are left as they are. What they say is put where a MelNet with "text" looks for it (`melnet.text`): in
 `metadata.csv`, or in a CSV with the columns filename and text. `SOURCE.json` says where all came from, and, being
 written last, that it is whole. An interrupted download goes on when the command is given again.
@@ -11,22 +7,17 @@ written last, that it is whole. An interrupted download goes on when the command
 
 from __future__ import annotations
 
-import functools
 import json
 import os
-import shlex
 import shutil
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tierwave.audio import find_audio
-from tierwave.commandline import FlagParser, boolean, optional, run
 from tierwave.downloads import Archive, Progress, download, sha256_of, unpack
 from tierwave.errors import RunError, UsageError
-from tierwave.progress import ProgressLine, amounts
 from tierwave.textfiles import parse_json
 from tierwave.writing import write_text
 
@@ -218,72 +209,3 @@ COLLECTIONS = {
         ),
     ),
 }
-
-
-# The command line ----------------------------------------------------------------------------------------------------
-
-
-def parser() -> FlagParser:
-    """All flags of `python -m tierwave.fetch`."""
-    flags = FlagParser("python -m tierwave.fetch", description="Download a corpus and lay it out for train.py.")
-    flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean, "default": False}
-    flags.add_argument("corpus", choices=sorted(COLLECTIONS), help=", ".join(sorted(COLLECTIONS)))
-    flags.add_argument("folder", metavar="FOLDER", type=Path, help="created if missing")
-    flags.add_argument(
-        "--subset",
-        nargs="+",
-        action="extend",
-        metavar="NAME",
-        help="of librispeech, one or more (default: dev-clean, 0.3 GB)",
-    )
-    flags.add_argument("--url", help="another address of the same archive (default: the publisher's)")
-    flags.add_argument(
-        "--sha256",
-        type=optional(str),
-        default="known",
-        metavar="HEX|None",
-        help="another checksum than the known one; None: take what comes, and write its checksum down (default: known)",
-    )
-    flags.add_argument("--keep_archive", help="leave the archive beside the recordings (default: False)", **flag)
-    flags.add_argument("--debug", help="show tracebacks (default: False)", **flag)
-    return flags
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse `argv`, fetch, say what to do next."""
-    arguments = parser().parse_args(argv)
-    return run(lambda: _fetch(arguments), debug=arguments.debug)
-
-
-def _fetch(arguments: Any) -> None:
-    collection = COLLECTIONS[arguments.corpus]
-    subsets = arguments.subset or [collection.default]
-    for subset in subsets:
-        if subset not in collection.archives:
-            raise UsageError(f"--subset {subset}: {arguments.corpus} has {', '.join(collection.archives)}")
-    if len(subsets) > 1 and (arguments.url or arguments.sha256 != "known"):
-        raise UsageError(f"--url and --sha256 are of one archive, and {len(subsets)} subsets are named: name one")
-    line = ProgressLine()
-    for subset in subsets:
-        archive = collection.archives[subset]
-        if arguments.url:
-            archive = replace(archive, url=arguments.url)
-        if arguments.sha256 != "known":
-            archive = replace(archive, sha256=arguments.sha256)
-        count = fetch(
-            collection,
-            arguments.folder,
-            subset,
-            archive=archive,
-            keep_archive=arguments.keep_archive,
-            progress=functools.partial(amounts, line),
-        )
-    line.say(f"{collection.title} ({', '.join(subsets)}) is in {arguments.folder}: {count} recordings.")
-    line.say(f"Licence: {collection.licence}; {collection.home}")
-    for name, flags in collection.hints:
-        words = f"--id {arguments.corpus}_{name} --data_dir {shlex.quote(str(arguments.folder))} {flags}"
-        line.say(f"To train {MODELS[name]}:\n    python train.py {words}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

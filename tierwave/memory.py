@@ -7,14 +7,12 @@ to ask whether there is a GPU.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import csv
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -425,9 +423,6 @@ def told_when_it_runs_out(demand: Demand) -> Iterator[None]:
         ) from None
 
 
-# --- command line -------------------------------------------------------------------------------------------------
-
-
 def demands(document: dict[str, Any], source: str, *, on_gpu: bool = False) -> list[Demand]:
     """The stages of a config with the options it has itself."""
     from tierwave.config import resolve_training, split_training
@@ -441,40 +436,3 @@ def demands(document: dict[str, Any], source: str, *, on_gpu: bool = False) -> l
         jit = family.prefers_xla(config, on_gpu) if options.jit == "auto" else options.jit
         found.append(Demand(family, config, stage, options, jit, on_gpu))
     return found
-
-
-def parser() -> argparse.ArgumentParser:
-    """All flags of `python -m tierwave.memory`."""
-    from tierwave.commandline import REPEATABLE, FlagParser
-
-    flags = FlagParser("python -m tierwave.memory", description="What training a config will take, without training.")
-    flags.add_argument("--config_file", type=Path, required=True, help="*.config.json, one or more", **REPEATABLE)
-    flags.add_argument("--set", **REPEATABLE, metavar="KEY=VALUE", help="override config keys, dotted")
-    flags.add_argument("--debug", action="store_true", help="show tracebacks")
-    return flags
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse `argv`, print a line per stage, return the exit code."""
-    from tierwave.commandline import run
-
-    flags = parser()
-    arguments = flags.parse_args(argv)
-    return run(lambda: _print(arguments), debug=arguments.debug, flags=flags)
-
-
-def _print(arguments: argparse.Namespace) -> None:
-    from tierwave.config import read_document
-
-    for path in arguments.config_file:
-        document = apply_overrides(read_document(path), arguments.set)
-        for demand in demands(document, str(path)):
-            need, weights = demand.estimate(), demand.family.footprint(demand.config, demand.stage).weights
-            print(
-                f"{path.name.removesuffix('.config.json'):24} {demand.stage:12} {weights:12,} parameters, "
-                f"batch_size {demand.options.batch_size:4}: {need.total / GIGABYTE:6.1f} GB"
-            )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

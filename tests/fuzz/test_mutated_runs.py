@@ -25,9 +25,9 @@ import generate
 import mutators
 import train
 from rule import Kind, Refusal, Wrong, commanded, judged
+from tierwave.cli.report import main as report
 from tierwave.families import load_config
 from tierwave.history import read_history
-from tierwave.report.__main__ import main as report
 from tierwave.runs import CONFIG_NAME, Run, find_checkpoint, runs_of
 from tierwave.trained import load_schema, load_trained
 

@@ -4,7 +4,7 @@ A *track* is one parameter of one sound, on its own time grid and in raw units; 
 A *schema* says which parameters there are, in which order, and how raw values map to the numbers a network sees: the
 run stores it, and nothing else maps at generation. Knows NumPy arrays and what is typed or given for generation; how
 parameters lie in files is `paramfiles`' matter, which file belongs to which recording `paramlookup`'s, how they are
-measured `features`'. `python -m tierwave.controls` is the command line, in `control_tools`.
+measured `features`'. `python -m tierwave controls` is the command line.
 
     times   0.0          0.5 0.5           1.5        seconds; a repeated time is a step
     values  64           64  76            70         MIDI pitch
@@ -173,7 +173,7 @@ class Parameter(StrictModel):
         """lo and hi; UsageError where they are not known yet."""
         if self.lo is None or self.hi is None:
             raise UsageError(
-                f"the parameter {self.name} has no lo and hi: run `python -m tierwave.controls fit`, or set "
+                f"the parameter {self.name} has no lo and hi: run `python -m tierwave controls fit`, or set "
                 f"controls.{self.name}.lo and .hi in the config"
             )
         return self.lo, self.hi

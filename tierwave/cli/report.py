@@ -1,7 +1,7 @@
 """One self-contained HTML page about a run.
 
-    python -m tierwave.report logdir/birds
-    python -m tierwave.report logdir/birds/26.11.2026_12.00.00 --output report.html --seconds 5 --controls
+    python -m tierwave report logdir/birds
+    python -m tierwave report logdir/birds/26.11.2026_12.00.00 --output report.html --seconds 5 --controls
 
 Parses, calls, prints. `tierwave.report` says how it is laid out.
 """
@@ -9,7 +9,6 @@ Parses, calls, prints. `tierwave.report` says how it is laid out.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from tierwave.progress import ProgressLine
 
 def parser() -> FlagParser:
     """All flags."""
-    flags = FlagParser("python -m tierwave.report", description="One self-contained HTML page about a run.")
+    flags = FlagParser("tierwave report", description="One self-contained HTML page about a run.")
     flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean}
     flags.add_argument("run", metavar="RUN", type=Path, help="a run, or an id's folder (its newest run)")
     flags.add_argument("--output", type=Path, help="the page (default: report.html in the run, or beside a zip)")
@@ -87,7 +86,3 @@ def _report(arguments: Any) -> None:
     for remark in report.remarks:
         line.say(f"Warning: {remark}")
     line.say(f"Wrote {target}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Parameters on the command line: `python -m tierwave.controls VERB ...`.
+"""Parameters on the command line: `python -m tierwave controls VERB ...`.
 
     extract   measure parameters of recordings (librosa)
     convert   paramManager's .params to CSV and back, without loss
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in VERBS:
         near = difflib.get_close_matches(words[0], VERBS, n=1)
         remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(VERBS)}"
-        print(f"python -m tierwave.controls: {words[0]!r} is no verb; {remedy}", file=sys.stderr)
+        print(f"python -m tierwave controls: {words[0]!r} is no verb; {remedy}", file=sys.stderr)
         return 2
     make_parser, body = VERBS[words[0]]
     flags = make_parser().parse_args(words[1:])
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser(verb: str, description: str) -> FlagParser:
-    parser = FlagParser(prog=f"python -m tierwave.controls {verb}", description=description)
+    parser = FlagParser(prog=f"tierwave controls {verb}", description=description)
     parser.add_argument("--debug", help="show tracebacks (default: False)", **_FLAG)
     return parser
 

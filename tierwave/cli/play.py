@@ -1,4 +1,4 @@
-"""Play a trained network on a web page: `python -m tierwave.play --checkpoint_path logdir/notes`.
+"""Play a trained network on a web page: `python -m tierwave play --checkpoint_path logdir/notes`.
 
 Parses, calls, prints.
 """
@@ -28,8 +28,8 @@ GRACE_SECONDS = 1  # for which a server that is stopped waits for pages to close
 
 
 def parser() -> FlagParser:
-    """All flags of `python -m tierwave.play`."""
-    flags = FlagParser("tierwave.play", description="Play a trained network on a web page.")
+    """All flags of `python -m tierwave play`."""
+    flags = FlagParser("tierwave play", description="Play a trained network on a web page.")
     flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean, "default": False}
     flags.add_argument(
         "--checkpoint_path", type=Path, required=True, help="a checkpoint, its .index file, a run or an id's folder"
@@ -189,7 +189,3 @@ def _shown(host: str) -> str:
     bare = host.strip("[]")
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bare, bare)
     return f"[{name}]" if ":" in name else name
-
-
-if __name__ == "__main__":
-    sys.exit(main())

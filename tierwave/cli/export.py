@@ -1,14 +1,13 @@
-"""Hand a trained run on: `python -m tierwave.export RUN --output birds.zip`.
+"""Hand a trained run on: `python -m tierwave export RUN --output birds.zip`.
 
-    python -m tierwave.export RUN --output FOLDER|FILE.zip             a run to play and to train from, with a card
-    python -m tierwave.export RUN --output FOLDER --onnx --litert      and its generation step for other programs
+    python -m tierwave export RUN --output FOLDER|FILE.zip             a run to play and to train from, with a card
+    python -m tierwave export RUN --output FOLDER --onnx --litert      and its generation step for other programs
 
 Parses, calls, prints.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from tierwave.commandline import REPEATABLE, FlagParser, boolean, import_tensorf
 def parser() -> FlagParser:
     """All flags."""
     flags = FlagParser(
-        "python -m tierwave.export", description="Hand a trained run on: weights, documents, a sound, a model card."
+        "tierwave export", description="Hand a trained run on: weights, documents, a sound, a model card."
     )
     flag: dict[str, Any] = {"nargs": "?", "const": True, "default": False, "type": boolean}
     flags.add_argument("run", metavar="RUN", type=Path, help="a checkpoint, its .index file, a run or an id's folder")
@@ -74,7 +73,3 @@ def _export(arguments: Any) -> None:
     print(f"Wrote {arguments.output}, from {trained.path}")
     print(f"Its card, {CARD}, leaves the licence and what the recordings are to be filled in.")
     print(f"To hear it: python generate.py --checkpoint_path {arguments.output} --output_path new.wav")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

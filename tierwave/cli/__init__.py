@@ -1,0 +1,49 @@
+"""The command `tierwave VERB ...`, or `python -m tierwave VERB ...`: a module of this folder for each verb.
+
+A verb's module parses, calls and prints; it is imported when its verb is typed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+VERBS = {
+    "controls": "measure, convert, fit, check and plot controls of recordings",
+    "demo": "make a small corpus of tones of known pitch, loudness and instrument",
+    "distances": "how far generated sounds are from recordings, as a set",
+    "evaluate": "how well a trained network predicts recordings, and follows its controls",
+    "export": "hand a trained run on: a zip with a card, ONNX, LiteRT",
+    "fetch": "download a known corpus and lay it out for train.py",
+    "memory": "what training a config will take, without training",
+    "play": "play a trained network on a web page",
+    "report": "one self-contained HTML page about a run",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the verb says with the words behind it; the exit code."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage(), file=sys.stdout if words else sys.stderr)
+        return 0 if words else 2
+    verb = words[0]
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(VERBS)}"
+        print(f"tierwave: {verb!r} is no verb; {remedy}", file=sys.stderr)
+        return 2
+    code: int = importlib.import_module(f"tierwave.cli.{verb}").main(words[1:])
+    return code
+
+
+def _usage() -> str:
+    rows = "\n".join(f"    {verb:10} {summary}" for verb, summary in VERBS.items())
+    return (
+        "usage: tierwave VERB ... (or python -m tierwave VERB ...)\n\n"
+        f"{rows}\n\n"
+        "tierwave VERB --help says more of one. Training, generating, searching and cutting recordings\n"
+        "have scripts of their own: train.py, generate.py, tune.py, chunk_audio.py."
+    )

@@ -1,0 +1,82 @@
+"""`tierwave fetch`: download a corpus that many have used, and lay it out for train.py.
+
+tierwave fetch fsdd data/fsdd
+tierwave fetch librispeech data/librispeech --subset dev-clean
+tierwave fetch ljspeech data/ljspeech
+"""
+
+from __future__ import annotations
+
+import functools
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tierwave.commandline import FlagParser, boolean, optional, run
+from tierwave.errors import UsageError
+from tierwave.fetch import COLLECTIONS, MODELS, fetch
+from tierwave.progress import ProgressLine, amounts
+
+
+def parser() -> FlagParser:
+    """All flags of `python -m tierwave fetch`."""
+    flags = FlagParser("tierwave fetch", description="Download a corpus and lay it out for train.py.")
+    flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean, "default": False}
+    flags.add_argument("corpus", choices=sorted(COLLECTIONS), help=", ".join(sorted(COLLECTIONS)))
+    flags.add_argument("folder", metavar="FOLDER", type=Path, help="created if missing")
+    flags.add_argument(
+        "--subset",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="of librispeech, one or more (default: dev-clean, 0.3 GB)",
+    )
+    flags.add_argument("--url", help="another address of the same archive (default: the publisher's)")
+    flags.add_argument(
+        "--sha256",
+        type=optional(str),
+        default="known",
+        metavar="HEX|None",
+        help="another checksum than the known one; None: take what comes, and write its checksum down (default: known)",
+    )
+    flags.add_argument("--keep_archive", help="leave the archive beside the recordings (default: False)", **flag)
+    flags.add_argument("--debug", help="show tracebacks (default: False)", **flag)
+    return flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse `argv`, fetch, say what to do next."""
+    arguments = parser().parse_args(argv)
+    return run(lambda: _fetch(arguments), debug=arguments.debug)
+
+
+def _fetch(arguments: Any) -> None:
+    collection = COLLECTIONS[arguments.corpus]
+    subsets = arguments.subset or [collection.default]
+    for subset in subsets:
+        if subset not in collection.archives:
+            raise UsageError(f"--subset {subset}: {arguments.corpus} has {', '.join(collection.archives)}")
+    if len(subsets) > 1 and (arguments.url or arguments.sha256 != "known"):
+        raise UsageError(f"--url and --sha256 are of one archive, and {len(subsets)} subsets are named: name one")
+    line = ProgressLine()
+    for subset in subsets:
+        archive = collection.archives[subset]
+        if arguments.url:
+            archive = replace(archive, url=arguments.url)
+        if arguments.sha256 != "known":
+            archive = replace(archive, sha256=arguments.sha256)
+        count = fetch(
+            collection,
+            arguments.folder,
+            subset,
+            archive=archive,
+            keep_archive=arguments.keep_archive,
+            progress=functools.partial(amounts, line),
+        )
+    line.say(f"{collection.title} ({', '.join(subsets)}) is in {arguments.folder}: {count} recordings.")
+    line.say(f"Licence: {collection.licence}; {collection.home}")
+    for name, flags in collection.hints:
+        words = f"--id {arguments.corpus}_{name} --data_dir {shlex.quote(str(arguments.folder))} {flags}"
+        line.say(f"To train {MODELS[name]}:\n    python train.py {words}")

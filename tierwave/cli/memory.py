@@ -1,0 +1,38 @@
+"""`tierwave memory`: what training a config will take, without training it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from tierwave.commandline import REPEATABLE, FlagParser, run
+from tierwave.config import apply_overrides, read_document
+from tierwave.memory import GIGABYTE, demands
+
+
+def parser() -> argparse.ArgumentParser:
+    """All flags of `python -m tierwave memory`."""
+    flags = FlagParser("tierwave memory", description="What training a config will take, without training.")
+    flags.add_argument("--config_file", type=Path, required=True, help="*.config.json, one or more", **REPEATABLE)
+    flags.add_argument("--set", **REPEATABLE, metavar="KEY=VALUE", help="override config keys, dotted")
+    flags.add_argument("--debug", action="store_true", help="show tracebacks")
+    return flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse `argv`, print a line per stage, return the exit code."""
+    flags = parser()
+    arguments = flags.parse_args(argv)
+    return run(lambda: _print(arguments), debug=arguments.debug, flags=flags)
+
+
+def _print(arguments: argparse.Namespace) -> None:
+    for path in arguments.config_file:
+        document = apply_overrides(read_document(path), arguments.set)
+        for demand in demands(document, str(path)):
+            need, weights = demand.estimate(), demand.family.footprint(demand.config, demand.stage).weights
+            print(
+                f"{path.name.removesuffix('.config.json'):24} {demand.stage:12} {weights:12,} parameters, "
+                f"batch_size {demand.options.batch_size:4}: {need.total / GIGABYTE:6.1f} GB"
+            )
