@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +17,7 @@ from typing import Any
 
 from tierwave.errors import RunError, UsageError
 from tierwave.places import absolute, place_of
-from tierwave.progress import SECONDS, clock, waiting
+from tierwave.progress import SECONDS, clock, every, waiting
 from tierwave.sessions import Outcome, SayLine, Session, encode
 from tierwave.spread import connected, starting
 
@@ -175,8 +174,6 @@ def _desk(ray: Any) -> Iterator[Any]:
 @contextlib.contextmanager
 def _told(ray: Any, desk: Any, say_line: SayLine) -> Iterator[None]:
     """The chief's lines are said here while the block lasts."""
-    over = threading.Event()
-
     heard_at = time.monotonic()
 
     def tell() -> None:
@@ -189,17 +186,10 @@ def _told(ray: Any, desk: Any, say_line: SayLine) -> Iterator[None]:
         elif time.monotonic() - heard_at >= SECONDS:
             say_line(f"Nothing new from the workers for {clock(time.monotonic() - heard_at)}", True)
 
-    def follow() -> None:
-        while not over.wait(SECONDS_BETWEEN_LINES):
-            tell()
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
     try:
-        yield
+        with every(SECONDS_BETWEEN_LINES, tell):
+            yield
     finally:
-        over.set()
-        thread.join()
         tell()
 
 

@@ -28,6 +28,7 @@ from tierwave import progress
 from tierwave.config import StrictModel, TrainingOptions
 from tierwave.errors import AudioWarning, RunError, UsageError
 from tierwave.names import ESCAPED, json_text, printable
+from tierwave.signals import ENDING, handled
 
 # Values ----------------------------------------------------------------------------------------------------------
 
@@ -329,23 +330,8 @@ class _Ended(KeyboardInterrupt):
         self.number = number
 
 
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and the SIGHUP of a closed terminal end what goes on here, unless they are ignored (`nohup`)."""
-
-    def end(number: int, _: object) -> NoReturn:
-        raise _Ended(number)
-
-    previous = {}
-    for number in filter(None, (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP"))):
-        if signal.getsignal(number) == signal.SIG_DFL:
-            with contextlib.suppress(ValueError):  # not in the main thread
-                previous[number] = signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _end(number: int, _: object) -> NoReturn:
+    raise _Ended(number)
 
 
 _FLAG = re.compile(
@@ -394,7 +380,7 @@ def run(body: Callable[[], int | None], *, debug: bool, flags: argparse.Argument
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ESCAPED)
     try:
-        with _ended_by_signals(), _oddities_told():
+        with handled(ENDING, _end), _oddities_told():
             try:
                 return body() or 0
             finally:

@@ -158,22 +158,30 @@ def amounts(line: ProgressLine, what: str) -> Callable[[int, int | None], None]:
 
 
 @contextlib.contextmanager
-def waiting(say_line: SayLine, what: str) -> Iterator[None]:
-    """Tells, while the block lasts, that it does and for how long: of what says nothing itself."""
-    begun, over = monotonic(), threading.Event()
+def every(seconds: float, tell: Callable[[], None]) -> Iterator[None]:
+    """Call `tell` in a thread of its own each so many seconds while the block lasts."""
+    over = threading.Event()
 
-    def tell() -> None:
-        while not over.wait(TICK):
-            say_line(f"{what}: {clock(monotonic() - begun)}", True)
+    def follow() -> None:
+        while not over.wait(seconds):
+            tell()
 
-    thread = threading.Thread(target=tell, name="waiting", daemon=True)
-    say_line(f"{what} ...", True)
+    thread = threading.Thread(target=follow, name="progress", daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join()
+
+
+@contextlib.contextmanager
+def waiting(say_line: SayLine, what: str) -> Iterator[None]:
+    """Tells, while the block lasts, that it does and for how long: of what says nothing itself."""
+    begun = monotonic()
+    say_line(f"{what} ...", True)
+    with every(TICK, lambda: say_line(f"{what}: {clock(monotonic() - begun)}", True)):
+        yield
 
 
 def clock(seconds: float) -> str:

@@ -12,7 +12,6 @@ Knows no family by name and prints nothing: callbacks do.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import signal
@@ -33,10 +32,10 @@ from tierwave.documents import validated
 from tierwave.errors import RunError
 from tierwave.runs import CheckpointEntry, Run
 from tierwave.runtime import add_in_order
+from tierwave.signals import ENDING, handled
 
 LN2 = math.log(2.0)
-# Ctrl-C, the word of an operating system or a batch system, a terminal that is closed.
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+SIGNALS = (signal.SIGINT, *ENDING)
 NEWS = 1 + len(SIGNALS)
 
 
@@ -416,7 +415,7 @@ class Trainer:
     def fit(self) -> None:
         """Train until the options or a callback say stop. SIGNALS end it with a checkpoint."""
         self.elapsed, self._begun = 0.0, time.monotonic()
-        with self._signals():
+        with handled(SIGNALS, self._note):
             for callback in self.callbacks:
                 callback.on_train_begin(self)
             while self.progress.epoch < self.options.num_epochs and self.stop_reason is None:
@@ -489,6 +488,9 @@ class Trainer:
         """The chief's clock, and the signals that came to this worker."""
         clock = time.monotonic() - self._begun if self.learner.devices.is_chief else 0.0
         return [clock, *map(float, self._signals_here.values())]
+
+    def _note(self, number: int, _: object) -> None:
+        self._signals_here[signal.Signals(number)] = 1
 
     def _hear(self, news: Sequence[float]) -> None:
         self.elapsed = news[0]
@@ -573,20 +575,3 @@ class Trainer:
             except (AttributeError, TypeError, ValueError) as error:  # what it has not written itself
                 raise damaged(path, f"{name}: {error}") from None
         return remarks
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        def note(number: int, _: Any) -> None:
-            self._signals_here[signal.Signals(number)] = 1
-
-        previous = {}
-        for number in SIGNALS:
-            if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # as nohup wants it
-            with contextlib.suppress(ValueError):  # not in the main thread: the caller's signals stay as they are
-                previous[number] = signal.signal(number, note)
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)

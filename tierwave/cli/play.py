@@ -8,19 +8,18 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib.util
-import signal
 import socket
 import sys
 import time
 import warnings
 import webbrowser
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from tierwave.commandline import FlagParser, boolean, import_tensorflow, optional, run
 from tierwave.errors import RunError, UsageError
+from tierwave.signals import ENDING, handled
 
 NEEDED = {"starlette": "Starlette", "uvicorn": "uvicorn", "websockets": "websockets", "pythonosc": "python-osc"}
 _MAKES = {"steered": "sound", "sound": "sound", "values": "curves of parameters", "spectrogram": "spectrograms"}
@@ -112,7 +111,7 @@ def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None) -
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
-            with super().capture_signals(), _handled(("SIGHUP",), self.handle_exit):
+            with super().capture_signals(), handled(ENDING, self.handle_exit):
                 yield
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -167,21 +166,6 @@ def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None) -
         Server(config).run(sockets=[listener])
     finally:
         gc.freeze()  # what is left ends with the process, and looking through it takes a second
-
-
-@contextlib.contextmanager
-def _handled(names: Sequence[str], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Signals that this system has, handled for a while unless they are ignored (`nohup`)."""
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        if before[number] != signal.SIG_IGN:
-            signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, before[number])
 
 
 def _shown(host: str) -> str:
