@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.commandline import REPEATABLE, FlagParser, boolean, import_tensorflow, optional, run, sentences
+from tierwave.commandline import REPEATABLE, FlagParser, boolean, optional, run, sentences
 from tierwave.config import read_document, resolve_training
 from tierwave.errors import UsageError
 from tierwave.folders import refuse_file
 from tierwave.progress import ProgressLine, clock
+from tierwave.runtime import import_tensorflow, one_thread_per_call
 
 
 def parser() -> FlagParser:
@@ -135,8 +136,6 @@ def _generate(arguments: Any) -> None:
     refuse_file("--output_path", arguments.output_path)
     line = ProgressLine()
     import_tensorflow(debug=arguments.debug)
-    from tierwave.runtime import one_thread_per_call
-
     one_thread_per_call()
     from tierwave.callbacks import heard
     from tierwave.runs import Run

@@ -12,7 +12,6 @@ from tierwave.commandline import (
     FlagParser,
     add_model_flags,
     boolean,
-    import_tensorflow,
     optional,
     run,
     typed_values,
@@ -21,6 +20,7 @@ from tierwave.config import TrainingOptions, read_document
 from tierwave.errors import UsageError
 from tierwave.places import place_of
 from tierwave.progress import ProgressLine
+from tierwave.runtime import import_tensorflow
 
 DEFAULT_CONFIG = Path(__file__).with_name("default.config.json")
 

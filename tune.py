@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tierwave.chief import Address, serve, work
-from tierwave.commandline import REPEATABLE, FlagParser, boolean, import_tensorflow, optional, run, typed_here
+from tierwave.commandline import REPEATABLE, FlagParser, boolean, optional, run, typed_here
 from tierwave.config import apply_overrides, read_document
 from tierwave.errors import UsageError
 from tierwave.progress import ProgressLine
+from tierwave.runtime import import_tensorflow
 from tierwave.searching import OBJECTIVES, Axis, choices, parse_search
 from tierwave.tuning import DEFAULT_EPOCHS, DEFAULT_TRIALS, TYPES, Search, tune
 

@@ -48,13 +48,14 @@ import numpy as np
 import numpy.typing as npt
 
 from conditioning.config import AUDIO, Config, parameters
-from tierwave.commandline import REPEATABLE, FlagParser, boolean, import_tensorflow
+from tierwave.commandline import REPEATABLE, FlagParser, boolean
 from tierwave.commandline import run as run_command
 from tierwave.config import validate
 from tierwave.controls import Parameter, Schema
 from tierwave.errors import RunError, UsageError
 from tierwave.importing import check_identity, write_imported
 from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run
+from tierwave.runtime import import_tensorflow
 from tierwave.writing import ArrayError, array_fault, load_array
 
 if TYPE_CHECKING:

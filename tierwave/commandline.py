@@ -277,31 +277,6 @@ def _sentence(message: str) -> str:
 # Running ---------------------------------------------------------------------------------------------------------
 
 
-def import_tensorflow(*, debug: bool) -> None:
-    """Import TensorFlow without the lines it logs about drivers and instruction sets; `debug` lets them through.
-
-    Some of them are written before its log level is read, so the error stream itself is turned away meanwhile.
-    """
-    if debug:
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    try:
-        kept = os.dup(2)
-    except OSError:  # no error stream to keep clean
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        import tensorflow
-
-        tensorflow.config.list_physical_devices()
-    finally:
-        os.dup2(kept, 2)
-        os.close(nowhere)
-        os.close(kept)
-
-
 @contextlib.contextmanager
 def sentences(say: Callable[[str], None]) -> Iterator[None]:
     """Warnings about controls that were changed, told as sentences, each once, instead of Python's way."""

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tierwave.audio import find_audio, load, write_wav
-from tierwave.commandline import import_tensorflow
 from tierwave.config import read_document
 from tierwave.controls import Controls, Schema, parse_controls
 from tierwave.errors import UsageError
@@ -29,6 +28,7 @@ from tierwave.generation import Request
 from tierwave.history import History, read_history
 from tierwave.names import printable
 from tierwave.runs import Run
+from tierwave.runtime import import_tensorflow
 
 try:
     from IPython.display import HTML, Audio, FileLink, Image, display

@@ -1,14 +1,44 @@
-"""How TensorFlow works in this process: memory of GPUs, order of sums, threads."""
+"""How TensorFlow is imported and works in this process: log lines, memory of GPUs, order of sums, threads.
+
+TensorFlow is imported by what is called here, not with this module, so that flags are answered without it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 
-import tensorflow as tf
+
+def import_tensorflow(*, debug: bool) -> None:
+    """Import TensorFlow without the lines it logs about drivers and instruction sets; `debug` lets them through.
+
+    Some of them are written before its log level is read, so the error stream itself is turned away meanwhile.
+    """
+    if debug:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # no error stream to keep clean
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import tensorflow
+
+        tensorflow.config.list_physical_devices()
+    finally:
+        os.dup2(kept, 2)
+        os.close(nowhere)
+        os.close(kept)
 
 
 def grow_gpu_memory() -> None:
     """Let TensorFlow take GPU memory as it needs it instead of all at once (no effect without a GPU)."""
+    import tensorflow as tf
+
     for device in tf.config.list_physical_devices("GPU"):
         with contextlib.suppress(RuntimeError):  # already initialised
             tf.config.experimental.set_memory_growth(device, True)
@@ -20,6 +50,8 @@ def add_in_order() -> None:
     TensorFlow's graph optimiser gathers additions into one AddN, which adds in whatever order its inputs' memory can be
     reused, another one from run to run. XLA has its own, fixed order.
     """
+    import tensorflow as tf
+
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 
@@ -29,5 +61,7 @@ def one_thread_per_call() -> None:
     XLA cuts products up for TensorFlow's threads, and in a loop over single samples that costs more than it gives: with
     one stream of a small model half the speed. Streams are shared out to threads of our own instead.
     """
+    import tensorflow as tf
+
     with contextlib.suppress(RuntimeError):  # already started: slower, but right
         tf.config.threading.set_intra_op_parallelism_threads(1)

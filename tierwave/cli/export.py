@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.commandline import REPEATABLE, FlagParser, boolean, import_tensorflow, run, sentences
+from tierwave.commandline import REPEATABLE, FlagParser, boolean, run, sentences
+from tierwave.runtime import import_tensorflow, one_thread_per_call
 
 
 def parser() -> FlagParser:
@@ -63,8 +64,6 @@ def _export(arguments: Any) -> None:
         )
         sample = Sample(plain, arguments.control)
     import_tensorflow(debug=arguments.debug)
-    from tierwave.runtime import one_thread_per_call
-
     one_thread_per_call()
     trained = load_trained(arguments.run, best=arguments.best)
     formats = [name for name in ("onnx", "litert") if getattr(arguments, name)]

@@ -17,8 +17,9 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.commandline import FlagParser, boolean, import_tensorflow, optional, run
+from tierwave.commandline import FlagParser, boolean, optional, run
 from tierwave.errors import RunError, UsageError
+from tierwave.runtime import import_tensorflow, one_thread_per_call
 from tierwave.signals import ENDING, handled
 
 NEEDED = {"starlette": "Starlette", "uvicorn": "uvicorn", "websockets": "websockets", "pythonosc": "python-osc"}
@@ -94,8 +95,6 @@ def _bound(host: str, port: int, flag: str, kind: socket.SocketKind) -> socket.s
 
 def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None) -> None:
     import_tensorflow(debug=arguments.debug)
-    from tierwave.runtime import one_thread_per_call
-
     one_thread_per_call()
     import uvicorn
 

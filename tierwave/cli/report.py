@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.commandline import FlagParser, boolean, import_tensorflow, run, sentences
+from tierwave.commandline import FlagParser, boolean, run, sentences
 from tierwave.errors import UsageError
 from tierwave.folders import refuse_file
 from tierwave.progress import ProgressLine
+from tierwave.runtime import import_tensorflow, one_thread_per_call
 
 
 def parser() -> FlagParser:
@@ -66,7 +67,6 @@ def _report(arguments: Any) -> None:
     import_tensorflow(debug=arguments.debug)
     from tierwave.report.collect import Asked, collect
     from tierwave.report.sections import written
-    from tierwave.runtime import one_thread_per_call
 
     one_thread_per_call()
 
