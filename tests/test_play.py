@@ -1150,24 +1150,6 @@ def test_mistakes_are_told_in_a_sentence(
     assert "uvicorn" in sentence and "pip install -e '.[play]'" in sentence and "Starlette" not in sentence
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
-def test_a_closed_terminal_is_handled_unless_it_is_ignored() -> None:
-    came: list[int] = []
-    before = signal.getsignal(signal.SIGHUP)
-    try:
-        signal.signal(signal.SIGHUP, lambda number, _: came.append(-number))
-        with command._handled(("SIGHUP", "SIGNONE"), lambda number, _: came.append(number)):
-            signal.raise_signal(signal.SIGHUP)
-        signal.raise_signal(signal.SIGHUP)
-        assert came == [signal.SIGHUP, -signal.SIGHUP]
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        with command._handled(("SIGHUP",), lambda number, _: came.append(number)):
-            signal.raise_signal(signal.SIGHUP)
-        assert len(came) == 2 and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_command_serves_until_it_is_interrupted(runs: dict[str, Path], tmp_path: Path) -> None:
