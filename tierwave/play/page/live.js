@@ -315,11 +315,11 @@ export class Live {
     this.player.stop();
   }
 
-  /** After a gap a little more sound lies ready. */
+  /** After a gap that was heard, a little more sound lies ready. */
   #gaps(underruns) {
     const more = underruns > this.underruns;
     this.underruns = underruns;
-    if (!more || this.player.lead >= LARGEST_LEAD) return;
+    if (!more || !this.player.playing || this.player.lead >= LARGEST_LEAD) return;
     this.#lead(Math.min(LARGEST_LEAD, this.player.lead + this.run.block / this.run.sample_rate));
     this.say(`There was a gap: the buffer is raised to ${Math.round(1000 * this.player.lead)} ms.`);
   }
