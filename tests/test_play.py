@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import gc
@@ -9,7 +10,6 @@ import importlib.util
 import io
 import itertools
 import json
-import os
 import signal
 import socket
 import struct
@@ -48,10 +48,11 @@ from tierwave.families import load_config
 from tierwave.generation import Request
 from tierwave.gestures import read_gestures, write_gestures
 from tierwave.mel import Normaliser
+from tierwave.play import instrument as instrument_module
 from tierwave.play import protocol, voice
 from tierwave.play import session as session_module
 from tierwave.play.app import build_app, hosts_of
-from tierwave.play.instrument import BLOCK, Instrument
+from tierwave.play.instrument import Instrument
 from tierwave.play.offline import Order
 from tierwave.play.osc import listening
 from tierwave.play.protocol import LARGEST_MESSAGE
@@ -135,6 +136,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def instruments(runs: dict[str, Path]) -> Iterator[dict[str, Instrument]]:
     """The runs opened. Loops are not compiled by XLA, which takes longer here than they run."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session_module, "BLOCK", 64)  # a short sound has several blocks
         for module, name in (("conditioning.sampler", "TierSampler"), ("samplernn.sampler", "Sampler")):
             sampler = getattr(importlib.import_module(module), name)
             patch.setattr(f"{module}.{name}", functools.partial(sampler, jit=False))
@@ -217,7 +219,7 @@ def until(there: Callable[[], Any], seconds: float = 20.0) -> None:
         time.sleep(0.01)
 
 
-@pytest.fixture(scope="module", params=LIVE)
+@pytest.fixture(scope="module", params=[*LIVE[:2], pytest.param(LIVE[2], marks=pytest.mark.slow)])
 def live(request: pytest.FixtureRequest, instruments: dict[str, Instrument]) -> Iterator[Server]:
     with serving(instruments[request.param]) as server:
         yield server
@@ -291,7 +293,7 @@ class Page:
                 continue
             magic, run, first, count = struct.unpack("<4sIII", message[:16])
             assert (magic, run, first) == (b"TWAV", self.run, self.heard)
-            assert len(message) == 16 + 4 * count and 0 < count <= BLOCK
+            assert len(message) == 16 + 4 * count and 0 < count <= session_module.BLOCK
             blocks.append(np.frombuffer(message[16:], "<f4"))
             self.heard += count
         assert self.heard == stop, "more than was asked for"
@@ -306,8 +308,8 @@ def page(server: Server) -> Iterator[Page]:
 
 # ---- playing ---------------------------------------------------------------------------------------------------------
 
-MOVES = [(300, {"temperature": 1.4}), (430, {"p": 70.5}), (433, {"p": 62}), (560, {"top_k": 3})]
-END = 700
+MOVES = [(70, {"temperature": 1.4}), (105, {"p": 70.5}), (108, {"p": 62}), (150, {"top_k": 3})]
+END = 210
 
 
 def moves_of(trained: Trained) -> list[tuple[int, dict[str, float]]]:
@@ -350,7 +352,7 @@ def test_what_is_streamed_is_the_runs_own_stream(live: Server) -> None:
         parts.append(one.hear(END))
     expected, _ = direct(trained, moves)
     assert np.array_equal(np.concatenate(parts), expected)
-    assert not np.array_equal(expected[300:], direct(trained, [])[0][300:])
+    assert not np.array_equal(expected[70:], direct(trained, [])[0][70:])
 
 
 def test_a_recording_plays_again_and_is_what_generate_takes(live: Server, tmp_path: Path) -> None:
@@ -386,12 +388,12 @@ def test_a_recording_plays_again_and_is_what_generate_takes(live: Server, tmp_pa
 
 
 def test_a_voice_that_plays_for_ever_forgets_its_beginning(steered: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(voice, "REMEMBERED_SECONDS", 1000 / RATE)
+    monkeypatch.setattr(voice, "REMEMBERED_SECONDS", 250 / RATE)
     with page(steered) as one:
         one.start()
         until(lambda: len(steered.studio.playing) == 1)
         for number in range(40):
-            one.hear(100 * number + 100)
+            one.hear(25 * number + 25)
             one.ask(type="set", values={"p": 62 + number % 5})
             if number == 18:  # nothing is forgotten for twice that time
                 assert one.ask(type="record")["type"] == "recorded"
@@ -400,7 +402,7 @@ def test_a_voice_that_plays_for_ever_forgets_its_beginning(steered: Server, monk
         assert len(course.ramps) < 24
         refused = one.ask(type="record")
         assert refused["type"] == "error" and "forgotten" in refused["message"]
-        assert len(one.hear(4100)) == 100
+        assert len(one.hear(1050)) == 50
 
 
 def test_nothing_is_made_beyond_what_is_asked_for(live: Server) -> None:
@@ -408,12 +410,12 @@ def test_nothing_is_made_beyond_what_is_asked_for(live: Server) -> None:
         one.start()
         until(lambda: len(live.studio.playing) == 1)  # another page may be closing yet
         (session,) = live.studio.playing
-        for stop in (1, 300, 300, 811):
+        for stop in (1, 90, 90, 211):
             one.hear(stop)
             time.sleep(0.05)
             assert session.voice is not None and session.voice.made == stop
         one.say(type="more", until=5)  # already made
-        assert one.ask(type="record")["seconds"] == 811 / RATE  # and no block came before
+        assert one.ask(type="record")["seconds"] == 211 / RATE  # and no block came before
         one.start()
         assert session.voice.made == 0
         assert len(one.hear(100)) == 100
@@ -421,7 +423,7 @@ def test_nothing_is_made_beyond_what_is_asked_for(live: Server) -> None:
 
 def test_curves_drawn_beforehand_are_followed(steered: Server) -> None:
     trained = steered.studio.instrument.trained
-    points = [[0, 60], [0.1, 72], [0.2, 61]]
+    points = [[0, 60], [0.01, 72], [0.02, 61]]
     with page(steered) as one:
         one.start(random_seed=3, controls={"p": points}, values={"inst": 0, "p": 71})
         heard = one.hear(END)
@@ -436,9 +438,9 @@ def test_parameters_that_are_not_said_stand_in_the_middle(steered: Server) -> No
     assert first == {"inst": 2.0, "p": 65.0}  # the second of two categories; 66 is the middle, 65 was trained on
     with page(steered) as one:
         one.start(random_seed=3)
-        silent = one.hear(500)
+        silent = one.hear(150)
         one.start(random_seed=3, values={"p": 65, "inst": "string"})
-        assert np.array_equal(silent, one.hear(500))
+        assert np.array_equal(silent, one.hear(150))
 
 
 def test_a_value_beyond_the_range_is_clipped_and_told(steered: Server) -> None:
@@ -468,12 +470,12 @@ def test_a_value_beyond_the_range_is_clipped_and_told(steered: Server) -> None:
 def test_a_value_that_cannot_be_changes_nothing(steered: Server, values: dict[str, Any], part: str) -> None:
     with page(steered) as one:
         one.start(random_seed=3, values={"p": 64})
-        one.hear(300)
+        one.hear(70)
         for kind in ("set", "start"):
             answer = one.ask(type=kind, values=values)
             assert (answer["type"], answer["to"]) == ("error", kind) and part in answer["message"]
         assert one.ask(type="record")["controls"]["p"] == [[0.0, 64.0]]
-        assert len(one.hear(600)) == 300  # the voice that was there plays on
+        assert len(one.hear(150)) == 80  # the voice that was there plays on
 
 
 def test_another_checkpoint_is_another_sound(steered: Server, runs: dict[str, Path]) -> None:
@@ -493,7 +495,7 @@ def test_pace_is_told_while_it_plays(steered: Server, monkeypatch: pytest.Monkey
     monkeypatch.setattr(session_module, "PACE_SECONDS", 0.0)
     with page(steered) as one:
         one.start()
-        one.hear(3 * BLOCK)
+        one.hear(3 * session_module.BLOCK)
         assert one.answer("pace")["speed"] > 0
         assert all(pace["late_blocks"] <= 3 for pace in one.others)
 
@@ -507,7 +509,7 @@ def test_two_pages_at_once_have_a_voice_each(steered: Server) -> None:
         started(one, trained)
         two.start(random_seed=5, temperature=0.9, values={"p": 71, "inst": "brass"})
         heard: list[list[np.ndarray]] = [[], []]
-        for stop in range(100, END + 1, 200):
+        for stop in range(30, END + 1, 60):
             for number, each in enumerate((one, two)):
                 heard[number].append(each.hear(stop))
             two.ask(type="set", values={"p": 60 + stop % 12})
@@ -528,7 +530,7 @@ def test_voices_are_counted_and_a_closed_page_frees_its_own(
                 assert refusal["type"] == "error" and "all 2 voices" in refusal["message"]
                 assert one.ask(type="stop") == {"type": "stopped"}
                 three.start()
-                assert len(three.hear(300)) == 300
+                assert len(three.hear(100)) == 100
                 assert one.ask(type="set", values={"p": 64})["type"] == "error"  # it has no voice any more
                 assert len(server.studio.playing) == 2
             until(lambda: len(server.studio.playing) == 1)
@@ -584,7 +586,7 @@ def pestered(instruments: dict[str, Instrument]) -> Iterator[Page]:
 SEEDS = itertools.count(987654321)  # that no other start has
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(st.one_of(JSON.map(json.dumps), LIKE_MESSAGES.map(json.dumps), st.text(max_size=40), st.binary(max_size=40)))
 def test_no_message_does_harm(pestered: Page, message: str | bytes) -> None:
     pestered.socket.send(message.encode("utf-8", "replace").decode() if isinstance(message, str) else message)
@@ -606,12 +608,12 @@ def test_no_message_does_harm(pestered: Page, message: str | bytes) -> None:
 def test_what_is_no_message_is_answered_by_a_sentence(steered: Server, text: str | bytes) -> None:
     with page(steered) as one:
         one.start(random_seed=2)
-        before = one.hear(200)
+        before = one.hear(70)
         one.socket.send(text)
         assert len(one.answer("error")["message"]) < 400
-        after = one.hear(500)
+        after = one.hear(140)
         one.start(random_seed=2)
-        assert np.array_equal(one.hear(500), np.concatenate([before, after]))
+        assert np.array_equal(one.hear(140), np.concatenate([before, after]))
 
 
 def test_a_refusal_says_what_it_answers(steered: Server) -> None:
@@ -636,7 +638,7 @@ def test_who_sends_nothing_but_nonsense_is_sent_away(steered: Server) -> None:
             while True:
                 one.socket.recv(timeout=60)
         assert closed.value.rcvd is not None and closed.value.rcvd.code == 1008
-        assert len(other.hear(300)) == 300
+        assert len(other.hear(100)) == 100
 
 
 def full(first: str, entry: str, last: str) -> str:
@@ -662,7 +664,7 @@ LARGE = {
 
 
 def work(call: Callable[[], Any]) -> float:
-    """Seconds for which a call keeps this thread busy; the quickest of three."""
+    """Seconds of its core that a call takes, however busy the machine is with other things; the quickest of three."""
     took = []
     for _ in range(3):
         began = time.thread_time()
@@ -672,19 +674,38 @@ def work(call: Callable[[], Any]) -> float:
     return min(took)
 
 
+@pytest.fixture(scope="module")
+def decoding() -> float:
+    """Seconds of a core in which the largest message is read as JSON: what it is checked for may take longer, but not
+    as long as a sentence for each of its faults would."""
+    return work(lambda: json.loads(LARGE["nested"]))
+
+
 @pytest.mark.parametrize("kind", LARGE)
-def test_no_message_keeps_the_event_loop_long(kind: str) -> None:
+def test_no_message_keeps_the_event_loop_long(kind: str, decoding: float) -> None:
     text = LARGE[kind]
     assert len(text) <= LARGEST_MESSAGE
-    assert work(lambda: protocol.parse(text)) < 0.3  # 0.05 s on a slow core
+    assert work(lambda: protocol.parse(text)) < 40 * decoding  # 12 at most
     order = text.replace('"type": "start", ', "").encode()
-    assert work(lambda: validate(Order, protocol.parse_object(order), "generate")) < 0.3
+    assert work(lambda: validate(Order, protocol.parse_object(order), "generate")) < 40 * decoding
     with pytest.raises(UsageError, match="bytes at most"):
         protocol.parse_object(text + " " * LARGEST_MESSAGE)
 
 
-def test_nobodys_sound_waits_for_anothers_messages(steered: Server) -> None:
-    """While one page sends large messages of all kinds, the event loop answers another's pings, and sound comes."""
+def test_nobodys_sound_waits_for_anothers_messages(
+    steered: Server, decoding: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one page sends large messages of all kinds, the event loop does nothing that takes long, answers another's
+    pings, and sound comes."""
+    took: list[float] = []
+    run = asyncio.Handle._run  # type: ignore[attr-defined]
+
+    def timed(handle: asyncio.Handle) -> None:
+        began = time.thread_time()
+        run(handle)
+        took.append(time.thread_time() - began)
+
+    monkeypatch.setattr(asyncio.Handle, "_run", timed)
     with page(steered) as one, page(steered) as other:
         other.start()
         other.hear(20)  # compiled
@@ -698,18 +719,16 @@ def test_nobodys_sound_waits_for_anothers_messages(steered: Server) -> None:
 
         pestering = threading.Thread(target=pester)
         pestering.start()
-        waited, stop = [], 20
-        while not sent.is_set() or len(waited) < 5:
-            began = time.monotonic()
+        stop = 20
+        while not sent.is_set() or stop < 120:
             assert other.socket.ping().wait(60)
             stop += 20
             other.hear(stop)
-            waited.append(time.monotonic() - began)
         pestering.join()
         for kind in LARGE:
             if kind != "right points":
                 assert one.answer("error")["message"]
-        assert max(waited) < 2  # 0.3 s at most on two slow cores that are busy
+        assert len(took) > len(LARGE) and max(took) < 100 * decoding  # a message is read twice to be refused
         assert gc.get_freeze_count() > 100_000  # or each of them may begin a collection, in which nothing plays
 
 
@@ -754,7 +773,7 @@ def test_a_message_that_is_too_long_ends_only_its_own_socket(steered: Server) ->
         with pytest.raises(ConnectionClosed):
             one.socket.send("x" * (LARGEST_MESSAGE + 1))
             one.socket.recv(timeout=60)
-        assert len(other.hear(300)) == 300
+        assert len(other.hear(100)) == 100
 
 
 def test_a_fault_of_ours_is_told_and_the_page_can_go_on(
@@ -762,14 +781,14 @@ def test_a_fault_of_ours_is_told_and_the_page_can_go_on(
 ) -> None:
     with page(steered) as one:
         one.start()
-        one.hear(100)
+        one.hear(20)
         with monkeypatch.context() as broken:
             broken.setattr("tierwave.play.voice.Voice.render", lambda voice, samples: 1 / 0)
-            one.say(type="more", until=300)
+            one.say(type="more", until=100)
             assert "failed" in one.answer("error")["message"]
             assert not steered.studio.playing
         one.start()
-        assert len(one.hear(300)) == 300
+        assert len(one.hear(100)) == 100
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
@@ -859,7 +878,7 @@ def test_osc_sets_all_voices_and_their_pages_hear_of_it(steered: Server) -> None
     with page(steered) as one, page(steered) as two:
         for each in (one, two):
             each.start(random_seed=4, values={"p": 64, "inst": "brass"})
-            each.hear(256)
+            each.hear(64)
         client.send_message("/p", 70)
         for each in (one, two):
             told = each.answer("values")
@@ -910,7 +929,7 @@ def test_osc_that_comes_while_a_voice_starts_is_heard_by_it(steered: Server, mon
             one.run, one.heard = one.answer("started")["run"], 0
             assert one.answer("values")["values"] == {"p": note}
             time.sleep(0.2)  # the voice that was there before has heard it too
-            one.hear(600)
+            one.hear(150)
             assert one.ask(type="record")["controls"]["p"][-1][1] == note
 
 
@@ -918,7 +937,7 @@ def test_a_value_that_osc_sets_beyond_the_range_is_told_once(steered: Server) ->
     client = SimpleUDPClient("127.0.0.1", steered.osc_port)
     with page(steered) as one:
         one.start(random_seed=4)
-        one.hear(100)
+        one.hear(20)
         remarks = []
         for note in (90, 95, 64):
             client.send_message("/p", note)
@@ -930,9 +949,17 @@ def test_osc_that_is_none_is_ignored_and_counted(steered: Server) -> None:
     already = len(steered.said)
     with socket.socket(type=socket.SOCK_DGRAM) as line, page(steered) as one:
         one.start(random_seed=4)
-        one.hear(100)
+        one.hear(20)
         bundles = [b"#bundle\0", b"#bundle\0" + bytes(8)]
-        for packet in (b"", b"x", b"/p", b"/p\0\0,Q\0\0", *bundles, b"/p\0\0,s\0\0\xff\xff", os.urandom(200)):
+        for packet in (
+            b"",
+            b"x",
+            b"/p",
+            b"/p\0\0,Q\0\0",
+            *bundles,
+            b"/p\0\0,s\0\0\xff\xff",
+            np.random.default_rng(0).bytes(200),
+        ):
             line.sendto(packet, ("127.0.0.1", steered.osc_port))
         SimpleUDPClient("127.0.0.1", steered.osc_port).send_message("/p", 70)
         assert one.answer("values")["values"] == {"p": 70.0}
@@ -1043,9 +1070,7 @@ def test_what_nobody_waits_for_is_not_made_to_its_end(instruments: dict[str, Ins
             head = ["POST /api/generate HTTP/1.1", f"Host: {server.address}", "Content-Type: application/json"]
             line.sendall("\r\n".join([*head, f"Content-Length: {len(body)}", "", ""]).encode() + body)
             time.sleep(0.2)
-        began = time.monotonic()
-        server.generate(seconds=0.01)  # waits until the other's place is free
-        assert time.monotonic() - began < 10
+        server.generate(seconds=0.01)  # waits until the other's place is free: longer than `ask` does, if it was made
 
 
 def test_a_server_that_ends_lets_go_of_what_is_generated(instruments: dict[str, Instrument]) -> None:
@@ -1060,11 +1085,10 @@ def test_a_server_that_ends_lets_go_of_what_is_generated(instruments: dict[str, 
         asking = threading.Thread(target=ask)
         asking.start()
         time.sleep(0.2)
-        began = time.monotonic()
         server.studio.ending.set()
         server.ask("/api/run")  # which wakes its loop
-        asking.join(30)
-        assert answers == [(503, b'{"error":"the server is stopped"}')] and time.monotonic() - began < 5
+        asking.join(60)  # 600 seconds of sound take many times as long
+        assert answers == [(503, b'{"error":"the server is stopped"}')]
 
 
 # ---- the run ---------------------------------------------------------------------------------------------------------
@@ -1098,8 +1122,12 @@ def test_a_run_says_what_it_is(runs: dict[str, Path], instruments: dict[str, Ins
     assert (curves["rate"], curves["takes"], curves["top_k"]["high"]) == (50, [], None)
 
 
-def test_speed_is_measured_and_too_little_of_it_is_told(instruments: dict[str, Instrument]) -> None:
+def test_speed_is_measured_and_too_little_of_it_is_told(
+    instruments: dict[str, Instrument], monkeypatch: pytest.MonkeyPatch
+) -> None:
     instrument = instruments["steered"]
+    monkeypatch.setattr(instrument_module, "BLOCK", 64)
+    monkeypatch.setattr(instrument_module, "_TRIED_SECONDS", 0.1)
     instrument.warm_up()
     assert instrument.speed > 0 and instrument.speed_of_all > 0 and instrument.voices >= 1
     instrument.speed_of_all = 10.0
