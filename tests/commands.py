@@ -64,6 +64,18 @@ def load_once(path: Path, best: bool = False, config_document: None = None) -> T
     return load_trained(path, best=best, config_document=config_document)
 
 
+@contextlib.contextmanager
+def untraced() -> Iterator[None]:
+    """What is run a few times only is not traced first: a training of two steps takes a third of the time."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
 def tags_of(folder: Path) -> set[str]:
     """The names of what TensorBoard would show of a folder of logs."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

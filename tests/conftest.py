@@ -76,12 +76,11 @@ def patient(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def eager() -> Iterator[None]:
-    """What is run a few times only is not traced first: a training of two steps takes a third of the time."""
-    import tensorflow as tf
+    """What a module's tests run a few times only is not traced first."""
+    from commands import untraced
 
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    with untraced():
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import base64
 import csv
+import functools
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 import soundfile
 
 import samplernn
 import train
-from commands import call, told
+from commands import call, told, untraced
 from samplernn.config import Config
 from tierwave.audio import write_wav
-from tierwave.checkpoints import make_checkpoint
+from tierwave.checkpoints import make_checkpoint, restore_checkpoint
 from tierwave.cli.report import main
 from tierwave.config import dumps
+from tierwave.families import load_config
 from tierwave.history import read_history
 from tierwave.report.page import Line, chart, document, table
 from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, create_run, runs_of
 from tierwave.writing import write_text
 
-RATE, LEVELS, SECONDS = 4000, 16, 0.5
+RATE, LEVELS, SECONDS = 4000, 16, 0.2
 COLUMNS = ("step", "epoch", "loss", "accuracy", "bits", "gradient_norm", "seconds", "val_loss", "val_accuracy")
 
 
@@ -82,13 +83,34 @@ class Page(HTMLParser):
 _FETCHED = ("src", "href", "srcset", "poster", "action", "data", "xlink:href")
 
 
+@functools.lru_cache
+def network(document: str, stage: str) -> Any:
+    """The network of a stage of a config, one for all runs that have the same: its loops are compiled once."""
+    family, config = load_config(json.loads(document), "here")
+    return family.build(config, stage)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built_once() -> Iterator[None]:
+    """Reports give the weights of their runs to networks that are built and compiled already."""
+
+    def loaded(family: Any, config: Any, stage: str, checkpoint: Path) -> Any:
+        model = network(dumps(config), stage)
+        restore_checkpoint(checkpoint, {"model": model})
+        return model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tierwave.trained.load_model", loaded)
+        yield
+    network.cache_clear()
+
+
 def make_run(root: Path, data: Path, *, silent: bool = False, bits: Sequence[float] = (3.0, 2.5)) -> Run:
     """A run of random weights with a checkpoint per entry of `bits`; a silent one always says the code of silence."""
-    keras.utils.set_random_seed(4)
     run = create_run(root, "run")
     levels = 256 if silent else LEVELS  # of few levels none is near 0
     config = Config(q_levels=levels, seq_len=32, frame_sizes=[4, 8], dim=6, num_rnn_layers=1, emb_size=5)
-    model = samplernn.build(config)
+    model = network(dumps(config), samplernn.stages(config)[0])
     rows = []
     for epoch, loss in enumerate(bits, start=1):
         for variable in model.weights:
@@ -322,9 +344,10 @@ def test_every_family_and_every_stage(
         write_text(tmp_path / "tones" / f"{number}.csv", "\n".join([*rows, ""]))
     write_text(tmp_path / "a.config.json", json.dumps(config))
     command = ["--id", "a", "--data_dir", tmp_path / "tones", "--config_file", tmp_path / "a.config.json"]
-    assert call(train.main, [*command, "--logdir_root", tmp_path / "logdir", "--verbose", "False"]) == 0
-    run = runs_of(tmp_path / "logdir" / "a")[-1]
-    page = reported(run, tmp_path / "out.html", *(["--controls"] if config is CASCADE else []))
+    with untraced():
+        assert call(train.main, [*command, "--logdir_root", tmp_path / "logdir", "--verbose", "False"]) == 0
+        run = runs_of(tmp_path / "logdir" / "a")[-1]
+        page = reported(run, tmp_path / "out.html", *(["--controls"] if config is CASCADE else []))
     assert len(page.sounds) == sounds
     for each in words:
         assert each in page.text, each
