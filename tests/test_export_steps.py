@@ -128,13 +128,29 @@ class Host:
         return result
 
 
-@pytest.mark.parametrize("name", AUDIO_CASES)
-def test_logits_are_tensorflows_over_2000_steps(name: str, tmp_path: Path) -> None:
+# What is converted quickly: each network once, and each format with networks and cells of both families.
+QUICK = [
+    ("three tiers, GRU", "onnx"), ("two tiers, LSTM", "litert"), ("plain", "onnx"), ("steered, paper", "litert"),
+    ("tier, scalar", "litert"), ("tier, one-hot, LSTM", "onnx"), ("tier, embedding, phased LSTM", "onnx"),
+    ("gaussian, shared", "litert"), ("mixture, unsteered", "onnx"),
+]  # fmt: skip
+
+
+def conversions(cases: dict[str, dict[str, Any]]) -> list[Any]:
+    """Each network of the cases with each format that can hold it."""
+    found = []
+    for name, document in cases.items():
+        for kind in ["onnx"] if document.get("cell") == "phased_lstm" else ["onnx", "litert"]:
+            found.append(pytest.param(name, kind, marks=() if (name, kind) in QUICK else pytest.mark.slow))
+    return found
+
+
+@pytest.mark.parametrize(("name", "kind"), conversions(AUDIO_CASES))
+def test_logits_are_tensorflows_over_2000_steps(name: str, kind: str, tmp_path: Path) -> None:
     document = AUDIO_CASES[name]
     trained = trained_like(document)
     (model,) = trained.models
-    kinds = ["onnx"] if document.get("cell") == "phased_lstm" else ["onnx", "litert"]
-    write_steps(trained, tmp_path, kinds)
+    write_steps(trained, tmp_path, [kind])
     rng = np.random.default_rng(1)
     past = trained.config.top_frame if document["model"] == "samplernn" else 1
     silence = np.full(past, model.quantizer.silence)
@@ -150,19 +166,16 @@ def test_logits_are_tensorflows_over_2000_steps(name: str, tmp_path: Path) -> No
 
     wanted = tf.function(whole, autograph=False)().numpy()[0]
     assert wanted.std() > 0.1  # something to get wrong
-    for kind in kinds:
-        host = Host(tmp_path, kind)
-        found = [
-            host.step(now, codes=codes[now : past + now], controls=controls[now])["logits"] for now in range(STEPS)
-        ]
-        assert np.abs(np.array(found) - wanted).max() < TOLERANCE, kind
+    host = Host(tmp_path, kind)
+    found = [host.step(now, codes=codes[now : past + now], controls=controls[now])["logits"] for now in range(STEPS)]
+    assert np.abs(np.array(found) - wanted).max() < TOLERANCE
 
 
-@pytest.mark.parametrize("name", VALUE_CASES)
-def test_parameter_tiers_predict_what_tensorflow_does(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "kind"), conversions(VALUE_CASES))
+def test_parameter_tiers_predict_what_tensorflow_does(name: str, kind: str, tmp_path: Path) -> None:
     trained = trained_like(VALUE_CASES[name])
     (model,) = trained.models
-    write_steps(trained, tmp_path, ["onnx", "litert"])
+    write_steps(trained, tmp_path, [kind])
     rng = np.random.default_rng(2)
     values = rng.random([STEPS, 2], np.float32)
     controls = rng.random([STEPS, len(trained.config.conditioned_on)], np.float32)
@@ -172,15 +185,14 @@ def test_parameter_tiers_predict_what_tensorflow_does(name: str, tmp_path: Path)
         return model.sequence(tf.constant(values[None]), steered, model.initial_state(1), model.weights_in_effect())[0]
 
     wanted = tf.function(whole, autograph=False)()
-    for kind in ("onnx", "litert"):
-        host = Host(tmp_path, kind)
-        assert host.stage["generates"] == ["x", "y"] and host.stage["rate"] == 100
-        found = [host.step(now, values=values[now], controls=controls[now]) for now in range(STEPS)]
-        *logits, mean, raw = (part.numpy()[0] for part in wanted)
-        expected = {"mean": mean, "deviation": np.log1p(np.exp(raw)) + model.stage.scale_floor}
-        expected |= {"logits": logits[0]} if logits else {}
-        for key, numbers in expected.items():
-            assert np.abs(np.array([each[key] for each in found]) - numbers).max() < TOLERANCE, (kind, key)
+    host = Host(tmp_path, kind)
+    assert host.stage["generates"] == ["x", "y"] and host.stage["rate"] == 100
+    found = [host.step(now, values=values[now], controls=controls[now]) for now in range(STEPS)]
+    *logits, mean, raw = (part.numpy()[0] for part in wanted)
+    expected = {"mean": mean, "deviation": np.log1p(np.exp(raw)) + model.stage.scale_floor}
+    expected |= {"logits": logits[0]} if logits else {}
+    for key, numbers in expected.items():
+        assert np.abs(np.array([each[key] for each in found]) - numbers).max() < TOLERANCE, key
 
 
 def test_a_cascade_has_a_step_for_every_tier_and_says_how_values_are_mapped(tmp_path: Path) -> None:
