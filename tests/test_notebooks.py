@@ -158,6 +158,20 @@ def test_it_is_installed_where_it_is_missing_and_only_there(name: str, monkeypat
 # Run -----------------------------------------------------------------------------------------------------------------
 
 
+# As of the fixtures `without_xla` and `eager`, in a kernel: what is run a few times only is not compiled first.
+UNCOMPILED = """
+import tensorflow
+from conditioning.sampler import TierSampler as values
+from melnet.sampler import TierSampler as spectrograms
+from samplernn.sampler import Sampler as samples
+
+for each in (samples, values, spectrograms):
+    each.__init__.__kwdefaults__["jit"] = False
+tensorflow.config.run_functions_eagerly(True)
+del each, samples, values, spectrograms, tensorflow
+"""
+
+
 @pytest.fixture
 def jupyter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to run in, with a kernel of this Python, whatever kernels this machine has."""
@@ -169,6 +183,9 @@ def jupyter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    startup = tmp_path / "ipythondir" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "uncompiled.py").write_text(UNCOMPILED)
     work = tmp_path / "work"
     work.mkdir()
     return work
