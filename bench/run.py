@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-BENCHMARKS = ("generation", "training", "steered", "spectrograms", "pipeline", "startup", "inversion", "play")
+BENCHMARKS = ("generation", "training", "steered", "spectrograms", "pipeline", "startup", "inversion", "play", "page")
 
 
 def cases(benchmark: str, small: bool, recordings: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -28,6 +28,8 @@ def cases(benchmark: str, small: bool, recordings: Sequence[str] = ()) -> list[d
         return [{"sound": sound} for sound in recordings or ("strings", "bells", "speech")]
     if benchmark == "play":
         return [{"seconds": 2, "hidden": 8, "layers": 1}] if small else [{"pages": pages} for pages in (1, 2)]
+    if benchmark == "page":
+        return [{"seconds": 2, "hidden": 8, "layers": 1}] if small else [{}]
     if benchmark == "generation":
         if small:
             return [{"name": "tiny", "streams": streams, "seconds": 0.2, "repeats": 2} for streams in (1, 8)]

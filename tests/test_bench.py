@@ -1,6 +1,7 @@
 """The benchmarks run at a tiny size, and what they reckon is right."""
 
 import json
+import shutil
 
 import pytest
 
@@ -33,7 +34,13 @@ def test_training_arithmetic_by_hand():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("benchmark", ["generation", "training", "steered", "spectrograms", "pipeline", "play"])
+@pytest.mark.parametrize(
+    "benchmark",
+    [
+        *("generation", "training", "steered", "spectrograms", "pipeline", "play"),
+        pytest.param("page", marks=pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium's")),
+    ],
+)
 def test_small_benchmarks_run(benchmark):
     # A process imports TensorFlow for longer than it measures so little: one benchmark has one, the others have ours.
     measure = run.run_case if benchmark == "pipeline" else run.measured
