@@ -83,6 +83,16 @@ def eager() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def eagerly() -> Iterator[None]:
+    """The same for one test of a module whose other tests run a graph often enough."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forgotten() -> Iterator[None]:
     """What a module has compiled is let go of at its end: a whole suite's does not fit into a small machine."""

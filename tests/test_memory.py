@@ -300,16 +300,27 @@ def test_the_presets_are_estimated_in_a_line_each(capsys: pytest.CaptureFixture[
 # What saves memory -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
+PLAIN = {**S, "frame_sizes": [], "rnn_dropout": 0.2}
+PHASED = {**C, "seq_len": 12, "cell": "phased_lstm", "dropout": 0.2}
+
+
 @pytest.mark.parametrize(
-    ("family", "document", "stage"),
+    ("family", "document", "stage", "how"),
     [
-        pytest.param(samplernn, {**S, "frame_sizes": [], "rnn_dropout": 0.2}, "samplernn", marks=pytest.mark.slow),
-        (conditioning, {**C, "seq_len": 16, "cell": "phased_lstm", "dropout": 0.2}, "conditioning"),
-        pytest.param(melnet, M, "tier3", marks=pytest.mark.slow),
+        (conditioning, PHASED, "conditioning", "eager"),
+        *(
+            pytest.param(*network, how, marks=pytest.mark.slow)
+            for network, how in (
+                ((samplernn, PLAIN, "samplernn"), "graph"),
+                ((samplernn, PLAIN, "samplernn"), "xla"),
+                ((conditioning, PHASED, "conditioning"), "xla"),
+                ((melnet, M, "tier3"), "graph"),
+                ((melnet, M, "tier3"), "xla"),
+            )
+        ),
     ],
 )
-def test_layers_computed_again_have_the_same_gradients(family: Any, document: Any, stage: str, jit: bool) -> None:
+def test_layers_computed_again_have_the_same_gradients(family: Any, document: Any, stage: str, how: str) -> None:
     found = []
     for recompute in (False, True):
         tf.keras.utils.set_random_seed(3)
@@ -331,7 +342,8 @@ def test_layers_computed_again_have_the_same_gradients(family: Any, document: An
                 loss = tf.reduce_sum(outcome.nats) / tf.reduce_sum(outcome.elements)
             return tape.gradient(loss, [variable.value for variable in model.trainable_variables]), outcome
 
-        found.append(tf.function(gradients, jit_compile=jit)())
+        compiled = tf.function(gradients, jit_compile=how == "xla")
+        found.append(gradients() if how == "eager" else compiled())
     (plain, first), (again, second) = found
     assert len(plain) > 10 and all(part is not None for part in plain)
     for one, other in zip(plain, again, strict=True):
@@ -404,21 +416,26 @@ import networks as tests
 document, stage, lanes, parts, jit = json.loads(sys.argv[1])
 made = tests.learner((document, stage), "float32", jit, accumulate=parts)
 batch, state = tests.batch_of(document, lanes), made.initial_state(lanes)
-for step in range(3):
+for step in range(2):
     _, state = made.train_step(batch, state, step)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
-LARGE: list[tuple[dict[str, Any], str, int, int]] = [
-    ({**S, "seq_len": 1024, "frame_sizes": [16, 64], "dim": 256, "q_levels": 256}, "samplernn", 128, 1),
-    ({**S, "seq_len": 1024, "frame_sizes": [16, 64], "dim": 256, "q_levels": 256}, "samplernn", 256, 4),
-    ({**C, "conditioned_on": ["p"], "hidden_size": 256, "num_layers": 3, "seq_len": 1000}, "conditioning", 48, 1),
-    ({**M, "layers": [2, 2, 3], "audio": {"mel_channels": 64}, "hidden_size": 64, "seq_len": 64}, "tier3", 8, 1),
+# Every family with and without XLA, a batch in parts with one of them.
+WIDE_S = {**S, "seq_len": 1024, "frame_sizes": [16, 64], "dim": 256, "q_levels": 256}
+WIDE_C = {**C, "conditioned_on": ["p"], "hidden_size": 256, "num_layers": 3, "seq_len": 1000}
+WIDE_M = {**M, "layers": [2, 2, 3], "audio": {"mel_channels": 64}, "hidden_size": 64, "seq_len": 64}
+LARGE: list[tuple[dict[str, Any], str, int, int, bool]] = [
+    (WIDE_S, "samplernn", 128, 1, True),
+    (WIDE_S, "samplernn", 256, 4, False),
+    (WIDE_C, "conditioning", 48, 1, False),
+    (WIDE_C, "conditioning", 48, 1, True),
+    (WIDE_M, "tier3", 8, 1, False),
+    (WIDE_M, "tier3", 8, 1, True),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize(("document", "stage", "lanes", "parts"), LARGE)
+@pytest.mark.parametrize(("document", "stage", "lanes", "parts", "jit"), LARGE)
 def test_estimates_are_near_to_what_is_measured(
     document: dict[str, Any], stage: str, lanes: int, parts: int, jit: bool
 ) -> None:

@@ -85,10 +85,11 @@ import keras
 import networks as tests
 from tierwave.devices import make_devices
 
+document = {**tests.SAMPLE, "frame_sizes": [2], "num_rnn_layers": 1, "emb_size": 8}
 found = {}
 for name in ("one", "mirrored"):
-    made = tests.learner("conditioning-gru", "mixed_float16", False, devices=make_devices(name))
-    batch, state, losses = made.devices.dealt(tests.batch_of("conditioning-gru")), made.initial_state(4), []
+    made = tests.learner((document, "samplernn"), "mixed_float16", False, devices=make_devices(name))
+    batch, state, losses = made.devices.dealt(tests.batch_of(document)), made.initial_state(4), []
     made.loss_scale.assign(2.0**126)
     scales = []
     for step in range(6):
@@ -123,8 +124,9 @@ def test_a_gradient_is_passed_over_only_while_a_smaller_scale_may_help() -> None
     assert not half.can_skip
 
 
-def test_a_run_that_goes_on_has_the_scale_it_stopped_with(tmp_path: Path) -> None:
-    name = "melnet-gru-2"
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize("name", ["samplernn-gru", pytest.param("melnet-gru-2", marks=pytest.mark.slow)])
+def test_a_run_that_goes_on_has_the_scale_it_stopped_with(tmp_path: Path, name: str) -> None:
     first, second = (learner(name, "mixed_float16", False) for _ in range(2))
     batch, state = batch_of(name), first.initial_state(LANES)
     for step in range(4):

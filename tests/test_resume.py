@@ -30,6 +30,9 @@ from tierwave.checkpoints import read_progress
 from tierwave.errors import UsageError
 from tierwave.runs import Run, only_training, runs_of
 
+# What runs in this process trains a few steps at a time; the chains of kills are processes that train with graphs.
+pytestmark = pytest.mark.usefixtures("eager")
+
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 7  # of an epoch
 CONFIG = {
@@ -366,14 +369,6 @@ def test_a_run_killed_before_its_first_checkpoint_is_not_in_the_way(folder: Path
     assert new.folder != copy_of_a_run.folder and new.latest().step == 2
 
 
-@pytest.fixture
-def eagerly() -> Iterator[None]:
-    """Without graphs, which take longer to make than a few steps to run."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 def content_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -418,7 +413,6 @@ def test_a_checkpoint_that_cannot_be_restored_leaves_the_run_as_it_was(
     assert content_of(copy_of_a_run.folder) == before
 
 
-@pytest.mark.usefixtures("eagerly")
 def test_momentum_that_has_no_slots_in_the_checkpoint_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -430,7 +424,6 @@ def test_momentum_that_has_no_slots_in_the_checkpoint_is_refused(
     trained(folder, "bare", "--num_steps", 2)  # as it was begun
 
 
-@pytest.mark.usefixtures("eagerly")
 def test_a_checkpoint_of_old_that_does_not_say_its_optimiser_is_taken_at_its_configs_word(
     folder: Path, copy_of_a_run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -443,7 +436,6 @@ def test_a_checkpoint_of_old_that_does_not_say_its_optimiser_is_taken_at_its_con
     trained(folder, identity, "--num_steps", 9)
 
 
-@pytest.mark.usefixtures("eagerly")
 def test_the_scale_of_float16_starts_anew_where_the_checkpoint_has_none(
     folder: Path, copy_of_a_run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -451,7 +443,6 @@ def test_the_scale_of_float16_starts_anew_where_the_checkpoint_has_none(
     assert "the scale of its loss starts at 32768" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("eagerly")
 def test_what_is_advised_where_losses_break_is_taken_on_resume(folder: Path, copy_of_a_run: Run) -> None:
     flags = ["--learning_rate", 0.001, "--precision", "float32", "--set", "gradient_clip.global_norm=1.0"]
     trained(folder, copy_of_a_run.folder.parent.name, "--num_steps", 9, *flags)

@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tierwave.audio import chunk_spans, resample
@@ -455,6 +455,7 @@ chunkings = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=15)  # each makes, cuts and searches half a minute of sound
 @given(chunkings, st.integers(0, 99))
 def test_no_held_out_sample_is_in_any_training_chunk(chunking: dict, seed: int) -> None:
     folder = Folder()

@@ -51,6 +51,7 @@ PATTERN = np.array([2, 5, 9, 13, 7])
 REAL = np.random.default_rng(8).normal(0.0, 0.1, 6000)
 TRAIN = (Span(0, 0, 200), Span(1, 0, 120))
 VALID = (Span(0, 230, 300), Span(1, 140, 185))
+SHORT = tuple(Span(0, start, start + 16) for start in (0, 50, 100, 150))  # a window for each lane: epochs of one step
 STEPS = 6  # of an epoch over TRAIN: 13 + 8 windows of 16 samples in 4 lanes
 
 
@@ -162,6 +163,7 @@ def trainer(
     folder: Path,
     callbacks: Callable[[Monitor], Sequence[Callback]] = lambda monitor: [],
     *,
+    spans: Sequence[Span] = TRAIN,
     valid: Sequence[Span] = (),
     keys: dict[str, Any] | None = None,
     **options: Any,
@@ -169,7 +171,7 @@ def trainer(
     folder.mkdir(exist_ok=True)
     settings = {"monitor": "val_loss" if valid else "loss", "learning_rate": 0.01, "num_epochs": 2, "batch_size": 4}
     asked = TrainingOptions(**{**settings, **options})
-    data = windows(lanes=asked.batch_size)
+    data = windows(spans, lanes=asked.batch_size)
     held_out = windows(valid, shuffled=False) if valid else None
     return Trainer(learner(asked, **(keys or {})), data, held_out, asked, Run(folder), callbacks(Monitor()))
 
@@ -223,6 +225,7 @@ def joint_norm(gradients: Sequence[np.ndarray]) -> float:
     return math.sqrt(sum(float(np.sum(np.square(gradient, dtype=np.float64))) for gradient in gradients))
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("share", [0.1, 10.0])
 def test_clipping_by_global_norm_scales_all_gradients_alike_and_only_where_they_are_longer(share: float) -> None:
     free, taken, told = sgd_step({})
@@ -236,6 +239,7 @@ def test_clipping_by_global_norm_scales_all_gradients_alike_and_only_where_they_
         np.testing.assert_allclose(difference, gradient * min(1.0, share), atol=1e-6)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_clipping_by_value_bounds_the_gradient_of_the_loss_in_bits() -> None:
     free, _, _ = sgd_step({})
     bound = float(np.quantile(np.abs(np.concatenate([gradient.ravel() for gradient in free])), 0.9)) / LN2
@@ -276,6 +280,7 @@ def rmsprop(gradients: list[np.ndarray], *, rate: float, momentum: float, epsilo
     return total
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize(
     ("options", "formula"),
     [
@@ -352,6 +357,7 @@ def test_the_loss_scale_of_float16_halves_on_overflow_and_that_step_changes_noth
     assert made.loss_scale.numpy() == 2.0**11 and made.finite_steps.numpy() == 0
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_loss_scale_does_not_show_in_the_update() -> None:
     taken = []
     options = TrainingOptions(optimizer="sgd", momentum=0.0, learning_rate=1.0, precision="mixed_float16")
@@ -434,11 +440,11 @@ def test_validation_changes_nothing_in_training(tmp_path: Path) -> None:
     found = []
     for name, valid in (("with", VALID), ("without", ())):
         kept = Losses()
-        made = trainer(tmp_path / name, alone(kept), valid=valid, keys=DROPOUT, num_epochs=3)
+        made = trainer(tmp_path / name, alone(kept), valid=valid, keys=DROPOUT, num_epochs=2)
         made.fit()
         found.append((kept, weights_of(made.learner)))
     (with_valid, weights), (without, other_weights) = found
-    assert with_valid.steps == without.steps and len(without.steps) == 3 * STEPS
+    assert with_valid.steps == without.steps and len(without.steps) == 2 * STEPS
     assert equal(weights, other_weights)
     assert "val_loss" in with_valid.epochs[0] and "val_loss" not in without.epochs[0]
 
@@ -479,7 +485,7 @@ def test_a_measured_span_is_its_likelihood_from_a_fresh_state_without_dropout() 
 def test_the_learning_rate_falls_by_exp_of_a_tenth_from_the_epoch_on(tmp_path: Path) -> None:
     kept = Losses()
     callbacks = [LearningRateSchedule(), kept]
-    made = trainer(tmp_path / "run", lambda _: callbacks, reduce_learning_rate_after=2, num_epochs=5)
+    made = trainer(tmp_path / "run", lambda _: callbacks, spans=SHORT, reduce_learning_rate_after=2, num_epochs=5)
     made.fit()
     expected = 0.01 * np.exp([0.0, 0.0, -0.1, -0.2, -0.3])
     np.testing.assert_allclose(kept.rates, expected, rtol=1e-5)
@@ -569,9 +575,8 @@ def test_early_stopping_brings_the_best_weights_back(
     tmp_path: Path, monitor: str, values: list[float], best: int
 ) -> None:
     script = Scripted(monitor, values)
-    made = trainer(
-        tmp_path / "run", scripted(script), valid=VALID, monitor=monitor, num_epochs=6, early_stopping_patience=2
-    )
+    settings = {"spans": SHORT, "valid": VALID, "num_epochs": 6, "early_stopping_patience": 2}
+    made = trainer(tmp_path / "run", scripted(script), monitor=monitor, **settings)
     made.fit()
     assert made.progress.epoch == best + 2  # an equal value is no improvement
     assert made.stop_reason is not None and monitor in made.stop_reason
@@ -585,18 +590,18 @@ def test_improvement_resets_the_patience_and_none_never_stops(tmp_path: Path) ->
     values = [3.0, 3.1, 2.0, 2.1, 1.0, 1.1, 1.2]
     ended = {}
     for patience in (1, 2, None):
-        script = Scripted("loss", values)
-        made = trainer(tmp_path / str(patience), scripted(script), num_epochs=7, early_stopping_patience=patience)
+        script, settings = Scripted("loss", values), {"num_epochs": 7, "early_stopping_patience": patience}
+        made = trainer(tmp_path / str(patience), scripted(script), spans=SHORT, **settings)
         made.fit()
         ended[patience] = made.progress.epoch
     assert ended == {1: 2, 2: 7, None: 7}
 
 
 def test_the_monitor_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
-    values = [1.0, 2.0, 2.0, 2.0, 2.0]
-    made = trainer(tmp_path / "run", scripted(Scripted("loss", values)), num_epochs=2, early_stopping_patience=3)
+    values, settings = [1.0, 2.0, 2.0, 2.0, 2.0], {"spans": SHORT, "early_stopping_patience": 3}
+    made = trainer(tmp_path / "run", scripted(Scripted("loss", values)), num_epochs=2, **settings)
     made.fit()
-    again = trainer(tmp_path / "run", scripted(Scripted("loss", values)), num_epochs=5, early_stopping_patience=3)
+    again = trainer(tmp_path / "run", scripted(Scripted("loss", values)), num_epochs=5, **settings)
     again.restore(again.run, again.run.latest())
     again.fit()
     assert again.progress.epoch == 4
@@ -624,12 +629,12 @@ VALUES = [5.0, 4.0, 4.5, 4.4, 3.0, 3.5, 3.6]  # epochs 1, 2 and 5 are the best s
 def test_which_checkpoints_stay(tmp_path: Path, options: dict[str, Any], epochs: list[int]) -> None:
     settings = {"max_checkpoints": 3, "num_epochs": 7, "early_stopping_patience": None, **options}
     script = Scripted("loss", VALUES)
-    made = trainer(tmp_path / "run", scripted(script), **settings)
+    made = trainer(tmp_path / "run", scripted(script), spans=SHORT, **settings)
     made.fit()
     expected = [f"model.ckpt-{epoch}" for epoch in epochs]
     listed = made.run.checkpoints
     if epochs[-1] != 7:  # training goes on from its end, whatever the policy
-        assert listed[-1].name == f"resume.ckpt-{7 * STEPS}" and not listed[-1].kept
+        assert listed[-1].name == "resume.ckpt-7" and not listed[-1].kept
         listed = listed[:-1]
     assert [entry.name for entry in listed] == expected
     assert made.run.best().name == "model.ckpt-5" and made.run.best().value == 3.0
@@ -1003,11 +1008,15 @@ def test_faults_are_said_once_as_soon_as_they_show_and_not_again_after_a_resume(
     said: list[str] = []
     script = Scripted("loss", [5.0, 4.9, 4.8, 4.7, 4.6])
     bars = {"code histogram": 4.0}
-    made = trainer(tmp_path / "run", lambda m: [script, LossWatch(bars, said.append), *saving(m)], num_epochs=4)
+
+    def watching(monitor: Monitor) -> list[Callback]:
+        return [script, LossWatch(bars, said.append), *saving(monitor)]
+
+    made = trainer(tmp_path / "run", watching, spans=SHORT, num_epochs=4)
     made.fit()
     assert len(said) == 1 and "not learning: after 3 epochs" in said[0] and "smaller --learning_rate" in said[0]
     assert made.run.read("bars.json") == bars
-    again = trainer(tmp_path / "run", lambda m: [script, LossWatch(bars, said.append), *saving(m)], num_epochs=5)
+    again = trainer(tmp_path / "run", watching, spans=SHORT, num_epochs=5)
     again.restore(again.run, again.run.latest())
     again.fit()
     assert len(said) == 1
