@@ -33,9 +33,15 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """Seed every global source of randomness, TensorFlow's only where a test module has imported it."""
+    """Seed every global source of randomness but TensorFlow's own."""
     random.seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def seeded_tensorflow() -> None:
+    """TensorFlow's own randomness, where a test module has imported it: once for the module, because it forgets with it
+    what it has made of every graph, most of a second's work each. Models and draws here have seeds of their own."""
     if "tensorflow" in sys.modules:
         sys.modules["tensorflow"].random.set_seed(0)
 
