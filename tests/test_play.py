@@ -118,10 +118,10 @@ def make_run(root: Path, name: str) -> Run:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def thawed() -> Iterator[None]:
-    """What tests/conftest.py freezes would hide what the server does."""
-    gc.unfreeze()
+def frozen_again() -> Iterator[None]:
+    """What this module has left, and its servers have frozen, is garbage at its end; see tests/conftest.py."""
     yield
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
 
@@ -208,6 +208,7 @@ def serving(instrument: Instrument, max_voices: int = 4, host: str = "127.0.0.1"
         finally:
             server.should_exit = True
             thread.join(30)
+            gc.freeze()  # which the server has ended, and the tests want
             assert not thread.is_alive()
 
 
@@ -729,7 +730,14 @@ def test_nobodys_sound_waits_for_anothers_messages(
             if kind != "right points":
                 assert one.answer("error")["message"]
         assert len(took) > len(LARGE) and max(took) < 100 * decoding  # a message is read twice to be refused
-        assert gc.get_freeze_count() > 100_000  # or each of them may begin a collection, in which nothing plays
+
+
+def test_no_collection_of_garbage_looks_through_tensorflow_while_a_server_runs(
+    instruments: dict[str, Instrument],
+) -> None:
+    gc.unfreeze()
+    with serving(instruments["steered"]):
+        assert gc.get_freeze_count() > 100_000  # or each message may begin a collection, in which nothing plays
 
 
 def test_long_curves_come_in_pieces(steered: Server) -> None:

@@ -25,13 +25,13 @@ import tensorflow as tf
 import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tierwave import play as page_module
 from tierwave.checkpoints import make_checkpoint
 from tierwave.config import dumps
 from tierwave.controls import Parameter, Schema
 from tierwave.families import load_config
 from tierwave.gestures import read_gestures
 from tierwave.mel import Normaliser
+from tierwave.play import app
 from tierwave.play.app import build_app
 from tierwave.play.instrument import BLOCK, Instrument
 from tierwave.play.protocol import LARGEST_MESSAGE
@@ -352,30 +352,43 @@ WATCHED = """window.seen = { run: 0 };
     }"""
 
 
-def test_what_is_moved_is_heard_after_the_lead_and_nothing_is_left_out(browser: Browser, steered: Server) -> None:
+@pytest.fixture
+def paced(oscillating: Instrument, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server of the page with the clock of the test."""
+    page = shutil.copytree(app.PAGE, tmp_path / "page")
+    worklet = page / "player-worklet.js"
+    source, last = worklet.read_text(encoding="utf-8"), 'registerProcessor("tierwave-player", Player);'
+    assert source.count(last) == 1
+    worklet.write_text(source.replace(last, PACED), encoding="utf-8")
+    monkeypatch.setattr(app, "PAGE", page)
+    with serving(oscillating) as server:
+        yield server
+
+
+def test_what_is_moved_is_heard_after_the_lead_and_nothing_is_left_out(browser: Browser, paced: Server) -> None:
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.add_init_script(WATCHED)
-    source = (Path(page_module.__file__).parent / "page" / "player-worklet.js").read_text(encoding="utf-8")
-    last = 'registerProcessor("tierwave-player", Player);'
-    assert last in source
-    paced = source.replace(last, PACED)
-    context.route("**/player-worklet.js", lambda route: route.fulfill(body=paced, content_type="text/javascript"))
-    tab = Tab(context.new_page()).go(steered)
+    tab = Tab(context.new_page()).go(paced)
     page = tab.page
     page.wait_for_selector("#start:enabled")
     page.click("#start")
+    stop = 0
     for move in range(1, 13):
-        page.wait_for_function("() => seen.run && seen.write - seen.read >= seen.lead")  # while nothing is played
+        page.wait_for_function(  # while nothing is played
+            "until => seen.run && seen.read >= until && seen.write - seen.read >= seen.lead", arg=stop
+        )
         tab.slide("p", move % 4 / 3)
         page.wait_for_function("() => seen.marks.length === 1")
         seen = page.evaluate("seen")
         (mark,) = seen["marks"]
-        assert seen["lead"] == round(steered.studio.instrument.document()["lead_seconds"] * RATE)
+        assert seen["lead"] == round(paced.studio.instrument.document()["lead_seconds"] * RATE)
         assert seen["read"] < mark["sample"] <= seen["read"] + seen["lead"] + BLOCK + GRAIN
-        page.evaluate("until => play(until)", mark["sample"] + 1)
+        stop = mark["sample"] + 1
+        page.evaluate("until => play(until)", stop)
         page.wait_for_function("count => tierwave.latencies().length === count", arg=move)
-    page.evaluate("until => play(until)", mark["sample"] + RATE)
-    page.wait_for_function("until => seen.read >= until", arg=mark["sample"] + RATE)
+    stop += RATE
+    page.evaluate("until => play(until)", stop)
+    page.wait_for_function("until => seen.read >= until", arg=stop)
     page.wait_for_function("() => played.length === seen.read")
     played = np.array(page.evaluate("played"), np.float32)
     first, received = tab.received()
