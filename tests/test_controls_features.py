@@ -107,7 +107,7 @@ def test_a_sound_without_pitch_says_so() -> None:
 
 def test_stretches_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounded memory: a long sound measured bit by bit is the same as measured at once."""
-    sound = np.concatenate([make_tone(1, 57, 1.0, seconds=0.8), np.zeros(3000), make_tone(2, 60, 0.5, seconds=0.5)])
+    sound = np.concatenate([make_tone(1, 57, 1.0, seconds=0.5), np.zeros(2000), make_tone(2, 60, 0.5, seconds=0.3)])
     analysis = Analysis(tuple(FEATURES))
     whole = measure(sound, RATE, analysis)
     monkeypatch.setattr(features, "_STRETCH_SECONDS", 0.15)
