@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -26,7 +26,7 @@ from tierwave.gestures import Settings
 from tierwave.training import Learner
 
 LEVELS = 16
-TIME = 7
+TIME = 5
 KINDS: dict[str, dict[str, Any]] = {
     "one": {"generates": ["x"], "rate": 100.0},
     "three": {"generates": ["x", "y", "z"], "rate": 100.0},
@@ -176,7 +176,7 @@ def check_causality(case: Case) -> None:
             sum(tf.reduce_sum(part[0, t] * rng.normal(size=part[0, t].shape)) for part in prediction)
             for t in range(TIME + 1)
         ]
-    for t in (0, 3, TIME):
+    for t in (0, 2, TIME):
         gradient = tf.convert_to_tensor(tape.gradient(sums[t], fed)).numpy()
         by_place = np.abs(gradient[0] if gradient.shape[0] == 1 else gradient[: TIME + 1]).reshape(TIME + 1, -1)
         assert np.all(by_place[t].reshape(-1, max(1, model.features)).max(axis=0) > 0)
@@ -190,8 +190,9 @@ def check_causality(case: Case) -> None:
 
 def check_generation(model: ConditionalTier) -> None:
     """What is generated is what its own predictions, given all of it as a window, draw from the same numbers."""
-    weights, steps = model.weights_in_effect(), 6
+    weights, steps = model.weights_in_effect(), 4
     sampler = TierSampler(model, jit=False)
+    sampler._stretch = lambda kind, *given: sampler.stretch(*given)  # as it is written: to trace it would take longest
     rng = np.random.default_rng(4)
     for streams in (1, 3):
         controls = rng.random([streams, steps, len(model.stage.conditioned_on)]).astype(np.float32)
@@ -212,8 +213,9 @@ def check_generation(model: ConditionalTier) -> None:
             np.testing.assert_allclose(drawn, values[:, t], atol=1e-4)
 
 
-def check_training(config: Config, *, jit: bool = False, batches: tuple[int, ...] = (3, 1)) -> None:
-    """Some steps with all that is special in training: finite losses, and every variable moves."""
+def check_training(config: Config, *, jit: bool = False, batches: Sequence[int] = (3, 1)) -> None:
+    """A step with as many lanes as each of `batches` says, and all that is special in training: finite losses, and
+    every variable moves."""
     options = TrainingOptions(learning_rate=0.01, tfr=0.5, ss=0.25, input_noise=0.1)
     learner = Learner(
         lambda: conditioning.build(config),
@@ -226,15 +228,15 @@ def check_training(config: Config, *, jit: bool = False, batches: tuple[int, ...
         if variable.path.endswith("ratio_on"):  # in so few steps every gate opens
             variable.assign(np.full(variable.shape, 1.5))
     before = [np.array(variable.numpy()) for variable in learner.model.trainable_variables]
-    for lanes in batches:
-        state = learner.initial_state(lanes)
-        for step in range(2 if lanes > 1 else 1):
-            batch = batch_of(learner.model, lanes, seed=step)
-            results, state = learner.train_step(batch, state, step)
-            assert np.isfinite(list(results.values())).all()
-            features = 1 if learner.model.stage.makes_audio else learner.model.features
-            assert results["elements"] == lanes * TIME * features
-            assert results["gradient_norm"] > 0
+    state = None
+    for step, lanes in enumerate(batches):
+        if step == 0 or lanes != batches[step - 1]:
+            state = learner.initial_state(lanes)
+        results, state = learner.train_step(batch_of(learner.model, lanes, seed=step), state, step)
+        assert np.isfinite(list(results.values())).all()
+        features = 1 if learner.model.stage.makes_audio else learner.model.features
+        assert results["elements"] == lanes * TIME * features
+        assert results["gradient_norm"] > 0
     for variable, old in zip(learner.model.trainable_variables, before, strict=True):
         assert np.isfinite(variable.numpy()).all()
         assert np.any(variable.numpy() != old), variable.path
@@ -267,19 +269,31 @@ def test_xla_draws_the_same_values(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", covering(full_product(), 3), ids=ident)
 def test_networks_in_every_three(case: Case, eager: None) -> None:
-    test_networks(case, eager)
+    """What `test_networks` asserts, of more networks; trained are those of the test after it."""
+    model = model_of(config_of(case))
+    check_forms(model)
+    check_causality(case)
+    check_generation(model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", PAIRS, ids=ident)
+def test_training_of_every_pair(case: Case, eager: None) -> None:
+    check_training(config_of(case))
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("case", full_product(), ids=ident)
 def test_every_network(case: Case, eager: None) -> None:
+    """What `test_networks` asserts, of all of them."""
     test_networks(case, eager)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("case", "jit"), [(case, bool(at % 2)) for at, case in enumerate(ONES)], ids=str)
 def test_networks_compiled(case: Case, jit: bool) -> None:
-    check_training(config_of(case), jit=jit)
+    """The assertions are those of `check_training`; here it is traced, and every other network compiled by XLA."""
+    check_training(config_of(case), jit=jit, batches=(3, 3))
 
 
 @pytest.mark.exhaustive
@@ -291,12 +305,12 @@ def test_every_pair_compiled(case: Case, jit: bool) -> None:
 
 @pytest.mark.parametrize("cell", ["gru", "lstm", "phased_lstm"])
 def test_several_layers(cell: str) -> None:
-    check_forms(model_of(config_of(("shared_split", "three", cell, 3), num_layers=3)))
+    check_forms(model_of(config_of(("baseline", "three", cell, 3), num_layers=3)))
 
 
 def test_a_compiled_step() -> None:
     """All else here runs as it is written; this is traced, with loops and shapes as in training."""
-    check_training(config_of(("rnncontrol", "three", "gru", 3)), batches=(3,))
+    check_training(config_of(("rnncontrol", "three", "gru", 3)), batches=(3, 3))
 
 
 def test_pairs_are_all_there() -> None:
@@ -499,7 +513,7 @@ SAMPLED: list[dict[str, Any]] = [
     {"kind": "one", "net": "mixture"},
     {"kind": "three", "loss": "sampled_mse", "cell": "phased_lstm"},
 ]
-COINS = np.array([True, False, False, True, True, False, True])
+COINS = np.array([True, False, False, True, False])
 
 
 @pytest.mark.parametrize("keys", SAMPLED, ids=str)
@@ -509,15 +523,15 @@ def test_inputs_are_mixed_as_in_mtcrnns_loop(keys: dict[str, Any]) -> None:
     values = batch["inputs"][:, :-1]
     controls = batch["controls"][:, :-1] if "controls" in batch else None
     uniform = np.random.default_rng(8).random([3, TIME, model.draws]).astype(np.float32)
-    for coins in (COINS, ~COINS, np.ones(TIME, bool), np.zeros(TIME, bool)):
+    for coins in (COINS, np.ones(TIME, bool), np.zeros(TIME, bool)):
         mixed = model.mixed(values, controls, state, weights, tf.constant(coins), tf.constant(uniform))
-        expected, _ = by_hand(model, values, controls, state, coins, uniform)
         assert mixed.dtype == values.dtype and mixed.shape == values.shape
-        np.testing.assert_allclose(mixed, expected, atol=2e-4)
-        np.testing.assert_array_equal(mixed[:, 0], values[:, 0])
         if coins.all():
             np.testing.assert_array_equal(mixed, values)
-        elif not coins.any() and not model.stage.makes_audio:
+            continue
+        np.testing.assert_array_equal(mixed[:, 0], values[:, 0])
+        np.testing.assert_allclose(mixed, by_hand(model, values, controls, state, coins, uniform)[0], atol=2e-4)
+        if not coins.any() and not model.stage.makes_audio:
             assert np.all(mixed[:, 1:] != values[:, 1:])
 
 
