@@ -206,7 +206,7 @@ def test_a_trial_that_diverges_is_failed_with_its_reason_and_others_go_on(folder
 
 @pytest.mark.slow
 def test_a_cascade_is_judged_by_all_its_tiers_or_by_one(folder: Path) -> None:
-    make_corpus(folder / "tones", sample_rate=4000, pitches=[50, 52], loudnesses=[0.5, 1.0], seconds=0.2)
+    make_corpus(folder / "tones", sample_rate=4000, pitches=[50, 52], loudnesses=[0.5, 1.0], seconds=0.06)
     small = {"hidden_size": 4, "num_layers": 1}
     up = {"name": "up", "generates": ["a"], "conditioned_on": ["p"], "rate": 100, "seq_len": 4, **small}
     sound = {"name": "sound", "conditioned_on": ["a"], "seq_len": 16, "q_levels": 16, **small}
@@ -239,7 +239,7 @@ def test_a_signal_gives_the_trial_back_and_the_same_command_goes_on_exactly(
 
     def ended(watch: Any, trainer: Any, results: Any) -> None:
         look(watch, trainer, results)
-        if trainer.progress.step == STEPS + 3 and trainer.run.folder.parent.name == "1":
+        if trainer.progress.step == STEPS + 1 and trainer.run.folder.parent.name == "1":
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(trials.Watch, "on_step_end", ended)
@@ -249,7 +249,7 @@ def test_a_signal_gives_the_trial_back_and_the_same_command_goes_on_exactly(
     assert (search / "best.config.json").exists()
     assert "The search stopped; the same command goes on." in capsys.readouterr().out
     searched(folder, "signal", *SPACE)
-    heard = rf"resume\.ckpt-({STEPS + 3}|{STEPS + 4}) "  # where it heard the signal
+    heard = rf"resume\.ckpt-({STEPS + 1}|{STEPS + 2}) "  # where it heard the signal
     assert re.search(rf"Going on from \S+/{heard}", capsys.readouterr().out)
     assert table_of(search) == table_of(whole)
 
@@ -513,7 +513,8 @@ def test_the_best_of_nothing_is_a_sentence(folder: Path, capsys: Capture) -> Non
 @pytest.mark.slow
 def test_an_objective_that_the_model_lacks_fails_with_the_remedy(folder: Path, capsys: Capture) -> None:
     config = {"model": "conditioning", "generates": ["a"], "conditioned_on": ["p"], "rate": 100, "seq_len": 4}
-    make_corpus(folder / "bits", sample_rate=4000, pitches=[50, 52], loudnesses=[0.5, 1.0], seconds=0.2)
+    config |= {"hidden_size": 4, "num_layers": 1}
+    make_corpus(folder / "bits", sample_rate=4000, pitches=[50, 52], loudnesses=[0.5, 1.0], seconds=0.06)
     (folder / "curve.config.json").write_text(json.dumps({**config, "training": CONFIG["training"]}))
     flags = ["--data_dir", folder / "bits", "--config_file", folder / "curve.config.json", "--max_trials", 1]
     flags += ["--search", "hidden_size=4,6", "--num_epochs", 1]
