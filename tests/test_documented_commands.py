@@ -12,8 +12,10 @@ import configparser
 import contextlib
 import functools
 import gc
+import hashlib
 import io
 import json
+import logging
 import os
 import re
 import runpy
@@ -28,14 +30,20 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import soundfile
+import tensorboard.program
+import tensorflow as tf
 from markdown_it import MarkdownIt
 
 import train
 import tune
+from tierwave import trained
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # of runpy
 
@@ -71,6 +79,7 @@ SMALLER = {
     "generate.py --frames": "--frames 8 --inversion griffin_lim",
     "generate.py --text": "--frames 8 --inversion griffin_lim",
     "tune.py": "--max_trials 2 --num_epochs 1",
+    "tierwave demo": "--seconds 0.3",
     "tierwave evaluate --controls": "--dur 0.2",
     "tierwave controls extract": "--jobs 1",
     "tierwave play": "--port 0",
@@ -273,7 +282,7 @@ def _run_shell(command: Command, folder: Path) -> None:
     words = command.words
     program = words[0]
     if words[:4] == ["python", "-m", "tierwave", "play"]:
-        _serve(command, smaller(words, folder), folder)
+        _serve(command, smaller(words, folder))
     elif program == "python":
         _run_python(command, smaller(words, folder))
     elif program == "make":
@@ -284,20 +293,32 @@ def _run_shell(command: Command, folder: Path) -> None:
         for requirement in (word for word in words[2:] if not word.startswith("-")):
             _check_requirement(command, requirement)
     elif program == "tensorboard":
-        told = subprocess.run([_beside("tensorboard"), *words[1:], "--inspect"], capture_output=True, text=True)
-        assert told.returncode == 0 and "Event statistics" in told.stdout, f"{command.where}: {told.stderr}"
+        _inspect(command, words)
     else:
         raise AssertionError(f"{command.where}: {command.text}\n  run it here, or except it with a reason")
 
 
-def _beside(name: str) -> str:
-    return str(Path(sys.executable).with_name(name))
+def _inspect(command: Command, words: list[str]) -> None:
+    """TensorBoard itself takes the words, and tells what it would show."""
+    output = io.StringIO()
+    board = tensorboard.program.TensorBoard()
+    board.configure([*words, "--inspect"])
+    with contextlib.redirect_stdout(output):
+        code = board.main()
+    assert code == 0 and "Event statistics" in output.getvalue(), f"{command.where}: {output.getvalue()}"
 
 
 def _run_python(command: Command, words: list[str]) -> None:
-    before = sys.argv
     output = io.StringIO()
-    code: object = 0
+    # A training of two steps is not traced first, and a trial of a search is one.
+    code = _called(words, output, eager=words[1] in ("train.py", "tune.py"))
+    assert code in (0, None), f"{command.where}: {shlex.join(words)}\n{output.getvalue()[-2000:]}"
+
+
+def _called(words: list[str], output: io.StringIO, *, eager: bool = False) -> object:
+    """The exit code of a Python command, run in this process."""
+    before = sys.argv
+    tf.config.run_functions_eagerly(eager)
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             if words[1] == "-m":
@@ -307,39 +328,48 @@ def _run_python(command: Command, words: list[str]) -> None:
                 sys.argv = words[1:]
                 runpy.run_path(words[1], run_name="__main__")
     except SystemExit as left:
-        code = left.code
+        return left.code
     finally:
         sys.argv = before
-    assert code in (0, None), f"{command.where}: {shlex.join(words)}\n{output.getvalue()[-2000:]}"
+        tf.config.run_functions_eagerly(False)
+    return None
 
 
-def _serve(command: Command, words: list[str], folder: Path) -> None:
-    """A command that goes on until it is stopped: the page that it names is there, and Ctrl-C ends it."""
-    environment = {**os.environ, **command.environment, "PYTHONPATH": str(ROOT), "BROWSER": "true"}
-    with subprocess.Popen(
-        [sys.executable, *words[1:]],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as server:
-        watch = threading.Timer(120, server.kill)
-        watch.start()
+class Said(io.StringIO):
+    """What a server prints. From the line with its address on, in a thread: its page is opened, and Ctrl-C pressed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[str] = []  # what came of the page
+        self.visits: list[threading.Thread] = []
+
+    def write(self, text: str) -> int:
+        if not self.visits and (address := re.search(r"http://[\d.\w]+:\d+/?", text)):
+            self.visits.append(threading.Thread(target=self._visit, args=(address[0],)))
+            self.visits[0].start()
+        return super().write(text)
+
+    def _visit(self, address: str) -> None:
         try:
-            assert server.stdout is not None
-            said: list[str] = []
-            while not (address := re.search(r"http://[\d.\w]+:\d+/?", said[-1] if said else "")):
-                said.append(server.stdout.readline())
-                assert said[-1], f"{command.where}: {shlex.join(words)}\n{''.join(said)}"
-            with urllib.request.urlopen(address[0], timeout=30) as page:
-                assert page.status == 200 and "text/html" in page.headers["content-type"]
-            server.send_signal(signal.SIGINT)
-            server.communicate(timeout=60)
-            assert server.returncode in (0, 130), f"{command.where}: {server.returncode}"
+            with urllib.request.urlopen(address, timeout=30) as page:
+                self.opened.append(f"{page.status} {page.headers['content-type']}")
         finally:
-            watch.cancel()
-            server.kill()
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def _serve(command: Command, words: list[str]) -> None:
+    """A command that goes on until it is stopped: the page that it names is there, and Ctrl-C ends it.
+
+    In this process; tests/test_play.py has one of its own."""
+    output = Said()
+    with mock.patch.object(logging, "shutdown"):  # its logging would close streams that pytest needs, through absl's
+        code = _called(words, output)
+    gc.unfreeze()  # which it leaves to the end of its process
+    for visit in output.visits:
+        visit.join()
+    told = f"{command.where}: {shlex.join(words)}\n{output.getvalue()[-2000:]}"
+    assert code in (0, 130), told
+    assert output.opened and re.match("200 text/html", output.opened[0]), told
 
 
 @functools.lru_cache
@@ -391,18 +421,32 @@ def desks(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Desk]:
     return open_desk
 
 
+@pytest.fixture(scope="module")
+def models_once() -> Iterator[None]:
+    """Pages that train alike have the same weights: each network is loaded, and its loops are traced, once for all."""
+    kept: dict[tuple[str, str, bytes], Any] = {}
+    load = trained.load_model
+
+    def load_model(family: ModuleType, config: Any, stage: str, checkpoint: Path) -> Any:
+        data = checkpoint.with_name(f"{checkpoint.name}.data-00000-of-00001").read_bytes()
+        key = config.model_dump_json(), stage, hashlib.sha256(data).digest()
+        if key not in kept:
+            kept[key] = load(family, config, stage, checkpoint)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trained, "load_model", load_model)
+        yield
+
+
 @pytest.fixture
-def small_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Environment and compiled functions as they were before the page."""
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a page's commands start tells nothing of TensorFlow."""
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
-    yield
-    if "keras" in sys.modules:
-        sys.modules["keras"].backend.clear_session()
-    gc.collect()
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("small_process")
+@pytest.mark.usefixtures("quiet", "models_once")
 @pytest.mark.timeout(1500)  # a page is many commands
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
 def test_the_commands_of_a_page_run(page: Path, desks: Callable[[Path], Desk]) -> None:
