@@ -211,7 +211,8 @@ def test_a_sound_at_another_rate_is_the_same_sound(studio: Studio, tmp_path: Pat
     higher = studio.sound(tmp_path / "higher.wav", "--sample_rate", 3 * RATE, seconds=0.25) / 32768
     expected = np.clip(resample_poly(plain, 3, 1), -1, 1)
     middle = slice(600, -600)  # the ends are where filters differ
-    assert np.corrcoef(higher[middle], expected[middle])[0, 1] > 0.99
+    # It is mostly noise, which both filters cut off a little below half the rate; a sample too late would leave 0.83.
+    assert np.corrcoef(higher[middle], expected[middle])[0, 1] > 0.97
 
 
 def test_several_sequences_have_numbers_epoch_and_temperatures_in_their_names(studio: Studio, tmp_path: Path) -> None:
