@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,16 @@ class Studio:
 
     def together(self, *jobs: Sequence[str]) -> list[str]:
         """What two workers say that do the same jobs."""
-        with ended(self.start([jobs, jobs])) as workers:
-            said = [worker.communicate(timeout=600)[0] for worker in workers]
+        with ended(self.start([jobs, jobs])) as workers, ThreadPoolExecutor() as threads:
+
+            def heard(worker: subprocess.Popen[str]) -> str:
+                words = worker.communicate(timeout=600)[0]
+                if worker.returncode != 0:  # for which the other would wait
+                    for each in workers:
+                        each.kill()
+                return words
+
+            said = list(threads.map(heard, workers))
             assert [worker.returncode for worker in workers] == [0, 0], said
         return said
 

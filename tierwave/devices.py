@@ -132,6 +132,11 @@ def _all_workers() -> tf.distribute.Strategy:
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
+def has_joined() -> bool:
+    """Whether this process and the other workers are together already."""
+    return _all_workers.cache_info().currsize > 0
+
+
 @functools.cache  # a second one would number its sums as the first did, and be taken for it
 def _all_devices() -> tf.distribute.Strategy:
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")

@@ -164,7 +164,10 @@ def train(
         def start() -> None:
             start_tensorflow()
             if plan.options.strategy == "multiworker":
-                meet(task, everyone, session.worker_timeout)
+                from tierwave.devices import has_joined
+
+                if not has_joined():  # by a training before, in this process: TensorFlow listens at the address now
+                    meet(task, everyone, session.worker_timeout)
 
         return plan.train(resumed, start)
 
