@@ -158,17 +158,15 @@ def test_it_is_installed_where_it_is_missing_and_only_there(name: str, monkeypat
 # Run -----------------------------------------------------------------------------------------------------------------
 
 
-# As of the fixtures `without_xla` and `eager`, in a kernel: what is run a few times only is not compiled first.
+# As the fixture `without_xla`, in a kernel: XLA compiles for longer than the small notebooks run.
 UNCOMPILED = """
-import tensorflow
 from conditioning.sampler import TierSampler as values
 from melnet.sampler import TierSampler as spectrograms
 from samplernn.sampler import Sampler as samples
 
 for each in (samples, values, spectrograms):
     each.__init__.__kwdefaults__["jit"] = False
-tensorflow.config.run_functions_eagerly(True)
-del each, samples, values, spectrograms, tensorflow
+del each, samples, values, spectrograms
 """
 
 
