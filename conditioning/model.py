@@ -227,6 +227,8 @@ class ConditionalTier(keras.Model):
         if self.stage.net == "mixture":
             squashed = tf.tanh(outputs[0])
             lead = [-1 if size is None else size for size in squashed.shape[:-1]]
+            if lead.count(-1) > 1:  # neither the lanes nor the steps are known: one graph for seeds of any length
+                lead = tf.unstack(tf.shape(squashed)[:-1])
             shape = [*lead, self.features, self.stage.mixtures]
             return tuple(tf.reshape(head(index, squashed), shape) for index in range(3))
         if self.stage.net in ("pathways", "shared_pathways"):

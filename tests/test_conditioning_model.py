@@ -266,6 +266,21 @@ def test_xla_draws_the_same_values(kind: str) -> None:
     np.testing.assert_allclose(*values, atol=1e-4)
 
 
+def test_one_graph_goes_on_from_seeds_of_any_length_in_any_number() -> None:
+    """Of the first seeds TensorFlow compiles each for itself; then one graph for unknown numbers of lanes and steps."""
+    model, rng = made("mixture"), np.random.default_rng(4)
+    sampler, weights = TierSampler(model, jit=False), model.weights_in_effect()
+    for streams, steps in ((1, 3), (2, 4), (3, 5)):
+        values = rng.random([streams, steps, model.features]).astype(np.float32)
+        controls = rng.random([streams, steps, 1]).astype(np.float32)
+        carry = sampler.warm(sampler.start(streams), values, controls, weights)
+        _, state = model.sequence(
+            tf.constant(values[:, :-1]), tf.constant(controls[:, :-1]), model.initial_state(streams), weights
+        )
+        same(carry.state, state)
+        same(carry.values, values[:, -1], 0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", covering(full_product(), 3), ids=ident)
 def test_networks_in_every_three(case: Case, eager: None) -> None:
