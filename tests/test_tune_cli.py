@@ -206,7 +206,7 @@ def test_a_trial_that_diverges_is_failed_with_its_reason_and_others_go_on(folder
 
 @pytest.mark.slow
 def test_a_cascade_is_judged_by_all_its_tiers_or_by_one(folder: Path) -> None:
-    make_corpus(folder / "tones", sample_rate=4000, pitches=[50, 52], loudnesses=[0.5, 1.0], seconds=0.06)
+    make_corpus(folder / "tones", sample_rate=4000, pitches=[50, 52], loudnesses=[0.5, 1.0], seconds=0.2)
     small = {"hidden_size": 4, "num_layers": 1}
     up = {"name": "up", "generates": ["a"], "conditioned_on": ["p"], "rate": 100, "seq_len": 4, **small}
     sound = {"name": "sound", "conditioned_on": ["a"], "seq_len": 16, "q_levels": 16, **small}
@@ -514,7 +514,7 @@ def test_the_best_of_nothing_is_a_sentence(folder: Path, capsys: Capture) -> Non
 def test_an_objective_that_the_model_lacks_fails_with_the_remedy(folder: Path, capsys: Capture) -> None:
     config = {"model": "conditioning", "generates": ["a"], "conditioned_on": ["p"], "rate": 100, "seq_len": 4}
     config |= {"hidden_size": 4, "num_layers": 1}
-    make_corpus(folder / "bits", sample_rate=4000, pitches=[50, 52], loudnesses=[0.5, 1.0], seconds=0.06)
+    make_corpus(folder / "bits", sample_rate=4000, pitches=[50, 52], loudnesses=[0.5, 1.0], seconds=0.2)
     (folder / "curve.config.json").write_text(json.dumps({**config, "training": CONFIG["training"]}))
     flags = ["--data_dir", folder / "bits", "--config_file", folder / "curve.config.json", "--max_trials", 1]
     flags += ["--search", "hidden_size=4,6", "--num_epochs", 1]
