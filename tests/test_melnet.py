@@ -201,7 +201,7 @@ def test_an_element_depends_on_what_comes_before_it_and_on_all_below(number: int
 @pytest.mark.parametrize("number", [1, 4])
 def test_windows_with_carried_state_are_one_window(number: int) -> None:
     """The first tier as it is; of others the features of the tiers below are those of the window they stand in."""
-    model = tier_of(number)
+    model = tier_of(number, layers=[2, 1, 1, 2])
     values, _, _ = material(model, streams=2, frames=6)
     weights = model.weights_in_effect()
     conditions = (None, None, None)

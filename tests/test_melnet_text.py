@@ -220,13 +220,14 @@ def test_gradients_are_those_of_finite_differences(recompute: bool, jit: bool) -
     variables = [variable.value for variable in model.text.trainable_variables]
     # Compiled as in training: the gradient of the loop must be one that XLA takes.
     gradients = (tf.function(backward, jit_compile=True, autograph=False) if jit else backward)()
+    traced = tf.function(nats, autograph=False)  # called twice for each variable
     for variable, gradient in zip(variables, gradients, strict=True):
         start = variable.numpy()
         direction = gradient.numpy() / np.linalg.norm(gradient)
         ends = []
         for side in (-1, 1):
             variable.assign(start + side * 1e-2 * direction)
-            ends.append(float(nats()))
+            ends.append(float(traced()))
         variable.assign(start)
         assert np.linalg.norm(gradient) > 0.1
         np.testing.assert_allclose((ends[1] - ends[0]) / 2e-2, np.linalg.norm(gradient), rtol=0.03)
