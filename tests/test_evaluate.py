@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import soundfile
+import tensorflow as tf
 
 import samplernn
 from samplernn.config import Config
@@ -28,14 +29,12 @@ from tierwave.writing import write_text
 
 RATE = 4000
 LEVELS = 16
-WINDOW = 32
-SAMPLES = {"a/one.wav": 5 * WINDOW + 7, "b.wav": 5, "c.wav": WINDOW, "d.flac": 2 * WINDOW + 1, "e.wav": 40}
+WINDOW = 16
+SAMPLES = {"a/one.wav": 5 * WINDOW + 7, "b.wav": 5, "c.wav": WINDOW, "d.flac": 2 * WINDOW + 1, "e.wav": 20}
+OTHER = 40  # samples of f.wav, at the rate of the run
 
 
-@pytest.fixture(autouse=True)
-def without_xla(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling takes longer than all the rest; the fixture `found` does it, once."""
-    monkeypatch.setattr(samplernn, "prefers_xla", lambda config, on_gpu: False)
+pytestmark = pytest.mark.usefixtures("eager")  # compiling takes longer than all the rest; one test does it
 
 
 def make_run(root: Path, gain: float = 1.0, **keys: Any) -> Run:
@@ -70,7 +69,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "a").mkdir()
     for name, samples in SAMPLES.items():
         soundfile.write(folder / name, rng.uniform(-0.4, 0.6, samples), RATE)
-    soundfile.write(folder / "f.wav", rng.uniform(-0.3, 0.3, (500, 2)), 2 * RATE)
+    soundfile.write(folder / "f.wav", rng.uniform(-0.3, 0.3, (2 * OTHER, 2)), 2 * RATE)
     soundfile.write(folder / "silent.wav", np.zeros(300), RATE)
     (folder / "torn.wav").write_bytes(b"RIFF????WAVE")
     return folder
@@ -109,7 +108,7 @@ def test_against_whole_files_in_one_pass(
     assert list(found.files) == ["a/one.wav", "b.wav", "c.wav", "d.flac", "e.wav", "f.wav"]
     for name, score in found.files.items():
         sound, _ = load(recordings / name, RATE)
-        assert score.samples == len(sound) == SAMPLES.get(name, 250)
+        assert score.samples == len(sound) == SAMPLES.get(name, OTHER)
         if keys.get("normalize") == "file":
             low, high = sound.min(), sound.max()
             sound = (sound - low) * np.float32(2.0 / (high - low)) - 1.0
@@ -120,19 +119,34 @@ def test_against_whole_files_in_one_pass(
 
 @pytest.fixture(scope="module")
 def found(run: Run, recordings: Path) -> Evaluation:
-    """What the run reaches, compiled with XLA as it is by default for a small network on a CPU."""
+    """What the run reaches."""
     return evaluate(load_trained(run.folder), recordings)
 
 
-def test_the_compiled_step_gives_the_same(found: Evaluation, run: Run, recordings: Path) -> None:
-    plain = evaluate(load_trained(run.folder), recordings)
+def test_the_compiled_step_gives_the_same(
+    found: Evaluation, run: Run, recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With XLA, as it is by default for a small network on a CPU."""
+    asked: list[bool] = []
+
+    def asks(config: Config, on_gpu: bool) -> bool:
+        asked.append(on_gpu)
+        return True
+
+    monkeypatch.setattr(samplernn, "prefers_xla", asks)
+    tf.config.run_functions_eagerly(False)
+    try:
+        compiled = evaluate(load_trained(run.folder), recordings)
+    finally:
+        tf.config.run_functions_eagerly(True)
+    assert asked and compiled.files.keys() == found.files.keys()
     for name, score in found.files.items():
-        assert score.bits == pytest.approx(plain.files[name].bits, rel=1e-5)
+        assert score.bits == pytest.approx(compiled.files[name].bits, rel=1e-5)
 
 
 def test_files_add_up(found: Evaluation) -> None:
     total = found.total
-    assert total.samples == sum(SAMPLES.values()) + 250
+    assert total.samples == sum(SAMPLES.values()) + OTHER
     assert total.bits_per_sample * total.samples == pytest.approx(
         sum(score.bits_per_sample * score.samples for score in found.files.values())
     )
@@ -162,7 +176,7 @@ def test_damaged_weights(recordings: Path, tmp_path: Path) -> None:
 def test_progress_is_told(run: Run, recordings: Path) -> None:
     told: list[tuple[str, int, int]] = []
     evaluate(load_trained(run.folder), recordings, batch_size=1, progress=lambda *step: told.append(step))
-    steps = sum(math.ceil(samples / WINDOW) for samples in [*SAMPLES.values(), 250])
+    steps = sum(math.ceil(samples / WINDOW) for samples in [*SAMPLES.values(), OTHER])
     assert [step for step in told if step[0].startswith("Measuring")] == [
         ("Measuring samplernn", done, steps) for done in range(1, steps + 1)
     ]
