@@ -482,7 +482,7 @@ NETWORKS: dict[str, tuple[dict[str, Any], str, list[Any], list[list[Any]]]] = {
     ),
     "melnet-text": (
         {**MEL, "tiers": 3, "layers": [2, 1, 1], "text": {"column": 1, "components": 2}, "normalize": "file"},
-        "tones", [], [[*QUICK, "--text", "two, more."]],
+        "tones", ["--val_frac", 0, "--monitor", "loss"], [[*QUICK, "--text", "two, more."]],
     ),
 }  # fmt: skip
 
