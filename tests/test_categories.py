@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,28 +24,22 @@ from tierwave.runs import runs_of
 from tierwave.steering import transplanted
 from tierwave.writing import write_text
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 RATE = 4000
 TRAINING = {
-    "batch_size": 2, "jit": False, "num_steps": 2, "num_epochs": 1, "generate": False, "val_frac": 0.25,
+    "batch_size": 2, "jit": False, "num_steps": 1, "num_epochs": 1, "generate": False, "val_frac": 0.25,
     "checkpoint_minutes": None,
 }  # fmt: skip
 FAMILIES: dict[str, dict[str, Any]] = {
-    "samplernn": {"model": "samplernn", "seq_len": 32, "frame_sizes": [4], "dim": 6, "num_rnn_layers": 1},
-    "conditioning": {"model": "conditioning", "seq_len": 32, "hidden_size": 6, "num_layers": 1},
+    "samplernn": {"model": "samplernn", "seq_len": 16, "frame_sizes": [4], "dim": 6, "num_rnn_layers": 1},
+    "conditioning": {"model": "conditioning", "seq_len": 16, "hidden_size": 6, "num_layers": 1},
     "melnet": {
         "model": "melnet", "audio": {"n_fft": 128, "win_length": 128, "hop_length": 64, "mel_channels": 4}, "tiers": 2,
         "layers": [1, 1], "hidden_size": 4, "mixtures": 1, "seq_len": 8,
     },
 }  # fmt: skip
 WHO = ("george", "jackson", "lucas", "theo")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def eager() -> Iterator[None]:
-    """Compiling takes longer than two steps do."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture
@@ -62,7 +55,7 @@ def digits(tmp_path: Path) -> Path:
 
 
 def trained(config: dict[str, Any], digits: Path) -> Path:
-    """The folder of a run of two steps."""
+    """The folder of a run of one step."""
     root = digits.parent
     write_text(root / "a.config.json", json.dumps({**config, "conditioned_on": ["who"], "training": TRAINING}))
     command = ["--id", "a", "--data_dir", digits, "--config_file", root / "a.config.json", "--verbose", "False"]
