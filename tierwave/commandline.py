@@ -421,4 +421,5 @@ def _tell(sentence: str, code: int, debug: bool) -> int:
 
 def _program() -> str:
     program = Path(sys.argv[0])
-    return " ".join(["tierwave", *sys.argv[1:2]]) if program.stem in ("__main__", "tierwave") else program.name
+    ours = program.stem == "tierwave" or (program.name == "__main__.py" and program.parent.name == "tierwave")
+    return " ".join(["tierwave", *sys.argv[1:2]]) if ours else program.name
