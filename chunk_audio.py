@@ -1,6 +1,6 @@
 """Cut recordings into chunks for training: `python chunk_audio.py --input_file FOLDER --output_dir FOLDER`.
 
-Parses, calls `tierwave.chunking`, prints.
+Parses, calls `tierwave.audio.chunking`, prints.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import os
 import sys
 from pathlib import Path
 
-from tierwave.chunking import ChunkOptions, chunk_recordings, earlier_chunks, find_sources
-from tierwave.commandline import FlagParser, boolean, optional, run
+from tierwave.audio.chunking import ChunkOptions, chunk_recordings, earlier_chunks, find_sources
+from tierwave.cli.flags import FlagParser, boolean, optional, run
 from tierwave.errors import RunError
-from tierwave.progress import ProgressLine, amounts
+from tierwave.system.progress import ProgressLine, amounts
 
 
 def make_parser() -> FlagParser:

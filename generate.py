@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.commandline import REPEATABLE, FlagParser, boolean, optional, run, sentences
+from tierwave.cli.flags import REPEATABLE, FlagParser, boolean, optional, run, sentences
 from tierwave.config import read_document, resolve_training
 from tierwave.errors import UsageError
-from tierwave.folders import refuse_file
-from tierwave.progress import ProgressLine, clock
-from tierwave.runtime import import_tensorflow, one_thread_per_call
+from tierwave.files.folders import refuse_file
+from tierwave.nn.runtime import import_tensorflow, one_thread_per_call
+from tierwave.system.progress import ProgressLine, clock
 
 
 def parser() -> FlagParser:
@@ -98,9 +98,9 @@ def _generate(arguments: Any) -> None:
     resolve_training({"seed": seed_path, "seed_offset": offset}, {}, "")  # refuses no offset, and one without a seed
     document = None if arguments.config_file is None else read_document(arguments.config_file)
 
-    from tierwave.asking import Asked, request_of
-    from tierwave.audio import writable_suffix
-    from tierwave.generation import Request, sequence_paths, write_sounds
+    from tierwave.audio.recordings import writable_suffix
+    from tierwave.generation.prompt import Asked, request_of
+    from tierwave.generation.request import Request, sequence_paths, write_sounds
 
     random_seed = secrets.randbelow(2**31) if arguments.random_seed is None else arguments.random_seed
     plain = Request(
@@ -137,9 +137,9 @@ def _generate(arguments: Any) -> None:
     line = ProgressLine()
     import_tensorflow(debug=arguments.debug)
     one_thread_per_call()
-    from tierwave.callbacks import heard
-    from tierwave.runs import Run
-    from tierwave.trained import hardly_trained, load_trained
+    from tierwave.generation.load import hardly_trained, load_trained
+    from tierwave.runs.folder import Run
+    from tierwave.training.callbacks import heard
 
     trained = load_trained(arguments.checkpoint_path, best=arguments.best, config_document=document)
     trained, request, remarks = request_of(trained, plain, asked)
@@ -188,8 +188,8 @@ def _generate(arguments: Any) -> None:
 
 def _write_curves(stream: Any, path: Path, request: Any, voice: int) -> list[Path]:
     """CSVs beside a wav: what steered it, and what each tier generated."""
-    from tierwave.gestures import write_gestures
-    from tierwave.paramfiles import ParamFile, document_of, write_param_file
+    from tierwave.controls.files import ParamFile, document_of, write_param_file
+    from tierwave.controls.live import write_gestures
 
     written = []
     steered = stream.record(voice)
@@ -207,13 +207,13 @@ def _write_stages(stream: Any, path: Path, voice: int) -> list[Path]:
     stages = stream.stages(voice)
     if not stages:
         return []
-    from tierwave.pictures import stages_picture
-    from tierwave.writing import write_array
+    from tierwave.analysis.plots import stages_picture
+    from tierwave.files.writing import write_array
 
     array, picture = path.with_suffix(".npy"), path.with_name(f"{path.stem}_stages.png")
     read = stream.alignment(voice)
     if read is not None:
-        from tierwave.pictures import alignment_picture
+        from tierwave.analysis.plots import alignment_picture
 
         text, alignment = read
         alignment_picture(
@@ -228,7 +228,7 @@ def _describe(
     path: Path, temperature: float, request: Any, trained: Any, arguments: Any, stream: Any, voice: int
 ) -> None:
     """The JSON beside a wav, and its picture."""
-    from tierwave.writing import write_text
+    from tierwave.files.writing import write_text
 
     about = {
         "checkpoint": str(trained.path),
@@ -263,8 +263,8 @@ def _describe(
     }
     write_text(path.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
     if arguments.spectrogram:
-        from tierwave.audio import load
-        from tierwave.pictures import controls_picture
+        from tierwave.analysis.plots import controls_picture
+        from tierwave.audio.recordings import load
 
         sound, rate = load(path)
         curves = {name: track for name, track in stream.record(voice).items() if name in trained.schema.names}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.commandline import (
+from tierwave.cli.flags import (
     REPEATABLE,
     FlagParser,
     add_model_flags,
@@ -18,9 +18,9 @@ from tierwave.commandline import (
 )
 from tierwave.config import TrainingOptions, read_document
 from tierwave.errors import UsageError
-from tierwave.places import place_of
-from tierwave.progress import ProgressLine
-from tierwave.runtime import import_tensorflow
+from tierwave.files.places import place_of
+from tierwave.nn.runtime import import_tensorflow
+from tierwave.system.progress import ProgressLine
 
 DEFAULT_CONFIG = Path(__file__).with_name("default.config.json")
 
@@ -92,14 +92,14 @@ def _train(arguments: Any) -> int:
     typed = typed_values(arguments, TrainingOptions)
     document = None if arguments.config_file is None else read_document(arguments.config_file)
     if arguments.demo:
-        from tierwave.demo import make_corpus
+        from tierwave.data.demo import make_corpus
 
         arguments.data_dir = arguments.logdir_root / "demo_corpus"
         make_corpus(arguments.data_dir)
     if arguments.data_dir is None:
         raise UsageError("--data_dir is missing: name a folder of recordings, or try --demo")
 
-    from tierwave.sessions import Session, train
+    from tierwave.training.session import Session, train
 
     say_line = ProgressLine().say
     session = Session(
@@ -129,7 +129,7 @@ def _train(arguments: Any) -> int:
                 )
         outcome = train(session, _default_document, say_line, lambda: import_tensorflow(debug=arguments.debug))
     else:
-        from tierwave.cluster import train_on_cluster
+        from tierwave.training.ray_cluster import train_on_cluster
 
         outcome = train_on_cluster(
             session,

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.chief import Address, serve, work
-from tierwave.commandline import REPEATABLE, FlagParser, boolean, optional, run, typed_here
+from tierwave.cli.flags import REPEATABLE, FlagParser, boolean, optional, run, typed_here
 from tierwave.config import apply_overrides, read_document
 from tierwave.errors import UsageError
-from tierwave.progress import ProgressLine
-from tierwave.runtime import import_tensorflow
-from tierwave.searching import OBJECTIVES, Axis, choices, parse_search
-from tierwave.tuning import DEFAULT_EPOCHS, DEFAULT_TRIALS, TYPES, Search, tune
+from tierwave.nn.runtime import import_tensorflow
+from tierwave.search.distributed import Address, serve, work
+from tierwave.search.search import DEFAULT_EPOCHS, DEFAULT_TRIALS, TYPES, Search, tune
+from tierwave.search.space import OBJECTIVES, Axis, choices, parse_search
+from tierwave.system.progress import ProgressLine
 
 DEFAULT_CONFIG = Path(__file__).with_name("default.config.json")
 LISTS = {

@@ -15,8 +15,8 @@ def measure(name: str, streams: int, *, seconds: float = 2.0, repeats: int = 7) 
     """One configuration; limit and generation take turns, medians of both."""
     import samplernn
     from samplernn.sampler import SampleStream, group_sizes
-    from tierwave.generation import Request, usable_cores
-    from tierwave.runtime import one_thread_per_call
+    from tierwave.generation.request import Request, usable_cores
+    from tierwave.nn.runtime import one_thread_per_call
 
     one_thread_per_call()
     config = CONFIGS[name]

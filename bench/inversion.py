@@ -56,11 +56,11 @@ def measure(sound: str, *, seconds: float = 4.0, iterations: int = 32, refinemen
     """
     import librosa
 
-    from tierwave.audio import load
-    from tierwave.inversion import invert
-    from tierwave.mel import DB_PER_NAT, MelAudio, MelFrontEnd
-    from tierwave.metrics import log_spectral_distance, spectral_convergence
-    from tierwave.spectrogram import power_spectrogram
+    from tierwave.analysis.statistics import log_spectral_distance, spectral_convergence
+    from tierwave.audio.inversion import invert
+    from tierwave.audio.mel import DB_PER_NAT, MelAudio, MelFrontEnd
+    from tierwave.audio.recordings import load
+    from tierwave.audio.spectrogram import power_spectrogram
 
     name, _, start = sound.partition("@")
     if Path(name).is_file():

@@ -15,11 +15,11 @@ from bench.cases import CONFIGS
 def measure(name: str, lanes: int, *, minutes: float = 10.0, steps: int = 20) -> dict[str, Any]:
     """Over a corpus of `minutes` of noise at 16 kHz, written and read as recordings are."""
     import samplernn
-    from tierwave.audio import write_wav
+    from tierwave.audio.recordings import write_wav
     from tierwave.config import TrainingOptions
-    from tierwave.corpus import load_corpus
-    from tierwave.splits import Span
-    from tierwave.training import Learner
+    from tierwave.data.corpus import load_corpus
+    from tierwave.data.splits import Span
+    from tierwave.training.loop import Learner
 
     config = CONFIGS[name]
     with tempfile.TemporaryDirectory() as folder:

@@ -58,8 +58,8 @@ def _run(folder: Path, hidden: int, layers: int) -> Path:
     """RNNControl's network with weights that nothing was learnt in: it is as fast as any."""
     import conditioning
     from conditioning.config import Config
-    from tierwave.controls import Parameter, Schema
-    from tierwave.importing import write_imported
+    from tierwave.controls.tracks import Parameter, Schema
+    from tierwave.runs.imported import write_imported
 
     names = ["instID", "a", "p"]
     config = Config(conditioned_on=names, hidden_size=hidden, num_layers=layers, net="rnncontrol")

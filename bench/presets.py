@@ -34,7 +34,7 @@ def presets() -> dict[str, Path]:
 def measure(name: str, stage: str, *, memory: float = 6.0, steps: int = 4) -> dict[str, Any]:
     """One stage of a preset. memory: GB that it may take by the estimate; steps: beyond the one that compiles."""
     from tierwave.config import read_document
-    from tierwave.memory import GIGABYTE, demands
+    from tierwave.training.memory import GIGABYTE, demands
 
     document = read_document(presets()[name])
     demand = next(found for found in demands(document, name) if found.stage == stage)
@@ -88,7 +88,7 @@ def _seconds_of_a_step(demand: Any, lanes: int) -> float:
 def _make_corpus(folder: Path, demand: Any, seconds: float) -> None:
     """Noise with a beat in files of a minute, a curve for every parameter, and a text; for a network that reads, which
     takes recordings whole, in files as long as a window."""
-    from tierwave.audio import write_wav
+    from tierwave.audio.recordings import write_wav
 
     rate = 16000
     if hasattr(demand.config, "audio"):
@@ -163,7 +163,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def stages_of(name: str) -> list[str]:
     """The stages of a preset."""
     from tierwave.config import read_document
-    from tierwave.memory import demands
+    from tierwave.training.memory import demands
 
     return [demand.stage for demand in demands(read_document(presets()[name]), name)]
 

@@ -106,7 +106,7 @@ def _pass(streams: int = 16, channels: int = 256, frames: int = 200, hidden: int
 
 def _whole(channels: int = 256, frames: int = 200, hidden: int = 64, repeats: int = 1) -> list[dict[str, Any]]:
     import melnet
-    from tierwave.generation import Request
+    from tierwave.generation.request import Request
 
     config = _config(channels, 3, [4, 3, 2], hidden)
     models = [melnet.build(config, stage) for stage in melnet.stages(config)]

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from tierwave.audio import load
-from tierwave.generation import Request
-from tierwave.mel import DB_PER_NAT, MelFrontEnd, Normaliser
-from tierwave.trained import Trained, load_trained
+from tierwave.audio.mel import DB_PER_NAT, MelFrontEnd, Normaliser
+from tierwave.audio.recordings import load
+from tierwave.generation.load import Trained, load_trained
+from tierwave.generation.request import Request
 
 COEFFICIENTS, PIECES = 14, 12  # MFCCs, and stretches of equal length over which they are averaged
 SHRINKAGE = 0.2  # of the covariance towards its mean variance

@@ -25,9 +25,9 @@ def _config(hidden: int, layers: int, window: int = 256) -> Config:
 
 def _generation(streams: int, hidden: int = 48, layers: int = 4, repeats: int = 7) -> list[dict[str, Any]]:
     import conditioning
-    from tierwave.controls import Parameter, Schema, Track
-    from tierwave.generation import Request, group_sizes, usable_cores
-    from tierwave.runtime import one_thread_per_call
+    from tierwave.controls.tracks import Parameter, Schema, Track
+    from tierwave.generation.request import Request, group_sizes, usable_cores
+    from tierwave.nn.runtime import one_thread_per_call
 
     one_thread_per_call()
     config = _config(hidden, layers)
@@ -75,7 +75,7 @@ def _training(
 
     import conditioning
     from tierwave.config import TrainingOptions, validate
-    from tierwave.training import Learner
+    from tierwave.training.loop import Learner
 
     config = _config(hidden, layers, window)
     rng = np.random.default_rng(0)

@@ -22,8 +22,8 @@ def measure(
 
     import samplernn
     from tierwave.config import TrainingOptions, validate
-    from tierwave.generation import usable_cores
-    from tierwave.training import Learner
+    from tierwave.generation.request import usable_cores
+    from tierwave.training.loop import Learner
 
     config = CONFIGS[name]
     cores = usable_cores()

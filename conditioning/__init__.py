@@ -15,24 +15,24 @@ import numpy as np
 
 from conditioning.config import Cascade, Config, Stage, parameters, sizes_of, steerable
 from conditioning.footprint import footprint as _footprint
+from tierwave.audio.quantize import Quantizer
 from tierwave.config import TrainingOptions
 from tierwave.config import clipping as _clipping
-from tierwave.controls import Schema
-from tierwave.corpus import Corpus
-from tierwave.dataset import Codes, LaneWindows, Source
+from tierwave.controls.tracks import Schema
+from tierwave.data.control_windows import Steering, frame_spans
+from tierwave.data.corpus import Corpus
+from tierwave.data.splits import Span, Split
+from tierwave.data.windows import Codes, LaneWindows, Source
 from tierwave.errors import UsageError
-from tierwave.generation import Preview, Request
-from tierwave.memory import Footprint
-from tierwave.quantize import Quantizer
-from tierwave.splits import Span, Split
-from tierwave.steering import Steering, frame_spans
+from tierwave.generation.request import Preview, Request
+from tierwave.training.memory import Footprint
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
     from conditioning.cascade import TierStream
     from conditioning.model import ConditionalTier
-    from tierwave.steps import StepGraph
+    from tierwave.nn.step_graph import StepGraph
 
 __all__ = [
     "CONFIGS",

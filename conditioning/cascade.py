@@ -1,7 +1,7 @@
 """Several tiers on one timeline, from slow parameters down to audio; a single tier is a timeline of one.
 
 Time is in seconds from the first generated sample. Step k of a tier at rate r lies at k / r; it is predicted from step
-k - 1 and the parameters there. A parameter comes from the user (`tierwave.gestures`) or from an earlier tier, whose
+k - 1 and the parameters there. A parameter comes from the user (`tierwave.controls.live`) or from an earlier tier, whose
 steps are made when they are needed, not before, and are joined by straight lines: what is set live is heard as soon as
 it can be, and a sound does not depend on the sizes of the blocks it is asked for in.
 
@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from conditioning.config import Cascade, Config, Stage, playing
-from tierwave.controls import Controls, Parameter, Schema, Track, resample_track
+from tierwave.controls.live import Gestures, Settings
+from tierwave.controls.tracks import Controls, Parameter, Schema, Track, resample_track
+from tierwave.data.control_windows import seen
 from tierwave.errors import UsageError
-from tierwave.generation import Pace, Request
-from tierwave.gestures import Gestures, Settings
-from tierwave.progress import Count, uncounted
-from tierwave.steering import seen
+from tierwave.generation.request import Pace, Request
+from tierwave.system.progress import Count, uncounted
 
 if TYPE_CHECKING:
     from conditioning.model import ConditionalTier

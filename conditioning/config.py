@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from tierwave.config import Amount, GlobalNormClip, Layers, StrictModel, ValueClip, Width
-from tierwave.controls import input_sizes
-from tierwave.folders import name_fault
+from tierwave.controls.tracks import input_sizes
+from tierwave.files.folders import name_fault
 
 AUDIO = "audio"
 # MTCRNN's numbers 0 to 6, and RNNControl's network, which is the baseline without the rectifier behind its first map.

@@ -48,19 +48,19 @@ import numpy as np
 import numpy.typing as npt
 
 from conditioning.config import AUDIO, Config, parameters
-from tierwave.commandline import REPEATABLE, FlagParser, boolean
-from tierwave.commandline import run as run_command
+from tierwave.cli.flags import REPEATABLE, FlagParser, boolean
+from tierwave.cli.flags import run as run_command
 from tierwave.config import validate
-from tierwave.controls import Parameter, Schema
+from tierwave.controls.tracks import Parameter, Schema
 from tierwave.errors import RunError, UsageError
-from tierwave.importing import check_identity, write_imported
-from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run
-from tierwave.runtime import import_tensorflow
-from tierwave.writing import ArrayError, array_fault, load_array
+from tierwave.files.writing import ArrayError, array_fault, load_array
+from tierwave.nn.runtime import import_tensorflow
+from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run
+from tierwave.runs.imported import check_identity, write_imported
 
 if TYPE_CHECKING:
     from conditioning.model import ConditionalTier
-    from tierwave.recurrent import Recurrent
+    from tierwave.nn.recurrent import Recurrent
 
 PREFIX = "weights/"
 MIXTURES = 3  # per parameter, written into MTCRNN's net 5
@@ -393,7 +393,7 @@ def import_weights(
     generates, none for audio; conditioned_on: those it is steered by; both in the order of its inputs. rate: values per
     second, of audio 16000 if it is not given. audio_input: "scalar" or "onehot", told by the widths if it is not given.
     ranges: by name the raw values that became 0 and 1 in training (RNNControl's parameter_specs). Without one the raw
-    values are what the network saw; MTCRNN's may then lie outside [0, 1]. units: by name, see `tierwave.controls`.
+    values are what the network saw; MTCRNN's may then lie outside [0, 1]. units: by name, see `tierwave.controls.tracks`.
     Raises UsageError and RunError with what to do.
     """
     from conditioning.model import ConditionalTier

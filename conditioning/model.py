@@ -18,8 +18,11 @@ import numpy as np
 import tensorflow as tf
 
 from conditioning.config import Stage
-from tierwave.controls import Schema
-from tierwave.distributions import (
+from tierwave.audio.quantize import Quantizer
+from tierwave.controls.tracks import Schema
+from tierwave.data.control_windows import transplanted
+from tierwave.errors import UsageError
+from tierwave.nn.distributions import (
     categorical_nats,
     draw_categorical,
     draw_gaussian,
@@ -27,9 +30,7 @@ from tierwave.distributions import (
     gaussian_nats,
     mixture_nats,
 )
-from tierwave.errors import UsageError
-from tierwave.quantize import Quantizer
-from tierwave.recurrent import (
+from tierwave.nn.recurrent import (
     Linear,
     NormalisableLayer,
     RecurrentStack,
@@ -40,8 +41,7 @@ from tierwave.recurrent import (
     matmul,
     reset_lanes,
 )
-from tierwave.steering import transplanted
-from tierwave.training import Outcome
+from tierwave.training.loop import Outcome
 
 TierState = tuple[StackState, ...]  # the shared stack first, if there is one, then the others
 Prediction = tuple[tf.Tensor, ...]  # (logits), or (means, raw deviations), or (logits, means, raw deviations)

@@ -18,10 +18,10 @@ import numpy as np
 import tensorflow as tf
 
 from conditioning.model import ConditionalTier, TierState, TierWeights
-from tierwave.calls import Calls
-from tierwave.distributions import counter_uniform, stream_seeds
-from tierwave.generation import group_sizes, usable_cores
-from tierwave.gestures import Settings
+from tierwave.controls.live import Settings
+from tierwave.generation.request import group_sizes, usable_cores
+from tierwave.nn.compiled import Calls
+from tierwave.nn.distributions import counter_uniform, stream_seeds
 
 CAPACITIES = (256, 4096)  # steps of one compiled call: live blocks, and long stretches
 

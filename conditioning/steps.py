@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from conditioning.model import ConditionalTier
-from tierwave.steps import FlatState, StepGraph, constants, frozen
+from tierwave.nn.step_graph import FlatState, StepGraph, constants, frozen
 
 
 def step_graphs(model: ConditionalTier) -> list[StepGraph]:

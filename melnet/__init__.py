@@ -15,17 +15,17 @@ from melnet.config import Config
 from melnet.data import ENCODER, Spectrograms, prepare, sound_of, spans_of, text_window
 from melnet.footprint import footprint as _footprint
 from melnet.text import alphabet_of
+from tierwave.audio.mel import filter_warnings
+from tierwave.audio.quantize import Quantizer
 from tierwave.config import TrainingOptions
 from tierwave.config import clipping as _clipping
-from tierwave.controls import Schema
-from tierwave.corpus import Corpus
-from tierwave.dataset import LaneWindows, Source
-from tierwave.generation import Preview, Request
-from tierwave.mel import filter_warnings
-from tierwave.memory import Footprint
-from tierwave.quantize import Quantizer
-from tierwave.splits import Span, Split
-from tierwave.steering import Steering
+from tierwave.controls.tracks import Schema
+from tierwave.data.control_windows import Steering
+from tierwave.data.corpus import Corpus
+from tierwave.data.splits import Span, Split
+from tierwave.data.windows import LaneWindows, Source
+from tierwave.generation.request import Preview, Request
+from tierwave.training.memory import Footprint
 
 if TYPE_CHECKING:
     from melnet.generation import MelStream

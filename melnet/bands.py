@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.audio import AudioError, load, search_audio
-from tierwave.commandline import FlagParser, boolean, run
+from tierwave.audio.mel import MelFrontEnd
+from tierwave.audio.recordings import AudioError, load, search_audio
+from tierwave.cli.flags import FlagParser, boolean, run
+from tierwave.controls.files import ParamFile, document_of, write_param_file
 from tierwave.errors import UsageError
 from tierwave.families import load_config
-from tierwave.folders import refuse_shared, told
-from tierwave.mel import MelFrontEnd
-from tierwave.paramfiles import ParamFile, document_of, write_param_file
-from tierwave.progress import ProgressLine
-from tierwave.runs import CONFIG_NAME, find_checkpoint
-from tierwave.vocoder import band_tracks
+from tierwave.files.folders import refuse_shared, told
+from tierwave.generation.vocoder import band_tracks
+from tierwave.runs.folder import CONFIG_NAME, find_checkpoint
+from tierwave.system.progress import ProgressLine
 
 
 def parser() -> FlagParser:

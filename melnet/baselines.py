@@ -14,7 +14,7 @@ import numpy as np
 from melnet.config import Config
 from melnet.data import Spectrograms, spans_of
 from melnet.multiscale import below
-from tierwave.splits import Span, Split
+from tierwave.data.splits import Span, Split
 
 _LEAST_DEVIATION = 1e-3
 _FRAMES = 4096  # taken at a time

@@ -16,11 +16,11 @@ from typing import Any
 
 from melnet.config import Config
 from melnet.multiscale import factors
-from tierwave.commandline import FlagParser, boolean, run
+from tierwave.cli.flags import FlagParser, boolean, run
 from tierwave.config import dumps, validate
 from tierwave.errors import RunError, UsageError
-from tierwave.textfiles import read_text
-from tierwave.writing import write_text
+from tierwave.files.text import read_text
+from tierwave.files.writing import write_text
 
 # His layer counts are one more than the recurrent layers there are (melnet.md, J-4).
 _MELS = {"sample_rate": "sample_rate", "n_fft": "n_fft", "mel_channels": "mel_channels", "hop_length": "hop_length"}

@@ -14,20 +14,20 @@ import numpy as np
 
 from melnet.config import Config
 from melnet.text import Texts
-from tierwave.corpus import Corpus
-from tierwave.dataset import Where
+from tierwave.audio.mel import MelFrontEnd, Normaliser
+from tierwave.audio.quantize import Quantizer
+from tierwave.data.control_windows import frame_spans
+from tierwave.data.corpus import Corpus
+from tierwave.data.splits import Span, Split
+from tierwave.data.windows import Where
 from tierwave.errors import UsageError
-from tierwave.mel import MelFrontEnd, Normaliser
-from tierwave.quantize import Quantizer
-from tierwave.splits import Span, Split
-from tierwave.steering import frame_spans
 
 KEPT_BYTES = 1 << 30  # of spectrograms in memory
 ENCODER = Quantizer("linear", 65536)
 
 
 class Spectrograms:
-    """The normalised log-mel spectrograms of a corpus, a source of windows (see `tierwave.dataset`).
+    """The normalised log-mel spectrograms of a corpus, a source of windows (see `tierwave.data.windows`).
 
     What lies before and after a span is 0, the mean: that is also what sampling starts from. texts: what the recordings
     say, a source of its own; None where the config has no text.

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from melnet.config import Config
 from melnet.multiscale import sizes
 from melnet.text import MOST_CHARACTERS
-from tierwave.memory import Footprint, cell, linear
+from tierwave.training.memory import Footprint, cell, linear
 
 if TYPE_CHECKING:
-    from tierwave.dataset import LaneWindows
+    from tierwave.data.windows import LaneWindows
 
 CHARACTERS = 64  # of a text, where no corpus says how long they are
 

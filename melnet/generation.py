@@ -17,15 +17,15 @@ import numpy as np
 from melnet.config import Config
 from melnet.multiscale import Size, below, interleave, sizes, split
 from melnet.text import alphabet_of, normalised, padded
-from tierwave.controls import Controls, Schema
-from tierwave.distributions import stream_seeds
+from tierwave.audio.inversion import invert
+from tierwave.audio.mel import MelFrontEnd, Normaliser
+from tierwave.audio.spectrogram import LOG_FLOOR
+from tierwave.controls.live import Gestures
+from tierwave.controls.tracks import Controls, Schema
 from tierwave.errors import UsageError
-from tierwave.generation import Pace, Request
-from tierwave.gestures import Gestures
-from tierwave.inversion import invert
-from tierwave.mel import MelFrontEnd, Normaliser
-from tierwave.progress import Count, uncounted
-from tierwave.spectrogram import LOG_FLOOR
+from tierwave.generation.request import Pace, Request
+from tierwave.nn.distributions import stream_seeds
+from tierwave.system.progress import Count, uncounted
 
 if TYPE_CHECKING:
     from melnet.attention import Alignment

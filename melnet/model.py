@@ -31,10 +31,11 @@ from melnet.attention import Alignment, AttentionState, AttentionWeights, Memory
 from melnet.config import Config
 from melnet.multiscale import below, factors, sizes
 from melnet.text import MOST_CHARACTERS, Alphabet
-from tierwave.controls import Schema
-from tierwave.distributions import mixture_nats
+from tierwave.controls.tracks import Schema
+from tierwave.data.control_windows import transplanted
 from tierwave.errors import UsageError
-from tierwave.recurrent import (
+from tierwave.nn.distributions import mixture_nats
+from tierwave.nn.recurrent import (
     CellName,
     CellWeights,
     Linear,
@@ -46,8 +47,7 @@ from tierwave.recurrent import (
     recomputed,
     reset_lanes,
 )
-from tierwave.steering import transplanted
-from tierwave.training import Outcome
+from tierwave.training.loop import Outcome
 
 Conditions = tuple[tf.Tensor | None, tf.Tensor | None, tf.Tensor | None]
 LinearWeights = tuple[tf.Tensor, tf.Tensor | None]

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from tierwave.corpus import Corpus
-from tierwave.dataset import Where
+from tierwave.controls.sources import without_audio_suffix, without_recording
+from tierwave.data.corpus import Corpus
+from tierwave.data.windows import Where
 from tierwave.errors import RunError, UsageError
-from tierwave.names import folded, matcher
-from tierwave.paramlookup import without_audio_suffix, without_recording
-from tierwave.places import Url, place_of
-from tierwave.textfiles import read_cells, read_header, read_text
+from tierwave.files.names import folded, matcher
+from tierwave.files.places import Url, place_of
+from tierwave.files.text import read_cells, read_header, read_text
 
 METADATA_NAME = "metadata.csv"
 FILENAME = "filename"
@@ -75,7 +75,7 @@ def padded(codes: Sequence[np.ndarray], multiple_of: int = 1) -> np.ndarray:
 
 
 class Texts:
-    """The texts of a corpus, one per recording: a source of codes (see `tierwave.dataset`). said: as normalised;
+    """The texts of a corpus, one per recording: a source of codes (see `tierwave.data.windows`). said: as normalised;
     remarks: what to tell of the file that they come from."""
 
     dtype: np.dtype[Any] = np.dtype(np.int32)

@@ -36,13 +36,13 @@ import numpy as np
 from natsort import natsorted
 
 from samplernn.config import Config
-from tierwave.commandline import FlagParser, boolean
-from tierwave.commandline import run as run_command
+from tierwave.cli.flags import FlagParser, boolean
+from tierwave.cli.flags import run as run_command
 from tierwave.config import read_document, resolve_training, validate
 from tierwave.errors import RunError, UsageError
-from tierwave.importing import check_identity, write_imported
-from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run
-from tierwave.runtime import import_tensorflow
+from tierwave.nn.runtime import import_tensorflow
+from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run
+from tierwave.runs.imported import check_identity, write_imported
 
 if TYPE_CHECKING:
     from samplernn.model import SampleRNN

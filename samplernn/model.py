@@ -24,11 +24,12 @@ import numpy as np
 import tensorflow as tf
 
 from samplernn.config import Config
-from tierwave.controls import Schema
-from tierwave.distributions import categorical_nats
+from tierwave.audio.quantize import Quantizer
+from tierwave.controls.tracks import Schema
+from tierwave.data.control_windows import transplanted
 from tierwave.errors import UsageError
-from tierwave.quantize import Quantizer
-from tierwave.recurrent import (
+from tierwave.nn.distributions import categorical_nats
+from tierwave.nn.recurrent import (
     Linear,
     NormalisableLayer,
     RecurrentStack,
@@ -40,8 +41,7 @@ from tierwave.recurrent import (
     matmul,
     reset_lanes,
 )
-from tierwave.steering import transplanted
-from tierwave.training import Outcome
+from tierwave.training.loop import Outcome
 
 ModelState = tuple[StackState, ...]  # one stack state per recurrent tier, top tier first
 

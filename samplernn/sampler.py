@@ -19,13 +19,13 @@ import numpy as np
 import tensorflow as tf
 
 from samplernn.model import ModelState, ModelWeights, SampleRNN
-from tierwave.calls import Calls
-from tierwave.controls import Controls, Schema
-from tierwave.distributions import counter_uniform, draw_categorical, stream_seeds
-from tierwave.generation import Pace, Request, group_sizes, usable_cores
-from tierwave.gestures import Gestures, Settings
-from tierwave.progress import Count, uncounted
-from tierwave.recurrent import encoded, linear
+from tierwave.controls.live import Gestures, Settings
+from tierwave.controls.tracks import Controls, Schema
+from tierwave.generation.request import Pace, Request, group_sizes, usable_cores
+from tierwave.nn.compiled import Calls
+from tierwave.nn.distributions import counter_uniform, draw_categorical, stream_seeds
+from tierwave.nn.recurrent import encoded, linear
+from tierwave.system.progress import Count, uncounted
 
 BLOCK_SAMPLES = 4096  # the longest stretch of one compiled call
 LIVE_SAMPLES = 256  # that of a call that is made for every few milliseconds

@@ -8,8 +8,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from samplernn.model import SampleRNN
-from tierwave.recurrent import encoded
-from tierwave.steps import FlatState, StepGraph, constants, frozen
+from tierwave.nn.recurrent import encoded
+from tierwave.nn.step_graph import FlatState, StepGraph, constants, frozen
 
 
 def step_graphs(model: SampleRNN) -> list[StepGraph]:

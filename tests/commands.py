@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tierwave.trained import Trained, load_trained
+from tierwave.generation.load import Trained, load_trained
 
 Main = Callable[[Sequence[str] | None], int]
 Capture = pytest.CaptureFixture[str]

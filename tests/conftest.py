@@ -54,7 +54,7 @@ def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from commands import load_once
 
     tf.get_logger().setLevel("ERROR")  # of many functions that are traced in one process
-    monkeypatch.setattr("tierwave.trained.load_trained", load_once)
+    monkeypatch.setattr("tierwave.generation.load.load_trained", load_once)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,7 +76,7 @@ def patient(request: pytest.FixtureRequest) -> Iterator[None]:
     """On a slow machine a command says the same as on a fast one: how far it is, is the subject of one file only."""
     with pytest.MonkeyPatch.context() as patch:
         if request.node.name != "test_progress.py":
-            patch.setattr("tierwave.progress.SECONDS", 1e9)
+            patch.setattr("tierwave.system.progress.SECONDS", 1e9)
         yield
 
 

@@ -21,10 +21,10 @@ import generate
 import train
 import tune
 from commands import Main, call
-from tierwave.audio import write_wav
+from tierwave.audio.recordings import write_wav
 from tierwave.cli.export import main as export
 from tierwave.cli.report import main as report
-from tierwave.runs import runs_of
+from tierwave.runs.folder import runs_of
 
 RATE = 4000
 TRAINING = {"batch_size": 2, "jit": False, "num_steps": 4, "checkpoint_steps": 2, "generate": False}

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tierwave.config import TrainingOptions
 from tierwave.families import load_config
-from tierwave.training import Learner
+from tierwave.training.loop import Learner
 
 LANES, STEPS = 4, 20
 

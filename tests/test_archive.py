@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierwave import archive
-from tierwave.archive import opened, pack, unpack
 from tierwave.errors import RunError, UsageError
+from tierwave.runs import archive
+from tierwave.runs.archive import opened, pack, unpack
 
 FILES = {"run.json": b"{}", "tier1/model.ckpt-3.data-00000-of-00001": bytes(300_000), "sample (1).wav": b"RIFF"}
 

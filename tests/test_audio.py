@@ -1,4 +1,4 @@
-"""tierwave.audio against closed forms, scipy and broken files."""
+"""tierwave.audio.recordings against closed forms, scipy and broken files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import signal
 
-from tierwave import audio
-from tierwave.audio import AudioError, AudioInfo, SoundWriter
+from tierwave.audio import recordings as audio
+from tierwave.audio.recordings import AudioError, AudioInfo, SoundWriter
 from tierwave.errors import AudioWarning, RunError, UsageError
 
 
@@ -524,7 +524,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_the_module_is_light() -> None:
-    program = "import sys, tierwave.audio; print({'tensorflow', 'librosa', 'pydub', 'matplotlib'} & set(sys.modules))"
+    program = "import sys, tierwave.audio.recordings; print({'tensorflow', 'librosa', 'pydub', 'matplotlib'} & set(sys.modules))"
     root = Path(audio.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tierwave.calls import Calls
+from tierwave.nn.compiled import Calls
 
 
 class Pair(NamedTuple):

@@ -13,16 +13,16 @@ import tensorflow as tf
 import generate
 import train
 from commands import call, told
-from tierwave.audio import write_wav
-from tierwave.controls import Parameter, Schema
+from tierwave.audio.recordings import write_wav
+from tierwave.controls.files import read_manifest
+from tierwave.controls.sources import find_param_sources
+from tierwave.controls.tracks import Parameter, Schema
+from tierwave.data.control_windows import transplanted
 from tierwave.errors import RunError, UsageError
 from tierwave.families import load_config
-from tierwave.paramfiles import read_manifest
-from tierwave.paramlookup import find_param_sources
-from tierwave.recurrent import encoded
-from tierwave.runs import runs_of
-from tierwave.steering import transplanted
-from tierwave.writing import write_text
+from tierwave.files.writing import write_text
+from tierwave.nn.recurrent import encoded
+from tierwave.runs.folder import runs_of
 
 pytestmark = pytest.mark.usefixtures("eager")
 

@@ -1,4 +1,4 @@
-"""chunk_audio.py from end to end, and tierwave.chunking, on sound made up here."""
+"""chunk_audio.py from end to end, and tierwave.audio.chunking, on sound made up here."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chunk_audio
-from tierwave import chunking
-from tierwave.audio import chunk_spans
-from tierwave.chunking import ChunkOptions, chunk_recordings, cut, find_sources, output_stems
+from tierwave.audio import chunking
+from tierwave.audio.chunking import ChunkOptions, chunk_recordings, cut, find_sources, output_stems
+from tierwave.audio.recordings import chunk_spans
 from tierwave.errors import RunError, UsageError
 
 RATE = 8000
@@ -319,7 +319,7 @@ def test_a_failure_to_write_stops_everything(tmp_path: Path, monkeypatch: pytest
     def full(*_: object) -> None:
         raise RunError("the disk is full")
 
-    monkeypatch.setattr("tierwave.chunking.write_wav", full)
+    monkeypatch.setattr("tierwave.audio.chunking.write_wav", full)
     with pytest.raises(RunError, match="full"):
         list(chunk_recordings(sources, tmp_path / "out", ChunkOptions(chunk_length=100)))
 
@@ -330,7 +330,7 @@ KILLED = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
 import chunk_audio
-from tierwave import audio
+from tierwave.audio import recordings as audio
 write = audio.SoundWriter.write
 
 def killed(wav, block):
@@ -338,7 +338,7 @@ def killed(wav, block):
     if sys.argv[2] in [path.name for path in sys_source]:
         os._exit(9)
 
-from tierwave import chunking
+from tierwave.audio import chunking
 sys_source, chunk_file = [], chunking.chunk_file
 chunking.chunk_file = lambda source, *a, **k: (sys_source.append(source), chunk_file(source, *a, **k))[1]
 audio.SoundWriter.write = killed

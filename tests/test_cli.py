@@ -29,10 +29,10 @@ from commands import eagerly, load_once, undrawn
 from tierwave.config import TrainingOptions, read_document, resolve_training, validate
 from tierwave.errors import UsageError
 from tierwave.families import load_config, load_family
-from tierwave.folders import MARK
-from tierwave.generation import Request
-from tierwave.runs import Run, runs_of
-from tierwave.trained import load_trained
+from tierwave.files.folders import MARK
+from tierwave.generation.load import load_trained
+from tierwave.generation.request import Request
+from tierwave.runs.folder import Run, runs_of
 
 pytestmark = pytest.mark.usefixtures("loaded_once")
 
@@ -371,7 +371,7 @@ def stream_of(studio: Studio, **asked: Any) -> Any:
 def test_a_stream_does_not_depend_on_the_size_of_its_blocks(
     studio: Studio, sequences: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tierwave.generation.SMALLEST_GROUP", 1)
+    monkeypatch.setattr("tierwave.generation.request.SMALLEST_GROUP", 1)
     monkeypatch.setattr("samplernn.sampler.usable_cores", lambda: 2)  # groups of 2 and 1, in threads
     asked = {"sequences": sequences, "temperature": [1.0], "random_seed": 3}
     whole = stream_of(studio, **asked).render(301)

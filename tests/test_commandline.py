@@ -25,12 +25,12 @@ import train
 import tune
 from commands import call
 from tierwave import cli
-from tierwave.audio import SoundWriter
+from tierwave.audio.recordings import SoundWriter
 from tierwave.cli import distances, evaluate, export, fetch, memory
-from tierwave.commandline import FlagParser, add_model_flags, boolean, optional, run, typed_here, typed_values
+from tierwave.cli.flags import FlagParser, add_model_flags, boolean, optional, run, typed_here, typed_values
 from tierwave.config import StrictModel, TrainingOptions, resolve_training
 from tierwave.errors import AudioWarning, RunError, UsageError
-from tierwave.progress import ProgressLine
+from tierwave.system.progress import ProgressLine
 
 
 class Options(StrictModel):

@@ -14,9 +14,9 @@ import pytest
 import generate
 import train
 from commands import Capture, call, told
-from tierwave.audio import write_wav
+from tierwave.audio.recordings import write_wav
 from tierwave.cli import controls, evaluate
-from tierwave.runs import Run, runs_of
+from tierwave.runs.folder import Run, runs_of
 
 pytestmark = pytest.mark.usefixtures("eager", "loaded_once")
 

@@ -20,13 +20,13 @@ import generate
 import samplernn
 import train
 from commands import call, told
-from tierwave.audio import load, write_wav
+from tierwave.audio.recordings import load, write_wav
 from tierwave.cli import evaluate
+from tierwave.controls.files import read_param_file
 from tierwave.errors import UsageError
 from tierwave.families import load_config
-from tierwave.paramfiles import read_param_file
-from tierwave.runs import Run, runs_of
-from tierwave.trained import Trained, load_trained
+from tierwave.generation.load import Trained, load_trained
+from tierwave.runs.folder import Run, runs_of
 
 RATE = 8000
 SECONDS = 0.12  # of a recording
@@ -176,7 +176,7 @@ def cascade(studio: Studio) -> str:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model is loaded and its loops are compiled once for all calls of generate.py; likelihoods without XLA."""
     tf.get_logger().setLevel("ERROR")  # of many functions that are traced in one process
-    monkeypatch.setattr("tierwave.trained.load_trained", _load_trained)
+    monkeypatch.setattr("tierwave.generation.load.load_trained", _load_trained)
     for family in (conditioning, samplernn):
         monkeypatch.setattr(family, "prefers_xla", lambda config, on_gpu: False)
 

@@ -12,8 +12,8 @@ import soundfile
 import generate
 import train
 from tierwave.cli import controls, evaluate
-from tierwave.demo import make_corpus
-from tierwave.paramfiles import read_param_file
+from tierwave.controls.files import read_param_file
+from tierwave.data.demo import make_corpus
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 8000

@@ -19,11 +19,11 @@ from conditioning.config import Config
 from conditioning.model import ConditionalTier
 from conditioning.sampler import TierSampler
 from tierwave.config import TrainingOptions
-from tierwave.controls import Parameter, Schema
-from tierwave.distributions import counter_uniform, stream_seeds
+from tierwave.controls.live import Settings
+from tierwave.controls.tracks import Parameter, Schema
 from tierwave.errors import UsageError
-from tierwave.gestures import Settings
-from tierwave.training import Learner
+from tierwave.nn.distributions import counter_uniform, stream_seeds
+from tierwave.training.loop import Learner
 
 LEVELS = 16
 TIME = 5

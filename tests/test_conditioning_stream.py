@@ -20,11 +20,11 @@ import conditioning
 import conditioning.sampler as sampler_module
 from conditioning.cascade import TierStream
 from conditioning.config import Cascade, Config
-from tierwave.controls import Controls, ControlWarning, Parameter, Schema, Track
-from tierwave.distributions import counter_uniform, stream_seeds
+from tierwave.controls.live import read_gestures, write_gestures
+from tierwave.controls.tracks import Controls, ControlWarning, Parameter, Schema, Track
 from tierwave.errors import UsageError
-from tierwave.generation import Request
-from tierwave.gestures import read_gestures, write_gestures
+from tierwave.generation.request import Request
+from tierwave.nn.distributions import counter_uniform, stream_seeds
 
 RATE = 1000
 KNOT = 4  # samples, at that rate

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import integrate, interpolate
 
 from tierwave.config import validate
-from tierwave.controls import (
+from tierwave.controls.tracks import (
     Controls,
     ControlWarning,
     Parameter,
@@ -265,7 +265,7 @@ def test_any_window_is_the_slice_of_the_whole(track: Track, rate: float, first: 
 
 @given(tracks(), st.sampled_from([8.0, 125.0, 16000.0]))
 def test_long_results_made_in_blocks_are_the_same(track: Track, rate: float) -> None:
-    import tierwave.controls as controls
+    import tierwave.controls.tracks as controls
 
     whole = resample_track(track, rate, 70)
     kept = controls._BLOCK_SAMPLES

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import fft, signal
 
-import tierwave.features as features
-from tierwave.demo import make_tone
+import tierwave.analysis.features as features
+from tierwave.analysis.features import FEATURES, Analysis, measure
+from tierwave.data.demo import make_tone
 from tierwave.errors import UsageError
-from tierwave.features import FEATURES, Analysis, measure
 
 RATE = 16000
 QUICK = Analysis(("rmse", "level", "centroid", "bandwidth", "flatness", "zcr", "mfcc", "onset"))
@@ -58,7 +58,7 @@ def test_noise_and_silence_are_what_they_are() -> None:
 
 
 def test_mfcc_are_a_cosine_transform_of_a_mel_spectrogram_in_decibels() -> None:
-    from tierwave.spectrogram import log_mel
+    from tierwave.audio.spectrogram import log_mel
 
     noise = signal.lfilter([1], [1, -0.9], np.random.default_rng(0).normal(0, 0.05, RATE)).astype(np.float32)
     measured = measure(noise, RATE, Analysis(("mfcc",)))

@@ -13,9 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierwave.controls import Parameter, Schema, Track, resample_track
-from tierwave.errors import RunError, UsageError
-from tierwave.paramfiles import (
+from tierwave.controls.files import (
     ParamFile,
     csv_text,
     document_of,
@@ -29,6 +27,8 @@ from tierwave.paramfiles import (
     track_names,
     write_param_file,
 )
+from tierwave.controls.tracks import Parameter, Schema, Track, resample_track
+from tierwave.errors import RunError, UsageError
 
 SCALARS = (
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5)
@@ -334,7 +334,7 @@ def test_manifests_read_as_they_are_written(tmp_path_factory: pytest.TempPathFac
 
 
 def test_manifest_rows_are_found_by_path_by_name_and_without_suffix() -> None:
-    from tierwave.paramfiles import Manifest
+    from tierwave.controls.files import Manifest
 
     manifest = Manifest(Path("m"), {"x/a.wav": {"p": 1.0}, "a.wav": {"p": 2.0}, "b": {"p": 3.0}})
     assert manifest.of("x/a.wav", "x/a") == {"p": 1.0}

@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tierwave.audio import write_wav
-from tierwave.controls import Parameter, Schema, Track
-from tierwave.errors import RunError, UsageError
-from tierwave.paramfiles import ParamFile, document_of, schema_text, write_param_file
-from tierwave.paramlookup import (
+from tierwave.audio.recordings import write_wav
+from tierwave.controls.files import ParamFile, document_of, schema_text, write_param_file
+from tierwave.controls.sources import (
     audit,
     find_param_sources,
     name_parameter,
@@ -20,6 +18,8 @@ from tierwave.paramlookup import (
     unused_manifest,
     without_audio_suffix,
 )
+from tierwave.controls.tracks import Parameter, Schema, Track
+from tierwave.errors import RunError, UsageError
 
 EXAMPLE_NAME = "nsynth_instID02.00_p76.00_a00.30.wav"
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tierwave.audio import write_wav
+from tierwave.audio.recordings import write_wav
 from tierwave.cli import controls
 from tierwave.cli.controls import main
-from tierwave.demo import make_corpus, make_tone
-from tierwave.paramfiles import read_manifest, read_param_file, read_schema
-from tierwave.paramlookup import find_param_sources
+from tierwave.controls.files import read_manifest, read_param_file, read_schema
+from tierwave.controls.sources import find_param_sources
+from tierwave.data.demo import make_corpus, make_tone
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -84,7 +84,7 @@ def test_extract_in_processes_of_its_own(recordings: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "tierwave.controls",
+        "tierwave.controls.tracks",
         "extract",
         str(recordings),
         "--features",
@@ -284,7 +284,7 @@ def test_fit_sees_only_what_is_trained_on(tmp_path: Path, capsys: pytest.Capture
 def test_plot_draws_held_ends_and_steps(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import tierwave.pictures as pictures
+    import tierwave.analysis.plots as pictures
 
     drawn: dict = {}
     original = pictures.sound_picture
@@ -360,7 +360,7 @@ def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_module_is_light_and_runs() -> None:
     code = (
-        "import sys, tierwave.controls, tierwave.paramfiles, tierwave.paramlookup, tierwave.features; "
+        "import sys, tierwave.controls.tracks, tierwave.controls.files, tierwave.controls.sources, tierwave.analysis.features; "
         "print([name for name in ('tensorflow', 'librosa', 'matplotlib', 'scipy', 'pydub') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

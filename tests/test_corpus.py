@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from tierwave import corpus as corpus_module
-from tierwave import shards
-from tierwave.audio import Reading, load
-from tierwave.corpus import Corpus, Normalize, Recording, load_corpus, summary
-from tierwave.dataset import Codes, LaneWindows
+from tierwave.audio.recordings import Reading, load
+from tierwave.data import corpus as corpus_module
+from tierwave.data import shards
+from tierwave.data.corpus import Corpus, Normalize, Recording, load_corpus, summary
+from tierwave.data.shards import Shards
+from tierwave.data.splits import Span
+from tierwave.data.windows import Codes, LaneWindows
 from tierwave.errors import RunError, UsageError
-from tierwave.places import Url, make_folder, put_bytes
-from tierwave.shards import Shards
-from tierwave.splits import Span
+from tierwave.files.places import Url, make_folder, put_bytes
 
 RATE = 8000
 
@@ -342,8 +342,8 @@ KILLED = """
 import os, sys
 sys.path[:0] = sys.argv[4:]
 from test_corpus import Steps
-from tierwave import corpus
-from tierwave.audio import Reading
+from tierwave.data import corpus
+from tierwave.audio.recordings import Reading
 blocks = Reading.blocks
 
 def killed(reading, rate):

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierwave import shards
-from tierwave.corpus import Corpus, Recording
-from tierwave.dataset import IDLE, Codes, LaneWindows, lane_warnings
-from tierwave.shards import Shards
-from tierwave.splits import Span
+from tierwave.data import shards
+from tierwave.data.corpus import Corpus, Recording
+from tierwave.data.shards import Shards
+from tierwave.data.splits import Span
+from tierwave.data.windows import IDLE, Codes, LaneWindows, lane_warnings
 
 SILENCE = -1  # no code, so that silence cannot be taken for sound
 

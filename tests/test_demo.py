@@ -11,11 +11,11 @@ import pytest
 import soundfile
 from scipy import signal
 
-from tierwave import demo
 from tierwave.cli.demo import main
-from tierwave.controls import parse_control
+from tierwave.controls.sources import find_param_sources
+from tierwave.controls.tracks import parse_control
+from tierwave.data import demo
 from tierwave.errors import UsageError
-from tierwave.paramlookup import find_param_sources
 
 SMALL = {"pitches": (48, 64.5, 76), "loudnesses": (0.5, 1.0), "seconds": 0.5}
 TABLES = ("params.csv", "params_schema.csv")

@@ -16,9 +16,7 @@ from scipy import linalg, signal
 from scipy.stats import energy_distance as scipy_energy
 
 from commands import call, told
-from tierwave.audio import load, write_wav
-from tierwave.cli.distances import main
-from tierwave.distances import (
+from tierwave.analysis.distances import (
     common_rate,
     compare,
     distance,
@@ -27,6 +25,8 @@ from tierwave.distances import (
     load_sounds,
     log_mel_frames,
 )
+from tierwave.audio.recordings import load, write_wav
+from tierwave.cli.distances import main
 from tierwave.errors import AudioWarning
 
 RATE = 8000

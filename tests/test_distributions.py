@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 from scipy import special, stats
 
-from tierwave.distributions import (
+from tierwave.errors import UsageError
+from tierwave.nn.distributions import (
     categorical_nats,
     counter_uniform,
     draw_categorical,
@@ -17,7 +18,6 @@ from tierwave.distributions import (
     standard_normal,
     stream_seeds,
 )
-from tierwave.errors import UsageError
 
 LAST = 1.0 - 2.0**-24  # the largest uniform number
 

@@ -43,7 +43,7 @@ from markdown_it import MarkdownIt
 
 import train
 import tune
-from tierwave import trained
+from tierwave.generation import load as trained
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # of runpy
 

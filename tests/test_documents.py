@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierwave.corpus import Corpus, Recording
-from tierwave.documents import sealed, unsealed
+from tierwave.data.corpus import Corpus, Recording
+from tierwave.data.splits import Split
 from tierwave.errors import RunError
-from tierwave.history import BARS, LOSSES, read_history
-from tierwave.runs import CheckpointEntry, Run, find_checkpoint
-from tierwave.splits import Split
+from tierwave.files.documents import sealed, unsealed
+from tierwave.runs.folder import CheckpointEntry, Run, find_checkpoint
+from tierwave.runs.history import BARS, LOSSES, read_history
 
 DOCUMENTS: dict[str, Any] = {
     "run.json": {"sample_rate": 16000, "corpus": {"a.wav": "0f"}, "mark": "m", "command": ["train.py", "fl\udcf6te"]},

@@ -16,16 +16,16 @@ import tensorflow as tf
 
 import samplernn
 from samplernn.config import Config
-from tierwave.audio import load
-from tierwave.checkpoints import make_checkpoint
+from tierwave.audio.quantize import Quantizer
+from tierwave.audio.recordings import load
 from tierwave.cli.evaluate import main
 from tierwave.config import dumps
 from tierwave.errors import RunError, UsageError
-from tierwave.evaluate import Evaluation, Score, evaluate
-from tierwave.quantize import Quantizer
-from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, create_run
-from tierwave.trained import load_trained
-from tierwave.writing import write_text
+from tierwave.evaluation.likelihood import Evaluation, Score, evaluate
+from tierwave.files.writing import write_text
+from tierwave.generation.load import load_trained
+from tierwave.runs.checkpoints import make_checkpoint
+from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, create_run
 
 RATE = 4000
 LEVELS = 16

@@ -18,16 +18,16 @@ import soundfile
 import generate
 import train
 from commands import call, told, untraced
-from tierwave.audio import write_wav
+from tierwave.audio.mel import Normaliser
+from tierwave.audio.recordings import write_wav
 from tierwave.cli.export import main
-from tierwave.controls import Parameter, Schema, Track
+from tierwave.controls.tracks import Parameter, Schema, Track
 from tierwave.export.sharing import Sample, share
 from tierwave.families import load_config
-from tierwave.generation import Request, write_sounds
-from tierwave.importing import write_imported
-from tierwave.mel import Normaliser
-from tierwave.runs import CheckpointEntry, Run, runs_of
-from tierwave.trained import Trained, load_trained
+from tierwave.generation.load import Trained, load_trained
+from tierwave.generation.request import Request, write_sounds
+from tierwave.runs.folder import CheckpointEntry, Run, runs_of
+from tierwave.runs.imported import write_imported
 
 pytestmark = pytest.mark.usefixtures("loaded_once")
 

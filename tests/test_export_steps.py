@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tierwave.controls import Parameter, Schema, Track
+from tierwave.audio.quantize import Quantizer
+from tierwave.controls.tracks import Parameter, Schema, Track
 from tierwave.errors import RunError, UsageError
 from tierwave.export import formats
 from tierwave.export.manifest import write_steps
 from tierwave.families import load_config
-from tierwave.generation import Request
-from tierwave.quantize import Quantizer
+from tierwave.generation.request import Request
 
 STEPS = 2000
 LEVELS = 32

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
 
-from tierwave.demo import make_tone
-from tierwave.faults import Epoch, Fault, loop_share, sound_faults, training_faults
-from tierwave.quantize import Quantizer
+from tierwave.analysis.faults import Epoch, Fault, loop_share, sound_faults, training_faults
+from tierwave.audio.quantize import Quantizer
+from tierwave.data.demo import make_tone
 
 RATE = 16000
 

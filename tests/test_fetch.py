@@ -18,9 +18,9 @@ import soundfile
 
 from commands import call, told
 from melnet.text import find_transcripts
-from tierwave import downloads, fetch
 from tierwave.cli.fetch import main
-from tierwave.downloads import Archive, download, unpack
+from tierwave.data import downloads, fetch
+from tierwave.data.downloads import Archive, download, unpack
 from tierwave.errors import RunError, UsageError
 
 

@@ -14,14 +14,14 @@ import pytest
 import chunk_audio
 import train
 from commands import eagerly
-from tierwave.audio import find_audio, search_audio, write_wav
+from tierwave.audio.arrays import find_rows
+from tierwave.audio.quantize import Quantizer
+from tierwave.audio.recordings import find_audio, search_audio, write_wav
 from tierwave.cli.controls import main as controls
-from tierwave.corpus import load_corpus
+from tierwave.data.corpus import load_corpus
 from tierwave.errors import RunError
-from tierwave.folders import MARK, OWN, make_own, told, walk
-from tierwave.quantize import Quantizer
-from tierwave.rows import find_rows
-from tierwave.runs import runs_of
+from tierwave.files.folders import MARK, OWN, make_own, told, walk
+from tierwave.runs.folder import runs_of
 
 RATE = 4000
 DENIED = os.strerror(13)

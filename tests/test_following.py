@@ -8,9 +8,7 @@ from matplotlib.image import imread
 from scipy.signal import butter, sosfilt
 from scipy.stats import pearsonr, spearmanr
 
-from tierwave.controls import Parameter, Schema, Track
-from tierwave.errors import RunError, UsageError
-from tierwave.following import (
+from tierwave.analysis.control_accuracy import (
     Result,
     Scenario,
     _correlation,
@@ -24,6 +22,8 @@ from tierwave.following import (
     summarise,
     trained_values,
 )
+from tierwave.controls.tracks import Parameter, Schema, Track
+from tierwave.errors import RunError, UsageError
 
 RATE = 16000
 SECONDS = 1.0

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tierwave.controls import Controls, ControlWarning, Parameter, Schema, Track
+from tierwave.controls.files import read_param_file
+from tierwave.controls.live import Gestures, read_gestures, write_gestures
+from tierwave.controls.tracks import Controls, ControlWarning, Parameter, Schema, Track
 from tierwave.errors import UsageError
-from tierwave.gestures import Gestures, read_gestures, write_gestures
-from tierwave.paramfiles import read_param_file
 
 RATE = 16000
 KNOT = 64

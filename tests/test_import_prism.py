@@ -18,9 +18,9 @@ import generate
 import train
 from commands import eagerly
 from samplernn.import_prism import Imported, PrismCheckpoint, import_checkpoint, main
-from tierwave.audio import load
+from tierwave.audio.recordings import load
 from tierwave.errors import RunError, UsageError
-from tierwave.trained import load_trained
+from tierwave.generation.load import load_trained
 
 ORACLE = Path(__file__).with_name("data") / "oracle" / "prism"
 CONFIG: dict[str, Any] = {

@@ -20,14 +20,14 @@ import train
 from commands import eagerly, undrawn
 from conditioning.config import Config
 from conditioning.import_weights import Imported, import_weights, main
-from tierwave import recurrent
-from tierwave.audio import load
+from tierwave.audio.recordings import load
 from tierwave.config import read_document
-from tierwave.controls import Track
+from tierwave.controls.tracks import Track
 from tierwave.errors import RunError, UsageError
 from tierwave.families import load_config
-from tierwave.generation import Request
-from tierwave.trained import load_trained
+from tierwave.generation.load import load_trained
+from tierwave.generation.request import Request
+from tierwave.nn import recurrent
 
 ROOT = Path(__file__).resolve().parent.parent
 ORACLE = Path(__file__).with_name("data") / "oracle"

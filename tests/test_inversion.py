@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from bench import run
 from bench.inversion import RATE, made_up
-from tierwave.errors import UsageError
-from tierwave.inversion import (
+from tierwave.analysis.statistics import log_spectral_distance, spectral_convergence
+from tierwave.audio.inversion import (
     COMPRESSION,
     MelInverse,
     Transform,
@@ -19,9 +19,9 @@ from tierwave.inversion import (
     mel_error,
     refine,
 )
-from tierwave.mel import DB_PER_NAT, MelAudio, MelFrontEnd
-from tierwave.metrics import log_spectral_distance, spectral_convergence
-from tierwave.spectrogram import power_spectrogram
+from tierwave.audio.mel import DB_PER_NAT, MelAudio, MelFrontEnd
+from tierwave.audio.spectrogram import power_spectrogram
+from tierwave.errors import UsageError
 
 AUDIO = MelAudio(n_fft=1024, win_length=768, hop_length=192, mel_channels=96)
 ODD = MelAudio(n_fft=512, win_length=300, hop_length=77, mel_channels=24)

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tierwave import ledger
-from tierwave.audio import write_wav
-from tierwave.chunking import ChunkOptions, chunk_recordings
-from tierwave.documents import sealed, unsealed
-from tierwave.ledger import FOLDER, Ledger, digest_of, digest_of_bytes, fingerprint, stamp, unfinished_files
-from tierwave.places import Place, Url
+from tierwave.audio.chunking import ChunkOptions, chunk_recordings
+from tierwave.audio.recordings import write_wav
+from tierwave.files import ledger
+from tierwave.files.documents import sealed, unsealed
+from tierwave.files.ledger import FOLDER, Ledger, digest_of, digest_of_bytes, fingerprint, stamp, unfinished_files
+from tierwave.files.places import Place, Url
 
 
 @pytest.mark.parametrize("scheme", ["", "ram"])

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tierwave.audio.mel import DB_PER_NAT, MelAudio, MelFrontEnd, Normaliser, filter_warnings, reflected
 from tierwave.config import validate
 from tierwave.errors import RunError, UsageError
-from tierwave.mel import DB_PER_NAT, MelAudio, MelFrontEnd, Normaliser, filter_warnings, reflected
 
 SMALL = MelAudio(n_fft=512, win_length=400, hop_length=100, mel_channels=40)
 

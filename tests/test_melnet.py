@@ -24,10 +24,10 @@ from melnet.model import MelTier
 from melnet.multiscale import below, factors, interleave, owners, sizes, split
 from melnet.sampler import BLOCK_FRAMES, TierSampler
 from tierwave.config import difference, dumps
+from tierwave.data.splits import Span, Split
 from tierwave.errors import UsageError
 from tierwave.families import load_config
-from tierwave.splits import Span, Split
-from tierwave.training import Learner
+from tierwave.training.loop import Learner
 
 ORACLE = Path(__file__).parent / "data" / "oracle" / "melnet" / "tier1.npz"
 TINY: dict[str, Any] = {

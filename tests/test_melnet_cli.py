@@ -17,9 +17,9 @@ import soundfile
 import generate
 import train
 from commands import load_once, tags_of, told
-from tierwave.audio import write_wav
+from tierwave.audio.recordings import write_wav
 from tierwave.cli import evaluate
-from tierwave.runs import Run, runs_of
+from tierwave.runs.folder import Run, runs_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loaded_once", "eager")]
 
@@ -129,8 +129,8 @@ def test_only_the_fine_tiers_are_sampled_on_top_of_a_recording(studio: Studio) -
     path = studio.sound("fine", "--from_tier", 3, "--low_resolution", recording)
     trained = load_once(studio.logdir / "tones")
     from melnet.multiscale import below
-    from tierwave.audio import load
-    from tierwave.mel import MelFrontEnd, Normaliser
+    from tierwave.audio.mel import MelFrontEnd, Normaliser
+    from tierwave.audio.recordings import load
 
     whole = MelFrontEnd(trained.config.audio, RATE).analyse(load(recording)[0])
     normaliser = Normaliser.from_document(trained.prepared or {})

@@ -26,15 +26,15 @@ from melnet.data import ENCODER
 from melnet.model import MelTier
 from melnet.sampler import BLOCK_FRAMES, TierSampler
 from melnet.text import Alphabet, Texts, find_transcripts, normalised, padded
+from tierwave.analysis.plots import alignment_picture
 from tierwave.config import TrainingOptions
-from tierwave.controls import Parameter, Schema
-from tierwave.corpus import Corpus, Recording
-from tierwave.dataset import Where
+from tierwave.controls.tracks import Parameter, Schema
+from tierwave.data.corpus import Corpus, Recording
+from tierwave.data.splits import Span, Split
+from tierwave.data.windows import Where
 from tierwave.errors import RunError, UsageError
-from tierwave.generation import Request
-from tierwave.pictures import alignment_picture
-from tierwave.splits import Span, Split
-from tierwave.training import Learner
+from tierwave.generation.request import Request
+from tierwave.training.loop import Learner
 
 RATE = 8000
 AUDIO = {"n_fft": 128, "win_length": 96, "hop_length": 64, "mel_channels": 8}

@@ -21,14 +21,14 @@ import samplernn
 import train
 from commands import told
 from networks import batch_of, learner
-from tierwave import memory
-from tierwave.audio import write_wav
+from tierwave.audio.recordings import write_wav
 from tierwave.cli.memory import main
 from tierwave.config import TrainingOptions, read_document
 from tierwave.errors import RunError, UsageError
 from tierwave.families import load_config
-from tierwave.memory import Demand, Estimate, Footprint, Room, demands, estimate, judged, machine_memory
-from tierwave.recurrent import recomputed, zero_after
+from tierwave.nn.recurrent import recomputed, zero_after
+from tierwave.training import memory
+from tierwave.training.memory import Demand, Estimate, Footprint, Room, demands, estimate, judged, machine_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(ROOT.glob("configs/*.config.json"))

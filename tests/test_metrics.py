@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
 
-from tierwave.metrics import (
+from tierwave.analysis.statistics import (
     CodeStatistics,
     average_spectrum,
     bits,
@@ -121,7 +121,7 @@ def test_a_segment_in_blocks_counts_as_one(monkeypatch):
     train, held_out = codes[:1500], codes[1500:]
     once = counted([train], 1024)
     bars = once.histogram_bits([held_out]), once.markov_bits([held_out])
-    monkeypatch.setattr("tierwave.metrics._BLOCK", 7)
+    monkeypatch.setattr("tierwave.analysis.statistics._BLOCK", 7)
     blocks = CodeStatistics(1024)
     blocks.add(train[start : start + 10] for start in range(0, 1500, 10))
     parts = [iter([held_out[:1], held_out[1:]])]

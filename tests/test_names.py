@@ -16,22 +16,22 @@ import pytest
 
 import chunk_audio
 from melnet.text import Texts
-from tierwave.audio import find_audio, load, write_wav
+from tierwave.audio.quantize import Quantizer
+from tierwave.audio.recordings import find_audio, load, write_wav
 from tierwave.cli.controls import main as controls
-from tierwave.commandline import run
-from tierwave.controls import read_array
-from tierwave.corpus import Corpus, load_corpus, summary
+from tierwave.cli.flags import run
+from tierwave.controls.live import read_gestures
+from tierwave.controls.sources import find_param_sources
+from tierwave.controls.tracks import read_array
+from tierwave.data.corpus import Corpus, load_corpus, summary
+from tierwave.data.splits import Span, Split, find_sources
 from tierwave.errors import RunError, UsageError
-from tierwave.folders import chunk_stem
-from tierwave.gestures import read_gestures
-from tierwave.names import ESCAPED, folded, json_text, located, matcher, printable
-from tierwave.paramlookup import find_param_sources
-from tierwave.quantize import Quantizer
-from tierwave.report.collect import _recordings
-from tierwave.runs import Run, find_checkpoint
-from tierwave.sessions import Session, _refuse_other_corpus
-from tierwave.splits import Span, Split, find_sources
-from tierwave.writing import write_text
+from tierwave.evaluation.report.collect import _recordings
+from tierwave.files.folders import chunk_stem
+from tierwave.files.names import ESCAPED, folded, json_text, located, matcher, printable
+from tierwave.files.writing import write_text
+from tierwave.runs.folder import Run, find_checkpoint
+from tierwave.training.session import Session, _refuse_other_corpus
 
 RATE = 4000
 ODD = os.fsdecode(b"fl\xf6te.wav")

@@ -29,12 +29,12 @@ from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 
 from tierwave import notebook
-from tierwave.controls import Parameter, Schema
+from tierwave.analysis.faults import Epoch
+from tierwave.controls.tracks import Parameter, Schema
 from tierwave.errors import UsageError
-from tierwave.faults import Epoch
-from tierwave.generation import Request
-from tierwave.history import History
-from tierwave.sliders import Drawing, Sliders, steps
+from tierwave.generation.request import Request
+from tierwave.notebook.sliders import Drawing, Sliders, steps
+from tierwave.runs.history import History
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ("samplernn", "conditioning", "melnet")

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 import train
 from commands import told
-from tierwave import rows
-from tierwave.corpus import Corpus, load_corpus
+from tierwave.audio import arrays as rows
+from tierwave.audio.arrays import Row, find_rows, read_row
+from tierwave.audio.quantize import Quantizer
+from tierwave.data.corpus import Corpus, load_corpus
 from tierwave.errors import RunError, UsageError
-from tierwave.quantize import Quantizer
-from tierwave.rows import Row, find_rows, read_row
-from tierwave.runs import runs_of
-from tierwave.tuning import digest_of
+from tierwave.runs.folder import runs_of
+from tierwave.search.search import digest_of
 
 pytestmark = pytest.mark.usefixtures("eager")
 
@@ -112,7 +112,7 @@ def test_names_and_sound_stay_when_rows_are_appended(tmp_path: Path) -> None:
 def test_one_row_is_read_and_no_more(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", sounds(3, 50).astype(np.float16))
     np.testing.assert_array_equal(read_row(Row(tmp_path / "x.npy", 1)), sounds(3, 50).astype(np.float16)[1])
-    import tierwave.rows as module
+    import tierwave.audio.arrays as module
 
     assert isinstance(module._array(tmp_path / "x.npy"), np.memmap)
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from tierwave import audio
-from tierwave.audio import AudioError, opened, probe
-from tierwave.containers import second_movie
+from tierwave.audio import recordings as audio
+from tierwave.audio.containers import second_movie
+from tierwave.audio.recordings import AudioError, opened, probe
 from tierwave.errors import AudioWarning
 
 RATE = 16000
@@ -229,7 +229,7 @@ def test_an_ogg_without_its_end_is_told(tmp_path: Path) -> None:
 
 def without_its_first_frame(content: bytes) -> bytes:
     """An mp3 of a variable bit rate without the frame that tells how many follow."""
-    from tierwave.containers import _frame
+    from tierwave.audio.containers import _frame
 
     first = _frame(content[:4])
     assert first is not None and b"Xing" in content[: first.length]

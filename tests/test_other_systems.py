@@ -21,17 +21,17 @@ from desk import COMMANDS, Command, lay
 from test_imports import COMMAND_LINES, PACKAGES, ROOT, sources
 
 from conditioning.config import Cascade
-from tierwave.audio import write_wav
+from tierwave.audio.quantize import Quantizer
+from tierwave.audio.recordings import write_wav
 from tierwave.config import validate
-from tierwave.corpus import load_corpus
+from tierwave.controls.sources import find_param_sources
+from tierwave.data.corpus import load_corpus
+from tierwave.data.splits import find_sources
 from tierwave.errors import UsageError
-from tierwave.folders import allowed_name, chunk_stem, name_fault, refuse_file, refuse_name, refuse_shared
-from tierwave.importing import check_identity
-from tierwave.names import folded
-from tierwave.paramlookup import find_param_sources
-from tierwave.quantize import Quantizer
-from tierwave.runs import create_run, only_training
-from tierwave.splits import find_sources
+from tierwave.files.folders import allowed_name, chunk_stem, name_fault, refuse_file, refuse_name, refuse_shared
+from tierwave.files.names import folded
+from tierwave.runs.folder import create_run, only_training
+from tierwave.runs.imported import check_identity
 
 SOURCES = sources(*PACKAGES, *COMMAND_LINES)
 MODULES = {

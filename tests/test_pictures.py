@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy.signal import chirp
 
-from tierwave.controls import Parameter, Schema, Track
+from tierwave.analysis.plots import controls_picture, sound_picture, spectrogram_image
+from tierwave.controls.tracks import Parameter, Schema, Track
 from tierwave.errors import RunError
-from tierwave.pictures import controls_picture, sound_picture, spectrogram_image
 
 RATE = 8000
 
@@ -106,10 +106,10 @@ def test_unusable_audio_is_refused(tmp_path, wrong):
 
 def test_neither_pyplot_nor_heavy_modules_are_loaded():
     program = (
-        "import sys, numpy, tierwave.pictures, tierwave.metrics, tierwave.quantize as q;"
+        "import sys, numpy, tierwave.analysis.plots, tierwave.analysis.statistics, tierwave.audio.quantize as q;"
         "q.Quantizer('mu-law', 256).encode(numpy.zeros(3));"
         "assert not {'matplotlib', 'librosa', 'tensorflow'} & set(sys.modules), 'at import';"
-        "tierwave.pictures.spectrogram_image(numpy.zeros(100), 8000);"
+        "tierwave.analysis.plots.spectrogram_image(numpy.zeros(100), 8000);"
         "assert 'matplotlib.pyplot' not in sys.modules, 'pyplot'"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tierwave import places
-from tierwave.audio import find_audio, find_audio_at
+from tierwave.audio.recordings import find_audio, find_audio_at
 from tierwave.errors import RunError, UsageError
-from tierwave.places import Place, Url, place_of
+from tierwave.files import places
+from tierwave.files.places import Place, Url, place_of
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_the_parts_of_a_url() -> None:
 
 def test_tensorflow_is_imported_for_urls_only() -> None:
     code = (
-        "import sys; from pathlib import Path\nimport tierwave.corpus, tierwave.chunking\n"
-        "from tierwave.places import *\nplace_of('gs://x')\nput_bytes(Path(sys.argv[1]), b'x')\n"
+        "import sys; from pathlib import Path\nimport tierwave.data.corpus, tierwave.audio.chunking\n"
+        "from tierwave.files.places import *\nplace_of('gs://x')\nput_bytes(Path(sys.argv[1]), b'x')\n"
         "print('tensorflow' in sys.modules)"
     )
     command = [sys.executable, "-c", code, "no such file"]

@@ -39,15 +39,16 @@ from websockets.sync.client import ClientConnection, connect
 
 import generate
 from commands import Capture, call, load_once, told
-from tierwave.checkpoints import make_checkpoint
+from tierwave.audio.mel import Normaliser
 from tierwave.cli import play as command
 from tierwave.config import dumps, validate
-from tierwave.controls import Controls, Parameter, Schema, Track
+from tierwave.controls.live import read_gestures, write_gestures
+from tierwave.controls.tracks import Controls, Parameter, Schema, Track
 from tierwave.errors import UsageError
 from tierwave.families import load_config
-from tierwave.generation import Request
-from tierwave.gestures import read_gestures, write_gestures
-from tierwave.mel import Normaliser
+from tierwave.files.writing import write_text
+from tierwave.generation.load import Trained, load_trained
+from tierwave.generation.request import Request
 from tierwave.play import instrument as instrument_module
 from tierwave.play import protocol, voice
 from tierwave.play import session as session_module
@@ -57,9 +58,8 @@ from tierwave.play.offline import Order
 from tierwave.play.osc import listening
 from tierwave.play.protocol import LARGEST_MESSAGE
 from tierwave.play.session import MOST_REFUSED, Studio
-from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, create_run
-from tierwave.trained import Trained, load_trained
-from tierwave.writing import write_text
+from tierwave.runs.checkpoints import make_checkpoint
+from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, create_run
 
 RATE = 8000
 SMALL = {"hidden_size": 6, "num_layers": 1}
@@ -140,7 +140,7 @@ def instruments(runs: dict[str, Path]) -> Iterator[dict[str, Instrument]]:
         for module, name in (("conditioning.sampler", "TierSampler"), ("samplernn.sampler", "Sampler")):
             sampler = getattr(importlib.import_module(module), name)
             patch.setattr(f"{module}.{name}", functools.partial(sampler, jit=False))
-        patch.setattr("tierwave.trained.load_trained", load_once)  # generate.py's
+        patch.setattr("tierwave.generation.load.load_trained", load_once)  # generate.py's
         patch.setattr("tierwave.play.instrument.load_trained", load_once)
         yield {name: Instrument(path) for name, path in runs.items()}
 

@@ -25,20 +25,20 @@ import tensorflow as tf
 import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tierwave.checkpoints import make_checkpoint
+from tierwave.audio.mel import Normaliser
 from tierwave.config import dumps
-from tierwave.controls import Parameter, Schema
+from tierwave.controls.live import read_gestures
+from tierwave.controls.tracks import Parameter, Schema
 from tierwave.families import load_config
-from tierwave.gestures import read_gestures
-from tierwave.mel import Normaliser
+from tierwave.files.writing import write_text
 from tierwave.play import app
 from tierwave.play.app import build_app
 from tierwave.play.instrument import BLOCK, Instrument
 from tierwave.play.protocol import LARGEST_MESSAGE
 from tierwave.play.session import Studio
 from tierwave.play.voice import Voice
-from tierwave.runs import CONFIG_NAME, CheckpointEntry, create_run
-from tierwave.writing import write_text
+from tierwave.runs.checkpoints import make_checkpoint
+from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, create_run
 
 pytestmark = pytest.mark.slow
 

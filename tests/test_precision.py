@@ -15,8 +15,8 @@ import pytest
 import tensorflow as tf
 
 from networks import LANES, NETWORKS, STEPS, batch_of, learner
-from tierwave.checkpoints import make_checkpoint, restore_checkpoint
-from tierwave.training import Learner
+from tierwave.runs.checkpoints import make_checkpoint, restore_checkpoint
+from tierwave.training.loop import Learner
 
 ROOT = Path(__file__).resolve().parent.parent
 # Of the training loss after 20 steps, as a share of how far float32's fell: README states them.
@@ -83,7 +83,7 @@ tf.config.set_logical_device_configuration(
 )
 import keras
 import networks as tests
-from tierwave.devices import make_devices
+from tierwave.training.devices import make_devices
 
 found = {}
 for name in ("one", "mirrored"):

@@ -13,10 +13,10 @@ from contextlib import suppress
 
 import pytest
 
-from tierwave import progress
-from tierwave.commandline import run
+from tierwave.cli.flags import run
 from tierwave.errors import RunError
-from tierwave.progress import ProgressLine, amounts
+from tierwave.system import progress
+from tierwave.system.progress import ProgressLine, amounts
 
 
 class Clock:

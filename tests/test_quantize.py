@@ -6,8 +6,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tierwave.audio.quantize import Quantizer
 from tierwave.errors import UsageError
-from tierwave.quantize import Quantizer
 
 TYPES = ["mu-law", "a-law", "linear", "mu-law-floor"]
 SIXTEEN_BIT = (np.arange(-32768, 32769) / 32768).astype(np.float32)  # what a 16-bit file can hold, and +1

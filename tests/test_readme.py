@@ -14,8 +14,8 @@ import tune
 from conditioning.config import Cascade, Config, NetName, Tier
 from melnet import bands, convert_yaml
 from melnet.config import Config as MelConfig
+from tierwave.audio.mel import MelAudio
 from tierwave.cli import distances, evaluate, export, fetch, memory, play, report
-from tierwave.mel import MelAudio
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

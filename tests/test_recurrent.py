@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from combinations import covering
 
-from tierwave import recurrent
-from tierwave.recurrent import LEAK, Linear, Recurrent, RecurrentStack, linear, reset_lanes, time_gate
+from tierwave.nn import recurrent
+from tierwave.nn.recurrent import LEAK, Linear, Recurrent, RecurrentStack, linear, reset_lanes, time_gate
 
 CELLS = [("gru", "after"), ("gru", "before"), ("lstm", "after")]
 PHASED = ("phased_lstm", "after")

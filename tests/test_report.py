@@ -21,15 +21,15 @@ import samplernn
 import train
 from commands import call, told, untraced
 from samplernn.config import Config
-from tierwave.audio import write_wav
-from tierwave.checkpoints import make_checkpoint, restore_checkpoint
+from tierwave.audio.recordings import write_wav
 from tierwave.cli.report import main
 from tierwave.config import dumps
+from tierwave.evaluation.report.page import Line, chart, document, table
 from tierwave.families import load_config
-from tierwave.history import read_history
-from tierwave.report.page import Line, chart, document, table
-from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, create_run, runs_of
-from tierwave.writing import write_text
+from tierwave.files.writing import write_text
+from tierwave.runs.checkpoints import make_checkpoint, restore_checkpoint
+from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, create_run, runs_of
+from tierwave.runs.history import read_history
 
 RATE, LEVELS, SECONDS = 4000, 16, 0.2
 COLUMNS = ("step", "epoch", "loss", "accuracy", "bits", "gradient_norm", "seconds", "val_loss", "val_accuracy")
@@ -100,7 +100,7 @@ def built_once() -> Iterator[None]:
         return model
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tierwave.trained.load_model", loaded)
+        patch.setattr("tierwave.generation.load.load_model", loaded)
         yield
     network.cache_clear()
 

@@ -25,10 +25,10 @@ import pytest
 import tensorflow as tf
 
 import train
-from tierwave.audio import write_wav
-from tierwave.checkpoints import read_progress
+from tierwave.audio.recordings import write_wav
 from tierwave.errors import UsageError
-from tierwave.runs import Run, only_training, runs_of
+from tierwave.runs.checkpoints import read_progress
+from tierwave.runs.folder import Run, only_training, runs_of
 
 # What runs in this process trains a few steps at a time; the chains of kills are processes that train with graphs.
 pytestmark = pytest.mark.usefixtures("eager")
@@ -123,7 +123,8 @@ import tensorflow as tf
 from tensorflow.python.ops import gen_io_ops
 
 import train
-from tierwave import runs, training
+from tierwave.runs import folder as runs
+from tierwave.training import loop as training
 
 
 def end(number=signal.SIGKILL):
@@ -429,7 +430,7 @@ def test_a_checkpoint_of_old_that_does_not_say_its_optimiser_is_taken_at_its_con
 ) -> None:
     progress = read_progress(copy_of_a_run.folder / copy_of_a_run.latest().name)
     del progress["slots"]
-    monkeypatch.setattr("tierwave.checkpoints.read_progress", lambda path: progress)
+    monkeypatch.setattr("tierwave.runs.checkpoints.read_progress", lambda path: progress)
     identity = copy_of_a_run.folder.parent.name
     assert train.main(command(folder, identity, "--num_steps", 9, "--optimizer", "sgd")) == 2
     assert "the state of adam" in capsys.readouterr().err
@@ -455,7 +456,7 @@ def test_a_new_run_that_is_refused_leaves_no_folder(
     def refused(*arguments: Any) -> None:
         raise UsageError("these weights do not fit")
 
-    monkeypatch.setattr("tierwave.sessions.take_weights", refused)
+    monkeypatch.setattr("tierwave.training.session.take_weights", refused)
     assert train.main(command(folder, "empty", "--init_from", stopped.folder, "--num_steps", 1)) == 2
     assert "do not fit" in capsys.readouterr().err
     assert [path.name for path in (folder / "logdir" / "empty").iterdir() if path.is_dir()] == []

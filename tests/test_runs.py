@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierwave.errors import RunError, UsageError
-from tierwave.runs import (
+from tierwave.runs.folder import (
     CONFIG_NAME,
     CheckpointEntry,
     Run,
@@ -312,7 +312,7 @@ def test_what_is_not_found_is_told_with_what_is_there(logdir: Path, path: str, w
 HOLDER = """
 import sys
 from pathlib import Path
-from tierwave.runs import only_training
+from tierwave.runs.folder import only_training
 with only_training(Path(sys.argv[1]), sys.argv[2]):
     print("held", flush=True)
     sys.stdin.read()

@@ -14,7 +14,7 @@ from commands import undrawn
 from samplernn.config import Config
 from samplernn.model import SampleRNN, looked_up
 from samplernn.sampler import Sampler
-from tierwave.gestures import Settings
+from tierwave.controls.live import Settings
 
 LEVELS = 16
 AXES = {

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierwave import shards
+from tierwave.data import shards
+from tierwave.data.shards import Part, Shards
 from tierwave.errors import RunError
-from tierwave.places import Place, Url, make_folder, put_bytes
-from tierwave.shards import Part, Shards
+from tierwave.files.places import Place, Url, make_folder, put_bytes
 
 
 def made(folder: Place, lengths: list[int], dtype: type = np.uint16) -> tuple[Shards, list[np.ndarray]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tierwave.signals import ENDING, handled
+from tierwave.system.signals import ENDING, handled
 
 
 @pytest.fixture

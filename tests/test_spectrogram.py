@@ -2,8 +2,8 @@ import librosa
 import numpy as np
 import pytest
 
+from tierwave.audio.spectrogram import hertz_to_mel, log_mel, mel_filters, mel_to_hertz, power_spectrogram
 from tierwave.errors import UsageError
-from tierwave.spectrogram import hertz_to_mel, log_mel, mel_filters, mel_to_hertz, power_spectrogram
 
 SIZES = [(1024, 1024, 256), (2048, 1536, 256), (512, 300, 77), (400, 400, 100)]
 
@@ -25,7 +25,7 @@ def test_power_is_librosas(n_fft, win_length, hop_length):
 
 def test_long_audio_is_transformed_in_pieces_that_fit_together(monkeypatch):
     whole = power_spectrogram(audio(), 512, 512, 128)
-    monkeypatch.setattr("tierwave.spectrogram._CHUNK_SAMPLES", 5 * 512)
+    monkeypatch.setattr("tierwave.audio.spectrogram._CHUNK_SAMPLES", 5 * 512)
     np.testing.assert_array_equal(power_spectrogram(audio(), 512, 512, 128), whole)
 
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tierwave.audio import chunk_spans, resample
-from tierwave.corpus import Corpus, Recording
+from tierwave.audio.recordings import chunk_spans, resample
+from tierwave.data.corpus import Corpus, Recording
+from tierwave.data.splits import FEWEST_SOURCES, Span, Split, find_sources, make_split
 from tierwave.errors import RunError
-from tierwave.splits import FEWEST_SOURCES, Span, Split, find_sources, make_split
 
 RATE = 16000
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tierwave import commandline
-from tierwave.audio import AudioError, write_wav
-from tierwave.chunking import ChunkOptions, chunk_recordings
+from tierwave.audio.chunking import ChunkOptions, chunk_recordings
+from tierwave.audio.recordings import AudioError, write_wav
+from tierwave.cli import flags as commandline
 from tierwave.errors import AudioWarning, RunError, UsageError
-from tierwave.spread import INSTALL_RAY, connected, spread
+from tierwave.system.parallel import INSTALL_RAY, connected, spread
 
 HERE = Path(__file__).resolve().parent
 
@@ -123,8 +123,8 @@ PARENT = """
 import os, sys, time
 sys.path[:0] = [sys.argv[2], os.path.dirname(sys.argv[2])]
 from test_spread import wait_here
-from tierwave.commandline import run
-from tierwave.spread import spread
+from tierwave.cli.flags import run
+from tierwave.system.parallel import spread
 if __name__ == "__main__":
     sys.exit(run(lambda: list(spread(wait_here, [sys.argv[1]] * 2, jobs=2)) and None, debug=False))
 """

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import chunk_audio
-from tierwave import spread
-from tierwave.audio import AudioError, write_wav
+from tierwave.audio.quantize import Quantizer
+from tierwave.audio.recordings import AudioError, write_wav
 from tierwave.cli import controls
-from tierwave.corpus import load_corpus
+from tierwave.data.corpus import load_corpus
 from tierwave.errors import RunError, UsageError
-from tierwave.quantize import Quantizer
+from tierwave.system import parallel as spread
 
 # Not by importing it: it reads its environment when it is imported.
 pytestmark = [

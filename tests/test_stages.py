@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from tierwave.callbacks import Limits
 from tierwave.config import TrainingOptions, resolve_training
 from tierwave.families import load_config
-from tierwave.runs import CheckpointEntry, Run
-from tierwave.sessions import Outcome, Session, _Plan
-from tierwave.trained import hardly_trained
-from tierwave.training import Trainer
+from tierwave.generation.load import hardly_trained
+from tierwave.runs.folder import CheckpointEntry, Run
+from tierwave.training.callbacks import Limits
+from tierwave.training.loop import Trainer
+from tierwave.training.session import Outcome, Session, _Plan
 
 MEL = {"model": "melnet", "tiers": 3, "layers": [1, 1, 1], "hidden_size": 8}
 

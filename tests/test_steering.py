@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 import conditioning
 from conditioning.config import Cascade, Config
-from tierwave.controls import Controls, Parameter, Schema, Track, resample_track
-from tierwave.corpus import Corpus, Recording
-from tierwave.dataset import LaneWindows, Where
+from tierwave.controls.tracks import Controls, Parameter, Schema, Track, resample_track
+from tierwave.data.control_windows import Steering, frame_spans, transplanted
+from tierwave.data.corpus import Corpus, Recording
+from tierwave.data.splits import Span
+from tierwave.data.windows import LaneWindows, Where
 from tierwave.errors import UsageError
-from tierwave.splits import Span
-from tierwave.steering import Steering, frame_spans, transplanted
 
 RATE = 1000
 LENGTHS = (900, 310, 40)

@@ -11,9 +11,9 @@ from contextlib import suppress
 
 import pytest
 
-from tierwave import tasks
 from tierwave.errors import RunError, UsageError
-from tierwave.tasks import Task, meet
+from tierwave.training import tasks
+from tierwave.training.tasks import Task, meet
 
 
 @pytest.fixture(autouse=True)

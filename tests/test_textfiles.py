@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierwave.config import apply_overrides, read_document
+from tierwave.controls.files import read_param_file
 from tierwave.errors import RunError, UsageError
-from tierwave.paramfiles import read_param_file
-from tierwave.searching import parse_search
-from tierwave.tasks import task_of
-from tierwave.textfiles import MOST_NESTED, decode, parse_json, parse_typed, read_text
+from tierwave.files.text import MOST_NESTED, decode, parse_json, parse_typed, read_text
+from tierwave.search.space import parse_search
+from tierwave.training.tasks import task_of
 
 JSON = st.recursive(
     st.none()

@@ -18,9 +18,18 @@ import pytest
 import tensorflow as tf
 
 import samplernn
-from tierwave.audio import write_wav
-from tierwave.board import HeldAgainst, TensorBoard
-from tierwave.callbacks import (
+from tierwave.analysis.statistics import average_spectrum, log_spectral_distance
+from tierwave.audio.recordings import write_wav
+from tierwave.config import TrainingOptions
+from tierwave.controls.tracks import Parameter, Schema, Track
+from tierwave.data.corpus import Corpus, Recording
+from tierwave.data.splits import Span
+from tierwave.data.windows import LaneWindows
+from tierwave.errors import RunError
+from tierwave.generation.request import Request
+from tierwave.runs.checkpoints import read_progress, restore_checkpoint
+from tierwave.runs.folder import CheckpointEntry, Run
+from tierwave.training.callbacks import (
     CheckpointPolicy,
     Generation,
     LearningRateSchedule,
@@ -33,17 +42,8 @@ from tierwave.callbacks import (
     generation_request,
     standard_callbacks,
 )
-from tierwave.checkpoints import read_progress, restore_checkpoint
-from tierwave.config import TrainingOptions
-from tierwave.controls import Parameter, Schema, Track
-from tierwave.corpus import Corpus, Recording
-from tierwave.dataset import LaneWindows
-from tierwave.errors import RunError
-from tierwave.generation import Request
-from tierwave.metrics import average_spectrum, log_spectral_distance
-from tierwave.runs import CheckpointEntry, Run
-from tierwave.splits import Span
-from tierwave.training import LN2, Callback, Learner, Trainer, measure
+from tierwave.training.loop import LN2, Callback, Learner, Trainer, measure
+from tierwave.training.tensorboard import HeldAgainst, TensorBoard
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 8000
@@ -379,11 +379,11 @@ tf.config.set_logical_device_configuration(
 )
 import test_training as tests
 from tierwave.config import TrainingOptions
-from tierwave.devices import make_devices
-from tierwave.training import Learner, Trainer, measure
-from tierwave.generation import Request
-from tierwave.metrics import average_spectrum, log_spectral_distance
-from tierwave.runs import CheckpointEntry, Run
+from tierwave.training.devices import make_devices
+from tierwave.training.loop import Learner, Trainer, measure
+from tierwave.generation.request import Request
+from tierwave.analysis.statistics import average_spectrum, log_spectral_distance
+from tierwave.runs.folder import CheckpointEntry, Run
 from pathlib import Path
 
 found = {}
@@ -865,7 +865,7 @@ def test_the_lines_are_prisms(finished: Any) -> None:
 
 def test_the_time_left_is_that_of_what_ends_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("tierwave.callbacks.time.monotonic", lambda: now)
+    monkeypatch.setattr("tierwave.training.callbacks.time.monotonic", lambda: now)
     cases: list[tuple[dict[str, Any], float]] = [
         ({"num_epochs": 100}, 30.0 * (100 * STEPS - 2)),
         ({"num_steps": 12}, 300.0),
@@ -881,7 +881,7 @@ def test_the_time_left_is_that_of_what_ends_first(tmp_path: Path, monkeypatch: p
 
 
 def test_sounds_of_training_have_prisms_names_and_the_asked_length(finished: Any) -> None:
-    from tierwave.audio import load, probe
+    from tierwave.audio.recordings import load, probe
 
     made, lines, folder, _ = finished
     # Checkpoints of --checkpoint_steps are told from those of epochs; the third temperature has no sequence.
@@ -899,7 +899,7 @@ def test_sounds_of_training_have_prisms_names_and_the_asked_length(finished: Any
 
 
 def test_a_sound_of_training_is_what_generation_gives_from_its_checkpoint(finished: Any) -> None:
-    from tierwave.audio import load
+    from tierwave.audio.recordings import load
 
     made, _, folder, _ = finished
     model = samplernn.build(config())
@@ -949,7 +949,7 @@ def values_of_tensorboard(folder: Path) -> dict[str, list[tuple[int, Any]]]:
 
 
 def test_tensorboard_compares_the_sounds_with_the_recordings(finished: Any) -> None:
-    from tierwave.audio import load
+    from tierwave.audio.recordings import load
 
     made, _, folder, _ = finished
     values = values_of_tensorboard(made.run.folder / "tensorboard")

@@ -23,15 +23,15 @@ from matplotlib.image import imread
 import train
 import tune
 from commands import Capture, call, told
-from tierwave import trials
-from tierwave.audio import write_wav
+from tierwave.audio.recordings import write_wav
 from tierwave.config import read_document
-from tierwave.demo import make_corpus
-from tierwave.documents import sealed
-from tierwave.evaluate import evaluate
+from tierwave.data.demo import make_corpus
+from tierwave.evaluation.likelihood import evaluate
 from tierwave.families import load_config
-from tierwave.runs import Run, runs_of
-from tierwave.trained import load_trained
+from tierwave.files.documents import sealed
+from tierwave.generation.load import load_trained
+from tierwave.runs.folder import Run, runs_of
+from tierwave.search import trial as trials
 
 pytestmark = [
     pytest.mark.usefixtures("eager"),
@@ -473,7 +473,7 @@ def test_another_search_of_the_same_id_is_refused_or_put_aside(folder: Path, who
 
 
 def test_two_searches_of_one_id_do_not_run_side_by_side(folder: Path, whole: Path, capsys: Capture) -> None:
-    from tierwave.runs import only_training
+    from tierwave.runs.folder import only_training
 
     with only_training(folder / "logdir", "whole"):
         sentence = told(capsys, tune.main, command(folder, "whole", *SPACE), 1)

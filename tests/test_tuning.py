@@ -20,16 +20,16 @@ from keras_tuner.engine.trial import Trial
 from keras_tuner.oracles import HyperbandOracle
 from matplotlib.image import imread
 
-from tierwave import writing
-from tierwave.documents import sealed
+from tierwave.analysis.plots import parallel_picture
 from tierwave.errors import RunError, UsageError
 from tierwave.families import load_config
-from tierwave.findings import Findings, Tried
-from tierwave.oracles import GIVEN_BACK, MOST_FAILURES, REASON, SKIPPED, make_oracle, values_of
-from tierwave.pictures import parallel_picture
-from tierwave.searching import Choices, Range, Space, choices, parse_search
-from tierwave.trials import Result, read_result
-from tierwave.tuning import Plan, _refuse_another, trial_lines
+from tierwave.files import writing
+from tierwave.files.documents import sealed
+from tierwave.search.oracles import GIVEN_BACK, MOST_FAILURES, REASON, SKIPPED, make_oracle, values_of
+from tierwave.search.results import Findings, Tried
+from tierwave.search.search import Plan, _refuse_another, trial_lines
+from tierwave.search.space import Choices, Range, Space, choices, parse_search
+from tierwave.search.trial import Result, read_result
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning:keras_tuner")
 
@@ -618,7 +618,7 @@ def test_what_is_skipped_is_no_trial_and_no_failure(tmp_path: Path, kind: str) -
 
 
 def test_many_skipped_one_after_the_other_end_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tierwave.oracles.MOST_SKIPPED", 12)
+    monkeypatch.setattr("tierwave.search.oracles.MOST_SKIPPED", 12)
     oracle = oracle_of(tmp_path / "search.json")
     for _ in range(12):
         assert not oracle.is_closed

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tierwave.writing import ArrayError, load_array, write_array, write_text
+from tierwave.files.writing import ArrayError, load_array, write_array, write_text
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])

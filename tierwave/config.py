@@ -28,8 +28,8 @@ from pydantic import (
 )
 
 from tierwave.errors import RunError, UsageError
-from tierwave.names import json_text
-from tierwave.textfiles import MOST_NESTED, parse_json, parse_typed, read_text
+from tierwave.files.names import json_text
+from tierwave.files.text import MOST_NESTED, parse_json, parse_typed, read_text
 
 KeyPath = tuple[str | int, ...]
 

@@ -1,7 +1,7 @@
 """The two kinds of mistake a person can be told about in one sentence, and what is odd but no mistake.
 
 Everything else is a fault of the program and keeps its traceback. Knows nothing of command lines: they turn
-these into exit codes (see `tierwave.commandline`).
+these into exit codes (see `tierwave.cli.flags`).
 """
 
 LONGEST = 1200  # characters of a message: a value that it tells may be a stranger's megabytes

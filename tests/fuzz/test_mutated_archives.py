@@ -24,7 +24,8 @@ import pytest
 import mutators
 from conditioning.import_weights import StateDict
 from rule import Kind, Refusal, Wrong, judged
-from tierwave import archive, downloads
+from tierwave.data import downloads
+from tierwave.runs import archive
 
 NAMES = ("run/run.json", "run/model.ckpt-1.index", "run/losses.csv", "run/tensorboard/x", "run/log.txt")
 ODD_NAMES = (

@@ -21,15 +21,15 @@ import mutators
 from melnet.config import Config
 from melnet.generation import MelStream
 from rule import Kind, Refusal, Wrong, judged
-from tierwave.audio import write_wav
-from tierwave.chunking import ChunkOptions, chunk_recordings
-from tierwave.controls import Schema
-from tierwave.corpus import DOCUMENT, Corpus, load_corpus
-from tierwave.generation import Request
-from tierwave.ledger import FOLDER
-from tierwave.mel import Normaliser
-from tierwave.quantize import Quantizer
-from tierwave.runs import Run
+from tierwave.audio.chunking import ChunkOptions, chunk_recordings
+from tierwave.audio.mel import Normaliser
+from tierwave.audio.quantize import Quantizer
+from tierwave.audio.recordings import write_wav
+from tierwave.controls.tracks import Schema
+from tierwave.data.corpus import DOCUMENT, Corpus, load_corpus
+from tierwave.files.ledger import FOLDER
+from tierwave.generation.request import Request
+from tierwave.runs.folder import Run
 
 RATE = 4000
 ENCODER = Quantizer("linear", 32)
@@ -56,7 +56,7 @@ def place() -> Path:
     next(reports)
     reports.close()  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tierwave.corpus.write_bytes", interrupted)
+        patch.setattr("tierwave.data.corpus.write_bytes", interrupted)
         with pytest.raises(KeyboardInterrupt):
             corpus_in(folder / "begun")
     assert list((folder / "begun").rglob(f"{FOLDER}/*.peak.json"))

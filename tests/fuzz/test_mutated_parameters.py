@@ -18,9 +18,7 @@ import soundfile
 import mutators
 from melnet.text import Alphabet, find_transcripts, normalised
 from rule import Kind, Refusal, Wrong, judged
-from tierwave.controls import Controls, Parameter, Schema, Track, parse_controls, read_array, resample_track
-from tierwave.gestures import Gestures, read_gestures
-from tierwave.paramfiles import (
+from tierwave.controls.files import (
     ParamFile,
     csv_text,
     json_text,
@@ -30,7 +28,9 @@ from tierwave.paramfiles import (
     read_schema,
     schema_text,
 )
-from tierwave.paramlookup import Audit, audit, find_param_sources
+from tierwave.controls.live import Gestures, read_gestures
+from tierwave.controls.sources import Audit, audit, find_param_sources
+from tierwave.controls.tracks import Controls, Parameter, Schema, Track, parse_controls, read_array, resample_track
 
 T = TypeVar("T")
 

@@ -27,9 +27,9 @@ import train
 from rule import Kind, Refusal, Wrong, commanded, judged
 from tierwave.cli.report import main as report
 from tierwave.families import load_config
-from tierwave.history import read_history
-from tierwave.runs import CONFIG_NAME, Run, find_checkpoint, runs_of
-from tierwave.trained import load_schema, load_trained
+from tierwave.generation.load import load_schema, load_trained
+from tierwave.runs.folder import CONFIG_NAME, Run, find_checkpoint, runs_of
+from tierwave.runs.history import read_history
 
 pytestmark = pytest.mark.usefixtures("eager")
 

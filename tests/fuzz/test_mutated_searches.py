@@ -15,11 +15,11 @@ from keras_tuner.engine.trial import Trial
 
 import mutators
 from rule import Kind, Refusal, Wrong, judged
-from tierwave.oracles import REASON
-from tierwave.runs import Run
-from tierwave.searching import parse_search
-from tierwave.trials import Result, Runner, read_result
-from tierwave.tuning import SEARCH_FILE, TYPES, Plan, Search, begin, findings_of, plan_of
+from tierwave.runs.folder import Run
+from tierwave.search.oracles import REASON
+from tierwave.search.search import SEARCH_FILE, TYPES, Plan, Search, begin, findings_of, plan_of
+from tierwave.search.space import parse_search
+from tierwave.search.trial import Result, Runner, read_result
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning:keras_tuner")
 
@@ -143,7 +143,7 @@ RESULT = Result({"val_loss": 2.5, "epochs": 2.0, "steps": 14.0, "minutes": 0.5, 
 
 def make_kept(rng: Random, folder: Path) -> Path:
     """`result.json` and `attempts.json` of a trial, which are the program's own."""
-    from tierwave.documents import sealed
+    from tierwave.files.documents import sealed
 
     for name, document in (("result", vars(RESULT)), ("attempts", {"step": 0, "kills": 2, "system": ["boot", 7]})):
         (folder / f"{name}.json").write_bytes(mutators.json_bytes(sealed(document), rng))

@@ -26,16 +26,11 @@ from typing import Any
 
 import numpy as np
 
-from tierwave.audio import AudioError, load, load_with_remarks, search_audio
-from tierwave.commandline import REPEATABLE, FlagParser, boolean, optional, run
+from tierwave.analysis.features import FEATURES, Analysis, measure
+from tierwave.audio.recordings import AudioError, load, load_with_remarks, search_audio
+from tierwave.cli.flags import REPEATABLE, FlagParser, boolean, optional, run
 from tierwave.config import TrainingOptions
-from tierwave.controls import Controls, Schema, constants_of
-from tierwave.errors import RunError, UsageError
-from tierwave.features import FEATURES, Analysis, measure
-from tierwave.folders import allowed_name, refuse_file, refuse_shared, told, walk
-from tierwave.ledger import FOLDER, Ledger, digest_of, digest_of_bytes, fingerprint, stamp, unfinished_files
-from tierwave.names import matcher, name_within, printable
-from tierwave.paramfiles import (
+from tierwave.controls.files import (
     ParamFile,
     csv_text,
     document_of,
@@ -46,7 +41,7 @@ from tierwave.paramfiles import (
     schema_text,
     write_param_file,
 )
-from tierwave.paramlookup import (
+from tierwave.controls.sources import (
     MANIFEST_NAME,
     SCHEMA_NAME,
     Audit,
@@ -56,10 +51,15 @@ from tierwave.paramlookup import (
     pattern_manifest,
     without_audio_suffix,
 )
-from tierwave.progress import ProgressLine
-from tierwave.runs import Run
-from tierwave.spread import spread
-from tierwave.writing import write_bytes, write_text
+from tierwave.controls.tracks import Controls, Schema, constants_of
+from tierwave.errors import RunError, UsageError
+from tierwave.files.folders import allowed_name, refuse_file, refuse_shared, told, walk
+from tierwave.files.ledger import FOLDER, Ledger, digest_of, digest_of_bytes, fingerprint, stamp, unfinished_files
+from tierwave.files.names import matcher, name_within, printable
+from tierwave.files.writing import write_bytes, write_text
+from tierwave.runs.folder import Run
+from tierwave.system.parallel import spread
+from tierwave.system.progress import ProgressLine
 
 FORMATS = {"csv": ".csv", "params": ".params"}
 MOST_CURVES = 20  # in one picture
@@ -458,9 +458,9 @@ def _training_stretches(flags: Namespace, sounds: dict[str, Controls]) -> list[t
         raise UsageError(
             f"--val_frac {flags.val_frac:g} and --test_frac {flags.test_frac:g} must be 0 or more, their sum below 1"
         )
-    from tierwave.corpus import load_corpus
-    from tierwave.quantize import Quantizer
-    from tierwave.splits import make_split
+    from tierwave.audio.quantize import Quantizer
+    from tierwave.data.corpus import load_corpus
+    from tierwave.data.splits import make_split
 
     encoder = Quantizer("mu-law", 256)
     # What is mapped into memory cannot be deleted on Windows.
@@ -534,7 +534,7 @@ def _plot_parser() -> FlagParser:
 
 
 def _plot(flags: Namespace) -> None:
-    from tierwave.pictures import controls_picture
+    from tierwave.analysis.plots import controls_picture
 
     if not flags.recording.is_file():
         raise UsageError(f"there is no recording {flags.recording}: check the path")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tierwave.commandline import FlagParser, boolean, run
-from tierwave.demo import make_corpus
-from tierwave.paramlookup import MANIFEST_NAME
+from tierwave.cli.flags import FlagParser, boolean, run
+from tierwave.controls.sources import MANIFEST_NAME
+from tierwave.data.demo import make_corpus
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.commandline import JSON_FLAG, REPEATABLE, FlagParser, boolean, print_result, run
-from tierwave.distances import Frames, common_rate, compare, embedding, load_sounds
+from tierwave.analysis.distances import Frames, common_rate, compare, embedding, load_sounds
+from tierwave.cli.flags import JSON_FLAG, REPEATABLE, FlagParser, boolean, print_result, run
 from tierwave.errors import UsageError
 
 

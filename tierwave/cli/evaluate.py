@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.commandline import JSON_FLAG, FlagParser, boolean, print_result, run
+from tierwave.cli.flags import JSON_FLAG, FlagParser, boolean, print_result, run
 from tierwave.errors import UsageError
-from tierwave.evaluate import compare_sounds, evaluate, follow
-from tierwave.generation import Request
-from tierwave.progress import ProgressLine, erase
-from tierwave.runtime import import_tensorflow
-from tierwave.trained import load_trained
+from tierwave.evaluation.likelihood import compare_sounds, evaluate, follow
+from tierwave.generation.load import load_trained
+from tierwave.generation.request import Request
+from tierwave.nn.runtime import import_tensorflow
+from tierwave.system.progress import ProgressLine, erase
 
 
 def parser() -> FlagParser:

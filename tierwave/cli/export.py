@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.commandline import REPEATABLE, FlagParser, boolean, run, sentences
-from tierwave.runtime import import_tensorflow, one_thread_per_call
+from tierwave.cli.flags import REPEATABLE, FlagParser, boolean, run, sentences
+from tierwave.nn.runtime import import_tensorflow, one_thread_per_call
 
 
 def parser() -> FlagParser:
@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(arguments: Any) -> None:
     from tierwave.export.sharing import CARD, Sample, check_target, share
-    from tierwave.generation import Request
-    from tierwave.trained import load_trained
+    from tierwave.generation.load import load_trained
+    from tierwave.generation.request import Request
 
     check_target(arguments.output)
     sample = None

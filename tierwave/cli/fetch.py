@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tierwave.commandline import FlagParser, boolean, optional, run
+from tierwave.cli.flags import FlagParser, boolean, optional, run
+from tierwave.data.fetch import COLLECTIONS, MODELS, fetch
 from tierwave.errors import UsageError
-from tierwave.fetch import COLLECTIONS, MODELS, fetch
-from tierwave.progress import ProgressLine, amounts
+from tierwave.system.progress import ProgressLine, amounts
 
 
 def parser() -> FlagParser:

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tierwave.commandline import REPEATABLE, FlagParser, run
+from tierwave.cli.flags import REPEATABLE, FlagParser, run
 from tierwave.config import apply_overrides, read_document
-from tierwave.memory import GIGABYTE, demands
+from tierwave.training.memory import GIGABYTE, demands
 
 
 def parser() -> argparse.ArgumentParser:

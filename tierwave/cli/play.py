@@ -17,10 +17,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.commandline import FlagParser, boolean, optional, run
+from tierwave.cli.flags import FlagParser, boolean, optional, run
 from tierwave.errors import RunError, UsageError
-from tierwave.runtime import import_tensorflow, one_thread_per_call
-from tierwave.signals import ENDING, handled
+from tierwave.nn.runtime import import_tensorflow, one_thread_per_call
+from tierwave.system.signals import ENDING, handled
 
 NEEDED = {"starlette": "Starlette", "uvicorn": "uvicorn", "websockets": "websockets", "pythonosc": "python-osc"}
 _MAKES = {"steered": "sound", "sound": "sound", "values": "curves of parameters", "spectrogram": "spectrograms"}
@@ -98,7 +98,7 @@ def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None) -
     one_thread_per_call()
     import uvicorn
 
-    from tierwave.controls import ControlWarning
+    from tierwave.controls.tracks import ControlWarning
     from tierwave.play.app import LOOPBACK, build_app
     from tierwave.play.instrument import LIVE_NAMES, Instrument
     from tierwave.play.osc import listening

@@ -3,7 +3,7 @@
     python -m tierwave report logdir/birds
     python -m tierwave report logdir/birds/26.11.2026_12.00.00 --output report.html --seconds 5 --controls
 
-Parses, calls, prints. `tierwave.report` says how it is laid out.
+Parses, calls, prints. `tierwave.evaluation.report` says how it is laid out.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.commandline import FlagParser, boolean, run, sentences
+from tierwave.cli.flags import FlagParser, boolean, run, sentences
 from tierwave.errors import UsageError
-from tierwave.folders import refuse_file
-from tierwave.progress import ProgressLine
-from tierwave.runtime import import_tensorflow, one_thread_per_call
+from tierwave.files.folders import refuse_file
+from tierwave.nn.runtime import import_tensorflow, one_thread_per_call
+from tierwave.system.progress import ProgressLine
 
 
 def parser() -> FlagParser:
@@ -48,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(arguments: Any) -> None:
-    from tierwave.generation import Request
-    from tierwave.runs import CONFIG_NAME, Run, find_checkpoint
-    from tierwave.writing import write_text
+    from tierwave.files.writing import write_text
+    from tierwave.generation.request import Request
+    from tierwave.runs.folder import CONFIG_NAME, Run, find_checkpoint
 
     if arguments.random_seed < 0:
         raise UsageError(f"--random_seed {arguments.random_seed} must be 0 or more")
@@ -65,8 +65,8 @@ def _report(arguments: Any) -> None:
     path = arguments.run
     found = Run(path) if (path / CONFIG_NAME).exists() else find_checkpoint(path)[0].root
     import_tensorflow(debug=arguments.debug)
-    from tierwave.report.collect import Asked, collect
-    from tierwave.report.sections import written
+    from tierwave.evaluation.report.collect import Asked, collect
+    from tierwave.evaluation.report.sections import written
 
     one_thread_per_call()
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tierwave.history import History, read_history
-from tierwave.runs import CheckpointEntry, Run
-from tierwave.trained import Trained
+from tierwave.generation.load import Trained
+from tierwave.runs.folder import CheckpointEntry, Run
+from tierwave.runs.history import History, read_history
 
 _KINDS = {
     "samplernn": "a SampleRNN: sound, sample by sample",

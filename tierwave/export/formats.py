@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from tierwave.errors import RunError, UsageError
-from tierwave.steps import StepGraph
+from tierwave.nn.step_graph import StepGraph
 
 OPSET = 17  # ONNX Runtime has it since 1.12
 _DONE = " "  # the name of a node that has its place

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tierwave
-from tierwave.controls import Parameter
+from tierwave.audio.quantize import Quantizer
+from tierwave.controls.tracks import Parameter
 from tierwave.errors import UsageError
-from tierwave.names import json_text
-from tierwave.quantize import Quantizer
-from tierwave.trained import Trained
-from tierwave.writing import write_bytes, write_text
+from tierwave.files.names import json_text
+from tierwave.files.writing import write_bytes, write_text
+from tierwave.generation.load import Trained
 
 if TYPE_CHECKING:
-    from tierwave.steps import StepGraph
+    from tierwave.nn.step_graph import StepGraph
 
 NAME = "manifest.json"
 VERSION = 1  # of the manifest; a host should refuse one that it does not know

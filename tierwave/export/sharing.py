@@ -16,20 +16,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tierwave.archive import SUFFIX, pack
-from tierwave.asking import Asked, request_of
-from tierwave.audio import load
+from tierwave.analysis.plots import controls_picture, stages_picture
+from tierwave.audio.recordings import load
+from tierwave.controls.files import ParamFile, document_of, write_param_file
+from tierwave.controls.live import write_gestures
 from tierwave.errors import RunError, UsageError
 from tierwave.export.card import Heard, card
 from tierwave.export.manifest import write_steps
-from tierwave.folders import refuse_file
-from tierwave.generation import Request, write_sounds
-from tierwave.gestures import write_gestures
-from tierwave.paramfiles import ParamFile, document_of, write_param_file
-from tierwave.pictures import controls_picture, stages_picture
-from tierwave.runs import CONFIG_NAME, CheckpointEntry, Run, refuse_pattern
-from tierwave.trained import PREPARED, Trained
-from tierwave.writing import write_text
+from tierwave.files.folders import refuse_file
+from tierwave.files.writing import write_text
+from tierwave.generation.load import PREPARED, Trained
+from tierwave.generation.prompt import Asked, request_of
+from tierwave.generation.request import Request, write_sounds
+from tierwave.runs.archive import SUFFIX, pack
+from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, refuse_pattern
 
 CARD = "README.md"
 # What of run.json goes along; the rest says where and of what files the corpus was.
@@ -80,7 +80,7 @@ def write_run(trained: Trained, folder: Path) -> dict[str, CheckpointEntry]:
     """The documents and the weights; the checkpoint of each stage."""
     import tensorflow as tf
 
-    from tierwave.checkpoints import make_checkpoint
+    from tierwave.runs.checkpoints import make_checkpoint
 
     run, source, config = Run(folder), trained.run, trained.config
     described = source.read("run.json")

@@ -17,11 +17,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tierwave.controls import Controls, Parameter, Schema, Track
+from tierwave.controls.tracks import Controls, Parameter, Schema, Track
 from tierwave.errors import UsageError
-from tierwave.generation import Request, usable_cores
-from tierwave.runs import Run
-from tierwave.trained import Trained, load_trained
+from tierwave.generation.load import Trained, load_trained
+from tierwave.generation.request import Request, usable_cores
+from tierwave.runs.folder import Run
 
 BLOCK = 256  # samples that are made at a time, between which something is set
 LIVE_NAMES = ("temperature", "top_k")

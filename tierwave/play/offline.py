@@ -15,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from tierwave.asking import Asked, refuse_foreign
 from tierwave.config import StrictModel
-from tierwave.controls import Controls
+from tierwave.controls.files import ParamFile, csv_text, document_of
+from tierwave.controls.tracks import Controls
 from tierwave.errors import RunError
-from tierwave.generation import Request, write_sounds
-from tierwave.paramfiles import ParamFile, csv_text, document_of
+from tierwave.generation.prompt import Asked, refuse_foreign
+from tierwave.generation.request import Request, write_sounds
 from tierwave.play.instrument import TEMPERATURE, Instrument
 from tierwave.play.protocol import LARGEST_SEED, Curves, Values
 

@@ -49,7 +49,7 @@ from pydantic import FailFast, Field
 
 from tierwave.config import StrictModel, validate
 from tierwave.errors import UsageError
-from tierwave.textfiles import parse_json
+from tierwave.files.text import parse_json
 
 LARGEST_MESSAGE = 64 << 10  # bytes; read and checked within 0.05 s on a slow core, whatever they hold
 MOST_POINTS = 2_000_000  # of a start's curves: half an hour of nine parameters, two points a block each

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from tierwave.controls import Controls
-from tierwave.gestures import gestures_text
+from tierwave.controls.live import gestures_text
+from tierwave.controls.tracks import Controls
 from tierwave.play.instrument import Instrument
 from tierwave.play.protocol import Start
 
@@ -69,7 +69,7 @@ class Voice:
 
     @property
     def pace(self) -> Any:
-        """How fast it is made (`tierwave.generation.Pace`)."""
+        """How fast it is made (`tierwave.generation.request.Pace`)."""
         return self._stream.pace
 
     def render(self, samples: int) -> np.ndarray:

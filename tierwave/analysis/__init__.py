@@ -1,0 +1,1 @@
+"""Measuring sound: features, statistics, distances, faults, pictures."""

@@ -1,0 +1,1 @@
+"""Sound as files and as arrays: reading, resampling, cutting, coding, spectrograms."""

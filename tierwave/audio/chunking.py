@@ -1,0 +1,411 @@
+"""Recordings into chunks of equal length, silence left out: what `chunk_audio.py` does.
+
+Knows nothing of models, and of sample formats no more than `tierwave.audio.recordings` tells. Prints nothing: what became of each
+recording is returned.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import numpy as np
+from natsort import natsorted
+from pydantic import Field
+
+from tierwave.audio.recordings import (
+    AUDIO_SUFFIXES,
+    Audio,
+    AudioError,
+    highpass_blocks,
+    is_silent,
+    opened,
+    search_audio,
+    wav_subtype,
+    write_wav,
+)
+from tierwave.errors import UsageError
+from tierwave.files.documents import STRICT, validated
+from tierwave.files.folders import LeftOut, chunk_stem, make_own, refuse_file
+from tierwave.files.ledger import FOLDER, Ledger, digest_of, fingerprint, stamp, unfinished_files
+from tierwave.files.names import folded
+from tierwave.system.parallel import spread
+from tierwave.system.progress import SayLine
+
+SMALL_BYTES = 1 << 22  # recordings of this size in all are cut before other processes have started
+
+
+@dataclass(frozen=True)
+class ChunkOptions:
+    """How to cut. Lengths are in milliseconds, the rate in Hz (None: the recording's), the threshold in dBFS, the
+    high-pass in Hz (None: there is none).
+
+    Raises:
+        UsageError: a value out of range.
+    """
+
+    chunk_length: float = 8000
+    overlap: float = 0
+    sample_rate: int | None = None
+    mono: bool = True
+    silence_threshold: float = -64
+    keep_tail: bool = False
+    highpass: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.chunk_length < math.inf:
+            raise UsageError(f"chunk_length must be more than 0 milliseconds, not {self.chunk_length:g}")
+        if not 0 <= self.overlap < self.chunk_length:
+            raise UsageError(
+                f"overlap must be at least 0 and less than chunk_length ({self.chunk_length:g} milliseconds), "
+                f"not {self.overlap:g}"
+            )
+        if self.sample_rate is not None and self.sample_rate < 1:
+            raise UsageError(f"sample_rate must be at least 1 Hz, not {self.sample_rate}")
+        if self.highpass is not None and not 0 < self.highpass < math.inf:
+            raise UsageError(f"highpass must be more than 0 Hz, not {self.highpass:g}")
+        if math.isnan(self.silence_threshold):
+            raise UsageError("silence_threshold must be a number of dBFS such as -64, not nan")
+
+    def frames(self, sample_rate: int) -> tuple[int, int]:
+        """Chunk length and overlap in frames at `sample_rate` Hz."""
+        # Downwards, so that a recording of n chunk lengths gives n chunks; the small addend is for inexact products.
+        chunk_frames = max(1, int(self.chunk_length * sample_rate / 1000 + 1e-6))
+        return chunk_frames, min(round(self.overlap * sample_rate / 1000), chunk_frames - 1)
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What became of one recording.
+
+    `processed` counts the chunks that were looked at, silent ones included. `left_over` is the length in seconds of
+    an incomplete last chunk that was not kept. `problem` says why the recording, or the rest of it, was of no use; the
+    chunks before that place are kept. `taken_over`: an earlier run, which was interrupted, had written them all.
+    `remarks` say what is odd about a recording that was used, such as an end that is cut off.
+    """
+
+    source: Path
+    processed: int
+    silent: tuple[str, ...]
+    written: tuple[str, ...]
+    replaced: int
+    left_over: float
+    problem: str | None
+    taken_over: bool = False
+    remarks: tuple[str, ...] = ()
+
+
+# ---- which recordings, under which names -----------------------------------------------------------------------------
+
+
+def find_sources(inputs: Sequence[Path | str], output_dir: Path | str) -> tuple[list[Path], LeftOut]:
+    """The recordings among `inputs`, files and folders, but for the chunks of an earlier run in `output_dir`; and what
+    in the folders was left out, with the reason.
+
+    Raises:
+        UsageError: a path does not exist, `output_dir` is a file or one of the folders to search, or there are no
+            recordings.
+    """
+    output = Path(output_dir).resolve()
+    if output.is_file():
+        raise UsageError(f"output_dir {output_dir} is a file: choose a folder")
+    folders = [path for path in map(Path, inputs) if path.is_dir()]
+    refuse_file("output_dir", Path(output_dir))
+    if output in [path.resolve() for path in folders]:
+        raise UsageError(f"output_dir {output_dir} is searched for recordings too: choose a folder of its own")
+    sources, left_out = search_audio(inputs, without=[output])
+    left_out = [(path, why) for path, why in left_out if path.resolve() != output]
+    if not sources:
+        where, suffixes = ", ".join(map(str, inputs)), " ".join(sorted(AUDIO_SUFFIXES))
+        but = f" (but {'; '.join(f'{path}: {why}' for path, why in left_out[:3])})" if left_out else ""
+        raise UsageError(f"There are no recordings in {where}{but}: looked for files that end in one of {suffixes}")
+    return sources, left_out
+
+
+def output_stems(sources: Sequence[Path]) -> list[str]:
+    """A stem of its own for the chunks of each recording: the recording's, where no other has the same.
+
+    Recordings of one stem are told apart by as little as will do: the suffix (`a_wav`, `a_flac`) in one folder, the
+    names of the folders (`left_a`, `right_a`), both, and where that is in vain a number. Two names that differ only
+    in case or in Unicode form are the same, as they are on some file systems. What not every system allows in a name
+    is replaced.
+    """
+    same: dict[str, list[Path]] = {}
+    for source in sources:
+        same.setdefault(_folded(chunk_stem(source.stem)), []).append(source)
+    taken = set(same)
+    chosen: dict[Path, str] = {}
+    for group in same.values():
+        names = [chunk_stem(group[0].stem)] if len(group) == 1 else _distinct_names(group, taken)
+        taken |= {_folded(name) for name in names}
+        chosen |= dict(zip(group, names, strict=True))
+    return [chosen[source] for source in sources]
+
+
+def _distinct_names(group: list[Path], taken: set[str]) -> list[str]:
+    folders = [source.resolve().parent.parts[1:] for source in group]  # without the root, which is no name
+    for depth in range(max(map(len, folders)) + 1):
+        for with_suffix in (False, True):
+            names = [
+                chunk_stem(
+                    "_".join([*parts[len(parts) - min(depth, len(parts)) :], source.stem])
+                    + ("_" + source.suffix.removeprefix(".") if with_suffix else "")
+                )
+                for source, parts in zip(group, folders, strict=True)
+            ]
+            distinct = {_folded(name) for name in names}
+            if len(distinct) == len(group) and not distinct & taken:
+                return names
+    names = []
+    number = 0
+    for source in group:
+        while _folded(chunk_stem(f"{source.stem}_{number}")) in taken:
+            number += 1
+        names.append(chunk_stem(f"{source.stem}_{number}"))
+        number += 1
+    return names
+
+
+def _folded(name: str) -> str:
+    return folded(name).casefold()
+
+
+def earlier_chunks(sources: Sequence[Path], output_dir: Path | str, reports: Iterable[FileReport]) -> list[str]:
+    """The chunks of `sources` in `output_dir` that are in none of `reports`: those of a cut with other options."""
+    now = {name for report in reports for name in report.written}
+    stems = set(output_stems(sources))
+    names = (re.fullmatch(r"(.+)_chunk_\d+\.wav", path.name) for path in Path(output_dir).iterdir())
+    return natsorted(name[0] for name in names if name and name[1] in stems and name[0] not in now)
+
+
+# ---- cutting ---------------------------------------------------------------------------------------------------------
+
+
+def cut(blocks: Iterable[Audio], chunk_frames: int, overlap_frames: int = 0) -> Iterator[Audio]:
+    """The chunks of `audio.chunk_spans`, the shorter last one included, of a recording that comes in blocks."""
+    pending: list[Audio] = []
+    held = 0
+    already_covered = 0
+    for block in blocks:
+        pending.append(block)
+        held += len(block)
+        if held < chunk_frames:
+            continue
+        joined = np.concatenate(pending)
+        start = 0
+        while len(joined) - start >= chunk_frames:
+            yield joined[start : start + chunk_frames]
+            start += chunk_frames - overlap_frames
+        already_covered = overlap_frames
+        pending = [joined[start:].copy()]  # a view would keep all of `joined` in memory
+        held = len(pending[0])
+    if held > already_covered:
+        yield np.concatenate(pending)
+
+
+def chunk_file(
+    source: Path,
+    stem: str,
+    output_dir: Path,
+    options: ChunkOptions,
+    on_progress: Callable[[int], None] | None = None,
+) -> FileReport:
+    """Write `<stem>_chunk_<n>.wav` for each chunk of a recording that is not silent; n counts silent ones too.
+
+    Args:
+        on_progress: told, now and then, how many bytes of the file have been dealt with since it was last told.
+
+    Raises:
+        UsageError, RunError: a chunk cannot be written. A recording that cannot be read is told in the report.
+    """
+    silent: list[str] = []
+    written: list[str] = []
+    replaced = 0
+    left_over = 0.0
+    problem = None
+    remarks: tuple[str, ...] = ()
+    progress = _Progress(source, on_progress or (lambda done: None))
+    try:
+        with opened(source) as reading:
+            info = reading.info
+            rate = options.sample_rate or info.sample_rate
+            chunk_frames, overlap_frames = options.frames(rate)
+            progress.expect(round(info.frames * rate / info.sample_rate))
+            blocks = progress.watch(reading.blocks(options.sample_rate, mono=options.mono))
+            if options.highpass is not None:
+                blocks = highpass_blocks(blocks, rate, options.highpass)
+            for number, chunk in enumerate(cut(blocks, chunk_frames, overlap_frames)):
+                if len(chunk) < chunk_frames and not options.keep_tail:
+                    left_over = (len(chunk) - (overlap_frames if number else 0)) / rate
+                    break
+                name = f"{stem}_chunk_{number}.wav"
+                if is_silent(chunk, rate, options.silence_threshold):
+                    silent.append(name)
+                    continue
+                replaced += (output_dir / name).exists()
+                write_wav(output_dir / name, chunk, rate, wav_subtype(info.subtype))
+                written.append(name)
+            remarks = tuple(reading.remarks)
+    except AudioError as error:
+        problem = str(error)
+    finally:
+        progress.finish()
+    processed = len(silent) + len(written)
+    return FileReport(source, processed, tuple(silent), tuple(written), replaced, left_over, problem, remarks=remarks)
+
+
+class _Progress:
+    """Tells how many bytes of a file have been dealt with, going by the frames that have been read of it."""
+
+    def __init__(self, source: Path, tell: Callable[[int], None]) -> None:
+        self.frames = 0
+        self._size = source.stat().st_size
+        self._expected_frames = 0
+        self._told = 0
+        self._tell = tell
+
+    def expect(self, frames: int) -> None:
+        self._expected_frames = frames
+
+    def watch(self, blocks: Iterable[Audio]) -> Iterator[Audio]:
+        for block in blocks:
+            yield block
+            self.frames += len(block)
+            self._tell_up_to(self._size * min(self.frames, self._expected_frames) // max(1, self._expected_frames))
+
+    def finish(self) -> None:
+        self._tell_up_to(self._size)
+
+    def _tell_up_to(self, position: int) -> None:
+        if position > self._told:
+            self._tell(position - self._told)
+            self._told = position
+
+
+def chunk_recordings(
+    sources: Sequence[Path],
+    output_dir: Path | str,
+    options: ChunkOptions,
+    *,
+    jobs: int = 1,
+    cluster: str | None = None,
+    on_progress: Callable[[int], None] | None = None,
+    searched: Sequence[Path] = (),
+    say_line: SayLine = lambda text, rewrite: None,
+) -> Iterator[FileReport]:
+    """Chunk every recording, and report on each in the order given.
+
+    What has been done is kept in a hidden folder of `output_dir` until all is, so that after an interruption the same
+    call goes on: a recording that has not changed since, cut with the same options, all of whose chunks are as they
+    were written, is taken over.
+
+    Args:
+        sources: as from `find_sources`, each once.
+        jobs, cluster: where this is done, as of `tierwave.system.parallel`; a few small recordings are cut in this process,
+            unless there is a cluster.
+        searched: folders of recordings; if `output_dir` is made in one of them, it is marked as Tierwave's own.
+        say_line: told that a cluster is started or joined.
+        on_progress: as for `chunk_file`, or told the size of each recording that has been dealt with.
+
+    Raises:
+        UsageError: chunks would take the place of a recording, or `output_dir` cannot be written.
+        RunError: writing failed.
+    """
+    if jobs < 1:
+        raise UsageError(f"jobs must be at least 1, not {jobs}")
+    output = Path(output_dir)
+    stems = output_stems(sources)
+    _refuse_to_overwrite(sources, output, stems)
+    try:
+        # Chunks beside the recordings that they were cut from would be the same sound twice.
+        within = any(output.resolve().is_relative_to(folder.resolve()) for folder in searched)
+        if within:
+            make_own(output)
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"output_dir {output_dir} cannot be created ({error.strerror}): choose another") from error
+    tell = on_progress or (lambda done: None)
+    sizes = [source.stat().st_size for source in sources]
+    if sum(sizes) < SMALL_BYTES:
+        jobs = 1
+    tasks = [
+        _Task(source, stem, output, options, fingerprint("chunk", stamp(source), stem, asdict(options)))
+        for source, stem in zip(sources, stems, strict=True)
+    ]
+    abandoned = unfinished_files([output])
+    if cluster is None and min(jobs, len(tasks)) == 1:  # then there is something to tell on the way
+        yield from spread(functools.partial(_chunk, on_progress=tell), tasks)
+    else:
+        yield from spread(
+            _chunk, tasks, jobs=jobs, cluster=cluster, finished=lambda number: tell(sizes[number]), say_line=say_line
+        )
+    _ledger(output).forget(task.key for task in tasks)
+    for path in abandoned:
+        path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One recording to cut; key: a fingerprint of it and of how."""
+
+    source: Path
+    stem: str
+    output: Path
+    options: ChunkOptions
+    key: str
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What the ledger keeps of a recording that was cut: as in its report, and a digest of each chunk."""
+
+    __pydantic_config__ = STRICT
+    processed: Annotated[int, Field(ge=0)]
+    silent: tuple[str, ...]
+    left_over: Annotated[float, Field(ge=0)]
+    written: dict[str, str]
+    remarks: tuple[str, ...] = ()
+
+
+def _done(entry: dict[str, Any] | None) -> _Done | None:
+    """An entry of the ledger; None, which is not done, where it is damaged."""
+    try:
+        return None if entry is None else cast(_Done, validated(_Done, entry))
+    except ValueError:
+        return None
+
+
+def _ledger(output: Path) -> Ledger:
+    return Ledger(output / FOLDER)
+
+
+def _chunk(task: _Task, on_progress: Callable[[int], None] | None = None) -> FileReport:
+    """`chunk_file`, or what the ledger says of it."""
+    kept = _done(_ledger(task.output).of(task.key))
+    if kept is not None and all(digest_of(task.output / name) == was for name, was in kept.written.items()):
+        if on_progress is not None:
+            on_progress(task.source.stat().st_size)
+        written = tuple(kept.written)
+        return FileReport(
+            task.source, kept.processed, kept.silent, written, 0, kept.left_over, None, True, remarks=kept.remarks
+        )
+    report = chunk_file(task.source, task.stem, task.output, task.options, on_progress)
+    if report.problem is None:  # what was not there, such as ffmpeg, may be there the next time
+        entry = {"processed": report.processed, "silent": report.silent, "left_over": report.left_over}
+        entry["remarks"] = report.remarks
+        digests = {name: digest_of(task.output / name) for name in report.written}
+        _ledger(task.output).add(task.key, {**entry, "written": digests})
+    return report
+
+
+def _refuse_to_overwrite(sources: Sequence[Path], output_dir: Path, stems: Sequence[str]) -> None:
+    folded = set(map(_folded, stems))
+    for source in sources:
+        chunk_name = re.fullmatch(r"(.+)_chunk_\d+\.wav", _folded(source.name))
+        if chunk_name and chunk_name[1] in folded and source.resolve().parent == output_dir.resolve():
+            raise UsageError(f"The recording {source} could be overwritten by a chunk: choose another output_dir")

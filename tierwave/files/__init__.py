@@ -1,0 +1,1 @@
+"""Names, texts, documents and folders: how they are read, and written whole or not at all."""

@@ -1,0 +1,1 @@
+"""From a run to sound: loading, prompts, requests, streams, vocoding."""

@@ -1,0 +1,236 @@
+"""From a run folder to trained models, and to what they go on from.
+
+`load_trained` reads all it needs from the run; `take_weights` starts a new model from another run's weights. Asks the
+family for whatever is the family's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tierwave.audio.recordings import load
+from tierwave.config import difference, offset_in_samples
+from tierwave.controls.sources import find_param_sources
+from tierwave.controls.tracks import Controls, Schema, shifted
+from tierwave.data.corpus import Normalize, normalised
+from tierwave.errors import RunError, UsageError
+from tierwave.families import load_config
+from tierwave.runs.archive import opened
+from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, find_checkpoint
+
+PREPARED = "prepared.json"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run made ready: its family, config, models (one per stage), sample rate and the corpus's gain.
+
+    run: the whole run; entry: the checkpoint that was asked for, of the last stage if none was; path: where it lies;
+    checkpoints: the paths of those of all stages, by stage; schema: of the parameters, empty if there are none; values:
+    which raw values of each were trained on; prepared: what the family stored of the corpus (see `prepare` in
+    CONTRIBUTING.md), or None.
+    """
+
+    run: Run
+    entry: CheckpointEntry
+    path: Path
+    checkpoints: dict[str, Path]
+    family: ModuleType
+    config: Any
+    models: list[Any]
+    sample_rate: int
+    gain: float
+    schema: Schema
+    values: dict[str, list[float]]
+    prepared: dict[str, Any] | None = None
+
+    def stream(self, request: Any) -> Any:
+        """The family's stream of this run's models."""
+        return self.family.stream(
+            self.models,
+            self.config,
+            request,
+            sample_rate=self.sample_rate,
+            schema=self.schema,
+            prepared=self.prepared,
+        )
+
+
+def load_schema(run: Run) -> Schema:
+    """The run's schema, the only mapping of its parameters."""
+    document = run.read("schema.json")
+    return Schema.from_document(document["parameters"], str(run.folder / "schema.json"))
+
+
+def load_trained(path: str | Path, *, best: bool = False, config_document: dict[str, Any] | None = None) -> Trained:
+    """Everything that generation needs from a checkpoint, run folder, its zip, or id's folder (`runs.find_checkpoint`).
+
+    Stages that `path` does not name take their newest checkpoint, or their best. config_document: for a checkpoint
+    without a config beside it. Raises UsageError or RunError with what to do.
+    """
+    from tierwave.nn.runtime import grow_gpu_memory
+    from tierwave.runs.checkpoints import check_mark
+
+    path = opened(path)
+    named, entry = find_checkpoint(path, best=best)
+    run = named.root
+    document = run.read(CONFIG_NAME) if config_document is None else config_document
+    family, config = load_config(document, str(run.folder / CONFIG_NAME))
+    described = run.read("run.json")
+    grow_gpu_memory()
+    models, entries = [], {}
+    stages = family.stages(config)
+    for stage in stages:
+        part = run.stage(stage if len(stages) > 1 else None)
+        chosen = entry if part.folder == named.folder else _chosen(part, stage, best)
+        if len(stages) > 1:
+            check_mark(part.folder / chosen.name, run)
+        models.append(load_model(family, config, stage, part.folder / chosen.name))
+        entries[stage] = chosen, part.folder / chosen.name
+    gain = float(run.read("statistics.json")["gain"]) if config.normalize == "corpus" else 1.0
+    schema, values = Schema(), {}
+    if family.parameters(config):
+        schema, values = load_schema(run), run.read("schema.json").get("values", {})
+    prepared = run.read(PREPARED) if (run.folder / PREPARED).exists() else None
+    asked, place = (entry, named.folder / entry.name) if not Path(path).is_dir() else entries[stages[-1]]
+    checkpoints = {stage: found for stage, (_, found) in entries.items()}
+    rate = int(described["sample_rate"])
+    return Trained(run, asked, place, checkpoints, family, config, models, rate, gain, schema, values, prepared)
+
+
+def hardly_trained(parts: Mapping[str, Run]) -> list[str]:
+    """What is to be told of the stages, in these parts of a run of several, that ended before their first epoch."""
+    found = []
+    for stage, part in parts.items():
+        entry = part.latest() if part.checkpoints else None
+        if entry is not None and entry.epoch == 0 and entry.step > 0:
+            steps = f"{entry.step} step{'s' if entry.step > 1 else ''}"
+            found.append(
+                f"{stage} was trained for {steps}, less than one epoch, so what it makes may be noise: go on training "
+                f"it (train.py --stage {stage} with the same --id, and more --max_minutes)"
+            )
+    return found
+
+
+def load_model(family: ModuleType, config: Any, stage: str, checkpoint: Path) -> Any:
+    """The model of a stage with the weights of a checkpoint."""
+    from tierwave.runs.checkpoints import restore_checkpoint
+
+    model = family.build(config, stage)
+    restore_checkpoint(checkpoint, {"model": model})
+    return model
+
+
+def _chosen(part: Run, stage: str, best: bool) -> CheckpointEntry:
+    if not part.checkpoints:
+        raise RunError(
+            f"the stage {stage} has no checkpoint in {part.folder}: train it first, with train.py --stage {stage} and "
+            "the same --id"
+        )
+    return part.best() if best else part.latest()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A stage of another run whose weights are taken over."""
+
+    run: Run
+    checkpoint: Path
+    config: Any
+    stage: str
+
+
+def find_source(family: ModuleType, config: Any, stage: str, path: Path) -> Source | None:
+    """The stage that `--init_from` means for one of ours; None where a run of one stage is none of our several.
+
+    Raises UsageError where the weights do not fit.
+    """
+    path = opened(path)
+    named, entry = find_checkpoint(path)
+    run = named.root
+    theirs_family, theirs = load_config(run.read(CONFIG_NAME), str(run.folder / CONFIG_NAME))
+    stages, ours = theirs_family.stages(theirs), family.stages(config)
+    if theirs_family is not family:
+        raise UsageError(f"--init_from {path} is of another model ({theirs.model}): use its config with --config_file")
+    named_stage = named.folder.name if named.folder != run.folder else None
+    if len(ours) == 1 and len(stages) > 1 and not path.is_dir() and named_stage in stages:
+        other = named_stage
+    else:
+        other = stage if stage in stages else stages[-1] if len(stages) == 1 else None
+    if other is None:
+        raise UsageError(f"--init_from {path} has no stage {stage}, only {', '.join(stages)}")
+    changes = difference(family.architecture(theirs, other), family.architecture(config, stage))
+    if changes:
+        if len(stages) == 1 and len(ours) > 1 and stage not in stages:
+            return None
+        raise UsageError(
+            f"--init_from {path} has another architecture ({'; '.join(changes)}): use its config "
+            f"({run.folder / CONFIG_NAME}) with --config_file"
+        )
+    part = run.stage(other if len(stages) > 1 else None)
+    chosen = entry if part.folder == named.folder else _chosen(part, other, False)
+    return Source(run, part.folder / chosen.name, theirs, other)
+
+
+def take_weights(
+    model: Any, family: ModuleType, source: Source, schema: Schema, prepared: dict[str, Any] | None = None
+) -> None:
+    """Start `model` from the weights of another run. prepared: what the family stores of the new run's corpus."""
+    other = load_model(family, source.config, source.stage, source.checkpoint)
+    their_schema = load_schema(source.run) if family.parameters(source.config) else Schema()
+    documents = {} if prepared is None else {"source_prepared": source.run.read(PREPARED), "prepared": prepared}
+    family.take_weights(other, model, their_schema, schema, **documents)
+
+
+def seed_audio(
+    path: str | Path | None, offset: int | str, sample_rate: int, normalize: Normalize, gain: float
+) -> np.ndarray | None:
+    """The recording to continue, float32 `[samples]` at `sample_rate`, from `offset` (samples, or "1.5s") on.
+
+    Its level is changed as the corpus's was: normalize and gain are those of the run.
+    """
+    if path is None:
+        return None
+    sound, _ = load(path, sample_rate)
+    first = offset_in_samples(offset, sample_rate)
+    if first >= len(sound):
+        raise UsageError(
+            f"--seed_offset {offset} lies past the end of {path}, which has {len(sound)} samples "
+            f"({len(sound) / sample_rate:.2f} s) at {sample_rate} Hz: use a smaller offset"
+        )
+    return normalised(sound, normalize, gain)[first:]
+
+
+def seed_parameters(trained: Trained, path: Path, offset: int | str) -> Controls | None:
+    """The parameters of a recording from `offset` on, as far as they can be found; None where there are none.
+
+    Looked for as in training if it is one of the corpus's recordings, else beside the recording.
+    """
+    described = trained.run.read("run.json")
+    names = trained.family.parameters(trained.config)
+    given = described.get("data_dir")  # an imported run has none
+    root = path if given is None else Path(given)
+    inside = given is not None and root.is_dir() and path.resolve().is_relative_to(root)
+    param_dir, params = (described.get(key) if inside else None for key in ("param_dir", "params"))
+    recording = path.resolve() if inside else path
+    try:
+        sources = find_param_sources(
+            root if inside else path,
+            param_dir=param_dir,
+            params=params,
+            name_params=names,
+            categories=trained.schema.named,
+        )
+        there = sources.read(recording)
+        found = there.controls([name for name in names if name in there.names])
+    except UsageError:  # a folder that is gone
+        return None
+    if not found:
+        return None
+    return shifted(found, offset_in_samples(offset, trained.sample_rate) / trained.sample_rate)

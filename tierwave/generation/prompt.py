@@ -1,0 +1,303 @@
+"""From what a person types to a `Request`: seeds, priming, and the curves that a trained network is to follow.
+
+Parameters are looked for in this order: drawn on the command line, a CSV, an array, the seed's own. Knows trained runs
+and files; knows no flags and prints nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from tierwave.audio.quantize import Quantizer
+from tierwave.audio.recordings import find_audio
+from tierwave.controls.files import read_param_file
+from tierwave.controls.live import read_gestures
+from tierwave.controls.tracks import Controls, Schema, Track, parse_controls, read_array, shifted
+from tierwave.errors import UsageError
+from tierwave.files.names import located
+from tierwave.generation.load import Trained, load_trained, seed_audio, seed_parameters
+from tierwave.generation.request import Request
+from tierwave.generation.vocoder import Vocoder
+
+NOISE_SECONDS = 0.5
+LIVE_NAMES = ("temperature", "top_k")  # what a recording of gestures holds besides parameters
+_Number = TypeVar("_Number", int, float)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What generate.py was asked for besides a `Request`'s plain values, as it was typed.
+
+    prime: seconds of the seed, or "random" or "floor", with seconds behind a colon. control, override,
+    tier_temperature, tier_seed: `NAME=...`.
+    """
+
+    seed: Path | None = None
+    seed_offset: int | str = 0
+    prime: str | None = None
+    controls: Path | None = None
+    control: Sequence[str] = ()
+    external_array: Path | None = None
+    external_rate: float | None = None
+    override: Sequence[str] = ()
+    tier_temperature: Sequence[str] = ()
+    tier_seed: Sequence[str] = ()
+    extrapolate: bool = False
+    low_resolution: Path | None = None
+    vocoder: Path | None = None
+
+
+def request_of(trained: Trained, plain: Request, asked: Asked) -> tuple[Trained, Request, list[str]]:
+    """The run (with ranges opened, if that was asked for), the whole request, and remarks for the person, one sentence
+    each. Raises UsageError and RunError with what to do."""
+    family, config = trained.family, trained.config
+    stages = family.stages(config)
+    refuse_foreign(trained, plain, asked)
+    if asked.extrapolate:
+        trained = replace(trained, schema=_open(trained.schema))
+    temperatures = _by_tier(asked.tier_temperature, "--tier_temperature", stages, float)
+    seeds = _by_tier(asked.tier_seed, "--tier_seed", stages, int)
+    remarks: list[str] = []
+    sound, own, after, at_random = _priming(trained, plain, asked, remarks)
+    controls, averaged = _controls(trained, plain, asked, after, remarks)
+    low = None
+    if asked.low_resolution is not None:
+        low = seed_audio(asked.low_resolution, 0, trained.sample_rate, trained.config.normalize, trained.gain)
+    vocoder = None
+    if asked.vocoder is not None:
+        vocoder = Vocoder(load_trained(asked.vocoder), trained.sample_rate, plain)
+    return (
+        trained,
+        replace(
+            plain,
+            seed_audio=sound,
+            seed_controls=own,
+            primed_at_random=at_random,
+            controls=controls,
+            averaged=averaged,
+            tier_temperature=temperatures,
+            tier_seed=seeds,
+            low_audio=low,
+            vocoder=vocoder,
+        ),
+        remarks,
+    )
+
+
+def refuse_foreign(trained: Trained, plain: Request, asked: Asked) -> None:
+    """UsageError for what this model would take and forget."""
+    foreign = trained.family.FOREIGN_REQUESTS
+    for name in foreign:
+        value = getattr(asked, name) if hasattr(asked, name) else getattr(plain, name)
+        usual = Request.__dataclass_fields__[name].default if name in Request.__dataclass_fields__ else None
+        given = value is not None and value != usual and not (isinstance(value, (list, tuple)) and not value)
+        if given:
+            raise UsageError(f"--{name} {value} does nothing for this model ({foreign[name]}): leave it out")
+    stages = len(trained.family.stages(trained.config))
+    if plain.from_tier > stages:
+        raise UsageError(f"--from_tier {plain.from_tier}: the run has only {stages} tiers")
+    if (plain.from_tier > 1) != (asked.low_resolution is not None):
+        raise UsageError("--from_tier and --low_resolution belong together: from which tier on, above whose low tiers")
+
+
+def _open(schema: Schema) -> Schema:
+    opened = [
+        parameter if parameter.is_category else parameter.model_copy(update={"outside": "allow"})
+        for parameter in schema.parameters
+    ]
+    return Schema(parameters=tuple(opened))
+
+
+def _by_tier(
+    texts: Sequence[str], flag: str, stages: Sequence[str], number: Callable[[str], _Number]
+) -> dict[str, _Number]:
+    found = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            found[name] = number(value)
+        except ValueError:
+            raise UsageError(f"{flag} {text} is not TIER=NUMBER: write for example {flag} {stages[0]}=1") from None
+        if name not in stages:
+            near = difflib.get_close_matches(name, stages, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(stages)}"
+            raise UsageError(f"{flag} {text}: there is no tier {name}; {hint}")
+    return found
+
+
+def _priming(
+    trained: Trained, plain: Request, asked: Asked, remarks: list[str]
+) -> tuple[np.ndarray | None, Controls | None, Controls | None, bool]:
+    """The seed's sound, its parameters, those after it (time 0 at its end), and whether it is noise."""
+    word, _, amount = (asked.prime or "").partition(":")
+    if word in ("random", "floor"):
+        if asked.seed is not None:
+            raise UsageError(f"--prime {asked.prime} and --seed {asked.seed} both say what comes before: give one")
+        seconds = _seconds(amount, asked) if amount else NOISE_SECONDS
+        return _noise(trained, word, seconds, plain.random_seed), None, None, word == "random"
+    if asked.seed is None:
+        if asked.prime is not None:
+            raise UsageError(f"--prime {asked.prime} has no seed to take seconds of: give --seed, or --prime random")
+        return None, None, None, False
+    path, offset = located(asked.seed), asked.seed_offset
+    rate = trained.sample_rate
+    if path.is_dir():
+        if asked.seed_offset not in (0, "0s"):
+            raise UsageError(
+                f"--seed_offset {asked.seed_offset} into the folder {path}: a random place in it is taken; name one "
+                "recording, or leave the offset out"
+            )
+        rng = np.random.default_rng(plain.random_seed)
+        files = find_audio([path])
+        if not files:
+            raise UsageError(f"--seed {path} holds no recording: name a recording or a folder of them")
+        path = files[int(rng.integers(len(files)))]
+        whole = seed_audio(path, 0, rate, trained.config.normalize, trained.gain)
+        wanted = round((_seconds(word, asked) if word else 1.0) * rate)
+        offset = int(rng.integers(max(1, (0 if whole is None else len(whole)) - wanted)))
+        remarks.append(f"Seed: {path} from {offset / rate:.3f} s")
+    sound = seed_audio(path, offset, rate, trained.config.normalize, trained.gain)
+    own = seed_parameters(trained, path, offset) if trained.family.parameters(trained.config) else None
+    if sound is not None and word:
+        sound = sound[: max(1, round(_seconds(word, asked) * rate))]
+    if sound is None or own is None:
+        return sound, None, None, False
+    return sound, own, shifted(own, len(sound) / rate), False
+
+
+def _seconds(text: str, asked: Asked) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 1e6:
+        raise UsageError(f"--prime {asked.prime}: give seconds above 0 (1.5), random, floor, or random:0.5")
+    return seconds
+
+
+def _noise(trained: Trained, kind: str, seconds: float, seed: int) -> np.ndarray:
+    """Noise to start from: codes at random, all alike (MTCRNN's and RNNControl's), or the corpus's own noise floor."""
+    rng = np.random.default_rng([seed % 2**63, 11])
+    samples = max(1, round(seconds * trained.sample_rate))
+    if kind == "random":
+        encoder = trained.family.encoder(trained.config)
+        table = encoder.table() if isinstance(encoder, Quantizer) else np.linspace(-1, 1, 256, dtype=np.float32)
+        return table[rng.integers(len(table), size=samples)]
+    floor = trained.run.read("statistics.json").get("noise_floor")
+    if floor is None:
+        raise UsageError("--prime floor: the run does not know its corpus's noise floor; take --prime random")
+    return (floor * rng.standard_normal(samples)).astype(np.float32)
+
+
+def _controls(
+    trained: Trained, plain: Request, asked: Asked, own: Controls | None, remarks: list[str]
+) -> tuple[tuple[Controls, ...], bool]:
+    """The curves to follow, one `Controls` per sequence or one for all, and whether to average them."""
+    family, config, schema = trained.family, trained.config, trained.schema
+    wanted = family.steerable(config)
+    if not schema.names:
+        given = {
+            "control": asked.control,
+            "controls": asked.controls,
+            "external_array": asked.external_array,
+            "external_sr": asked.external_rate,
+            "override": asked.override,
+            "extrapolate": asked.extrapolate,
+        }
+        for flag, value in given.items():
+            if value:
+                told = " ".join(value) if isinstance(value, (list, tuple)) else value
+                raise UsageError(
+                    f"--{flag} {told} has nothing to steer, since {trained.run.folder} was trained without parameters: "
+                    "leave it out"
+                )
+        return (), True
+    typed = dict(parse_controls(asked.control, seconds=plain.seconds, schema=schema))
+    several = len(family.stages(config)) > 1
+    for name in typed:
+        if name not in wanted and not several:
+            raise UsageError(f"--control {name}: this run generates {name}, so it cannot be given; leave it out")
+    averaged = True
+    from_file: Controls = {}
+    if asked.controls is not None:
+        from_file, live = read_gestures(asked.controls)
+        averaged = not live
+        ignored = [name for name in from_file if name not in (*schema.names, *LIVE_NAMES)]
+        if ignored:
+            remarks.append(f"Not used of {asked.controls}: {', '.join(ignored)}")
+        from_file = {name: track for name, track in from_file.items() if name not in ignored}
+    replaced = {**_overrides(asked.override, schema, wanted), **{n: t for n, t in typed.items() if n not in wanted}}
+    for name in [*replaced, *(name for name in from_file if name in schema.names and name not in wanted)]:
+        remarks.append(f"{name} is taken from {(replaced.get(name) or from_file[name]).source}, not generated.")
+    arrays: list[Controls] = [{}]
+    if asked.external_array is not None:
+        if asked.external_rate is None:
+            raise UsageError(f"--external_array {asked.external_array} needs its rate in Hz: give --external_sr")
+        arrays = read_array(asked.external_array, wanted, asked.external_rate)
+    elif asked.external_rate is not None:
+        raise UsageError(f"--external_sr {asked.external_rate:g} has no array: give --external_array, or leave it out")
+    seeds_own = {name: own[name] for name in wanted if own is not None and name in own}
+    if seeds_own and not set(wanted) <= {*typed, *from_file, *arrays[0]}:
+        remarks.append(f"Following the seed's own {', '.join(seeds_own)} where nothing else is given.")
+    merged = tuple({**seeds_own, **array, **from_file, **replaced, **typed} for array in arrays)
+    if len(merged) > plain.sequences:
+        remarks.append(f"Only the first {plain.sequences} of {len(merged)} sounds in {asked.external_array} are made.")
+    for controls in merged:
+        check_categories(trained, controls)
+    missing = [name for name in family.steerable(config, None, merged[0]) if name not in merged[0]]
+    if missing:
+        raise UsageError(_told_missing(trained, missing))
+    return merged, averaged
+
+
+def check_categories(trained: Trained, controls: Controls) -> None:
+    """UsageError for a category that never occurred in training: nothing lies between the others."""
+    for parameter in trained.schema.parameters:
+        known = trained.values.get(parameter.name)
+        if not parameter.is_category or known is None or parameter.name not in controls:
+            continue
+        for value in controls[parameter.name].values:
+            if not np.isclose(known, value).any():
+                allowed = ", ".join(f"{each:g}" for each in known)
+                raise UsageError(
+                    f"{parameter.name} is {value:g}, which never occurred in training; give one of {allowed}"
+                )
+
+
+def _told_missing(trained: Trained, missing: Sequence[str]) -> str:
+    parts, examples = [], []
+    for name in missing:
+        parameter = trained.schema.of(name)
+        low, high = sorted(parameter.span)
+        unit = f" {parameter.units}" if parameter.units else ""
+        what = ", ".join(parameter.categories) or f"{low:g} to {high:g}{unit}"
+        parts.append(f"{name} ({what})")
+        values = trained.values.get(name) or [low]
+        middle = min(max(values[len(values) // 2], low), high)
+        examples.append(f"{name}={parameter.categories[0] if parameter.categories else f'{middle:g}'}")
+    return (
+        f"this network is steered by {' and '.join(parts)}: give --control {' '.join(examples)}, a CSV with "
+        "--controls, or a --seed whose parameters are known"
+    )
+
+
+def _overrides(texts: Sequence[str], schema: Schema, wanted: Sequence[str]) -> dict[str, Track]:
+    found: dict[str, Track] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            raise UsageError(f"--override {text} is not NAME=FILE: write for example --override rmse=curve.csv")
+        schema.of(name)
+        if name in wanted:
+            raise UsageError(f"--override {text}: no tier generates {name}; give it with --controls or --control")
+        file = read_param_file(Path(path))
+        if not file.holds(name):
+            raise UsageError(f"--override {text}: {path} has no {name}, only {', '.join(file.tracks()) or 'nothing'}")
+        found[name] = file.track(name)
+    return found

@@ -1,0 +1,240 @@
+"""What is asked of a generator, in the same words for every family.
+
+A family's `stream` and `generate` take a `Request`; `write_sounds` writes a stream to wav files while it is made.
+Knows neither the families nor any network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from tierwave.audio.recordings import SoundWriter, resample, resample_blocks, writable_suffix
+from tierwave.controls.tracks import Controls
+from tierwave.errors import UsageError
+from tierwave.files.folders import make_own
+from tierwave.system.progress import Count
+
+SMALLEST_GROUP = 4  # streams per thread below which two threads no longer pay
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A sound that training makes after each checkpoint. name: after the stage's name in the file's; below: the stages
+    that it needs besides the one in training, in their order; asked: fields of its `Request`."""
+
+    name: str = ""
+    below: tuple[str, ...] = ()
+    asked: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to generate.
+
+    sequences: how many sounds, side by side. seconds: of each, fractions allowed. temperature: one per sequence; a
+    longer list is cut, a shorter one repeats its last value; 0 takes the most likely value. top_k, top_p: draw only
+    from the k most likely values, or from the fewest that hold this much probability. seed_audio: float32 `[samples]`
+    at the model's rate, to be continued; None starts from silence. random_seed: the same seed gives the same sound.
+
+    For steered models: controls, the curves to follow, time 0 at the first new sample, for all sequences or one per
+    sequence (the last is repeated); averaged: whether they are averaged where they are finer than a tier (not what
+    was recorded live). seed_controls: the parameters of seed_audio, time 0 at its first sample. primed_at_random: tiers
+    that generate parameters start from noise of the length of seed_audio. tier_temperature, tier_seed: by tier.
+
+    For spectrograms: frames, their number instead of seconds; from_tier, the first tier that is sampled, on top of the
+    lower tiers of low_audio; bias, which sharpens the mixtures (Graves 2013); inversion, how they become sound; text,
+    what is said, in all sequences or one in each; vocoder, what makes sound of them instead (`tierwave.generation.vocoder`).
+    """
+
+    sequences: int = 1
+    seconds: float = 3.0
+    temperature: Sequence[float] = (0.75,)
+    top_k: int | None = None
+    top_p: float | None = None
+    seed_audio: np.ndarray | None = field(default=None, repr=False)
+    random_seed: int = 0
+    controls: tuple[Controls, ...] = field(default=(), repr=False)
+    averaged: bool = True
+    seed_controls: Controls | None = field(default=None, repr=False)
+    primed_at_random: bool = False
+    tier_temperature: Mapping[str, float] = field(default_factory=dict)
+    tier_seed: Mapping[str, int] = field(default_factory=dict)
+    frames: int | None = None
+    from_tier: int = 1
+    low_audio: np.ndarray | None = field(default=None, repr=False)
+    bias: float = 0.0
+    text: str | Sequence[str] | None = None
+    vocoder: Callable[[np.ndarray, float, int], np.ndarray] | None = field(default=None, repr=False)
+    inversion: Literal["griffin_lim", "gradient"] = "gradient"
+
+    def __post_init__(self) -> None:
+        if self.sequences < 1:
+            raise UsageError(f"num_seqs is {self.sequences}, and at least 1 sequence must be asked for")
+        if not (np.isfinite(self.seconds) and self.seconds > 0):
+            raise UsageError(f"dur is {self.seconds:g} seconds, and it must be more than 0")
+        if not self.temperature or any(not (np.isfinite(t) and t >= 0) for t in self.temperature):
+            raise UsageError(f"temperature is {list(self.temperature)}, and every value must be 0 or more")
+        if any(not (np.isfinite(t) and t >= 0) for t in self.tier_temperature.values()):
+            raise UsageError(f"tier_temperature is {dict(self.tier_temperature)}, and every value must be 0 or more")
+        if self.frames is not None and self.frames < 1:
+            raise UsageError(f"frames is {self.frames}, and it must be 1 or more")
+        if self.from_tier < 1 or not self.bias >= 0:
+            raise UsageError(f"from_tier ({self.from_tier}) must be 1 or more, and bias ({self.bias:g}) 0 or more")
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError(f"top_k is {self.top_k}, and it must be 1 or more (None switches it off)")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UsageError(f"top_p is {self.top_p:g}, and it must lie in (0, 1] (None switches it off)")
+
+    @property
+    def temperatures(self) -> list[float]:
+        """One temperature per sequence."""
+        given = [float(value) for value in self.temperature][: self.sequences]
+        return given + given[-1:] * (self.sequences - len(given))
+
+    def seed_seconds(self, sample_rate: int) -> float:
+        """How long the seed is."""
+        return 0.0 if self.seed_audio is None else len(self.seed_audio) / sample_rate
+
+    def samples(self, sample_rate: int) -> int:
+        """Exactly how many samples each sequence gets at this rate, at least one."""
+        return max(1, round(self.seconds * sample_rate))
+
+
+class Stream(Protocol):
+    """Sound as it is made; every audio family's `stream` returns one."""
+
+    sample_rate: int
+    pace: Pace
+    makes_audio: bool
+    seconds: float
+    progress: Count
+    """Told while what is made whole, not in blocks, is made."""
+
+    def render(self, samples: int) -> np.ndarray:
+        """The next samples, float32 `[sequences, samples]`; the same whatever sizes they are asked for in."""
+
+    def set(self, *, voice: int | None = None, **values: float | str) -> float:
+        """Change what is steerable by name, from the next knot on (see `gestures`); voice: None changes all. Returns
+        the time in seconds by which all has arrived."""
+
+    def curves(self, seconds: float, voice: int = 0) -> Mapping[str, Controls]:
+        """The parameters that were generated on the way, by stage, in raw units; {} where there are none."""
+
+    def stages(self, voice: int = 0) -> Mapping[str, np.ndarray]:
+        """The log-mel spectrograms `[frames, channels]` that were made on the way, coarse to fine; {} where there are
+        none."""
+
+    def alignment(self, voice: int = 0) -> tuple[str, np.ndarray] | None:
+        """What was said and where it was read, `[frames, characters]`; None where nothing is said."""
+
+    def record(self, voice: int = 0) -> Controls:
+        """What steered a voice so far, as curves that give the same sound again."""
+
+
+class Pace:
+    """How fast sound is made. speed: seconds of sound per second of work; late_blocks: blocks that took longer to make
+    than they last, of `blocks`."""
+
+    def __init__(self, sample_rate: int):
+        self.sample_rate, self.samples, self.seconds = sample_rate, 0, 0.0
+        self.blocks = self.late_blocks = 0
+
+    @property
+    def speed(self) -> float:
+        """Of all blocks so far; 0 before the first."""
+        return self.samples / self.sample_rate / self.seconds if self.seconds else 0.0
+
+    @contextlib.contextmanager
+    def block(self, samples: int) -> Iterator[None]:
+        """Times the making of a block."""
+        started = time.perf_counter()
+        yield
+        took = time.perf_counter() - started
+        self.samples, self.seconds, self.blocks = self.samples + samples, self.seconds + took, self.blocks + 1
+        self.late_blocks += took > samples / self.sample_rate
+
+
+def sequence_paths(output_path: str | Path, request: Request, epoch: int | None = None) -> list[Path]:
+    """Where the sounds go: PRiSM's names, `<stem>_e=<epoch>(<i>)_t=<temperature>.wav`; one sequence without an epoch
+    goes to `output_path` as it stands."""
+    path = Path(output_path)
+    if not writable_suffix(path):
+        path = path.with_name(path.name + ".wav")
+    if request.sequences == 1 and epoch is None:
+        return [path]
+    marked = "" if epoch is None else f"_e={epoch}"
+    return [
+        path.with_name(
+            f"{path.stem}{marked}" + (f"({index})" if request.sequences > 1 else "") + f"_t={value:g}{path.suffix}"
+        )
+        for index, value in enumerate(request.temperatures)
+    ]
+
+
+def write_sounds(
+    stream: Stream,
+    paths: Sequence[Path],
+    seconds: float,
+    *,
+    sample_rate: int | None = None,
+    before: np.ndarray | None = None,
+    progress: Callable[[float, float], None] | None = None,
+    block_seconds: float = 0.5,
+) -> float:
+    """Render `seconds` of every sequence into `paths` while they are made; returns sounds' seconds per second.
+
+    sample_rate: of the files; resampled on the way if it is not the stream's. before: float32 `[samples]` written in
+    front of every sequence. progress(seconds done, speed against real time) is called after each block. A file appears
+    under its name only when it is whole.
+    """
+    rate = sample_rate or stream.sample_rate
+    wanted = max(1, round(seconds * rate))
+    total = -(-wanted * stream.sample_rate // rate)
+    block = max(1, round(block_seconds * stream.sample_rate))
+    started = time.perf_counter()
+
+    def rendered() -> Iterator[np.ndarray]:
+        for start in range(0, total, block):
+            sound = stream.render(min(block, total - start))
+            done = (start + sound.shape[1]) / stream.sample_rate
+            if progress is not None:
+                progress(done, done / max(time.perf_counter() - started, 1e-9))
+            yield np.ascontiguousarray(sound.T)
+
+    for path in paths:
+        if not path.parent.exists():
+            with contextlib.suppress(OSError):  # which the writer tells
+                make_own(path.parent)
+    with contextlib.ExitStack() as files:
+        writers = [files.enter_context(SoundWriter(path, rate)) for path in paths]
+        if before is not None:
+            for writer in writers:
+                writer.write(resample(before, stream.sample_rate, rate))
+        left = wanted
+        for sounds in resample_blocks(rendered(), stream.sample_rate, rate):
+            for writer, channel in zip(writers, sounds[:left].T, strict=True):
+                writer.write(channel)
+            left -= min(left, len(sounds))
+    return total / stream.sample_rate / max(time.perf_counter() - started, 1e-9)
+
+
+def usable_cores() -> int:
+    """Cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def group_sizes(streams: int, cores: int) -> list[int]:
+    """How many streams each thread runs: equal shares, none below `SMALLEST_GROUP` (larger products beat threads)."""
+    groups = max(1, min(cores, streams // SMALLEST_GROUP))
+    return [streams // groups + (index < streams % groups) for index in range(groups)]

@@ -1,0 +1,1 @@
+"""Parts of networks: cells, distributions, compiled calls, graphs of a step."""

@@ -1,0 +1,111 @@
+"""Checkpoints of TensorFlow: pieces (a model, an optimiser, states, progress) by name, written and restored.
+
+Where they lie in a run, and which are kept, is `tierwave.runs.folder`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tierwave.errors import RunError
+from tierwave.files.documents import parsed
+from tierwave.runs.folder import Run
+
+
+def make_checkpoint(pieces: dict[str, Any]) -> tf.train.Checkpoint:
+    """A checkpoint of `pieces` by name, to write or to read.
+
+    TensorFlow does not see what Keras layers keep in lists, so a layer goes in as one dict of all its variables. It is
+    flat, because TensorFlow names a variable by the shortest way to it, and one leads through the optimiser.
+    """
+    dicts = {name: dict(_weights(piece)) for name, piece in pieces.items() if isinstance(piece, keras.layers.Layer)}
+    for name, found in dicts.items():
+        if len(found) != len(pieces[name].weights):
+            raise TypeError(f"{name}: {len(pieces[name].weights)} weights, and public attributes lead to {len(found)}")
+    return tf.train.Checkpoint(**{**pieces, **dicts})
+
+
+def _weights(part: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[str, keras.Variable]]:
+    """The variables of a layer, or of a list of layers or variables, by attributes and numbers: `tiers-0-upsample`."""
+    if isinstance(part, keras.Variable):
+        yield "-".join(way), part
+        return
+    inside: Iterable[tuple[Any, Any]] = ()
+    if isinstance(part, keras.layers.Layer):
+        inside = [(name, value) for name, value in vars(part).items() if not name.startswith("_")]
+    elif isinstance(part, (list, tuple)):
+        inside = enumerate(part)
+    for name, value in inside:
+        yield from _weights(value, (*way, str(name)))
+
+
+def restore_checkpoint(path: Path, pieces: dict[str, Any]) -> None:
+    """Restore `pieces` from a checkpoint; RunError if it is damaged or of another architecture."""
+    tf.get_logger().addFilter(_is_of_no_rest)
+    try:
+        status = make_checkpoint(pieces).read(str(path))
+        status.assert_existing_objects_matched()
+        status.expect_partial()
+        if "model" in pieces:  # a smaller network would find all of its weights in a larger one's
+            stored = sum(name.startswith("model/") for name, _ in tf.train.list_variables(str(path)))
+            if stored != len(pieces["model"].weights):
+                raise ValueError(f"it holds {stored} weights, and the model has {len(pieces['model'].weights)}")
+    except (tf.errors.OpError, IndexError) as error:
+        raise RunError(
+            f"checkpoint {path} is damaged or cut short ({str(error).splitlines()[0]}): use an earlier one, for "
+            "example with --resume_from or --checkpoint_path"
+        ) from None
+    except (ValueError, AssertionError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise RunError(f"checkpoint {path} is of another architecture than its config says ({first})") from None
+
+
+def _is_of_no_rest(record: logging.LogRecord) -> bool:
+    """Whether a line of TensorFlow's is about anything but what a checkpoint holds and nobody asked for. It has no
+    other way to be silent about that where restoring fails, which is told by its exception."""
+    return not str(record.msg).startswith(
+        (
+            "Detecting that an object or model or tf.train.Checkpoint is being deleted",
+            "Value in checkpoint could not be found",
+            "An attribute in the restored object could not be found",
+        )
+    )
+
+
+def holds(path: Path, piece: str) -> bool:
+    """Whether the checkpoint at `path` has a piece of this name."""
+    return any(name.split("/")[0] == piece for name, _ in tf.train.list_variables(str(path)))
+
+
+def check_mark(path: Path, run: Run) -> None:
+    """Raises RunError for a checkpoint in a run's folder that another run has written."""
+    mark = read_progress(path).get("run", "")
+    if mark and run.mark and mark != run.mark:
+        raise RunError(
+            f"{path} was written by another run than {run.root.folder}, and stages that were not trained together do "
+            "not fit together: put the run's own stage back, or train the stage in this run (train.py --stage "
+            f"{path.parent.name} --init_from the other run)"
+        )
+
+
+def read_progress(path: Path) -> dict[str, Any]:
+    """The `Progress` stored in a checkpoint, as a dict; RunError where there is none."""
+    try:
+        text = tf.train.load_checkpoint(str(path)).get_tensor("progress/.ATTRIBUTES/VARIABLE_VALUE")
+        return parsed("progress", text.decode())
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, reason: Exception | str) -> RunError:
+    """The error about a checkpoint that cannot be read."""
+    return RunError(
+        f"checkpoint {path} is damaged or cut short ({str(reason).splitlines()[0]}): use an earlier one, for example "
+        "with --resume_from"
+    )

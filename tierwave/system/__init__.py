@@ -1,0 +1,1 @@
+"""What this program meets of its machine: the terminal, signals, processes."""

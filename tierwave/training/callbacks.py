@@ -1,0 +1,413 @@
+"""What happens around the training steps: checkpoints, early stopping, learning rate, sounds, curves, lines.
+
+Every callback reads the `TrainingOptions` of its trainer; parsing them is `tierwave.config`'s business. Their order
+matters and `standard_callbacks` holds it: the learning rate first, what decides about stopping before what saves, what
+prints last. Knows no family: in-training generation is handed a function.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
+
+from tierwave.analysis.faults import Epoch, Fault, in_unit, sound_faults, training_faults
+from tierwave.audio.recordings import load
+from tierwave.config import TrainingOptions
+from tierwave.controls.files import ParamFile, document_of, write_param_file
+from tierwave.controls.tracks import Controls, ControlWarning
+from tierwave.files.writing import write_text
+from tierwave.generation.request import Request, Stream, sequence_paths, write_sounds
+from tierwave.runs.checkpoints import restore_checkpoint
+from tierwave.runs.folder import CheckpointEntry
+from tierwave.runs.history import BARS, LOSSES
+from tierwave.system.progress import SayLine, clock
+from tierwave.training.loop import LN2, Callback, Trainer
+from tierwave.training.tensorboard import HeldAgainst, TensorBoard
+
+Print = Callable[[str], None]
+
+
+class LearningRateSchedule(Callback):
+    """From epoch `reduce_learning_rate_after` on (counted from 0), multiply the rate by exp(-0.1) each epoch."""
+
+    def __init__(self) -> None:
+        self.epoch = -1  # the last one for which the rate was reduced: an epoch may be begun twice
+
+    def state(self) -> dict[str, Any]:
+        return {"epoch": self.epoch}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.epoch = state.get("epoch", -1)
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        after, epoch = trainer.options.reduce_learning_rate_after, trainer.progress.epoch
+        if after is not None and epoch >= after and epoch != self.epoch:
+            trainer.learning_rate *= math.exp(-0.1)
+            self.epoch = epoch
+
+
+class Limits(Callback):
+    """Stop after `num_steps`, after `max_minutes` of this call, or below `loss_cutoff`.
+
+    is_share: the minutes are one stage's share of all. They begin with its first step done, since compiling, which that
+    takes, would leave nothing of a small share.
+    """
+
+    def __init__(self, *, is_share: bool = False) -> None:
+        self.is_share = is_share
+        self.seconds = 0.0  # that count
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self.first: float | None = None if self.is_share else 0.0
+        self._check_steps(trainer)
+
+    def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        options = trainer.options
+        self._check_steps(trainer)
+        self.first = trainer.elapsed if self.first is None else self.first
+        self.seconds = trainer.elapsed - self.first
+        if options.max_minutes is not None and self.seconds >= 60.0 * options.max_minutes:
+            trainer.stop(f"max_minutes ({options.max_minutes:g}) is over", finished=False)
+        if options.loss_cutoff is not None and results["loss"] < options.loss_cutoff:
+            trainer.stop(f"the loss fell below loss_cutoff ({options.loss_cutoff:g})")
+
+    def _check_steps(self, trainer: Trainer) -> None:
+        if trainer.options.num_steps is not None and trainer.progress.step >= trainer.options.num_steps:
+            trainer.stop(f"num_steps ({trainer.options.num_steps}) are done")
+
+
+class Monitor(Callback):
+    """Follows the monitored value: which epoch is best, and when to stop early.
+
+    improved: whether the epoch that just ended is the best so far.
+    """
+
+    def __init__(self) -> None:
+        self.best: float | None = None
+        self.wait = 0
+        self.improved = False
+        self.value: float | None = None
+
+    def state(self) -> dict[str, Any]:
+        return {"best": self.best, "wait": self.wait}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.best, self.wait = state.get("best"), state.get("wait", 0)
+
+    def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        monitor, patience = trainer.options.monitor, trainer.options.early_stopping_patience
+        self.value = results[monitor]
+        sign = -1.0 if monitor.endswith("accuracy") else 1.0
+        self.improved = self.best is None or sign * self.value < sign * self.best
+        if self.improved:
+            self.best, self.wait = self.value, 0
+            return
+        self.wait += 1
+        if patience is not None and self.wait >= max(patience, 1):
+            trainer.stop(f"{monitor} has not improved for {self.wait} epochs (best {self.best:.4f})")
+
+
+class CheckpointPolicy(Callback):
+    """Writes checkpoints as the options say, and one wherever training ends; at the end the best weights are back.
+
+    The best epoch is always kept, whatever `checkpoint_every` is, since early stopping returns to it.
+    """
+
+    def __init__(self, monitor: Monitor):
+        self.monitor = monitor
+        self.saved_step = -1
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self.saved_at = trainer.elapsed
+        self.saved_step = trainer.progress.step
+
+    def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        options, step = trainer.options, trainer.progress.step
+        minutes = options.checkpoint_minutes
+        if options.checkpoint_steps is not None and step % options.checkpoint_steps == 0:
+            self._save(trainer, f"model.ckpt-step{step}")
+        elif minutes is not None and trainer.elapsed - self.saved_at >= 60.0 * minutes:
+            self._save(trainer, f"resume.ckpt-{step}", kept=False)
+
+    def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        options, epoch = trainer.options, trainer.progress.epoch
+        due = options.checkpoint_policy == "Always" and epoch % options.checkpoint_every == 0
+        if due or self.monitor.improved:
+            self._save(trainer, f"model.ckpt-{epoch}", value=self.monitor.value, best=self.monitor.improved)
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        progress = trainer.progress
+        if progress.step != self.saved_step:
+            self._save(trainer, f"resume.ckpt-{progress.step}", kept=False)
+        best = trainer.run.best() if trainer.run.checkpoints else None
+        if best is not None and best.best and best.step != progress.step:
+            restore_checkpoint(trainer.run.folder / best.name, {"model": trainer.learner.model})
+
+    def _save(self, trainer: Trainer, name: str, **entry: Any) -> None:
+        trainer.save(name, **entry)
+        self.saved_at, self.saved_step = trainer.elapsed, trainer.progress.step
+
+
+class Sound(NamedTuple):
+    """What to generate after a checkpoint: its name in the file's, a function from the request to a stream of the model
+    in training, and the request."""
+
+    name: str
+    start: Callable[[Request], Stream]
+    request: Request
+
+
+class Generation(Callback):
+    """Sounds after each new checkpoint, from the model in memory: `<output_dir>/<id>/<id>_e=<epoch>_t=<T>.wav`.
+
+    A stream that makes no audio gives its curves as CSV. made: what was generated last, by the sound's name. What is
+    wrong with it is named beside it, and the first time explained.
+    """
+
+    def __init__(self, sounds: Sequence[Sound], folder: Path, say_line: SayLine):
+        self.sounds, self.folder, self.say_line = sounds, folder, say_line
+        self.made: dict[str, list[Path]] = {}
+        self.told: set[str] = set()
+
+    def on_checkpoint(self, trainer: Trainer, entry: CheckpointEntry) -> None:
+        for sound in self.sounds:
+            self._generate(sound, entry)
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.say_line(text, False)
+
+    def _generate(self, sound: Sound, entry: CheckpointEntry) -> None:
+        request = sound.request
+        with warnings.catch_warnings():  # the log has told of what lies beyond the trained range
+            warnings.simplefilter("ignore", ControlWarning)
+            stream = sound.start(request)
+        stream.progress = lambda what, done, total: self.say_line(f"Generating: {what} {done}/{total}", True)
+        step = f"_s={entry.step}" if entry.name.startswith("model.ckpt-step") else ""
+        paths = sequence_paths(self.folder / f"{sound.name}{step}.wav", request, epoch=entry.epoch)
+        if not stream.makes_audio:
+            for voice, path in enumerate(paths):
+                for curves in stream.curves(request.seconds, voice).values():
+                    path = path.with_suffix(".csv")
+                    write_param_file(path, ParamFile(path, document_of(curves)))
+                    self.say(f"Generated {path}")
+            return
+        seconds = stream.seconds
+
+        def progress(done: float, speed: float) -> None:
+            self.say_line(f"Generating: {done:.1f} of {seconds:g} s, {speed:.2f}x real time", True)
+
+        speed = write_sounds(stream, paths, seconds, progress=progress)
+        self.made[sound.name] = paths
+        for voice, path in enumerate(paths):
+            stages = stream.stages(voice)
+            if stages:
+                from tierwave.analysis.plots import stages_picture
+
+                stages_picture(path.with_suffix(".png"), stages, stream.seconds, title=path.stem)
+            faults = sound_faults(*load(path))
+            self.say(f"Generated {path} ({speed:.2f}x real time){_told(faults)}")
+            say_once(faults, self.told, self.say)
+
+
+def heard(path: Path) -> str:
+    """What is wrong with a generated sound, for the end of a line: "" or " [silent]" and the like."""
+    return _told(sound_faults(*load(path)))
+
+
+def _told(faults: Sequence[Fault]) -> str:
+    return f" [{', '.join(fault.name for fault in faults)}]" if faults else ""
+
+
+class LossTable(Callback):
+    """`losses.csv` in the run folder: one row per step, and the epoch's values at its end."""
+
+    columns = ("step", "epoch", "loss", "accuracy", "bits", "gradient_norm", "seconds", "val_loss", "val_accuracy")
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        path = trainer.run.folder / LOSSES
+        rows = [",".join(self.columns)]
+        if path.exists():  # steps after the checkpoint that training goes on from are done again
+            with open(path, encoding="utf-8", newline="") as old:  # which `read_history` has found good
+                rows += [",".join(row) for row in list(csv.reader(old))[1:] if self._stands(row, trainer)]
+        write_text(path, "\n".join(rows) + "\n")
+        # By lines, so that no row before a checkpoint is lost in a kill after it.
+        self.file: TextIO = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed at the end)
+
+    def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        bits = results["loss"] / LN2
+        self._row(trainer, trainer.progress.epoch + 1, {**results, "bits": bits})
+
+    def on_broken_step(self, trainer: Trainer, results: dict[str, float]) -> None:
+        self._row(trainer, trainer.progress.epoch + 1, results, trainer.progress.step + 1)
+
+    def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        self._row(trainer, trainer.progress.epoch, results)
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        self.file.close()
+
+    def _stands(self, row: list[str], trainer: Trainer) -> bool:
+        """Whether an old row is whole and of what was done before the checkpoint; an epoch's row has no gradient."""
+        if len(row) != len(self.columns) or int(row[0]) > trainer.progress.step:
+            return False
+        return bool(row[self.columns.index("gradient_norm")]) or int(row[1]) <= trainer.progress.epoch
+
+    def _row(self, trainer: Trainer, epoch: int, values: dict[str, float], step: int | None = None) -> None:
+        model = trainer.learner.model
+        unknown = {"bits"} if model.unit != "bits" else set()
+        unknown |= set() if model.has_accuracy else {"accuracy", "val_accuracy"}
+        told = values.keys() - unknown
+        cells = [f"{values[name]:.9g}" if name in told else "" for name in self.columns[2:]]
+        self.file.write(",".join([str(step or trainer.progress.step), str(epoch), *cells]) + "\n")
+
+
+class LossWatch(Callback):
+    """Says early, and once, what the losses tell of a training that goes wrong.
+
+    bars: what simple models reach on held-out sound, in nats per element, the simplest first; the run keeps them as
+    bars.json.
+    """
+
+    def __init__(self, bars: Mapping[str, float], say: Print):
+        self.bars, self.say = dict(bars), say
+        self.epochs: list[Epoch] = []
+        self.told: set[str] = set()
+
+    def state(self) -> dict[str, Any]:
+        return {"epochs": [vars(epoch) for epoch in self.epochs], "told": sorted(self.told)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.epochs = [Epoch(**epoch) for epoch in state.get("epochs", [])]
+        self.told = set(state.get("told", []))
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        if self.bars:
+            trainer.run.write(BARS, self.bars)
+
+    def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        unit = trainer.learner.model.unit
+        epoch = Epoch(trainer.progress.epoch, results["loss"], results.get("val_loss"))
+        self.epochs.append(epoch)
+        told = [each.scaled(unit) for each in self.epochs]
+        bars = {name: in_unit(bar, unit) for name, bar in self.bars.items()}
+        say_once(training_faults(told, bars, unit=unit), self.told, self.say)
+
+
+def say_once(faults: Sequence[Fault], told: set[str], say: Print) -> None:
+    """Say the faults whose names are not in `told`, which then holds them."""
+    for fault in faults:
+        if fault.name not in told:
+            told.add(fault.name)
+            say(f"Warning: {fault.sentence}")
+
+
+class StatisticsLines(Callback):
+    """PRiSM's statistics line per step, and a summary per epoch with bits and the time left.
+
+    rewrite: one line per epoch that is written over; else a line per step. say_line(text, rewrite) prints.
+    """
+
+    def __init__(self, say_line: SayLine, *, rewrite: bool):
+        self.say_line, self.rewrite = say_line, rewrite
+        self.pace = 0.0
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self.started, self.first_step = time.monotonic(), trainer.progress.step
+
+    def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        progress, options = trainer.progress, trainer.options
+        line = (
+            f"Epoch: {progress.epoch + 1}/{options.num_epochs}, Step: {progress.step_in_epoch}/{trainer.data.steps}, "
+            f"{self._told(trainer, results)}, ({results['seconds']:.4f} sec/step)"
+        )
+        self.say_line(line, self.rewrite)
+
+    def on_validation_step(self, done: int, total: int) -> None:
+        self.say_line(f"Validating: {done}/{total}", True)
+
+    def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        progress, options = trainer.progress, trainer.options
+        parts = [f"Epoch: {progress.epoch}/{options.num_epochs}, Total Steps: {progress.step}"]
+        parts.append(self._told(trainer, results))
+        if "val_loss" in results:
+            parts.append(self._told(trainer, results, "Val ", "val_"))
+        unit = trainer.learner.model.unit
+        if unit == "bits":
+            bits = f"Bits: {results['bits']:.3f}"
+            parts.append(bits + (f", Val Bits: {results['val_bits']:.3f}" if "val_bits" in results else ""))
+        else:
+            parts.append(f"in {unit} per value")
+        parts.append(f"({results['seconds']:.1f} sec, {clock(self._left(trainer))} left)")
+        self.say_line(", ".join(parts), False)
+
+    @staticmethod
+    def _told(trainer: Trainer, results: dict[str, float], name: str = "", key: str = "") -> str:
+        loss = f"{name}Loss: {results[f'{key}loss']:.3f}"
+        if not trainer.learner.model.has_accuracy:
+            return loss
+        return f"{loss}, {name}Accuracy: {100 * results[f'{key}accuracy']:.3f}"
+
+    def _left(self, trainer: Trainer) -> float:
+        """Seconds until training ends by epochs, steps or minutes, whichever is first."""
+        progress, options = trainer.progress, trainer.options
+        elapsed = time.monotonic() - self.started
+        per_step = elapsed / max(1, progress.step - self.first_step)
+        total = options.num_epochs * trainer.data.steps
+        total = min(total, options.num_steps or total)
+        left = per_step * max(0, total - progress.step)
+        return left if options.max_minutes is None else min(left, max(0.0, 60.0 * options.max_minutes - elapsed))
+
+
+def standard_callbacks(
+    *,
+    config_text: str,
+    generation: Generation | None,
+    say_line: SayLine,
+    rewrite: bool,
+    is_chief: bool = True,
+    bars: Mapping[str, float] = MappingProxyType({}),
+    held_against: HeldAgainst | None = None,
+    limits: Limits | None = None,
+) -> list[Callback]:
+    """All callbacks of train.py, in their order; of a worker that is not the chief those that decide, as it does.
+
+    limits: what ends training, that of a whole command if None. bars: see `LossWatch`. held_against: what TensorBoard
+    compares generated sounds with.
+    """
+    monitor = Monitor()
+    callbacks: list[Callback] = [LearningRateSchedule(), limits or Limits(), monitor]
+    if not is_chief:
+        return [*callbacks, CheckpointPolicy(monitor)]
+    watch = LossWatch(bars, lambda text: say_line(text, False))
+    callbacks += [StatisticsLines(say_line, rewrite=rewrite), watch, LossTable(), CheckpointPolicy(monitor)]
+    if generation is not None:
+        callbacks.append(generation)
+    callbacks.append(TensorBoard(config_text, generation, held_against))
+    return callbacks
+
+
+def generation_request(
+    options: TrainingOptions,
+    seed_audio: np.ndarray | None,
+    controls: tuple[Controls, ...] = (),
+    preview: Mapping[str, Any] = MappingProxyType({}),
+) -> Request:
+    """What in-training generation asks for; preview: what the family adds to it."""
+    return Request(
+        sequences=options.max_generate_per_epoch,
+        seconds=options.output_file_dur,
+        temperature=options.temperature,
+        seed_audio=seed_audio,
+        random_seed=options.random_seed,
+        controls=controls,
+        **preview,
+    )
