@@ -139,7 +139,7 @@ def _generate(arguments: Any) -> None:
     one_thread_per_call()
     from tierwave.generation.load import hardly_trained, load_trained
     from tierwave.runs.folder import Run
-    from tierwave.training.callbacks import heard
+    from tierwave.training.previews import heard
 
     trained = load_trained(arguments.checkpoint_path, best=arguments.best, config_document=document)
     trained, request, remarks = request_of(trained, plain, asked)

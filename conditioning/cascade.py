@@ -1,9 +1,9 @@
 """Several tiers on one timeline, from slow parameters down to audio; a single tier is a timeline of one.
 
 Time is in seconds from the first generated sample. Step k of a tier at rate r lies at k / r; it is predicted from step
-k - 1 and the parameters there. A parameter comes from the user (`tierwave.controls.live`) or from an earlier tier, whose
-steps are made when they are needed, not before, and are joined by straight lines: what is set live is heard as soon as
-it can be, and a sound does not depend on the sizes of the blocks it is asked for in.
+k - 1 and the parameters there. A parameter comes from the user (`tierwave.controls.live`) or from an earlier tier,
+whose steps are made when they are needed, not before, and are joined by straight lines: what is set live is heard as
+soon as it can be, and a sound does not depend on the sizes of the blocks it is asked for in.
 
     time       0         8 ms      16 ms
     125 Hz     |---------|---------|         rmse, pitch

@@ -393,7 +393,8 @@ def import_weights(
     generates, none for audio; conditioned_on: those it is steered by; both in the order of its inputs. rate: values per
     second, of audio 16000 if it is not given. audio_input: "scalar" or "onehot", told by the widths if it is not given.
     ranges: by name the raw values that became 0 and 1 in training (RNNControl's parameter_specs). Without one the raw
-    values are what the network saw; MTCRNN's may then lie outside [0, 1]. units: by name, see `tierwave.controls.tracks`.
+    values are what the network saw; MTCRNN's may then lie outside [0, 1]. units: by name, see
+    `tierwave.controls.tracks`.
     Raises UsageError and RunError with what to do.
     """
     from conditioning.model import ConditionalTier

@@ -80,7 +80,7 @@ Model = TypeVar("Model", bound=StrictModel)
 def read_document(path: str | Path) -> dict[str, Any]:
     """The JSON object in the file `path`.
 
-    Raises UsageError where there is no such file, where it is no text (see `textfiles.decode`) or not JSON (with line
+    Raises UsageError where there is no such file, where it is no text (see `text.decode`) or not JSON (with line
     and column), where a key stands twice in one object, and where the file holds anything but an object.
     """
     path = Path(path)
@@ -118,7 +118,7 @@ def apply_overrides(document: Mapping[str, Any], overrides: Iterable[str]) -> di
     """A copy of `document` in which every `KEY=VALUE` of `overrides` holds, the later ones winning.
 
     KEY is dotted for nested objects, with a number for an entry of a list (`tiers.0.rate=125`); objects on the way
-    that are missing are made. VALUE is what `textfiles.parse_typed` takes: JSON, also without its quotes, or else the
+    that are missing are made. VALUE is what `text.parse_typed` takes: JSON, also without its quotes, or else the
     text itself. Raises UsageError for anything that is not KEY=VALUE, for a list or an object that is no JSON, and for
     a key that leads into something without keys.
     """

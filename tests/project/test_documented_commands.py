@@ -57,7 +57,8 @@ EXCEPTIONS = {
     "ssh ": "another machine",
     "python -m tierwave distances --generated generated/birds --recordings path/to/recordings --embedding": "an "
     "embedding of the user's own; tests/analysis/test_distances.py makes one",
-    "python train.py --id birds --data_dir /shared/birds": "several machines; tests/training/test_devices.py has two processes",
+    "python train.py --id birds --data_dir /shared/birds": "several machines; two processes are in "
+    "tests/training/test_devices.py",
     "python train.py --id birds --data_dir birds --cluster": "Ray; tests/system/test_spread_cluster.py has a cluster",
     "python tune.py --role": "several processes; tests/search/test_tune_cli.py has them",
 }

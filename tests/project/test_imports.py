@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import graphlib
 import re
 import subprocess
 import sys
@@ -24,6 +25,12 @@ MODULES = {
     "python-osc": "pythonosc",
     "markdown-it-py": "markdown_it",
 }
+# Lowest first: a folder of tierwave/ (or a file beside them) imports only what stands before it.
+ORDER = (
+    ("errors", "files", "system", "config", "families")
+    + ("audio", "nn", "controls", "data", "analysis", "runs", "generation", "training")
+    + ("evaluation", "search", "export", "play", "notebook", "cli")
+)
 HEAVY = ("tensorflow", "keras", "librosa", "soundfile", "soxr", "pydub", "matplotlib", "scipy", "numba", "numpy")
 
 
@@ -41,7 +48,7 @@ def imports(path: Path, tree: ast.AST | None = None) -> Iterator[tuple[str, int]
         elif isinstance(node, ast.ImportFrom):
             above = inside[: len(inside) - node.level + 1] if node.level else ()
             base = ".".join([*above, *([node.module] if node.module else [])])
-            # `from tierwave import audio` names a module, `from tierwave.audio.recordings import load` something in one.
+            # `from tierwave import errors` names a module, `from tierwave.errors import RunError` something in one.
             yield from ((f"{base}.{alias.name}".lstrip("."), node.lineno) for alias in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "import_module"):
             words = [word.value for word in ast.walk(node) if isinstance(word, ast.Constant)]
@@ -79,6 +86,44 @@ def test_tierwave_imports_no_family_but_in_families_and_late() -> None:
     code = "import tierwave.families, sys; print([name for name in sys.argv[1:] if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code, *FAMILIES], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def room(module: str) -> str:
+    """The folder of `tierwave` that a module lies in, or the module itself where it lies in none."""
+    return (module.split(".") + [""])[1]
+
+
+def test_folders_import_only_what_stands_before_them() -> None:
+    rooms = {path.relative_to(ROOT / "tierwave").parts[0].removesuffix(".py") for path in sources("tierwave")}
+    assert rooms - {"__init__", "__main__"} == set(ORDER)
+    place = {name: number for number, name in enumerate(ORDER)}
+    upward = [
+        f"{path.relative_to(ROOT)}:{line} imports {module}"
+        for path in sources("tierwave")
+        if (own := room(".".join(path.relative_to(ROOT).with_suffix("").parts))) in place
+        for module, line in imports(path)
+        if top(module) == "tierwave" and place.get(room(module), -1) > place[own]
+    ]
+    assert upward == []
+
+
+def test_modules_of_a_folder_import_each_other_in_no_circle() -> None:
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sources("tierwave")
+    }
+    graph = {}
+    for name, path in modules.items():
+        named = {module if module in modules else module.rpartition(".")[0] for module, _ in imports(path)}
+        graph[name] = {module for module in named & set(modules) if module != name}
+    list(graphlib.TopologicalSorter(graph).static_order())  # CycleError names the circle
+
+
+def test_folders_are_small() -> None:
+    """A newcomer looks through a folder at a glance."""
+    for folder in {path.parent for path in sources(*PACKAGES)}:
+        entries = [path for path in folder.iterdir() if path.suffix == ".py" and path.stem != "__init__"]
+        assert len(entries) <= (5 if folder == ROOT / "tierwave" else 15), folder
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -79,10 +79,11 @@ def test_every_preset_is_named():
     assert [preset for preset in presets if f"`{preset}`" not in times] == []
 
 
-def test_every_module_has_a_place_in_the_house():
-    modules = [path.stem for path in (ROOT / "tierwave").glob("*.py") if not path.stem.startswith("__")]
-    modules += [path.parent.name for path in (ROOT / "tierwave").glob("*/__init__.py")]
-    assert [module for module in modules if f"`{module}`" not in HOUSE and f"/{module}.py`" not in HOUSE] == []
+def test_every_folder_has_a_place_in_the_house_and_what_it_names_is_there():
+    folders = [path.parent.name for path in (ROOT / "tierwave").glob("*/__init__.py")]
+    assert [folder for folder in folders if not re.search(rf"\b{folder}  ", HOUSE)] == []
+    named = re.findall(r"`(t\w+/[\w./]+)`", HOUSE)
+    assert len(named) > 12 and [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_make_runs_every_test():

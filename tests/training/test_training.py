@@ -31,18 +31,17 @@ from tierwave.runs.checkpoints import read_progress, restore_checkpoint
 from tierwave.runs.folder import CheckpointEntry, Run
 from tierwave.training.callbacks import (
     CheckpointPolicy,
-    Generation,
     LearningRateSchedule,
     Limits,
     LossTable,
     LossWatch,
     Monitor,
-    Sound,
     StatisticsLines,
     generation_request,
     standard_callbacks,
 )
 from tierwave.training.loop import LN2, Callback, Learner, Trainer, measure
+from tierwave.training.previews import Generation, Sound
 from tierwave.training.tensorboard import HeldAgainst, TensorBoard
 
 ROOT = Path(__file__).resolve().parents[2]

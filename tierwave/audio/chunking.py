@@ -1,7 +1,7 @@
 """Recordings into chunks of equal length, silence left out: what `chunk_audio.py` does.
 
-Knows nothing of models, and of sample formats no more than `tierwave.audio.recordings` tells. Prints nothing: what became of each
-recording is returned.
+Knows nothing of models, and of sample formats no more than `tierwave.audio.recordings` tells. Prints nothing: what
+became of each recording is returned.
 """
 
 from __future__ import annotations
@@ -306,8 +306,8 @@ def chunk_recordings(
 
     Args:
         sources: as from `find_sources`, each once.
-        jobs, cluster: where this is done, as of `tierwave.system.parallel`; a few small recordings are cut in this process,
-            unless there is a cluster.
+        jobs, cluster: where this is done, as of `tierwave.system.parallel`; a few small recordings are cut in this
+            process, unless there is a cluster.
         searched: folders of recordings; if `output_dir` is made in one of them, it is marked as Tierwave's own.
         say_line: told that a cluster is started or joined.
         on_progress: as for `chunk_file`, or told the size of each recording that has been dealt with.

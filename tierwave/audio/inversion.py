@@ -1,7 +1,7 @@
 """From a log-mel spectrogram back to sound: magnitudes, phases, Griffin-Lim, then the waveform itself by gradient.
 
-Everything goes through the same window, frames and filters as `tierwave.audio.mel.MelFrontEnd`, in NumPy and SciPy. Nothing
-is drawn at random: the same spectrogram gives the same sound. Knows nothing of networks or files.
+Everything goes through the same window, frames and filters as `tierwave.audio.mel.MelFrontEnd`, in NumPy and SciPy.
+Nothing is drawn at random: the same spectrogram gives the same sound. Knows nothing of networks or files.
 """
 
 from __future__ import annotations

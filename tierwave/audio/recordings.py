@@ -447,8 +447,8 @@ def _seconds(seconds: float) -> str:
 def opened(path: Path | str) -> Iterator[Reading]:
     """A recording to read, whatever its name; what libsndfile cannot read, ffmpeg decodes to a temporary file.
 
-    All that is in the file is read (see `tierwave.audio.containers`): parts that lie one behind the other, what follows a
-    header that was never completed, and of what is cut off or damaged all before that place, with a remark.
+    All that is in the file is read (see `tierwave.audio.containers`): parts that lie one behind the other, what follows
+    a header that was never completed, and of what is cut off or damaged all before that place, with a remark.
 
     Raises:
         AudioError: the file cannot be opened, or needs ffmpeg and there is none, or its sample rate is none.

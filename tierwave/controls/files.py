@@ -5,10 +5,10 @@
 | `<stem>.params` | curves of one sound, as paramManager writes them | JSON |
 | `<stem>.csv` | the same, as a table | `name,time,value`; or wide: `time,rmse,centroid`, a blank is no point |
 | `params.csv` | constants of many sounds: the manifest | `filename,inst,p,a` |
-| `params_schema.csv` | what the parameters mean: the schema | those of `tierwave.controls.tracks.Parameter`, and `order` |
+| `params_schema.csv` | what the parameters mean: the schema | those of `tracks.Parameter`, and `order` |
 
 Written in UTF-8 with commas, quotes as in RFC 4180, a decimal point, and numbers in their shortest form that reads back
-the same; read as spreadsheets write them (see `textfiles.read_cells`).
+the same; read as spreadsheets write them (see `tierwave.files.text.read_cells`).
 
 A `.params` file and a track CSV both read as one *document*, the JSON object of paramManager:
 
@@ -23,7 +23,7 @@ plain CSV skip as comments, in the order of the JSON object:
                                       cells are JSON, not numbers
     #json,<json of {name: entry}>     an entry that is no curve, or that cells cannot hold
 
-Knows formats only: which file belongs to which recording is `paramlookup`'s matter.
+Knows formats only: which file belongs to which recording is `sources`' matter.
 """
 
 from __future__ import annotations

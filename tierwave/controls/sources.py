@@ -8,7 +8,7 @@ Looked for, the first that has a name winning, are
 4. its file name, for the names that may stand in it: `_p76.00_a00.30.wav`, as RNNControl writes it.
 
 The others must then not say anything else, and a name that is asked for must be found. Knows files and their places;
-their formats are `paramfiles`' matter.
+their formats are `files`' matter.
 """
 
 from __future__ import annotations

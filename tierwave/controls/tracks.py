@@ -3,7 +3,7 @@
 A *track* is one parameter of one sound, on its own time grid and in raw units; a `Controls` is all tracks of one sound.
 A *schema* says which parameters there are, in which order, and how raw values map to the numbers a network sees: the
 run stores it, and nothing else maps at generation. Knows NumPy arrays and what is typed or given for generation; how
-parameters lie in files is `paramfiles`' matter, which file belongs to which recording `paramlookup`'s, how they are
+parameters lie in files is `files`' matter, which file belongs to which recording `sources`', how they are
 measured `features`'. `python -m tierwave controls` is the command line.
 
     times   0.0          0.5 0.5           1.5        seconds; a repeated time is a step

@@ -2,7 +2,7 @@
 
 A `Steering` holds the resolved schema of a run and the tracks of each recording; a `ControlSource` reads windows of
 some parameters at one rate from it, as the network sees them (see `tierwave.data.windows`). Knows tracks and positions;
-where parameters lie in files is `paramlookup`'s matter.
+where parameters lie in files is the matter of `tierwave.controls.sources`.
 """
 
 from __future__ import annotations

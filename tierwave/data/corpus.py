@@ -2,8 +2,8 @@
 
 Audio is decoded once, block by block, into a cache that later runs share: a file of codes per recording, of which only
 what is needed is read; a 10-hour corpus is 10 hours of one-byte codes on disk and costs no memory. Recordings and cache
-may lie at URLs (`tierwave.files.places`); in a folder, rows of arrays are recordings too (`tierwave.audio.arrays`). Knows how sound
-is kept, not how it is split, windowed or learned.
+may lie at URLs (`tierwave.files.places`); in a folder, rows of arrays are recordings too (`tierwave.audio.arrays`).
+Knows how sound is kept, not how it is split, windowed or learned.
 
 A cache is a folder named by what it was made of and how. `corpus.json` is written last and says that it is whole; what
 is there before that is taken over by whoever goes on building it, at the same time or after an interruption.
@@ -265,9 +265,10 @@ def load_corpus(
     "corpus"), else once more to see its own. sample_rate: None takes the recordings' own, if they agree. normalize:
     "corpus" scales everything by one gain so that the loudest peak is 1; "file" maps every file's [min, max] to [-1, 1]
     as the original SampleRNN did; both decode twice. progress(done, total) counts files, in each pass. jobs, cluster:
-    as of `tierwave.system.parallel`; a small corpus is encoded in this process, unless there is a cluster. without: folders that
-    are passed over, as those that Tierwave made are (`tierwave.files.folders`). Raises RunError if no recording is usable,
-    the rates differ or the cache is damaged, UsageError if there is no such folder, or arrays in it and no sample_rate.
+    as of `tierwave.system.parallel`; a small corpus is encoded in this process, unless there is a cluster. without:
+    folders that are passed over, as those that Tierwave made are (`tierwave.files.folders`). Raises RunError if no
+    recording is usable, the rates differ or the cache is damaged, UsageError if there is no such folder, or arrays
+    in it and no sample_rate.
     """
     root = place_of(folder)
     base = root if root.is_dir() else root.parent

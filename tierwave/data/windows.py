@@ -9,8 +9,8 @@ where a span begins or the lane does; a span's last window is padded and masked.
     lane 1   |R span 0 (rest) ........|R span 2 ....      R: the state is reset here
 
 An epoch's layout is a function of (seed, epoch) and a batch one of (epoch, step), so training resumes anywhere.
-What stands in the windows is read from sources: `Codes` of a corpus here, parameters in `tierwave.data.control_windows`. Knows
-spans and positions; knows no audio and no network.
+What stands in the windows is read from sources: `Codes` of a corpus here, parameters in `control_windows`.
+Knows spans and positions; knows no audio and no network.
 """
 
 from __future__ import annotations

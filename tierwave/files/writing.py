@@ -58,7 +58,7 @@ def flush(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of `text` in UTF-8, its line ends as they are, odd bytes of names escaped (`tierwave.files.names`)."""
+    """`write_bytes` of `text` in UTF-8, its line ends as they are, odd bytes escaped (`tierwave.files.names`)."""
     write_bytes(path, text.encode("utf-8", ESCAPED))
 
 

@@ -51,7 +51,8 @@ class Request:
 
     For spectrograms: frames, their number instead of seconds; from_tier, the first tier that is sampled, on top of the
     lower tiers of low_audio; bias, which sharpens the mixtures (Graves 2013); inversion, how they become sound; text,
-    what is said, in all sequences or one in each; vocoder, what makes sound of them instead (`tierwave.generation.vocoder`).
+    what is said, in all sequences or one in each; vocoder, what makes sound of them instead
+    (`tierwave.generation.vocoder`).
     """
 
     sequences: int = 1
@@ -122,7 +123,7 @@ class Stream(Protocol):
         """The next samples, float32 `[sequences, samples]`; the same whatever sizes they are asked for in."""
 
     def set(self, *, voice: int | None = None, **values: float | str) -> float:
-        """Change what is steerable by name, from the next knot on (see `gestures`); voice: None changes all. Returns
+        """Change what is steerable by name, from the next knot on (see `live`); voice: None changes all. Returns
         the time in seconds by which all has arrived."""
 
     def curves(self, seconds: float, voice: int = 0) -> Mapping[str, Controls]:

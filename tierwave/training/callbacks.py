@@ -10,29 +10,23 @@ from __future__ import annotations
 import csv
 import math
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
-from tierwave.analysis.faults import Epoch, Fault, in_unit, sound_faults, training_faults
-from tierwave.audio.recordings import load
+from tierwave.analysis.faults import Epoch, in_unit, training_faults
 from tierwave.config import TrainingOptions
-from tierwave.controls.files import ParamFile, document_of, write_param_file
-from tierwave.controls.tracks import Controls, ControlWarning
+from tierwave.controls.tracks import Controls
 from tierwave.files.writing import write_text
-from tierwave.generation.request import Request, Stream, sequence_paths, write_sounds
+from tierwave.generation.request import Request
 from tierwave.runs.checkpoints import restore_checkpoint
-from tierwave.runs.folder import CheckpointEntry
 from tierwave.runs.history import BARS, LOSSES
 from tierwave.system.progress import SayLine, clock
 from tierwave.training.loop import LN2, Callback, Trainer
+from tierwave.training.previews import Generation, Print, say_once
 from tierwave.training.tensorboard import HeldAgainst, TensorBoard
-
-Print = Callable[[str], None]
 
 
 class LearningRateSchedule(Callback):
@@ -156,77 +150,6 @@ class CheckpointPolicy(Callback):
         self.saved_at, self.saved_step = trainer.elapsed, trainer.progress.step
 
 
-class Sound(NamedTuple):
-    """What to generate after a checkpoint: its name in the file's, a function from the request to a stream of the model
-    in training, and the request."""
-
-    name: str
-    start: Callable[[Request], Stream]
-    request: Request
-
-
-class Generation(Callback):
-    """Sounds after each new checkpoint, from the model in memory: `<output_dir>/<id>/<id>_e=<epoch>_t=<T>.wav`.
-
-    A stream that makes no audio gives its curves as CSV. made: what was generated last, by the sound's name. What is
-    wrong with it is named beside it, and the first time explained.
-    """
-
-    def __init__(self, sounds: Sequence[Sound], folder: Path, say_line: SayLine):
-        self.sounds, self.folder, self.say_line = sounds, folder, say_line
-        self.made: dict[str, list[Path]] = {}
-        self.told: set[str] = set()
-
-    def on_checkpoint(self, trainer: Trainer, entry: CheckpointEntry) -> None:
-        for sound in self.sounds:
-            self._generate(sound, entry)
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        self.say_line(text, False)
-
-    def _generate(self, sound: Sound, entry: CheckpointEntry) -> None:
-        request = sound.request
-        with warnings.catch_warnings():  # the log has told of what lies beyond the trained range
-            warnings.simplefilter("ignore", ControlWarning)
-            stream = sound.start(request)
-        stream.progress = lambda what, done, total: self.say_line(f"Generating: {what} {done}/{total}", True)
-        step = f"_s={entry.step}" if entry.name.startswith("model.ckpt-step") else ""
-        paths = sequence_paths(self.folder / f"{sound.name}{step}.wav", request, epoch=entry.epoch)
-        if not stream.makes_audio:
-            for voice, path in enumerate(paths):
-                for curves in stream.curves(request.seconds, voice).values():
-                    path = path.with_suffix(".csv")
-                    write_param_file(path, ParamFile(path, document_of(curves)))
-                    self.say(f"Generated {path}")
-            return
-        seconds = stream.seconds
-
-        def progress(done: float, speed: float) -> None:
-            self.say_line(f"Generating: {done:.1f} of {seconds:g} s, {speed:.2f}x real time", True)
-
-        speed = write_sounds(stream, paths, seconds, progress=progress)
-        self.made[sound.name] = paths
-        for voice, path in enumerate(paths):
-            stages = stream.stages(voice)
-            if stages:
-                from tierwave.analysis.plots import stages_picture
-
-                stages_picture(path.with_suffix(".png"), stages, stream.seconds, title=path.stem)
-            faults = sound_faults(*load(path))
-            self.say(f"Generated {path} ({speed:.2f}x real time){_told(faults)}")
-            say_once(faults, self.told, self.say)
-
-
-def heard(path: Path) -> str:
-    """What is wrong with a generated sound, for the end of a line: "" or " [silent]" and the like."""
-    return _told(sound_faults(*load(path)))
-
-
-def _told(faults: Sequence[Fault]) -> str:
-    return f" [{', '.join(fault.name for fault in faults)}]" if faults else ""
-
-
 class LossTable(Callback):
     """`losses.csv` in the run folder: one row per step, and the epoch's values at its end."""
 
@@ -300,14 +223,6 @@ class LossWatch(Callback):
         told = [each.scaled(unit) for each in self.epochs]
         bars = {name: in_unit(bar, unit) for name, bar in self.bars.items()}
         say_once(training_faults(told, bars, unit=unit), self.told, self.say)
-
-
-def say_once(faults: Sequence[Fault], told: set[str], say: Print) -> None:
-    """Say the faults whose names are not in `told`, which then holds them."""
-    for fault in faults:
-        if fault.name not in told:
-            told.add(fault.name)
-            say(f"Warning: {fault.sentence}")
 
 
 class StatisticsLines(Callback):

@@ -84,9 +84,10 @@ from tierwave.training.memory import Demand, TooLarge, announced, judged, room_o
 from tierwave.training.tasks import TF_CONFIG, meet, task_of
 
 if TYPE_CHECKING:
-    from tierwave.training.callbacks import Generation, Limits
+    from tierwave.training.callbacks import Limits
     from tierwave.training.devices import Devices
     from tierwave.training.loop import Callback, Learner, Trainer
+    from tierwave.training.previews import Generation
 
 # XLA takes up to half a minute to compile a step and makes it up to 1.6 times as fast, so that it pays after this.
 LEAST_MINUTES_FOR_XLA = 2.0
@@ -106,7 +107,7 @@ class Session:
     what the resumed run was trained with. typed: training flags that were typed, by name, which win over both. source:
     what to call the config in messages. rewrite: one statistics line, written over. stages: the only ones to train,
     None: all in turn. param_dir, params: where the parameters of the recordings lie, as of
-    `paramlookup.find_param_sources`; a resumed run knows. cache_dir: for the encoded recordings, None: in logdir_root.
+    `sources.find_param_sources`; a resumed run knows. cache_dir: for the encoded recordings, None: in logdir_root.
     watch(stage): callbacks that come before all others. guard:
     samples that at least lie between training and held-out sound, whatever the model needs. worker_timeout: seconds for
     which other workers are waited for at the start, None: as long as it takes.
@@ -778,7 +779,8 @@ class _Plan:
         self, stage: str, options: TrainingOptions, learner: Learner, material: _Material
     ) -> Generation | None:
         """What makes sounds during training, steered as the recordings that are held out."""
-        from tierwave.training.callbacks import Generation, Sound, generation_request
+        from tierwave.training.callbacks import generation_request
+        from tierwave.training.previews import Generation, Sound
 
         session, family, config, corpus = self.session, self.family, self.config, material.corpus
         if not options.generate or options.max_generate_per_epoch == 0:

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -25,9 +24,7 @@ from tierwave.errors import UsageError
 from tierwave.runs.folder import CheckpointEntry
 from tierwave.training.hparams import hparams_of, write_hparams
 from tierwave.training.loop import LN2, Callback, Trainer
-
-if TYPE_CHECKING:
-    from tierwave.training.callbacks import Generation, Sound
+from tierwave.training.previews import Generation, Sound
 
 MOST_SECONDS = 30.0  # of recordings that generated sound is compared with
 _FOLLOWED_SECONDS, _FOLLOWED_SOUNDS = 4.0, 2  # measuring pitch takes a few tenths of a second per second
