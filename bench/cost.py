@@ -65,10 +65,10 @@ def works(path: Path) -> list[Work]:
 
 def _samplernn(document: dict[str, Any], path: Path) -> list[Work]:
     import samplernn
-    from tierwave.families import load_config
+    from tierwave.family import load_config
 
     config = load_config(document, str(path))[1]
-    model = samplernn.build(config)
+    model = samplernn.FAMILY.build(config)
     multiplications, depth = 0.0, 0
     for tier, frame in zip(model.tiers, sorted(config.frame_sizes, reverse=True), strict=True):
         multiplications += tier.count_params() / frame
@@ -89,7 +89,7 @@ def _melnet(document: dict[str, Any]) -> list[Work]:
     found = []
     whole = config.audio.mel_channels
     for number, size in enumerate(sizes(config.seq_len, whole, config.tiers), start=1):
-        model = melnet.build(config, f"tier{number}")
+        model = melnet.FAMILY.build(config, f"tier{number}")
         central = [part for layer in model.layers_of_stacks for part in (layer.central, layer.to_central)]
         parts = [model.central_input, *central]
         by_frame = sum(part.count_params() for part in parts if part is not None)

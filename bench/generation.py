@@ -21,7 +21,7 @@ def measure(name: str, streams: int, *, seconds: float = 2.0, repeats: int = 7) 
     one_thread_per_call()
     config = CONFIGS[name]
     cores = len(group_sizes(streams, usable_cores()))
-    stream = SampleStream(samplernn.build(config), 16000, Request(sequences=streams, seconds=1.0))
+    stream = SampleStream(samplernn.FAMILY.build(config), 16000, Request(sequences=streams, seconds=1.0))
     started = time.perf_counter()
     stream.render(4096)
     first = time.perf_counter() - started

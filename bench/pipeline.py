@@ -26,15 +26,17 @@ def measure(name: str, lanes: int, *, minutes: float = 10.0, steps: int = 20) ->
         noise = np.random.default_rng(0).uniform(-0.5, 0.5, round(minutes * 60 * 16000)).astype(np.float32)
         write_wav(Path(folder) / "corpus" / "noise.wav", noise, 16000)
         started = time.perf_counter()
-        corpus = load_corpus(Path(folder) / "corpus", samplernn.encoder(config), cache_dir=Path(folder) / "cache")
+        corpus = load_corpus(
+            Path(folder) / "corpus", samplernn.FAMILY.encoder(config), cache_dir=Path(folder) / "cache"
+        )
         decoding = time.perf_counter() - started
-        windows = samplernn.dataset(corpus, [Span(0, 0, corpus.samples)], config, "samplernn", lanes=lanes)
+        windows = samplernn.FAMILY.dataset(corpus, [Span(0, 0, corpus.samples)], config, "samplernn", lanes=lanes)
         batches = 0
         started = time.perf_counter()
         for _ in windows.epoch(0):
             batches += 1
         alone = (time.perf_counter() - started) / batches
-        learner = Learner(lambda: samplernn.build(config), TrainingOptions(), clip_norm=5.0, jit=True)
+        learner = Learner(lambda: samplernn.FAMILY.build(config), TrainingOptions(), clip_norm=5.0, jit=True)
         state = learner.initial_state(windows.lanes)
         waiting = stepping = 0.0
         data = iter(windows.epoch(1))

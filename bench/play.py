@@ -66,7 +66,7 @@ def _run(folder: Path, hidden: int, layers: int) -> Path:
     schema = Schema(parameters=tuple(Parameter(name=name, lo=0.0, hi=1.0) for name in names))
     documents = {"schema.json": {"parameters": schema.to_document(), "values": {}}}
     run, _ = write_imported(
-        conditioning.build(config), config, "bench", folder, sample_rate=RATE, source=folder, documents=documents
+        conditioning.FAMILY.build(config), config, "bench", folder, sample_rate=RATE, source=folder, documents=documents
     )
     return run.folder
 

@@ -39,7 +39,7 @@ def _sampled(config: Config, tier: int, frames: int, streams: int) -> tuple[Call
     import melnet
     from melnet.sampler import BLOCK_FRAMES, TierSampler
 
-    model = melnet.build(config, f"tier{tier}")
+    model = melnet.FAMILY.build(config, f"tier{tier}")
     sampler = TierSampler(model)
     weights = sampler.weights()
     shape = [streams, frames, model.bins]
@@ -109,12 +109,12 @@ def _whole(channels: int = 256, frames: int = 200, hidden: int = 64, repeats: in
     from tierwave.generation.request import Request
 
     config = _config(channels, 3, [4, 3, 2], hidden)
-    models = [melnet.build(config, stage) for stage in melnet.stages(config)]
+    models = [melnet.FAMILY.build(config, stage) for stage in melnet.FAMILY.stages(config)]
     prepared = {"offset": [0.0], "scale": 1.0, "clip": False}
 
     def sample() -> None:
         request = Request(frames=frames, random_seed=1, temperature=[1.0])
-        melnet.stream(models, config, request, sample_rate=22050, prepared=prepared).log_mels()
+        melnet.FAMILY.stream(models, config, request, sample_rate=22050, prepared=prepared).log_mels()
 
     started = time.perf_counter()
     sample()

@@ -34,7 +34,9 @@ def _generation(streams: int, hidden: int = 48, layers: int = 4, repeats: int = 
     schema = Schema(parameters=tuple(Parameter(name=name, lo=0.0, hi=1.0) for name in NAMES))
     drawn = {name: Track.constant(name, 0.5) for name in NAMES}
     request = Request(sequences=streams, controls=(drawn,), temperature=[1.0])
-    stream = conditioning.stream([conditioning.build(config)], config, request, sample_rate=16000, schema=schema)
+    stream = conditioning.FAMILY.stream(
+        [conditioning.FAMILY.build(config)], config, request, sample_rate=16000, schema=schema
+    )
     cores = len(group_sizes(streams, usable_cores()))
     blocks = {"live, 256 samples": (256, 40), "offline, 16384 samples": (16384, 1)}
     speeds: dict[str, list[float]] = {name: [] for name in blocks}
@@ -93,11 +95,11 @@ def _training(
         for rate in (1.0, 0.5):
             options = validate(TrainingOptions, {"tfr": rate}, "bench")
             learner = Learner(
-                lambda: conditioning.build(config),
+                lambda: conditioning.FAMILY.build(config),
                 options,
                 clip_norm=5.0,
                 jit=jit,
-                inputs=conditioning.training_inputs(options, 100),
+                inputs=conditioning.FAMILY.training_inputs(options, 100),
             )
             state = learner.initial_state(lanes)
             variants[f"tfr {rate:g}{', XLA' if jit else ''}"] = lambda learner=learner, state=state: learner.train_step(

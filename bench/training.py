@@ -39,7 +39,9 @@ def measure(
     for precision in precisions:
         for jit in (False, True):
             learner = Learner(
-                lambda precision=precision: samplernn.build(config, compute_dtype=precision.removeprefix("mixed_")),
+                lambda precision=precision: samplernn.FAMILY.build(
+                    config, compute_dtype=precision.removeprefix("mixed_")
+                ),
                 validate(TrainingOptions, {"precision": precision}, "bench"),
                 clip_norm=5.0,
                 jit=jit,

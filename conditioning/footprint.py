@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from conditioning.config import Stage
-from tierwave.training.memory import Footprint, linear, stack
+from tierwave.nn.footprint import Footprint, linear, stack
 
 
 def footprint(tier: Stage, input_sizes: Sequence[int] | None = None) -> Footprint:

@@ -16,7 +16,7 @@ from tierwave.audio.recordings import AudioError, load, search_audio
 from tierwave.cli.flags import FlagParser, boolean, run
 from tierwave.controls.files import ParamFile, document_of, write_param_file
 from tierwave.errors import UsageError
-from tierwave.families import load_config
+from tierwave.family import load_config
 from tierwave.files.folders import refuse_shared, told
 from tierwave.generation.vocoder import band_tracks
 from tierwave.runs.folder import CONFIG_NAME, find_checkpoint

@@ -7,7 +7,6 @@ front end and its normalisation; no network.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from tierwave.data.corpus import Corpus
 from tierwave.data.splits import Span, Split
 from tierwave.data.windows import Where
 from tierwave.errors import UsageError
+from tierwave.files.places import Place
 
 KEPT_BYTES = 1 << 30  # of spectrograms in memory
 ENCODER = Quantizer("linear", 65536)
@@ -79,10 +79,11 @@ def sound_of(corpus: Corpus, recording: int) -> np.ndarray:
 
 
 def prepare(
-    corpus: Corpus, split: Split, config: Config, stored: dict[str, Any] | None, *, data_dir: Path | None = None
+    corpus: Corpus, split: Split | None, config: Config, stored: dict[str, Any] | None, *, data_dir: Place | None = None
 ) -> Spectrograms:
     """The spectrograms of a corpus, normalised as the run says (`stored`) or by what is trained on; with text, what the
-    recordings say too, for which `data_dir`, the corpus's folder, is needed. Raises what `Texts.of` raises."""
+    recordings say too, for which `data_dir`, the corpus's folder, is needed. split: None with `stored`. Raises what
+    `Texts.of` raises."""
     front_end = MelFrontEnd(config.audio, corpus.sample_rate)
     texts = None
     if config.text is not None:
@@ -92,8 +93,12 @@ def prepare(
     if stored is not None:
         return Spectrograms(corpus, front_end, Normaliser.from_document(stored, config.audio.mel_channels), texts)
 
+    if split is None:
+        raise ValueError("what is not stored is made of what is trained on: pass the split")
+    train = split.train
+
     def trained_on() -> Any:
-        for span in spans_of(split.train, corpus, config):
+        for span in spans_of(train, corpus, config):
             sound = sound_of(corpus, span.recording)
             yield front_end.analyse(sound, seed=span.recording, start=span.start, stop=span.stop)
 

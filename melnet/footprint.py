@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from melnet.config import Config
 from melnet.multiscale import sizes
 from melnet.text import MOST_CHARACTERS
-from tierwave.training.memory import Footprint, cell, linear
+from tierwave.nn.footprint import Footprint, cell, linear
 
 if TYPE_CHECKING:
     from tierwave.data.windows import LaneWindows

@@ -22,7 +22,7 @@ from tierwave.data.corpus import Corpus
 from tierwave.data.windows import Where
 from tierwave.errors import RunError, UsageError
 from tierwave.files.names import folded, matcher
-from tierwave.files.places import Url, place_of
+from tierwave.files.places import Place, Url, place_of
 from tierwave.files.text import read_cells, read_header, read_text
 
 METADATA_NAME = "metadata.csv"
@@ -88,7 +88,7 @@ class Texts:
         self.shape: tuple[int, ...] = self.codes.shape[1:]
 
     @classmethod
-    def of(cls, corpus: Corpus, data_dir: Path, column: str | int, stored: Mapping[str, Any] | None = None) -> Texts:
+    def of(cls, corpus: Corpus, data_dir: Place, column: str | int, stored: Mapping[str, Any] | None = None) -> Texts:
         """The texts of a corpus that lies in `data_dir`, in the alphabet that a run stores, or in their own.
 
         Raises RunError for a recording without text, or no file of them; UsageError for a character that is not in the
@@ -119,15 +119,15 @@ def alphabet_of(document: Mapping[str, Any]) -> Alphabet:
     return Alphabet(characters)
 
 
-def find_transcripts(data_dir: Path | str, column: str | int) -> tuple[Path, dict[str, str]]:
+def find_transcripts(data_dir: Place | str, column: str | int) -> tuple[Path, dict[str, str]]:
     """The file of the transcripts in a corpus folder (of a single recording: beside it), and text by file name or id.
 
     column: a number for `metadata.csv`, a name for a CSV with a column `filename`. Raises RunError where there is none,
     more than one, or it is broken.
     """
-    if isinstance(place_of(data_dir), Url):
+    data_dir = place_of(data_dir)
+    if isinstance(data_dir, Url):
         raise UsageError(f"transcripts cannot be read at {data_dir}: copy the recordings to a folder of this machine")
-    data_dir = Path(data_dir)
     folder = data_dir if data_dir.is_dir() else data_dir.parent
     if isinstance(column, int):
         path = folder / METADATA_NAME

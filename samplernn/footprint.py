@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from samplernn.config import Config
-from tierwave.training.memory import Footprint, linear, stack
+from tierwave.nn.footprint import Footprint, linear, stack
 
 
 def footprint(config: Config) -> Footprint:

@@ -67,7 +67,7 @@ def without_xla(request: pytest.FixtureRequest) -> Iterator[None]:
         for family, sampler in (("samplernn", "Sampler"), ("conditioning", "TierSampler"), ("melnet", "TierSampler")):
             made = getattr(importlib.import_module(f"{family}.sampler"), sampler).__init__
             patch.setitem(made.__kwdefaults__, "jit", False)
-            patch.setattr(f"{family}.prefers_xla", lambda config, on_gpu: False)
+            patch.setattr(f"{family}.FAMILY.prefers_xla", lambda config, on_gpu: False)
         yield
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tierwave.config import TrainingOptions
-from tierwave.families import load_config
+from tierwave.family import load_config
 from tierwave.training.loop import Learner
 
 LANES, STEPS = 4, 20

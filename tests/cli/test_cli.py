@@ -28,7 +28,7 @@ import train
 from commands import eagerly, load_once, undrawn
 from tierwave.config import TrainingOptions, read_document, resolve_training, validate
 from tierwave.errors import UsageError
-from tierwave.families import load_config, load_family
+from tierwave.family import load_config, load_family
 from tierwave.files.folders import MARK
 from tierwave.generation.load import load_trained
 from tierwave.generation.request import Request
@@ -233,7 +233,7 @@ def test_several_sequences_have_numbers_epoch_and_temperatures_in_their_names(st
 
 
 def codes_of(sound: np.ndarray) -> np.ndarray:
-    return samplernn.encoder(validate(samplernn.Config, CONFIG, "here")).encode(sound / np.float32(32768))
+    return samplernn.FAMILY.encoder(validate(samplernn.Config, CONFIG, "here")).encode(sound / np.float32(32768))
 
 
 def test_temperature_nought_takes_the_most_likely_value_of_the_trained_network(studio: Studio, tmp_path: Path) -> None:
@@ -348,7 +348,9 @@ def test_a_checkpoint_may_be_named_in_many_ways(studio: Studio) -> None:
 def test_a_seed_warms_the_state_with_all_of_it(studio: Studio) -> None:
     trained = load_once(studio.logdir / "studio")
     model, seed = trained.models[0], tone(0.0375, RATE, 300).astype(np.float32)
-    codes = np.concatenate([np.full(TOP, 32), samplernn.encoder(trained.config).encode(seed)])[None].astype(np.int32)
+    codes = np.concatenate([np.full(TOP, 32), samplernn.FAMILY.encoder(trained.config).encode(seed)])[None].astype(
+        np.int32
+    )
     _, expected = model.logits(tf.constant(codes), model.initial_state(1))
     states = []
     for heard in (seed, seed[-2 * TOP :]):

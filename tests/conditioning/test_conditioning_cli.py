@@ -24,7 +24,7 @@ from tierwave.audio.recordings import load, write_wav
 from tierwave.cli import evaluate
 from tierwave.controls.files import read_param_file
 from tierwave.errors import UsageError
-from tierwave.families import load_config
+from tierwave.family import load_config
 from tierwave.generation.load import Trained, load_trained
 from tierwave.runs.folder import Run, runs_of
 
@@ -186,7 +186,7 @@ def _load_trained(path: Path, best: bool = False, config_document: None = None) 
     trained = load_trained(path, best=best, config_document=config_document)
     if trained.models[-1].has_accuracy:
         for variable in trained.models[-1].weights:  # a few steps make a network that hardly listens: this one does
-            variable.assign((1.5 if trained.family is samplernn else 4.0) * variable)
+            variable.assign((1.5 if trained.family is samplernn.FAMILY else 4.0) * variable)
     return trained
 
 

@@ -12,7 +12,7 @@ import conditioning
 from conditioning.config import NETS, Cascade, Config, Exposure, Stage, parameters, steerable
 from tierwave.config import TrainingOptions, dumps, resolve_training
 from tierwave.errors import UsageError
-from tierwave.families import load_config
+from tierwave.family import load_config
 
 AUDIO = {"model": "conditioning"}
 PITCH = {"model": "conditioning", "generates": ["pitch"], "conditioned_on": ["fill"], "rate": 125}
@@ -33,7 +33,7 @@ def cascade(*tiers: dict, **keys: Any) -> dict:
 
 def loaded(document: dict) -> Any:
     family, config = load_config(document, "some.config.json")
-    assert family is conditioning
+    assert family is conditioning.FAMILY
     return config
 
 
@@ -208,7 +208,7 @@ def test_what_a_cascade_may_be() -> None:
     skipping = cascade(tier("slow", ["p"], [], 2), tier("sound", ["audio"], ["p"]))
     assert loaded(skipping).tiers[1].rate is None
     alone = loaded(cascade(tier("sound", ["audio"], ["p"])))
-    assert conditioning.stages(alone) == ["sound"]
+    assert conditioning.FAMILY.stages(alone) == ["sound"]
     without_rate = cascade(SLOW, FAST, SOUND | {"exposure": {"noise": 0.1}})
     assert loaded(without_rate).tiers[2].exposure == Exposure(noise=0.1)
 
@@ -245,10 +245,10 @@ def test_the_defaults_are_rnncontrols() -> None:
     config = loaded(AUDIO)
     assert (config.seq_len, config.hidden_size, config.num_layers, config.q_levels) == (256, 48, 4, 256)
     assert (config.net, config.cell, config.audio_input, config.q_type) == ("rnncontrol", "gru", "scalar", "mu-law")
-    assert conditioning.sample_rate(config) is None
-    assert conditioning.sample_rate(loaded(AUDIO | {"rate": 8000.0})) == 8000
-    assert conditioning.sample_rate(loaded(PITCH)) is None  # a rate of values is no sample rate
-    assert conditioning.sample_rate(loaded(cascade(SLOW, FAST, SOUND))) == 16000
+    assert conditioning.FAMILY.sample_rate(config) is None
+    assert conditioning.FAMILY.sample_rate(loaded(AUDIO | {"rate": 8000.0})) == 8000
+    assert conditioning.FAMILY.sample_rate(loaded(PITCH)) is None  # a rate of values is no sample rate
+    assert conditioning.FAMILY.sample_rate(loaded(cascade(SLOW, FAST, SOUND))) == 16000
 
 
 # What the rest of the project asks ------------------------------------------------------------------------------------
@@ -274,25 +274,32 @@ def test_stages_architecture_clipping_and_windows_are_each_tiers_own() -> None:
         SOUND | {"q_type": "mu-law-floor", "q_levels": 32, "seq_len": 40},
     )
     config = loaded(document)
-    assert conditioning.stages(config) == ["slow", "fast", "sound"]
-    assert conditioning.clipping(config, "slow") == {"clip_norm": None, "clip_value": 2.0}
-    assert conditioning.clipping(config, "fast") == {"clip_norm": None, "clip_value": None}
-    assert conditioning.clipping(config) == {"clip_norm": 5.0, "clip_value": None}
-    assert conditioning.window_samples(config) == 40
-    assert (conditioning.encoder(config).q_type, conditioning.encoder(config).levels) == ("mu-law-floor", 32)
-    assert len(conditioning.warnings(config)) == 1 and "mu-law-floor" in conditioning.warnings(config)[0]
-    assert conditioning.architecture(config, "slow")["hidden_size"] == 7
+    assert conditioning.FAMILY.stages(config) == ["slow", "fast", "sound"]
+    assert conditioning.FAMILY.clipping(config, "slow") == {"clip_norm": None, "clip_value": 2.0}
+    assert conditioning.FAMILY.clipping(config, "fast") == {"clip_norm": None, "clip_value": None}
+    assert conditioning.FAMILY.clipping(config) == {"clip_norm": 5.0, "clip_value": None}
+    assert conditioning.FAMILY.window_samples(config) == 40
+    assert (conditioning.FAMILY.encoder(config).q_type, conditioning.FAMILY.encoder(config).levels) == (
+        "mu-law-floor",
+        32,
+    )
+    assert len(conditioning.FAMILY.warnings(config)) == 1 and "mu-law-floor" in conditioning.FAMILY.warnings(config)[0]
+    assert conditioning.FAMILY.architecture(config, "slow")["hidden_size"] == 7
     same = loaded(PITCH | {"conditioned_on": ["a", "b"], "rate": 99, "seq_len": 3, "dropout": 0.5})
-    assert conditioning.architecture(same, "conditioning") == conditioning.architecture(loaded(PITCH), "conditioning")
+    assert conditioning.FAMILY.architecture(same, "conditioning") == conditioning.FAMILY.architecture(
+        loaded(PITCH), "conditioning"
+    )
     for key, value in {"cell": "lstm", "net": 5, "num_layers": 1, "generates": ["other"]}.items():
         other = loaded(PITCH | {key: value})
-        assert conditioning.architecture(other, "conditioning") != conditioning.architecture(same, "conditioning")
+        assert conditioning.FAMILY.architecture(other, "conditioning") != conditioning.FAMILY.architecture(
+            same, "conditioning"
+        )
 
 
 def options_of(document: dict, name: str, typed: dict[str, Any]) -> TrainingOptions:
     """What a stage is trained with: typed before the stage's own before those of all."""
     config = loaded(document)
-    own = conditioning.training_of(config, name)
+    own = conditioning.FAMILY.training_of(config, name)
     return resolve_training(typed, {"training": {**document.get("training", {}), **own}}, "some.config.json")
 
 
@@ -300,9 +307,9 @@ def check_training_is_kept(common: dict, own: dict[str, dict], typed: dict[str, 
     tiers = [SLOW, FAST, SOUND]
     document = cascade(*(one | {"training": own.get(one["name"], {})} for one in tiers), training=common)
     config = loaded(document)
-    by_stage = {name: options_of(document, name, typed) for name in conditioning.stages(config)}
+    by_stage = {name: options_of(document, name, typed) for name in conditioning.FAMILY.stages(config)}
     common_options = resolve_training(typed, document, "some.config.json")
-    trained = json.loads(dumps(conditioning.with_training(config, common_options, by_stage)))
+    trained = json.loads(dumps(conditioning.FAMILY.with_training(config, common_options, by_stage)))
     assert resolve_training({}, trained, "run") == common_options
     for name, options in by_stage.items():
         assert options_of(trained, name, {}) == options
@@ -337,17 +344,17 @@ def test_what_all_tiers_share_is_no_option_of_one(key: str) -> None:
 
 def test_with_training_leaves_the_rest_and_single_stages_have_one_set() -> None:
     config = loaded(cascade(SLOW | {"training": {"batch_size": 2}}, FAST, SOUND))
-    assert conditioning.training_of(config, "slow") == {"batch_size": 2}
-    assert conditioning.training_of(config, "sound") == {}
+    assert conditioning.FAMILY.training_of(config, "slow") == {"batch_size": 2}
+    assert conditioning.FAMILY.training_of(config, "sound") == {}
     options = TrainingOptions(batch_size=9)
     by_stage = {"slow": TrainingOptions(batch_size=2), "fast": options, "sound": options}
-    trained = conditioning.with_training(config, options, by_stage)
+    trained = conditioning.FAMILY.with_training(config, options, by_stage)
     assert isinstance(trained, Cascade)
     assert [one.training for one in trained.tiers] == [{"batch_size": 2}, {}, {}]
     assert trained.model_copy(update={"training": {}, "tiers": config.tiers}) == config
-    single = conditioning.with_training(loaded(PITCH), options, {})
+    single = conditioning.FAMILY.with_training(loaded(PITCH), options, {})
     assert isinstance(single, Config)
-    assert conditioning.training_of(single, "conditioning") == {}
+    assert conditioning.FAMILY.training_of(single, "conditioning") == {}
     assert TrainingOptions.model_validate(single.training) == options
 
 

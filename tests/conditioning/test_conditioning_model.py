@@ -73,7 +73,7 @@ def config_of(case: Case, **keys: Any) -> Config:
 def model_of(config: Config) -> ConditionalTier:
     """A tiny model with weights large enough that every part matters, and time gates that are hardly ever closed."""
     keras.utils.set_random_seed(3)
-    model = conditioning.build(config)
+    model = conditioning.FAMILY.build(config)
     rng = np.random.default_rng(5)
     for variable in model.trainable_variables:
         name = variable.path.rsplit("/", 1)[-1]
@@ -218,11 +218,11 @@ def check_training(config: Config, *, jit: bool = False, batches: Sequence[int] 
     every variable moves."""
     options = TrainingOptions(learning_rate=0.01, tfr=0.5, ss=0.25, input_noise=0.1)
     learner = Learner(
-        lambda: conditioning.build(config),
+        lambda: conditioning.FAMILY.build(config),
         options,
         jit=jit,
-        inputs=conditioning.training_inputs(options, 2),
-        **conditioning.clipping(config),
+        inputs=conditioning.FAMILY.training_inputs(options, 2),
+        **conditioning.FAMILY.clipping(config),
     )
     for variable in learner.model.trainable_variables:
         if variable.path.endswith("ratio_on"):  # in so few steps every gate opens
@@ -346,14 +346,14 @@ def test_pairs_are_all_there() -> None:
 )
 def test_mtcrnns_recipes_have_their_sizes(keys: dict, size: int) -> None:
     config = Config.model_validate({"net": 0, "num_layers": 3, "rate": 125.0, **keys})
-    assert conditioning.build(config).count_params() == size
+    assert conditioning.FAMILY.build(config).count_params() == size
 
 
 @pytest.mark.parametrize(("layers", "hidden", "levels", "size"), [(4, 48, 256, 69_232), (3, 24, 128, 14_120)])
 def test_rnncontrols_networks_have_their_sizes(layers: int, hidden: int, levels: int, size: int) -> None:
     names = ["instID", "a", "p"]
     config = Config(conditioned_on=names, num_layers=layers, hidden_size=hidden, q_levels=levels)
-    assert conditioning.build(config).count_params() == size
+    assert conditioning.FAMILY.build(config).count_params() == size
 
 
 def test_only_rnncontrols_network_has_no_rectifier() -> None:
@@ -637,7 +637,7 @@ def test_the_rate_of_teacher_forcing_and_its_ends(kind: str) -> None:
 @pytest.mark.parametrize(("tfr", "ss", "steps"), [(1.0, 0.0, 11), (0.5, 0.9, 7), (1.0, 0.25, 2), (0.75, 0.5, 1)])
 def test_the_schedule_is_linspace_over_steps(tfr: float, ss: float, steps: int) -> None:
     """MTCRNN's: linspace(tfr, END, num_steps)[i] at the i-th step; it stays where it ends."""
-    told = conditioning.training_inputs(TrainingOptions(tfr=tfr, ss=ss), steps)
+    told = conditioning.FAMILY.training_inputs(TrainingOptions(tfr=tfr, ss=ss), steps)
     found = [float(told(tf.constant(step))["teacher_forcing"]) for step in range(steps)]
     np.testing.assert_allclose(found, np.linspace(tfr, ss, steps), atol=1e-6)
     if steps > 1:
@@ -645,13 +645,13 @@ def test_the_schedule_is_linspace_over_steps(tfr: float, ss: float, steps: int) 
 
 
 def test_without_a_schedule_the_rate_stays_and_the_truth_costs_nothing() -> None:
-    constant = conditioning.training_inputs(TrainingOptions(tfr=0.3, input_noise=0.2), 10)
+    constant = conditioning.FAMILY.training_inputs(TrainingOptions(tfr=0.3, input_noise=0.2), 10)
     for step in (0, 9, 100):
         told = constant(tf.constant(step))
         assert float(told["teacher_forcing"]) == pytest.approx(0.3)
         assert told["input_noise"] == 0.2
-    assert "teacher_forcing" not in conditioning.training_inputs(TrainingOptions(), 10)(tf.constant(3))
-    none_at_all = conditioning.training_inputs(TrainingOptions(ss=0.0), 10)  # 0 is a rate
+    assert "teacher_forcing" not in conditioning.FAMILY.training_inputs(TrainingOptions(), 10)(tf.constant(3))
+    none_at_all = conditioning.FAMILY.training_inputs(TrainingOptions(ss=0.0), 10)  # 0 is a rate
     assert float(none_at_all(tf.constant(9))["teacher_forcing"]) == 0.0
 
 
@@ -770,8 +770,11 @@ NEW = Schema(
 @pytest.mark.parametrize("kind", ["one", "onehot", "embedding", "scalar"])
 def test_a_network_with_more_parameters_starts_as_the_old_one(kind: str) -> None:
     config = config_of(("baseline", kind, "gru", 0)).model_copy(update={"conditioned_on": ["a", "b"]})
-    source, target = model_of(config), conditioning.build(config.model_copy(update={"conditioned_on": ["b", "n", "a"]}))
-    conditioning.take_weights(source, target, OLD, NEW)
+    source, target = (
+        model_of(config),
+        conditioning.FAMILY.build(config.model_copy(update={"conditioned_on": ["b", "n", "a"]})),
+    )
+    conditioning.FAMILY.take_weights(source, target, OLD, NEW)
     values = batch_of(source)["inputs"]
     rng = np.random.default_rng(1)
     raw = {name: rng.uniform(*OLD.of(name).span, [3, TIME + 1]) for name in ("a", "b")}
@@ -787,13 +790,16 @@ def test_a_network_with_more_parameters_starts_as_the_old_one(kind: str) -> None
 
 def test_the_wide_net_takes_only_as_many_parameters() -> None:
     config = config_of(("wide", "one", "gru", 2))
-    source, same_size = model_of(config), conditioning.build(config.model_copy(update={"conditioned_on": ["b", "a"]}))
-    conditioning.take_weights(source, same_size, OLD, OLD)
+    source, same_size = (
+        model_of(config),
+        conditioning.FAMILY.build(config.model_copy(update={"conditioned_on": ["b", "a"]})),
+    )
+    conditioning.FAMILY.take_weights(source, same_size, OLD, OLD)
     batch = batch_of(source)
     values, controls = batch["inputs"], batch["controls"]
     one = source.sequence(values, controls, source.initial_state(3), source.weights_in_effect())[0]
     turned = tf.reverse(controls, [-1])
     same(one, same_size.sequence(values, turned, source.initial_state(3), same_size.weights_in_effect())[0])
-    larger = conditioning.build(config.model_copy(update={"conditioned_on": ["a", "b", "x"]}))
+    larger = conditioning.FAMILY.build(config.model_copy(update={"conditioned_on": ["a", "b", "x"]}))
     with pytest.raises(UsageError, match="weights go only to the same number of parameters"):
-        conditioning.take_weights(source, larger, OLD, OLD)
+        conditioning.FAMILY.take_weights(source, larger, OLD, OLD)

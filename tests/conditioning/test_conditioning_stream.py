@@ -71,8 +71,8 @@ def models(single: bool = False) -> list[Any]:
     config = SINGLE if single else CASCADE
     keras.utils.set_random_seed(3)
     found = []
-    for stage in conditioning.stages(config):
-        model = conditioning.build(config, stage)
+    for stage in conditioning.FAMILY.stages(config):
+        model = conditioning.FAMILY.build(config, stage)
         rng = np.random.default_rng(len(found))
         for variable in model.trainable_variables:
             variable.assign(rng.normal(0, 0.6, variable.shape))
@@ -100,7 +100,7 @@ def stream_of(
     if made is None:
         made = models(isinstance(config, Config))
         if only is not None:
-            made = [made[conditioning.stages(config).index(only)]]
+            made = [made[conditioning.FAMILY.stages(config).index(only)]]
     request = Request(**{"sequences": 2, "temperature": (1.0,), "random_seed": 5, "controls": (drawn,), **asked})
     return TierStream(made, config, request, sample_rate=rate, schema=schema, only=only)
 
@@ -220,10 +220,10 @@ def test_the_seed_decides_and_what_is_set_is_heard() -> None:
 @pytest.mark.parametrize(("seconds", "samples"), [(0.1, 100), (0.0333, 33), (0.0336, 34), (0.0001, 1)])
 def test_exactly_as_many_samples_as_were_asked_for(seconds: float, samples: int) -> None:
     request = Request(sequences=2, seconds=seconds, controls=(DRAWN,))
-    sound = conditioning.generate(models(), CASCADE, request, sample_rate=RATE, schema=SCHEMA)
+    sound = conditioning.FAMILY.generate(models(), CASCADE, request, sample_rate=RATE, schema=SCHEMA)
     assert sound.shape == (2, samples)
     assert set(np.unique(sound)) <= set(models()[-1].quantizer.table())
-    stream = conditioning.stream(models(), CASCADE, request, sample_rate=RATE, schema=SCHEMA)
+    stream = conditioning.FAMILY.stream(models(), CASCADE, request, sample_rate=RATE, schema=SCHEMA)
     np.testing.assert_array_equal(stream.render(samples), sound)
 
 

@@ -24,7 +24,7 @@ from tierwave.audio.recordings import load
 from tierwave.config import read_document
 from tierwave.controls.tracks import Track
 from tierwave.errors import RunError, UsageError
-from tierwave.families import load_config
+from tierwave.family import load_config
 from tierwave.generation.load import load_trained
 from tierwave.generation.request import Request
 from tierwave.nn import recurrent
@@ -530,7 +530,7 @@ def test_configs_that_are_built_agree_with_what_is_imported(tmp_path: Path) -> N
     imported, model = made(RNNCONTROL, tmp_path, **AUDIO)
     weights = sum(value.size for value in weights_of(RNNCONTROL).values())
     config = Config(conditioned_on=["a", "b"], rate=16000.0, hidden_size=10, num_layers=3, q_levels=64)
-    assert model.count_params() == weights == conditioning.build(config).count_params()
-    assert conditioning.architecture(imported.config, "conditioning") == conditioning.architecture(
+    assert model.count_params() == weights == conditioning.FAMILY.build(config).count_params()
+    assert conditioning.FAMILY.architecture(imported.config, "conditioning") == conditioning.FAMILY.architecture(
         config, "conditioning"
     )

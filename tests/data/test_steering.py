@@ -230,7 +230,7 @@ def unrolled(windows: LaneWindows, spans: Sequence[Span]) -> list[dict[str, np.n
 def test_each_tier_reads_its_own_names_at_its_own_rate() -> None:
     lower: Mapping[str, Mapping[str, float]] = {"mid": {"p": 40.0}, "sound": {"f": 125.0, "wide": 40.0}}
     for tier in CASCADE.tiers:
-        windows = conditioning.dataset(
+        windows = conditioning.FAMILY.dataset(
             corpus(), SPANS, CASCADE, tier.name, lanes=2, steering=STEERING, shuffled=False, whole_spans=True
         )
         rate = float(tier.rate or RATE)
@@ -258,7 +258,7 @@ def test_each_tier_reads_its_own_names_at_its_own_rate() -> None:
 
 def controls_of(tier: str, epoch: int, **options: Any) -> np.ndarray:
     options = {"lanes": 100, "steering": STEERING, "whole_spans": True, **options}
-    windows = conditioning.dataset(corpus(), SPANS, CASCADE, tier, **options)
+    windows = conditioning.FAMILY.dataset(corpus(), SPANS, CASCADE, tier, **options)
     return np.concatenate([batch["controls"] for batch in batches(windows, epoch)], axis=1)
 
 
@@ -276,7 +276,7 @@ def test_noise_is_in_training_only() -> None:
 
 def test_a_single_stage_exposes_all_that_conditions_it() -> None:
     config = Config(conditioned_on=["p", "inst"], seq_len=16, q_levels=32, **{"exposure": {"rate": 40.0, "noise": 0.0}})
-    windows = conditioning.dataset(
+    windows = conditioning.FAMILY.dataset(
         corpus(), SPANS[:1], config, "conditioning", lanes=1, steering=STEERING, shuffled=False
     )
     exposed = STEERING.source(["p", "inst"], RATE, through={"p": 40.0, "inst": 40.0})
@@ -287,8 +287,8 @@ def test_a_single_stage_exposes_all_that_conditions_it() -> None:
 def test_spans_shorter_than_a_step_are_refused_where_nothing_is_left() -> None:
     config = Config(generates=["p"], rate=2.0)
     with pytest.raises(UsageError, match="shorter than one step of conditioning, 0.5 s at 2 Hz: raise its rate"):
-        conditioning.dataset(corpus(), [Span(0, 1, 300)], config, "conditioning", lanes=1, steering=STEERING)
-    few = conditioning.dataset(
+        conditioning.FAMILY.dataset(corpus(), [Span(0, 1, 300)], config, "conditioning", lanes=1, steering=STEERING)
+    few = conditioning.FAMILY.dataset(
         corpus(), [Span(0, 1, 300), Span(0, 400, 700)], config, "conditioning", lanes=1, steering=STEERING
     )
     assert few.samples == 1  # the frame at 0.5 s

@@ -19,7 +19,7 @@ from tierwave.controls.sources import find_param_sources
 from tierwave.controls.tracks import Parameter, Schema
 from tierwave.data.control_windows import transplanted
 from tierwave.errors import RunError, UsageError
-from tierwave.families import load_config
+from tierwave.family import load_config
 from tierwave.files.writing import write_text
 from tierwave.nn.recurrent import encoded
 from tierwave.runs.folder import runs_of

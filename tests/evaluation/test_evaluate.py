@@ -43,7 +43,7 @@ def make_run(root: Path, gain: float = 1.0, **keys: Any) -> Run:
     run = create_run(root, "run")
     keys = {"seq_len": WINDOW, "frame_sizes": [4, 8], "dim": 6, "num_rnn_layers": 2, "emb_size": 5, **keys}
     config = Config(q_levels=LEVELS, training={"batch_size": 2}, **keys)
-    model = samplernn.build(config)
+    model = samplernn.FAMILY.build(config)
     for epoch in (1, 2):
         for variable in model.weights:
             variable.assign(np.random.default_rng(epoch).normal(0.0, 0.7, variable.shape))
@@ -133,7 +133,7 @@ def test_the_compiled_step_gives_the_same(
         asked.append(on_gpu)
         return True
 
-    monkeypatch.setattr(samplernn, "prefers_xla", asks)
+    monkeypatch.setattr(samplernn.FAMILY, "prefers_xla", asks)
     tf.config.run_functions_eagerly(False)
     try:
         compiled = evaluate(load_trained(run.folder), recordings)
@@ -249,6 +249,6 @@ def test_what_is_refused(run: Run, recordings: Path, tmp_path: Path, capsys: pyt
 
 
 def test_a_model_of_something_else_than_samples(run: Run, recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samplernn, "encoder", lambda config: object())
+    monkeypatch.setattr(samplernn.FAMILY, "encoder", lambda config: object())
     with pytest.raises(UsageError, match="no bits per sample"):
         evaluate(load_trained(run.folder), recordings)

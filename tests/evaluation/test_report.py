@@ -25,7 +25,7 @@ from tierwave.audio.recordings import write_wav
 from tierwave.cli.report import main
 from tierwave.config import dumps
 from tierwave.evaluation.report.page import Line, chart, document, table
-from tierwave.families import load_config
+from tierwave.family import load_config
 from tierwave.files.writing import write_text
 from tierwave.runs.checkpoints import make_checkpoint, restore_checkpoint
 from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, create_run, runs_of
@@ -110,14 +110,14 @@ def make_run(root: Path, data: Path, *, silent: bool = False, bits: Sequence[flo
     run = create_run(root, "run")
     levels = 256 if silent else LEVELS  # of few levels none is near 0
     config = Config(q_levels=levels, seq_len=32, frame_sizes=[4, 8], dim=6, num_rnn_layers=1, emb_size=5)
-    model = network(dumps(config), samplernn.stages(config)[0])
+    model = network(dumps(config), samplernn.FAMILY.stages(config)[0])
     rows = []
     for epoch, loss in enumerate(bits, start=1):
         for variable in model.weights:
             variable.assign(np.random.default_rng(epoch).normal(0.0, 0.7, variable.shape))
         if silent:
             last = next(v for v in reversed(model.weights) if v.shape == (levels,))
-            last.assign(100.0 * (np.arange(levels) == samplernn.encoder(config).silence))
+            last.assign(100.0 * (np.arange(levels) == samplernn.FAMILY.encoder(config).silence))
         make_checkpoint({"model": model}).write(str(run.folder / f"model.ckpt-{epoch}"))
         run.record(CheckpointEntry(f"model.ckpt-{epoch}", epoch, 10 * epoch, loss, True, True), None)
         nats = loss * math.log(2)

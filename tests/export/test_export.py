@@ -23,7 +23,7 @@ from tierwave.audio.recordings import write_wav
 from tierwave.cli.export import main
 from tierwave.controls.tracks import Parameter, Schema, Track
 from tierwave.export.sharing import Sample, share
-from tierwave.families import load_config
+from tierwave.family import load_config
 from tierwave.generation.load import Trained, load_trained
 from tierwave.generation.request import Request, write_sounds
 from tierwave.runs.folder import CheckpointEntry, Run, runs_of

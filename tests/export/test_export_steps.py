@@ -18,7 +18,7 @@ from tierwave.controls.tracks import Parameter, Schema, Track
 from tierwave.errors import RunError, UsageError
 from tierwave.export import formats
 from tierwave.export.manifest import write_steps
-from tierwave.families import load_config
+from tierwave.family import load_config
 from tierwave.generation.request import Request
 
 STEPS = 2000

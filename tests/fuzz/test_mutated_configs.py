@@ -18,7 +18,7 @@ import mutators
 from melnet.convert_yaml import command_of, config_of, read_yaml
 from rule import ROOT, Kind, Refusal, Wrong, judged
 from tierwave.config import apply_overrides, dumps, read_document
-from tierwave.families import load_config
+from tierwave.family import load_config
 
 CONFIGS = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "configs").glob("*.config.json")}
 

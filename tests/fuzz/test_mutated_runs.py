@@ -26,7 +26,7 @@ import mutators
 import train
 from rule import Kind, Refusal, Wrong, commanded, judged
 from tierwave.cli.report import main as report
-from tierwave.families import load_config
+from tierwave.family import load_config
 from tierwave.generation.load import load_schema, load_trained
 from tierwave.runs.folder import CONFIG_NAME, Run, find_checkpoint, runs_of
 from tierwave.runs.history import read_history

@@ -26,7 +26,7 @@ from melnet.sampler import BLOCK_FRAMES, TierSampler
 from tierwave.config import difference, dumps
 from tierwave.data.splits import Span, Split
 from tierwave.errors import UsageError
-from tierwave.families import load_config
+from tierwave.family import load_config
 from tierwave.training.loop import Learner
 
 ORACLE = Path(__file__).parents[1] / "oracle" / "melnet" / "tier1.npz"
@@ -126,10 +126,20 @@ def test_a_config_is_written_and_read() -> None:
     config = config_of(training_per_tier=[{}, {"num_epochs": 3}, {}, {}])
     again = load_config(json.loads(dumps(config)), "again")[1]
     assert again == config
-    assert melnet.training_of(again, "tier2") == {"num_epochs": 3} and melnet.training_of(again, "tier1") == {}
-    assert melnet.stages(config) == ["tier1", "tier2", "tier3", "tier4"]
-    assert difference(melnet.architecture(config, "tier1"), melnet.architecture(config_of(seq_len=16), "tier1")) == []
-    assert difference(melnet.architecture(config, "tier1"), melnet.architecture(config_of(mixtures=2), "tier1"))
+    assert (
+        melnet.FAMILY.training_of(again, "tier2") == {"num_epochs": 3}
+        and melnet.FAMILY.training_of(again, "tier1") == {}
+    )
+    assert melnet.FAMILY.stages(config) == ["tier1", "tier2", "tier3", "tier4"]
+    assert (
+        difference(
+            melnet.FAMILY.architecture(config, "tier1"), melnet.FAMILY.architecture(config_of(seq_len=16), "tier1")
+        )
+        == []
+    )
+    assert difference(
+        melnet.FAMILY.architecture(config, "tier1"), melnet.FAMILY.architecture(config_of(mixtures=2), "tier1")
+    )
 
 
 # The network ---------------------------------------------------------------------------------------------------------
@@ -259,7 +269,7 @@ def test_a_tier_learns_and_a_batch_in_parts_is_the_same() -> None:
     config, found = config_of(layers=[1, 1, 1, 1]), []
     for accumulate in (1, 3):
         options = TrainingOptions(learning_rate=0.02, epsilon=1e-8, accumulate=accumulate)
-        learner = Learner(lambda: melnet.build(config, "tier2"), options, clip_norm=5.0)
+        learner = Learner(lambda: melnet.FAMILY.build(config, "tier2"), options, clip_norm=5.0)
         state = learner.initial_state(3)
         with eagerly():
             found.append([learner.train_step(batch_of(config), state, step)[0]["loss"] for step in range(5)])
@@ -371,9 +381,9 @@ def test_presets_have_the_parameters_of_the_paper(preset: str, total: int) -> No
     # The smallest of them is built at its size, all of them at another width.
     narrow = Config(**{**document, "hidden_size": 4})
     with undrawn():
-        assert melnet.build(config, f"tier{config.tiers}").count_params() == counts[-1]
+        assert melnet.FAMILY.build(config, f"tier{config.tiers}").count_params() == counts[-1]
         for tier in range(1, config.tiers + 1):
-            assert melnet.build(narrow, f"tier{tier}").count_params() == closed_form(narrow, tier)
+            assert melnet.FAMILY.build(narrow, f"tier{tier}").count_params() == closed_form(narrow, tier)
 
 
 # ---- what is to be beaten --------------------------------------------------------------------------------------------
@@ -406,5 +416,5 @@ def test_the_bars_are_those_of_least_squares_however_many_frames_are_taken_at_a_
     split_ = Split("files", tuple(Span(span.recording, 0, span.stop // 32 * 32) for span in spans), held_out, ())
     for at_a_time in (4096, 8):
         monkeypatch.setattr(sys.modules["melnet.baselines"], "_FRAMES", at_a_time)
-        found = melnet.bars(spectrograms, split_, config, "tier4")
+        found = melnet.FAMILY.bars(spectrograms, split_, config, "tier4")
         assert list(found.values()) == pytest.approx([alone / valid.size, line / valid.size], rel=1e-6)

@@ -380,7 +380,7 @@ def prepared_of(spoken: tuple[Corpus, Path], config: Config, stored: dict[str, A
     corpus, folder = spoken
     spans = [Span(number, 0, recording.samples) for number, recording in enumerate(corpus.recordings)]
     split = Split("files", tuple(spans), (), ())
-    return melnet.prepare(corpus, split, config, stored, data_dir=folder), spans
+    return melnet.FAMILY.prepare(corpus, split, config, stored, data_dir=folder), spans
 
 
 def test_windows_bring_the_text_of_their_recording(spoken: tuple[Corpus, Path]) -> None:
@@ -389,26 +389,26 @@ def test_windows_bring_the_text_of_their_recording(spoken: tuple[Corpus, Path]) 
     stored = json.loads(json.dumps(prepared.document))
     again, _ = prepared_of(spoken, config, stored)
     assert again.document == stored and stored["text"] == {"alphabet": " .ab", "longest": 4}
-    windows = melnet.dataset(spoken[0], spans, config, "tier1", lanes=2, prepared=prepared, shuffled=False)
+    windows = melnet.FAMILY.dataset(spoken[0], spans, config, "tier1", lanes=2, prepared=prepared, shuffled=False)
     batch = next(iter(windows.epoch(0)))
     assert batch["text"].shape == (2, 4) and batch["text"].numpy().tolist() == prepared.texts.codes.tolist()
     assert batch["inputs"].shape == (2, 12, 8) and batch["reset"].numpy().all()
     assert "text" not in next(
-        iter(melnet.dataset(spoken[0], spans, config, "tier2", lanes=2, prepared=prepared).epoch(0))
+        iter(melnet.FAMILY.dataset(spoken[0], spans, config, "tier2", lanes=2, prepared=prepared).epoch(0))
     )
     with pytest.raises(ValueError, match="data_dir"):
-        melnet.prepare(spoken[0], Split("files", tuple(spans), (), ()), config, None)
+        melnet.FAMILY.prepare(spoken[0], Split("files", tuple(spans), (), ()), config, None)
 
 
 def test_a_recording_is_one_window(spoken: tuple[Corpus, Path]) -> None:
     config = config_of(text={"column": 1}, seq_len=6)
     prepared, spans = prepared_of(spoken, config)
-    windows = melnet.dataset(spoken[0], spans, config, "tier1", lanes=2, prepared=prepared)
+    windows = melnet.FAMILY.dataset(spoken[0], spans, config, "tier1", lanes=2, prepared=prepared)
     assert windows.window == 10 and windows.layout(0)[2].all()  # the longest recording; every window is a new one
-    assert melnet.dataset(spoken[0], spans[:1], config, "tier1", lanes=2, prepared=prepared).window == 10
-    assert melnet.dataset(spoken[0], spans, config, "tier2", lanes=2, prepared=prepared).window == 6
+    assert melnet.FAMILY.dataset(spoken[0], spans[:1], config, "tier1", lanes=2, prepared=prepared).window == 10
+    assert melnet.FAMILY.dataset(spoken[0], spans, config, "tier2", lanes=2, prepared=prepared).window == 6
     with pytest.raises(UsageError, match=r"a part of wavs/b.wav is held out.*--val_frac 0"):
-        melnet.dataset(spoken[0], [Span(1, 128, 400)], config, "tier1", lanes=2, prepared=prepared)
+        melnet.FAMILY.dataset(spoken[0], [Span(1, 128, 400)], config, "tier1", lanes=2, prepared=prepared)
 
 
 numbers = keras.ops.convert_to_numpy
@@ -420,12 +420,12 @@ def test_weights_go_over_by_character_and_by_parameter(steered_before: bool) -> 
     texts = {"text": {"column": 1, "components": 2}, "layers": [1, 1, 1]}
     old = config_of(**texts, conditioned_on=["p"] if steered_before else [])
     new = config_of(**texts, conditioned_on=["q", "p"])
-    source, target = melnet.build(old), melnet.build(new)
+    source, target = melnet.FAMILY.build(old), melnet.FAMILY.build(new)
     own, learned = (numbers(tier.text.embedding) for tier in (target, source))
     highest = [{"p": 10.0}, {"p": 5.0, "q": 1.0}]
     ranges = [Schema(parameters=tuple(Parameter(name=n, lo=0.0, hi=hi) for n, hi in each.items())) for each in highest]
     documents = [{"text": {"alphabet": "abc"}}, {"text": {"alphabet": "bcx"}}]
-    melnet.take_weights(source, target, *ranges, source_prepared=documents[0], prepared=documents[1])
+    melnet.FAMILY.take_weights(source, target, *ranges, source_prepared=documents[0], prepared=documents[1])
     now = numbers(target.text.embedding)
     np.testing.assert_array_equal(now[:3], learned[[0, 2, 3]])
     np.testing.assert_array_equal(now[3:], own[3:])
@@ -438,8 +438,12 @@ def test_weights_go_over_by_character_and_by_parameter(steered_before: bool) -> 
             assert not kernel.any()
     np.testing.assert_array_equal(numbers(target.output_map.kernel), numbers(source.output_map.kernel))
     with pytest.raises(UsageError, match="steered by parameters"):
-        melnet.take_weights(
-            target, melnet.build(config_of(**texts)), *ranges, source_prepared=documents[0], prepared=documents[1]
+        melnet.FAMILY.take_weights(
+            target,
+            melnet.FAMILY.build(config_of(**texts)),
+            *ranges,
+            source_prepared=documents[0],
+            prepared=documents[1],
         )
 
 
@@ -447,9 +451,9 @@ def test_weights_go_over_by_character_and_by_parameter(steered_before: bool) -> 
 def test_it_trains(spoken: tuple[Corpus, Path]) -> None:
     config = config_of(text={"column": 1, "components": 2}, layers=[1, 1, 1])
     prepared, spans = prepared_of(spoken, config)
-    windows = melnet.dataset(spoken[0], spans, config, "tier1", lanes=2, prepared=prepared)
+    windows = melnet.FAMILY.dataset(spoken[0], spans, config, "tier1", lanes=2, prepared=prepared)
     options = TrainingOptions(optimizer="adam", learning_rate=0.01)
-    learner = Learner(lambda: melnet.build(config, "tier1"), options, clip_norm=1.0)
+    learner = Learner(lambda: melnet.FAMILY.build(config, "tier1"), options, clip_norm=1.0)
     state = learner.initial_state(2)
     before = learner.model.text.embedding.numpy()
     losses = []
@@ -501,7 +505,7 @@ def test_the_sound_ends_with_the_text(reader: tuple[Config, list[MelTier], dict[
     hurried(models[0], 0.49)
     texts = ("abc", "a cab cab")  # past 3.5 after frame 8, past 9.5 after frame 20 (of 0.49 characters each)
     request = Request(sequences=2, frames=100, text=texts, random_seed=3)  # type: ignore[arg-type]
-    stream = melnet.stream(models, config, request, sample_rate=RATE, prepared=stored)
+    stream = melnet.FAMILY.stream(models, config, request, sample_rate=RATE, prepared=stored)
     log_mels = stream.log_mels()
     ends = [8 - 1 + HOLD_FRAMES, 20 - 1 + HOLD_FRAMES]
     assert [look.shape for look in stream.alignments] == [(ends[0], 3), (ends[1], 9)]
@@ -521,7 +525,7 @@ def test_no_longer_than_asked_for(reader: tuple[Config, list[MelTier], dict[str,
     config, models, stored = reader
     hurried(models[0], 0.01)
     request = Request(sequences=2, frames=37, text="abc")
-    stream = melnet.stream(models[:1], config, request, sample_rate=RATE, prepared=stored, stage="tier1")
+    stream = melnet.FAMILY.stream(models[:1], config, request, sample_rate=RATE, prepared=stored, stage="tier1")
     assert stream.log_mels().shape == (2, 37, 8) and stream.lengths == [37, 37]
     assert [look.shape for look in stream.alignments] == [(19, 3), (19, 3)]
     with pytest.raises(UsageError, match="before it begins"):
@@ -533,7 +537,7 @@ def test_a_seed_has_been_read(reader: tuple[Config, list[MelTier], dict[str, Any
     hurried(models[0], 0.49)
     seed = np.sin(0.3 * np.arange(64 * 7)).astype(np.float32)  # 8 frames, 4 of the first tier
     request = Request(sequences=2, frames=100, text="abc", seed_audio=seed)
-    stream = melnet.stream(models[:1], config, request, sample_rate=RATE, prepared=stored, stage="tier1")
+    stream = melnet.FAMILY.stream(models[:1], config, request, sample_rate=RATE, prepared=stored, stage="tier1")
     assert stream.log_mels().shape == (2, 2 * (8 - 1 + HOLD_FRAMES - 4), 8)
     assert len(stream.alignments[0]) == 8 - 1 + HOLD_FRAMES - 4
 
@@ -543,7 +547,7 @@ def test_the_same_text_whatever_is_beside_it(reader: tuple[Config, list[MelTier]
     made = []
     for texts in (("ab", "abc"), ("ab", "cab cab cab cab cab cab cab cab cab cab")):  # the second is padded further
         request = Request(sequences=2, frames=12, text=texts, random_seed=5)  # type: ignore[arg-type]
-        stream = melnet.stream(models[:1], config, request, sample_rate=RATE, prepared=stored, stage="tier1")
+        stream = melnet.FAMILY.stream(models[:1], config, request, sample_rate=RATE, prepared=stored, stage="tier1")
         sounds = stream.log_mels()
         made.append([(sounds[voice, : stream.lengths[voice]], stream.alignments[voice]) for voice in (0, 1)])
     for one, other in zip(made[0][0], made[1][0], strict=True):
@@ -555,7 +559,7 @@ def test_what_cannot_be_read(reader: tuple[Config, list[MelTier], dict[str, Any]
     config, models, stored = reader
 
     def ask(config: Config = config, **request: Any) -> Any:
-        return melnet.stream(models, config, Request(**request), sample_rate=RATE, prepared=stored)
+        return melnet.FAMILY.stream(models, config, Request(**request), sample_rate=RATE, prepared=stored)
 
     with pytest.raises(UsageError, match="--text"):
         ask()

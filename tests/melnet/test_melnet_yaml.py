@@ -11,7 +11,7 @@ import pytest
 from melnet.convert_yaml import command_of, config_of, main, read_yaml
 from tierwave.config import resolve_training
 from tierwave.errors import UsageError
-from tierwave.families import load_config
+from tierwave.family import load_config
 
 TRAIN = """
 name: "ljspeech"

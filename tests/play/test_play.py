@@ -45,7 +45,7 @@ from tierwave.config import dumps, validate
 from tierwave.controls.live import read_gestures, write_gestures
 from tierwave.controls.tracks import Controls, Parameter, Schema, Track
 from tierwave.errors import UsageError
-from tierwave.families import load_config
+from tierwave.family import load_config
 from tierwave.files.writing import write_text
 from tierwave.generation.load import Trained, load_trained
 from tierwave.generation.request import Request

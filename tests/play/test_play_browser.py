@@ -29,7 +29,7 @@ from tierwave.audio.mel import Normaliser
 from tierwave.config import dumps
 from tierwave.controls.live import read_gestures
 from tierwave.controls.tracks import Parameter, Schema
-from tierwave.families import load_config
+from tierwave.family import load_config
 from tierwave.files.writing import write_text
 from tierwave.play import app
 from tierwave.play.app import build_app

@@ -14,7 +14,7 @@ def test_weights_of_generation_are_the_models():
     """Every matrix of the folded model is counted once: all weights but biases, lookups and what folding removes."""
     config = CONFIGS["B"]
     matrices = {matrix.name: matrix.size for matrix in limits.generation_matrices(config)}
-    model = samplernn.build(config)
+    model = samplernn.FAMILY.build(config)
     dim = config.dim
     biases = sum(len(v.shape) == 1 and v.shape[0] for v in model.trainable_variables)
     lookup = config.q_levels * config.emb_size + config.sample_frame * config.emb_size * dim

@@ -30,7 +30,7 @@ from tierwave.config import (
     validate,
 )
 from tierwave.errors import UsageError
-from tierwave.families import load_config
+from tierwave.family import load_config
 
 
 class Tier(StrictModel):

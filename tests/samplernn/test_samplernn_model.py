@@ -46,7 +46,7 @@ def make_model(**keys) -> SampleRNN:
     """A tiny model with weights large enough that every part matters."""
     keras.utils.set_random_seed(3)
     config = Config(**{"seq_len": 16, "dim": 6, "num_rnn_layers": 2, "q_levels": LEVELS, "emb_size": 5, **keys})
-    model = samplernn.build(config)
+    model = samplernn.FAMILY.build(config)
     rng = np.random.default_rng(5)
     for variable in model.trainable_variables:
         if "gain" not in variable.path:
@@ -235,7 +235,7 @@ def test_prism_default_has_prisms_size():
     top = (64 * dim + dim) + gru + 4 * dim * dim
     sample = levels * 256 + 16 * 256 * dim + 2 * (dim * dim + dim) + dim * levels + levels
     with undrawn():
-        model = samplernn.build(Config())
+        model = samplernn.FAMILY.build(Config())
     assert model.count_params() == low + top + sample
     assert round(model.count_params() / 1e6, 2) == 78.06
 
@@ -322,12 +322,16 @@ def test_dropout_is_seeded_and_off_without_a_seed():
 
 def test_paper_convention_initialises_as_the_paper():
     keras.utils.set_random_seed(0)
-    model = samplernn.build(Config(dim=64, rnn_type="lstm", num_rnn_layers=1, convention="paper", frame_sizes=[16]))
+    model = samplernn.FAMILY.build(
+        Config(dim=64, rnn_type="lstm", num_rnn_layers=1, convention="paper", frame_sizes=[16])
+    )
     layer = model.tiers[0].stack.layers[0]
     assert model.tiers[0].project is None and layer.inputs == 16
     np.testing.assert_array_equal(layer.bias.numpy()[64:128], 3.0)
     assert np.abs(layer.kernel.numpy()).max() <= (3 / 16) ** 0.5
-    gru = samplernn.build(Config(dim=64, num_rnn_layers=1, convention="paper", frame_sizes=[16], gru_reset="before"))
+    gru = samplernn.FAMILY.build(
+        Config(dim=64, num_rnn_layers=1, convention="paper", frame_sizes=[16], gru_reset="before")
+    )
     kernel = gru.tiers[0].stack.layers[0].recurrent_kernel.numpy()
     np.testing.assert_allclose(kernel[:, 128:] @ kernel[:, 128:].T, np.eye(64), atol=1e-5)
     assert np.abs(kernel[:, :128]).max() <= (3 / 64) ** 0.5

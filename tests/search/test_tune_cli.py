@@ -27,7 +27,7 @@ from tierwave.audio.recordings import write_wav
 from tierwave.config import read_document
 from tierwave.data.demo import make_corpus
 from tierwave.evaluation.likelihood import evaluate
-from tierwave.families import load_config
+from tierwave.family import load_config
 from tierwave.files.documents import sealed
 from tierwave.generation.load import load_trained
 from tierwave.runs.folder import Run, runs_of

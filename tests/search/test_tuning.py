@@ -22,7 +22,7 @@ from matplotlib.image import imread
 
 from tierwave.analysis.plots import parallel_picture
 from tierwave.errors import RunError, UsageError
-from tierwave.families import load_config
+from tierwave.family import load_config
 from tierwave.files import writing
 from tierwave.files.documents import sealed
 from tierwave.search.oracles import GIVEN_BACK, MOST_FAILURES, REASON, SKIPPED, make_oracle, values_of

@@ -25,10 +25,11 @@ from tierwave.audio.recordings import write_wav
 from tierwave.cli.memory import main
 from tierwave.config import TrainingOptions, read_document
 from tierwave.errors import RunError, UsageError
-from tierwave.families import load_config
+from tierwave.family import load_config
+from tierwave.nn.footprint import Footprint
 from tierwave.nn.recurrent import recomputed, zero_after
 from tierwave.training import memory
-from tierwave.training.memory import Demand, Estimate, Footprint, Room, demands, estimate, judged, machine_memory
+from tierwave.training.memory import Demand, Estimate, Room, demands, estimate, judged, machine_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(ROOT.glob("configs/*.config.json"))

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from tierwave.config import TrainingOptions, resolve_training
-from tierwave.families import load_config
+from tierwave.family import load_config
 from tierwave.generation.load import hardly_trained
 from tierwave.runs.folder import CheckpointEntry, Run
 from tierwave.training.callbacks import Limits
@@ -82,7 +82,7 @@ def test_what_one_stage_overruns_leaves_the_next_half_of_its_share_at_least(
 
 
 def test_xla_is_left_out_where_it_costs_more_time_than_it_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("melnet.prefers_xla", lambda config, on_gpu: True)
+    monkeypatch.setattr("melnet.FAMILY.prefers_xla", lambda config, on_gpu: True)
     chosen = {minutes: plan_of(MEL, [], max_minutes=minutes)._jit("tier1", False) for minutes in (None, 2.0, 5.9, 6.0)}
     assert chosen == {None: True, 2.0: False, 5.9: False, 6.0: True}  # three tiers share it
     assert plan_of(MEL, [], max_minutes=1.0, jit=True)._jit("tier1", False)

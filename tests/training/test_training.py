@@ -72,7 +72,7 @@ CORPUS = corpus_of(np.tile(PATTERN, 60), np.tile(PATTERN, 37))
 
 
 def windows(spans: Sequence[Span] = TRAIN, **options: Any) -> LaneWindows:
-    return samplernn.dataset(CORPUS, spans, config(), "samplernn", **{"lanes": 4, **options})
+    return samplernn.FAMILY.dataset(CORPUS, spans, config(), "samplernn", **{"lanes": 4, **options})
 
 
 _MADE: dict[str, tuple[Learner, list[np.ndarray]]] = {}
@@ -84,12 +84,12 @@ def learner(
     """A learner as new. Tracing one takes a second, so those that differ in nothing that is traced are used again."""
     options = options or TrainingOptions()
     settings = config(**keys)
-    bounds = samplernn.clipping(settings) if clip is None else clip
+    bounds = samplernn.FAMILY.clipping(settings) if clip is None else clip
     traced = (options.optimizer, options.momentum, options.epsilon, options.precision, options.random_seed)
     key = repr((settings, bounds, jit, traced))
     if key not in _MADE:
         dtype = options.precision.removeprefix("mixed_")
-        made = Learner(lambda: samplernn.build(settings, compute_dtype=dtype), options, jit=jit, **bounds)
+        made = Learner(lambda: samplernn.FAMILY.build(settings, compute_dtype=dtype), options, jit=jit, **bounds)
         _MADE[key] = made, values_of(made)
     made, first = _MADE[key]
     for variable, value in zip(variables_of(made), first, strict=True):
@@ -781,7 +781,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, list[tu
     )
     sound = Sound(
         "name",
-        lambda request: samplernn.stream([made.learner.model], config(), request, sample_rate=RATE),
+        lambda request: samplernn.FAMILY.stream([made.learner.model], config(), request, sample_rate=RATE),
         generation_request(made.options, None),
     )
     generation = Generation([sound], folder / "sounds", lambda *line: lines.append(line))
@@ -901,10 +901,10 @@ def test_a_sound_of_training_is_what_generation_gives_from_its_checkpoint(finish
     from tierwave.audio.recordings import load
 
     made, _, folder, _ = finished
-    model = samplernn.build(config())
+    model = samplernn.FAMILY.build(config())
     restore_checkpoint(made.run.folder / "model.ckpt-2", {"model": model})
     request = generation_request(made.options, None)
-    sound = samplernn.stream([model], config(), request, sample_rate=RATE).render(request.samples(RATE))
+    sound = samplernn.FAMILY.stream([model], config(), request, sample_rate=RATE).render(request.samples(RATE))
     for index, temperature in enumerate(("0.9", "0.5")):
         written, _ = load(folder / f"name_e=2({index})_t={temperature}.wav")
         np.testing.assert_allclose(written, sound[index], atol=1.0 / 32768)
@@ -1047,7 +1047,9 @@ def test_the_same_steps_give_the_same_bits_without_xla() -> None:
     inputs = tf.constant(np.random.default_rng(0).integers(0, 256, [16, 1088]), tf.int32)
     mask, reset = tf.ones([16, 1024]), tf.zeros([16], tf.bool)
     batch = {"inputs": inputs, "targets": inputs[:, 64:], "mask": mask, "reset": reset}
-    learner = Learner(lambda: samplernn.build(large), TrainingOptions(optimizer="sgd", learning_rate=1e-30), jit=False)
+    learner = Learner(
+        lambda: samplernn.FAMILY.build(large), TrainingOptions(optimizer="sgd", learning_rate=1e-30), jit=False
+    )
     results = []
     for _ in range(12):  # a learning rate that changes nothing: every step is the same step
         found, _ = learner.train_step(batch, learner.initial_state(16), 0)

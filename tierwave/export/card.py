@@ -59,14 +59,15 @@ def card(
 
 def _makes(trained: Trained) -> str:
     """What tiers make of what, one sentence each."""
-    tiers = getattr(trained.config, "tiers", [])
-    if not isinstance(tiers, Sequence):  # MelNet's are a number
-        return ""
     told = ""
-    for tier in tiers:
-        name = tier.name.capitalize() if len(tiers) > 1 else "It"
-        source = f" from {', '.join(tier.conditioned_on)}" if tier.conditioned_on else ""
-        told += f" {name} makes {', '.join(tier.generates)}{source}."
+    stages = trained.family.stages(trained.config)
+    products = {stage: trained.family.product(trained.config, stage) for stage in stages}
+    for stage, product in products.items():
+        if product.is_audio and (product.quantizer is None or not product.conditioned_on):
+            continue  # a tier of a spectrogram, or nothing to say
+        name = stage.capitalize() if len(stages) > 1 else "It"
+        source = f" from {', '.join(product.conditioned_on)}" if product.conditioned_on else ""
+        told += f" {name} makes {', '.join(product.generates)}{source}."
     return told
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tierwave
-from tierwave.audio.quantize import Quantizer
 from tierwave.controls.tracks import Parameter
 from tierwave.errors import UsageError
 from tierwave.files.names import json_text
@@ -36,8 +35,8 @@ def write_steps(trained: Trained, folder: Path, formats: Sequence[str]) -> None:
 
     Raises UsageError for a run whose family has no such step, a format that cannot hold one, or a missing library.
     """
-    make = getattr(trained.family, "step_graphs", None)
-    if make is None:
+    steps_of = [trained.family.step_graphs(model) for model in trained.models]
+    if not all(steps_of):
         raise UsageError(
             f"{' and '.join(f'--{name}' for name in formats)}: a {trained.config.model} network makes a spectrogram "
             "in passes over tiers, not sound step by step, so it has no step to export: leave it out"
@@ -46,9 +45,8 @@ def write_steps(trained: Trained, folder: Path, formats: Sequence[str]) -> None:
 
     stages = trained.family.stages(trained.config)
     described = []
-    for stage, model in zip(stages, trained.models, strict=True):
+    for stage, steps in zip(stages, steps_of, strict=True):
         graphs = []
-        steps = make(model)
         for graph in steps:
             name = graph.name if len(stages) == 1 else f"{stage}_{graph.name}"
             files = {}
@@ -76,17 +74,15 @@ def write_steps(trained: Trained, folder: Path, formats: Sequence[str]) -> None:
 
 def _stage(trained: Trained, stage: str) -> dict[str, Any]:
     """What a stage makes, from what, how often a second, and how its codes are heard."""
-    config = trained.config
-    tier = next((tier for tier in getattr(config, "tiers", []) if tier.name == stage), config)
-    generates = list(getattr(tier, "generates", ["audio"]))
+    product = trained.family.product(trained.config, stage)
     about = {
-        "generates": generates,
-        "conditioned_on": list(tier.conditioned_on),
-        "rate": trained.sample_rate if generates == ["audio"] else tier.rate,
+        "generates": list(product.generates),
+        "conditioned_on": list(product.conditioned_on),
+        "rate": trained.sample_rate if product.rate is None else product.rate,
     }
-    if generates != ["audio"]:
+    quantizer = product.quantizer
+    if quantizer is None:
         return about
-    quantizer = Quantizer(tier.q_type, tier.q_levels)
     decoded = [float(f"{value:.9g}") for value in quantizer.table()]
     return about | {
         "quantizer": {

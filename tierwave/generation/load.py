@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from tierwave.controls.sources import find_param_sources
 from tierwave.controls.tracks import Controls, Schema, shifted
 from tierwave.data.corpus import Normalize, normalised
 from tierwave.errors import RunError, UsageError
-from tierwave.families import load_config
+from tierwave.family import Family, load_config
 from tierwave.runs.archive import opened
 from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, find_checkpoint
 
@@ -41,7 +40,7 @@ class Trained:
     entry: CheckpointEntry
     path: Path
     checkpoints: dict[str, Path]
-    family: ModuleType
+    family: Family
     config: Any
     models: list[Any]
     sample_rate: int
@@ -118,7 +117,7 @@ def hardly_trained(parts: Mapping[str, Run]) -> list[str]:
     return found
 
 
-def load_model(family: ModuleType, config: Any, stage: str, checkpoint: Path) -> Any:
+def load_model(family: Family, config: Any, stage: str, checkpoint: Path) -> Any:
     """The model of a stage with the weights of a checkpoint."""
     from tierwave.runs.checkpoints import restore_checkpoint
 
@@ -146,7 +145,7 @@ class Source:
     stage: str
 
 
-def find_source(family: ModuleType, config: Any, stage: str, path: Path) -> Source | None:
+def find_source(family: Family, config: Any, stage: str, path: Path) -> Source | None:
     """The stage that `--init_from` means for one of ours; None where a run of one stage is none of our several.
 
     Raises UsageError where the weights do not fit.
@@ -160,7 +159,7 @@ def find_source(family: ModuleType, config: Any, stage: str, path: Path) -> Sour
         raise UsageError(f"--init_from {path} is of another model ({theirs.model}): use its config with --config_file")
     named_stage = named.folder.name if named.folder != run.folder else None
     if len(ours) == 1 and len(stages) > 1 and not path.is_dir() and named_stage in stages:
-        other = named_stage
+        other: str | None = named_stage
     else:
         other = stage if stage in stages else stages[-1] if len(stages) == 1 else None
     if other is None:
@@ -179,7 +178,7 @@ def find_source(family: ModuleType, config: Any, stage: str, path: Path) -> Sour
 
 
 def take_weights(
-    model: Any, family: ModuleType, source: Source, schema: Schema, prepared: dict[str, Any] | None = None
+    model: Any, family: Family, source: Source, schema: Schema, prepared: dict[str, Any] | None = None
 ) -> None:
     """Start `model` from the weights of another run. prepared: what the family stores of the new run's corpus."""
     other = load_model(family, source.config, source.stage, source.checkpoint)

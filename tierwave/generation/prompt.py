@@ -92,7 +92,7 @@ def request_of(trained: Trained, plain: Request, asked: Asked) -> tuple[Trained,
 
 def refuse_foreign(trained: Trained, plain: Request, asked: Asked) -> None:
     """UsageError for what this model would take and forget."""
-    foreign = trained.family.FOREIGN_REQUESTS
+    foreign = trained.family.foreign_requests
     for name in foreign:
         value = getattr(asked, name) if hasattr(asked, name) else getattr(plain, name)
         usual = Request.__dataclass_fields__[name].default if name in Request.__dataclass_fields__ else None

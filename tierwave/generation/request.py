@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -23,16 +23,6 @@ from tierwave.files.folders import make_own
 from tierwave.system.progress import Count
 
 SMALLEST_GROUP = 4  # streams per thread below which two threads no longer pay
-
-
-@dataclass(frozen=True)
-class Preview:
-    """A sound that training makes after each checkpoint. name: after the stage's name in the file's; below: the stages
-    that it needs besides the one in training, in their order; asked: fields of its `Request`."""
-
-    name: str = ""
-    below: tuple[str, ...] = ()
-    asked: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,9 +105,12 @@ class Stream(Protocol):
     sample_rate: int
     pace: Pace
     makes_audio: bool
-    seconds: float
     progress: Count
     """Told while what is made whole, not in blocks, is made."""
+
+    @property
+    def seconds(self) -> float:
+        """How long the sound will be."""
 
     def render(self, samples: int) -> np.ndarray:
         """The next samples, float32 `[sequences, samples]`; the same whatever sizes they are asked for in."""

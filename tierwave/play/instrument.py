@@ -55,7 +55,7 @@ class Instrument:
     @cached_property
     def kind(self) -> Kind:
         """What it does: streams sound that is steered, or is not; or makes curves, or spectrograms, whole."""
-        if "inversion" not in self.trained.family.FOREIGN_REQUESTS:
+        if "inversion" not in self.trained.family.foreign_requests:
             return "spectrogram"
         if not self.trained.stream(self.request()).makes_audio:
             return "values"
@@ -214,8 +214,9 @@ class Instrument:
     def document(self) -> dict[str, Any]:
         """All that a page needs to know, as JSON; see `app`."""
         trained = self.trained
-        levels = getattr(trained.config, "q_levels", None) or getattr(_last(trained.config), "q_levels", None)
-        foreign = set(trained.family.FOREIGN_REQUESTS)
+        product = trained.family.product(trained.config, trained.family.stages(trained.config)[-1])
+        levels = product.quantizer.levels if product.quantizer is not None else None
+        foreign = set(trained.family.foreign_requests)
         if self.kind == "values":  # numbers, of which no k are the likeliest
             foreign |= {"top_k", "top_p"}
         return {
@@ -223,7 +224,7 @@ class Instrument:
             "family": trained.config.model,
             "kind": self.kind,
             "sample_rate": trained.sample_rate,
-            "rate": _last(trained.config).rate if self.kind == "values" else trained.sample_rate,
+            "rate": trained.sample_rate if product.rate is None else product.rate,
             "block": BLOCK,
             "lead_seconds": _LEAD_SECONDS,
             "parameters": [self._parameter(each) for each in self.schema.parameters],
@@ -232,7 +233,7 @@ class Instrument:
             "checkpoints": self._checkpoints(),
             "checkpoint": trained.path.name,
             "stages": trained.family.stages(trained.config),
-            "reads_text": getattr(trained.config, "text", None) is not None,
+            "reads_text": trained.family.reads_text(trained.config),
             "takes": [name for name in ("top_k", "top_p", "bias", "text") if name not in foreign],
             "speed": self.speed or None,
             "warning": self.warning,
@@ -271,11 +272,6 @@ class Instrument:
                 }
             )
         return found
-
-
-def _last(config: Any) -> Any:
-    """The part of a config that makes the sound."""
-    return config.tiers[-1] if isinstance(getattr(config, "tiers", None), (list, tuple)) else config
 
 
 def _category(parameter: Parameter, value: float) -> str:

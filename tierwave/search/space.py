@@ -14,14 +14,13 @@ import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
 
 from tierwave.config import TrainingOptions, apply_overrides, resolve_training, split_training
 from tierwave.errors import UsageError
-from tierwave.families import load_config, load_family
+from tierwave.family import Family, load_config, load_family
 from tierwave.files.text import parse_typed
 
 PREDICTED = ("q_type", "q_levels", "normalize", "loss", "rate")
@@ -214,7 +213,7 @@ class Space:
         """
         model = document.get("model", "samplernn")
         family = load_family(model)
-        fields = family.CONFIGS[model].model_fields
+        fields = family.configs[model].model_fields
         full: list[Axis] = []
         for axis in axes:
             key = axis.key
@@ -244,7 +243,7 @@ class Space:
         except UsageError as error:
             raise UsageError(str(error).replace("--set", "--search", 1)) from None
 
-    def check(self, values: Mapping[str, Any]) -> tuple[ModuleType, Any]:
+    def check(self, values: Mapping[str, Any]) -> tuple[Family, Any]:
         """Family and config of a combination; UsageError, with the reason, where it cannot be trained."""
         document = self.config_document(values)
         family, config = load_config(document, self.source)
@@ -254,7 +253,7 @@ class Space:
         for stage in stages if self.stage is None else [self.stage]:
             training = {**split_training(document)[1], **family.training_of(config, stage)}
             options = resolve_training(self.typed, {"training": training}, self.source)
-            for name, why in family.FOREIGN_OPTIONS.items():
+            for name, why in family.foreign_options.items():
                 if getattr(options, name) != TrainingOptions.model_fields[name].default:
                     raise UsageError(f"training.{name} does nothing for this model ({why}): leave it out")
             if options.monitor.endswith("accuracy") and not family.has_accuracy(config, stage):
@@ -333,14 +332,14 @@ def _nearest(key: str, known: Sequence[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}"
 
 
-def _refuse_unsearchable(key: str, family: ModuleType) -> None:
+def _refuse_unsearchable(key: str, family: Family) -> None:
     steps = key.split(".")
     if steps[0] == "model":
         raise UsageError("--search model: a search is of one family; search each, and compare what they reach")
     if not any(step.startswith("training") for step in steps[:-1]):
         return
-    if steps[-1] in family.FOREIGN_OPTIONS:
-        why = family.FOREIGN_OPTIONS[steps[-1]]
+    if steps[-1] in family.foreign_options:
+        why = family.foreign_options[steps[-1]]
         raise UsageError(f"--search {key}: it does nothing for this model ({why}): leave it out")
     if steps[-1] in TrainingOptions.model_fields and steps[-1] not in SEARCHABLE:
         raise UsageError(

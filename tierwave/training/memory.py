@@ -15,99 +15,18 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tierwave.config import TrainingOptions, apply_overrides
 from tierwave.errors import RunError, UsageError
+from tierwave.family import Family
+from tierwave.nn.footprint import Footprint
 
 if TYPE_CHECKING:
     from tierwave.data.windows import LaneWindows
 
 GIGABYTE = 1e9
 # Floats per unit and step that wait for the backward pass: outputs in both layouts, and what the cell's gradient needs.
-_KEPT = {"gru": 6, "lstm": 8, "phased_lstm": 9}
-_GATES = {"gru": 3, "lstm": 4, "phased_lstm": 4}
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """What training keeps, in numbers of 32 bits, which add up.
-
-    weights: parameters. kept: of one lane, from the forward to the backward pass; looped: the same, by recurrent
-    layers. passing: of one lane, besides, while one part of the network is computed; parts do that in turn, so of
-    several it is the largest. loops: recurrent layers, each of which is compiled.
-    """
-
-    weights: int = 0
-    kept: int = 0
-    looped: int = 0
-    passing: int = 0
-    loops: int = 0
-
-    def __add__(self, other: Footprint) -> Footprint:
-        return Footprint(
-            self.weights + other.weights,
-            self.kept + other.kept,
-            self.looped + other.looped,
-            max(self.passing, other.passing),
-            self.loops + other.loops,
-        )
-
-    def again(self, outputs: int) -> Footprint:
-        """The same where only `outputs` are kept and the rest is computed again (`recurrent.recomputed`)."""
-        loops = self.loops + (self.loops + 1) // 2
-        return Footprint(self.weights, outputs, 0, self.kept + self.looped + self.passing, loops)
-
-
-def linear(inputs: int, outputs: int, *, bias: bool = True, weight_norm: bool = False) -> Footprint:
-    """The weights of a `recurrent.Linear`."""
-    return Footprint(inputs * outputs + outputs * (bias + weight_norm))
-
-
-def cell(
-    inputs: int, units: int, steps: int, *, cell: str = "gru", reset: str = "after", weight_norm: bool = False
-) -> Footprint:
-    """A `recurrent.Recurrent` over `steps`."""
-    gates = _GATES[cell]
-    weights = gates * units * (inputs + units + 1 + 2 * weight_norm)
-    weights += gates * units * (cell == "gru" and reset == "after") + 3 * units * (cell == "phased_lstm")
-    return Footprint(weights, 0, _KEPT[cell] * units * steps, 2 * gates * units * steps, 1)
-
-
-def stack(
-    inputs: int,
-    units: int,
-    layers: int,
-    steps: int,
-    *,
-    skip: bool | str = False,
-    learned: bool = False,
-    dropout: bool = False,
-    recompute: bool = False,
-    **options: Any,
-) -> Footprint:
-    """A `recurrent.RecurrentStack` over `steps`; options as of `cell`. What it is fed is kept by who feeds it."""
-    whole = Footprint()
-    for number in range(layers):
-        width = units if number else inputs
-        if skip == "prism" and number == 0:
-            width = 2 * inputs
-        elif skip is True and number:
-            width = units + inputs
-        made = cell(width, units, steps, **options)
-        if dropout or width not in (units, inputs):
-            made += Footprint(kept=width * steps)
-        whole += made.again(units * steps) if recompute else made
-        if skip:
-            weights = linear(units, units, bias=number == 0, weight_norm=bool(options.get("weight_norm"))).weights
-            whole += Footprint(weights, units * steps)
-    if learned:
-        whole += Footprint(layers * units * (1 if options.get("cell", "gru") == "gru" else 2))
-    return whole
-
-
-# --- bytes --------------------------------------------------------------------------------------------------------
 
 
 class Factors(NamedTuple):
@@ -287,7 +206,7 @@ class Demand:
     """A stage that is to be trained: its family, config and options, and where. windows: what it is trained on, where
     that is known. replicas: of the model in all, and local: those that share this machine (GPUs have one each)."""
 
-    family: ModuleType
+    family: Family
     config: Any
     stage: str
     options: TrainingOptions
@@ -323,20 +242,16 @@ class Demand:
             for value in values:
                 changed = self._changed(key, value)
                 if changed is not None and self.estimate(changed).total <= min(limit, 0.95 * now):
-                    found.append(f"--set {self._key(key)}={str(value).lower()}")
+                    found.append(f"--set {self.family.key_of(self.config, self.stage, key)}={str(value).lower()}")
                     break
         return found
 
     def _document(self) -> dict[str, Any]:
         return self.config.model_dump(mode="json", exclude={"training", "training_per_tier"})
 
-    def _key(self, key: str) -> str:
-        several = isinstance(self._document().get("tiers"), list)
-        return f"tiers.{self.family.stages(self.config).index(self.stage)}.{key}" if several else key
-
     def _value(self, key: str) -> Any:
         value: Any = self._document()
-        for step in self._key(key).split("."):
+        for step in self.family.key_of(self.config, self.stage, key).split("."):
             value = value[int(step)] if isinstance(value, list) else value.get(step)
         return value
 
@@ -344,7 +259,8 @@ class Demand:
         """The config with another value, None where it cannot have it."""
         if self._value(key) in (None, value):
             return None
-        document = apply_overrides(self._document(), [f"{self._key(key)}={str(value).lower()}"])
+        where = self.family.key_of(self.config, self.stage, key)
+        document = apply_overrides(self._document(), [f"{where}={str(value).lower()}"])
         try:
             return type(self.config).model_validate(document)
         except ValueError:
@@ -426,7 +342,7 @@ def told_when_it_runs_out(demand: Demand) -> Iterator[None]:
 def demands(document: dict[str, Any], source: str, *, on_gpu: bool = False) -> list[Demand]:
     """The stages of a config with the options it has itself."""
     from tierwave.config import resolve_training, split_training
-    from tierwave.families import load_config
+    from tierwave.family import load_config
 
     family, config = load_config(document, source)
     found = []

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
@@ -52,7 +51,7 @@ from tierwave.data.corpus import Corpus, load_corpus, summary
 from tierwave.data.splits import Span, Split, make_split
 from tierwave.data.windows import LaneWindows, lane_warnings
 from tierwave.errors import RunError, UsageError
-from tierwave.families import load_config
+from tierwave.family import Family, load_config
 from tierwave.files.folders import make_own, refuse_name
 from tierwave.files.names import ESCAPED, folded
 from tierwave.files.places import Url, absolute
@@ -262,8 +261,8 @@ def _refuse_other_architecture(document: dict[str, Any], stored: dict[str, Any],
         )
 
 
-def _refuse_foreign_options(options: TrainingOptions, family: ModuleType) -> None:
-    for name, why in family.FOREIGN_OPTIONS.items():
+def _refuse_foreign_options(options: TrainingOptions, family: Family) -> None:
+    for name, why in family.foreign_options.items():
         value = getattr(options, name)
         if value != TrainingOptions.model_fields[name].default:
             raise UsageError(f"--{name} {value} does nothing for this model ({why}): leave it out")
@@ -274,7 +273,7 @@ class _Plan:
     """A session made definite: its family, config and options. document: what the options of each stage come from."""
 
     session: Session
-    family: ModuleType
+    family: Family
     config: Any
     options: TrainingOptions
     document: dict[str, Any]
@@ -1011,7 +1010,7 @@ def _refuse_other_parameters(controls: Sequence[Controls], corpus: Corpus, descr
 def _split(
     corpus: Corpus,
     encoder: Any,
-    family: ModuleType,
+    family: Family,
     config: Any,
     options: TrainingOptions,
     controls: Sequence[Controls],

@@ -27,7 +27,7 @@ from tierwave.controls.tracks import Controls, Track
 from tierwave.data.corpus import normalised
 from tierwave.errors import RunError, UsageError
 from tierwave.evaluation.likelihood import Evaluation, evaluate, follow
-from tierwave.families import load_config
+from tierwave.family import load_config
 from tierwave.files.names import located
 from tierwave.generation.load import Trained, hardly_trained, load_trained
 from tierwave.generation.request import Request

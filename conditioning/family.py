@@ -1,0 +1,261 @@
+"""What conditional tiers offer to the rest (see `tierwave.family`). TensorFlow is imported when a model is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from conditioning.config import Cascade, Config, Stage, Tier, parameters, sizes_of, steerable
+from conditioning.footprint import footprint
+from tierwave.audio.quantize import Quantizer
+from tierwave.config import TrainingOptions, clipping
+from tierwave.controls.tracks import Schema
+from tierwave.data.control_windows import Steering, frame_spans
+from tierwave.data.corpus import Corpus
+from tierwave.data.splits import Span
+from tierwave.data.windows import Codes, LaneWindows, Source
+from tierwave.errors import UsageError
+from tierwave.family import Family, Product
+from tierwave.generation.request import Request
+from tierwave.nn.footprint import Footprint
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from conditioning.cascade import TierStream
+    from conditioning.model import ConditionalTier
+    from tierwave.nn.step_graph import StepGraph
+
+
+LEAST_STEPS = 50  # of an epoch of a tier that generates parameters
+# What decides the shapes of a stage's weights; columns of what it is conditioned on are matched by name.
+_ARCHITECTURE = (
+    "generates", "hidden_size", "num_layers", "net", "cell", "audio_input", "emb_size", "q_levels", "mixtures",
+)  # fmt: skip
+
+
+def _stage(config: Config | Cascade, stage: str | None) -> Stage:
+    """The tier of a stage, None: the last."""
+    return config.tiers[-1] if stage is None else next(tier for tier in config.tiers if tier.name == stage)
+
+
+def _through(config: Config | Cascade, tier: Stage) -> dict[str, float]:
+    """The lower rates that a tier's conditioning passes through."""
+    made_at = {name: other.rate for other in config.tiers for name in other.generates}
+    given = tier.exposure.rate if tier.exposure is not None else None
+    if not isinstance(config, Cascade):
+        return {name: given for name in tier.conditioned_on if given is not None}
+    rates = {name: given or made_at[name] for name in tier.conditioned_on if name in made_at}
+    return {name: rate for name, rate in rates.items() if rate is not None}
+
+
+class ConditioningFamily(Family):
+    """Conditional tiers (MTCRNN, Huzaifah & Wyse 2020; RNNControl, Wyse 2018): sound steered by controls over time.
+
+    One stage (`"model": "conditioning"`) generates audio or controls; a cascade (`"model": "cascade"`) lists stages
+    from slow controls down to audio.
+    """
+
+    configs = {"conditioning": Config, "cascade": Cascade}
+    foreign_options = {}
+    foreign_requests = {
+        name: why
+        for name, why in Family.foreign_requests.items()
+        if name not in ("tier_temperature", "tier_seed", "override")
+    }
+
+    def stages(self, config: Config | Cascade) -> list[str]:
+        """The models to train, in order: one per tier."""
+        return [tier.name for tier in config.tiers]
+
+    def training_of(self, config: Config | Cascade, stage: str) -> dict[str, Any]:
+        """The training options of one stage that differ from those of all."""
+        tier = _stage(config, stage)
+        return dict(tier.training) if isinstance(tier, Tier) else {}
+
+    def with_training(
+        self, config: Config | Cascade, options: TrainingOptions, by_stage: Mapping[str, TrainingOptions]
+    ) -> Config | Cascade:
+        """The config as it was trained: the options of all, and in a cascade what differs for a tier."""
+        if not isinstance(config, Cascade):
+            return super().with_training(config, options, by_stage)
+        training = options.model_dump(mode="json")
+        tiers = []
+        for tier in config.tiers:
+            own = by_stage[tier.name].model_dump(mode="json")
+            differing = {key: value for key, value in own.items() if value != training.get(key)}
+            tiers.append(tier.model_copy(update={"training": differing}))
+        return config.model_copy(update={"training": training, "tiers": tiers})
+
+    def key_of(self, config: Config | Cascade, stage: str, key: str) -> str:
+        """Where a key of a stage stands in the config: in a cascade, in its tier."""
+        return f"tiers.{self.stages(config).index(stage)}.{key}" if isinstance(config, Cascade) else key
+
+    def parameters(self, config: Config | Cascade) -> list[str]:
+        """Every control that training needs of the corpus."""
+        return parameters(config)
+
+    def steerable(self, config: Config | Cascade, stage: str | None = None, given: Collection[str] = ()) -> list[str]:
+        """The controls that come from the user, since no tier generates them or they are given instead."""
+        return steerable(config, stage, given)
+
+    def product(self, config: Config | Cascade, stage: str) -> Product:
+        """What a tier makes, and of what."""
+        tier = _stage(config, stage)
+        quantizer = Quantizer(tier.q_type, tier.q_levels) if tier.makes_audio else None
+        rate = None if tier.makes_audio else tier.rate
+        return Product(tuple(tier.generates), tuple(tier.conditioned_on), rate, quantizer)
+
+    def window_samples(self, config: Config | Cascade) -> int:
+        """Samples of a training window of the last stage."""
+        return config.tiers[-1].seq_len
+
+    def architecture(self, config: Config | Cascade, stage: str) -> dict[str, Any]:
+        """The keys that must agree for weights to be taken over."""
+        tier = _stage(config, stage)
+        return {key: getattr(tier, key) for key in _ARCHITECTURE}
+
+    def take_weights(
+        self,
+        source: ConditionalTier,
+        target: ConditionalTier,
+        source_schema: Schema,
+        schema: Schema,
+        *,
+        source_prepared: Mapping[str, Any] | None = None,
+        prepared: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Start `target` from the weights of `source`, which may be conditioned on fewer parameters, or more.
+
+        A control that only the target has starts without any effect. One whose range differs is mapped, so that the
+        same raw value does the same as before.
+        """
+        from conditioning.model import transplant
+
+        transplant(source, target, source_schema, schema)
+
+    def sample_rate(self, config: Config | Cascade) -> int | None:
+        """The sample rate that the config asks for, None for the corpus's."""
+        last = config.tiers[-1]
+        return int(last.rate) if last.makes_audio and last.rate is not None else None
+
+    def warnings(self, config: Config | Cascade) -> list[str]:
+        """What a person should know about this config, one sentence each."""
+        return [
+            'q_type "mu-law-floor" is for weights that come from MTCRNN: "mu-law" has half its error.'
+            for tier in config.tiers
+            if tier.q_type == "mu-law-floor"
+        ]
+
+    def encoder(self, config: Config | Cascade) -> Quantizer:
+        """How a corpus is kept for this family: as codes."""
+        return Quantizer(config.tiers[-1].q_type, config.tiers[-1].q_levels)
+
+    def has_accuracy(self, config: Any, stage: str) -> bool:
+        """Whether a stage says what is right or wrong: only of audio, which has levels."""
+        return _stage(config, stage).makes_audio
+
+    def dataset(
+        self,
+        corpus: Corpus,
+        spans: Sequence[Span],
+        config: Config | Cascade,
+        stage: str,
+        *,
+        lanes: int,
+        steering: Steering | None = None,
+        prepared: Any = None,
+        **options: Any,
+    ) -> LaneWindows:
+        """Windows over `spans` of a corpus: codes, or parameters at the stage's rate, and what conditions them.
+
+        options as of `LaneWindows` (seed, shuffled, whole_spans, multiple_of). Raises UsageError where nothing is left
+        of the spans at a slow rate.
+        """
+        from conditioning.cascade import refuse_faster
+
+        tier = _stage(config, stage)
+        refuse_faster([tier], corpus.sample_rate)
+        rate = float(corpus.sample_rate if tier.makes_audio else tier.rate or 0.0)
+        shuffled, seed = options.get("shuffled", True), options.get("seed", 0)
+        sources: dict[str, Source] = {}
+        if tier.makes_audio:
+            sources["inputs"] = Codes(corpus, self.encoder(config).silence)
+        else:
+            spans = frame_spans(spans, corpus.sample_rate, rate)
+            if not spans:
+                raise UsageError(
+                    f"it is all shorter than one step of {stage}, {1.0 / rate:.3g} s at {rate:g} Hz: raise its rate, "
+                    "or change --val_frac"
+                )
+            if steering is not None:
+                sources["inputs"] = steering.source(tier.generates, rate, outside_zero=True)
+        if tier.conditioned_on and steering is not None:
+            exposure = tier.exposure
+            through = {} if exposure is None else _through(config, tier)
+            noise = exposure.noise if exposure is not None and shuffled else 0.0
+            sources["controls"] = steering.source(tier.conditioned_on, rate, through=through, noise=noise, seed=seed)
+        if not tier.makes_audio:  # slow parameters make short epochs
+            options.setdefault("least_steps", LEAST_STEPS)
+        return LaneWindows(sources, spans, window=tier.seq_len, overlap=1, lanes=lanes, **options)
+
+    def footprint(self, config: Config | Cascade, stage: str, windows: LaneWindows | None = None) -> Footprint:
+        """What training a stage keeps in memory."""
+        tier = _stage(config, stage)
+        return footprint(tier, sizes_of(config, tier))
+
+    def build(
+        self, config: Config | Cascade, stage: str | None = None, *, compute_dtype: str = "float32", fused: bool = False
+    ) -> ConditionalTier:
+        """A new model of a stage (None: the last); weights from Keras' global seed. Options as of `ConditionalTier`."""
+        from conditioning.model import ConditionalTier
+
+        tier = _stage(config, stage)
+        return ConditionalTier(tier, input_sizes=sizes_of(config, tier), compute_dtype=compute_dtype, fused=fused)
+
+    def clipping(self, config: Config | Cascade, stage: str | None = None) -> dict[str, float | None]:
+        """The stage's gradient_clip as `Learner` takes it."""
+        return clipping(_stage(config, stage).gradient_clip)
+
+    def training_inputs(self, options: TrainingOptions, steps: int) -> Callable[[tf.Tensor], dict[str, Any]]:
+        """What `ConditionalTier.outcome` is told in training at an optimiser step, of `steps` in all.
+
+        Scheduled sampling is MTCRNN's: the teacher forcing rate runs from `tfr` to `ss` in equal steps.
+        """
+        import tensorflow as tf
+
+        def told(step: tf.Tensor) -> dict[str, Any]:
+            given: dict[str, Any] = {"input_noise": options.input_noise}
+            if options.ss is not None:
+                share = tf.minimum(tf.cast(step, tf.float32) / max(1, steps - 1), 1.0)
+                given["teacher_forcing"] = options.tfr + share * (options.ss - options.tfr)
+            elif options.tfr < 1.0:
+                given["teacher_forcing"] = tf.constant(options.tfr)
+            return given
+
+        return told
+
+    def stream(
+        self,
+        models: Sequence[ConditionalTier],
+        config: Config | Cascade,
+        request: Request,
+        *,
+        sample_rate: int,
+        schema: Schema | None = None,
+        stage: str | None = None,
+        prepared: None = None,
+    ) -> TierStream:
+        """The sound, or the curves, as they are made. models: one per tier; stage: of this one tier only."""
+        from conditioning.cascade import TierStream
+
+        return TierStream(models, config, request, sample_rate=sample_rate, schema=schema or Schema(), only=stage)
+
+    def step_graphs(self, model: ConditionalTier) -> list[StepGraph]:
+        """The generation step of a stage as graphs of flat tensors."""
+        from conditioning.steps import step_graphs
+
+        return step_graphs(model)
+
+
+FAMILY = ConditioningFamily()

@@ -1,0 +1,234 @@
+"""What MelNet offers to the rest (see `tierwave.family`). TensorFlow is imported only when a model is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from melnet.baselines import baselines
+from melnet.config import Config
+from melnet.data import ENCODER, Spectrograms, prepare, sound_of, spans_of, text_window
+from melnet.footprint import footprint
+from melnet.text import alphabet_of
+from tierwave.audio.mel import filter_warnings
+from tierwave.audio.quantize import Quantizer
+from tierwave.config import TrainingOptions
+from tierwave.controls.tracks import Schema
+from tierwave.data.control_windows import Steering
+from tierwave.data.corpus import Corpus
+from tierwave.data.splits import Span, Split
+from tierwave.data.windows import LaneWindows, Source
+from tierwave.family import Family, Preview, Product
+from tierwave.files.places import Place
+from tierwave.generation.request import Request
+from tierwave.nn.footprint import Footprint
+
+if TYPE_CHECKING:
+    from melnet.generation import MelStream
+    from melnet.model import MelTier
+
+
+LEAST_STEPS = 20  # of an epoch: there are few windows of frames in an hour of sound
+PREVIEW_SECONDS = 3
+_ARCHITECTURE = ("tiers", "layers", "hidden_size", "mixtures", "cell")
+
+
+def _stages(config: Config) -> list[str]:
+    return [f"tier{number}" for number in range(1, config.tiers + 1)]
+
+
+def _tier(config: Config, stage: str | None) -> int:
+    """The number of a stage's tier, None: the last."""
+    return config.tiers if stage is None else _stages(config).index(stage) + 1
+
+
+class MelNetFamily(Family):
+    """MelNet (Vasquez & Lewis 2019): mel spectrograms in tiers of resolution, made audible."""
+
+    configs = {"melnet": Config}
+    foreign_requests = {
+        "top_k": "its mixtures have no levels to choose from; --bias sharpens them",
+        "top_p": "its mixtures have no levels to choose from; --bias sharpens them",
+        "override": "it belongs to cascades",
+    }
+
+    def stages(self, config: Config) -> list[str]:
+        """The models to train, in order: the tiers, coarse to fine."""
+        return _stages(config)
+
+    def training_of(self, config: Config, stage: str) -> dict[str, Any]:
+        """The training options of one tier that differ from those of all."""
+        return dict(config.training_per_tier[_tier(config, stage) - 1]) if config.training_per_tier else {}
+
+    def with_training(
+        self, config: Config, options: TrainingOptions, by_stage: Mapping[str, TrainingOptions]
+    ) -> Config:
+        """The config as it was trained: the options of all, and what differs for a tier."""
+        training = options.model_dump(mode="json")
+        per_tier = []
+        for stage in _stages(config):
+            own = by_stage[stage].model_dump(mode="json")
+            per_tier.append({key: value for key, value in own.items() if value != training.get(key)})
+        return config.model_copy(update={"training": training, "training_per_tier": per_tier if any(per_tier) else []})
+
+    def sample_rate(self, config: Config) -> int | None:
+        """The sample rate that the config asks for, None for the corpus's."""
+        return config.audio.sample_rate
+
+    def warnings(self, config: Config) -> list[str]:
+        """What a person should know about this config, one sentence each."""
+        return filter_warnings(config.audio, config.audio.sample_rate) if config.audio.sample_rate else []
+
+    def encoder(self, config: Config) -> Quantizer:
+        """How a corpus is kept for this family: as sound of 16 bits."""
+        return ENCODER
+
+    def reads_text(self, config: Config) -> bool:
+        """Whether its first tier reads."""
+        return config.text is not None
+
+    def product(self, config: Config, stage: str) -> Product:
+        """A spectrogram's share of the sound: it has no codes."""
+        return Product(("audio",), tuple(config.conditioned_on), None, None)
+
+    def prepare(
+        self,
+        corpus: Corpus,
+        split: Split | None,
+        config: Config,
+        stored: dict[str, Any] | None,
+        *,
+        data_dir: Place | None = None,
+    ) -> Spectrograms:
+        """The spectrograms of the corpus, with their normalisation, and what is said in them."""
+        return prepare(corpus, split, config, stored, data_dir=data_dir)
+
+    def previews(
+        self, corpus: Corpus, spans: Sequence[Span], config: Config, stage: str, prepared: Any = None
+    ) -> list[Preview]:
+        """The sounds that training makes, the quicker way: the tier on top of the low tiers of a held-out recording,
+        and on top of generated ones."""
+        whole: dict[str, Any] = {"inversion": "griffin_lim"}
+        if prepared.texts is not None:
+            whole["text"] = prepared.texts.said[spans[0].recording]
+        tier = _tier(config, stage)
+        if tier == 1:
+            return [Preview(asked=whole)]
+        span = max(spans, key=lambda each: each.stop - each.start)
+        sound = sound_of(corpus, span.recording)[span.start : span.stop]
+        asked = {"inversion": "griffin_lim", "low_audio": sound[: PREVIEW_SECONDS * corpus.sample_rate]}
+        return [Preview(asked=asked), Preview("_whole", tuple(_stages(config)[: tier - 1]), whole)]
+
+    def bars(self, prepared: Spectrograms, split: Split, config: Config, stage: str) -> dict[str, float]:
+        """What a stage has to beat on held-out sound, in nats per element by name."""
+        return baselines(prepared, split, config, _tier(config, stage))
+
+    def has_accuracy(self, config: Any, stage: str) -> bool:
+        """Whether a stage says what is right or wrong: the values of a spectrogram have no levels."""
+        return False
+
+    def overlap(self, config: Config) -> int:
+        """Samples that must lie between training and held-out sound: a window of the front end."""
+        return config.audio.n_fft
+
+    def window_samples(self, config: Config) -> int:
+        """Samples of a training window."""
+        return config.seq_len * config.audio.hop_length
+
+    def architecture(self, config: Config, stage: str) -> dict[str, Any]:
+        """The keys that must agree for weights to be taken over."""
+        found = {key: getattr(config, key) for key in _ARCHITECTURE}
+        reads = config.text is not None and _tier(config, stage) == 1
+        found["text"] = config.text.model_dump(mode="json", exclude={"column"}) if config.text and reads else None
+        return {**found, "mel_channels": config.audio.mel_channels}
+
+    def take_weights(
+        self,
+        source: MelTier,
+        target: MelTier,
+        source_schema: Schema,
+        schema: Schema,
+        *,
+        source_prepared: Mapping[str, Any] | None = None,
+        prepared: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Start `target` from the weights of `source`; parameters are matched by name (see `steering.transplanted`),
+        letters by what they are. source_prepared, prepared: what the two runs store of their corpora."""
+        from melnet.model import transplant
+
+        alphabets = (
+            [alphabet_of((each or {}).get("text", {})) for each in (source_prepared, prepared)] if source.text else None
+        )
+        transplant(source, target, source_schema, schema, alphabets)
+
+    def dataset(
+        self,
+        corpus: Corpus,
+        spans: Sequence[Span],
+        config: Config,
+        stage: str,
+        *,
+        lanes: int,
+        prepared: Spectrograms | None = None,
+        steering: Steering | None = None,
+        **options: Any,
+    ) -> LaneWindows:
+        """Windows of frames over `spans` of a corpus, of whole recordings where text is read; options as of
+        `LaneWindows`. Raises UsageError where only a part of such a recording is there."""
+        if prepared is None:
+            raise ValueError("a MelNet is trained on prepared spectrograms: pass what `prepare` gave")
+        sources: dict[str, Source] = {"inputs": prepared}
+        if steering is not None and config.conditioned_on:
+            sources["controls"] = steering.source(config.conditioned_on, prepared.front_end.frame_rate)
+        options.setdefault("least_steps", LEAST_STEPS)
+        frames, window = spans_of(spans, corpus, config), config.seq_len
+        if prepared.texts is not None and _tier(config, stage) == 1:
+            window = text_window(frames, corpus, config)
+            sources["text"] = prepared.texts
+        return LaneWindows(
+            sources,
+            frames,
+            window=window,
+            overlap=config.time_factor,
+            lanes=lanes,
+            **options,
+        )
+
+    def footprint(self, config: Config, stage: str, windows: LaneWindows | None = None) -> Footprint:
+        """What training a tier keeps in memory."""
+        return footprint(config, _tier(config, stage), windows)
+
+    def build(
+        self, config: Config, stage: str | None = None, *, compute_dtype: str = "float32", fused: bool = False
+    ) -> MelTier:
+        """A new model of one tier; weights from Keras' global seed."""
+        from melnet.model import MelTier
+
+        return MelTier(config, _tier(config, stage), compute_dtype=compute_dtype)
+
+    def prefers_xla(self, config: Config, on_gpu: bool) -> bool:
+        """The measured choice of `--jit auto` (bench/README.md)."""
+        return True
+
+    def stream(
+        self,
+        models: Sequence[MelTier],
+        config: Config,
+        request: Request,
+        *,
+        sample_rate: int,
+        schema: Schema | None = None,
+        stage: str | None = None,
+        prepared: dict[str, Any] | None = None,
+    ) -> MelStream:
+        """The sound of new spectrograms; they are made whole at the first `render`. models, stage: one per tier, or
+        those of the tiers up to `stage`, or its own alone (see `MelStream`). prepared: the normalisation that the run
+        stores."""
+        from melnet.generation import MelStream
+
+        return MelStream(
+            models, config, request, sample_rate=sample_rate, schema=schema or Schema(), prepared=prepared, stage=stage
+        )
+
+
+FAMILY = MelNetFamily()

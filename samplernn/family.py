@@ -1,0 +1,97 @@
+"""What SampleRNN offers to the rest (see `tierwave.family`). TensorFlow is imported only when a model is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from samplernn.config import Config
+from samplernn.footprint import footprint
+from tierwave.controls.tracks import Schema
+from tierwave.data.windows import LaneWindows
+from tierwave.family import Family
+from tierwave.generation.request import Request
+from tierwave.nn.footprint import Footprint
+
+if TYPE_CHECKING:
+    from samplernn.model import SampleRNN
+    from samplernn.sampler import SampleStream
+    from tierwave.nn.step_graph import StepGraph
+
+# Keys that may differ from those of the run whose weights are taken over.
+_WEIGHTLESS = (
+    "seq_len", "rnn_dropout", "gradient_clip", "normalize", "logit_cap", "q_type", "conditioned_on", "controls",
+    "training", "recompute",
+)  # fmt: skip
+
+
+class SampleRNNFamily(Family):
+    """SampleRNN (Mehri et al. 2017, PRiSM 2020): raw audio, sample by sample, in tiers of falling frame size."""
+
+    configs = {"samplernn": Config}
+
+    def build(
+        self, config: Config, stage: str | None = None, *, compute_dtype: str = "float32", fused: bool = False
+    ) -> SampleRNN:
+        """A new model; weights from Keras' global seed. Options as of `SampleRNN`."""
+        from samplernn.model import SampleRNN
+
+        return SampleRNN(config, compute_dtype=compute_dtype, fused=fused)
+
+    def stream(
+        self,
+        models: Sequence[SampleRNN],
+        config: Config,
+        request: Request,
+        *,
+        sample_rate: int,
+        schema: Schema | None = None,
+        stage: str | None = None,
+        prepared: Any = None,
+    ) -> SampleStream:
+        """The sound as it is made."""
+        from samplernn.sampler import SampleStream
+
+        return SampleStream(models[0], sample_rate, request, schema or Schema())
+
+    def step_graphs(self, model: SampleRNN) -> list[StepGraph]:
+        """The generation step as graphs of flat tensors, slowest first."""
+        from samplernn.steps import step_graphs
+
+        return step_graphs(model)
+
+    def overlap(self, config: Config) -> int:
+        """The samples of a frame of the slowest tier."""
+        return config.top_frame
+
+    def footprint(self, config: Config, stage: str, windows: LaneWindows | None = None) -> Footprint:
+        """What training keeps in memory."""
+        return footprint(config)
+
+    def warnings(self, config: Config) -> list[str]:
+        """What a person should know about this config, one sentence each."""
+        if config.q_type == "mu-law" and config.q_levels != 256:
+            return [f"q_levels is {config.q_levels}: mu-law has 256 levels by tradition, and PRiSM always takes 256."]
+        return []
+
+    def architecture(self, config: Config, stage: str) -> dict[str, Any]:
+        """The keys that must agree for weights to be taken over."""
+        return {key: value for key, value in config.model_dump(mode="json").items() if key not in _WEIGHTLESS}
+
+    def take_weights(
+        self,
+        source: SampleRNN,
+        target: SampleRNN,
+        source_schema: Schema,
+        schema: Schema,
+        *,
+        source_prepared: Mapping[str, Any] | None = None,
+        prepared: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Start `target` from the weights of `source`; controls are matched by name."""
+        from samplernn.model import transplant
+
+        transplant(source, target, source_schema, schema)
+
+
+FAMILY = SampleRNNFamily()
