@@ -23,8 +23,7 @@ from tierwave.controls.live import Gestures, Settings
 from tierwave.controls.tracks import Controls, Parameter, Schema, Track, resample_track
 from tierwave.data.control_windows import seen
 from tierwave.errors import UsageError
-from tierwave.generation.request import Pace, Request
-from tierwave.system.progress import Count, uncounted
+from tierwave.generation.request import Request, Stream
 
 if TYPE_CHECKING:
     from conditioning.model import ConditionalTier
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 _EARLIER = 4  # frames of a tier that are kept before those a tier below asks for
 
 
-class TierStream:
+class TierStream(Stream):
     """Sound, or parameters, of a stage or a cascade as they are made: `render`, `set`, `record`, `curves`.
 
     A name that a tier generates and that `request.controls` draws is taken from there instead. models: one per tier;
@@ -49,6 +48,7 @@ class TierStream:
         schema: Schema,
         only: str | None = None,
     ):
+        super().__init__(sample_rate, request.seconds)
         drawn = {name for controls in request.controls for name in controls}
         tiers = playing(config, only, drawn)
         if only is None:
@@ -57,7 +57,7 @@ class TierStream:
         used = {name for tier in tiers for name in tier.conditioned_on}
         if tiers[-1].makes_audio:
             refuse_faster(tiers, sample_rate)
-        self.request, self.sample_rate, self.schema, self.tier_count = request, sample_rate, schema, len(config.tiers)
+        self.request, self.schema, self.tier_count = request, schema, len(config.tiers)
         self.voices = request.sequences
         names = [name for name in schema.names if name in used and (name not in made or name in drawn)]
         # What only tiers that are not run would follow steers nothing.
@@ -72,9 +72,7 @@ class TierStream:
             top_k=request.top_k,
             averaged=request.averaged,
         )
-        self.pace = Pace(sample_rate)
-        self.makes_audio, self.seconds = tiers[-1].makes_audio, request.seconds
-        self.progress: Count = uncounted
+        self.makes_audio = tiers[-1].makes_audio
         pairs = zip(tiers, models, strict=True)
         self._tiers = [_Tier(self, list(config.tiers).index(tier), tier, model) for tier, model in pairs]
         self._maker = {name: tier for tier in self._tiers for name in tier.stage.generates}
@@ -89,13 +87,6 @@ class TierStream:
     def record(self, voice: int = 0) -> Controls:
         """What was drawn and set, to be drawn again."""
         return self.gestures.record(voice)
-
-    def alignment(self, voice: int = 0) -> None:
-        """Nothing: no text is read."""
-
-    def stages(self, voice: int = 0) -> dict[str, np.ndarray]:
-        """Nothing: there are no spectrograms on the way."""
-        return {}
 
     def render(self, samples: int) -> np.ndarray:
         """The next samples, float32 `[voices, samples]`."""

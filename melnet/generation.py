@@ -23,9 +23,8 @@ from tierwave.audio.spectrogram import LOG_FLOOR
 from tierwave.controls.live import Gestures
 from tierwave.controls.tracks import Controls, Schema
 from tierwave.errors import UsageError
-from tierwave.generation.request import Pace, Request
+from tierwave.generation.request import Request, Stream
 from tierwave.nn.distributions import stream_seeds
-from tierwave.system.progress import Count, uncounted
 
 if TYPE_CHECKING:
     from melnet.attention import Alignment
@@ -34,18 +33,16 @@ if TYPE_CHECKING:
 TEXT_LENGTHS = 32  # texts are padded to multiples of so many characters, each of which is compiled once
 
 
-class MelStream:
+class MelStream(Stream):
     """Sound of a MelNet: `render`; `spectrograms` are the stages of it, coarse to fine.
 
     models: one per tier, or per tier up to `stage`, or that of `stage` alone, which then is heard on the low tiers of
-    `request.low_audio` or by itself if it is the first. progress(what, done, total) is called while it is made.
+    `request.low_audio` or by itself if it is the first.
 
     Known once the spectrograms are made: `lengths`, the frames of each sequence; with text `alignments`, how much of
     each new frame of the first tier looked at each character, one `[frames, characters]` per sequence, beside `texts`.
     A seed counts as read: the text is that of seed and new sound together.
     """
-
-    makes_audio = True
 
     def __init__(
         self,
@@ -57,17 +54,15 @@ class MelStream:
         schema: Schema,
         prepared: dict[str, Any] | None,
         stage: str | None = None,
-        progress: Count = uncounted,
     ):
         if prepared is None:
             raise UsageError("the run has no normalisation of spectrograms (prepared.json): train it anew")
-        self.models, self.config, self.request, self.sample_rate = models, config, request, sample_rate
+        super().__init__(sample_rate, request.seconds)
+        self.models, self.config, self.request = models, config, request
         self.last = config.tiers if stage is None else int(stage.removeprefix("tier"))
         self.first = max(request.from_tier, self.last - len(models) + 1)
         self.front_end = MelFrontEnd(config.audio, sample_rate)
         self.normaliser = Normaliser.from_document(prepared, config.audio.mel_channels)
-        self.progress = progress
-        self.pace = Pace(sample_rate)
         self.gestures = Gestures(
             schema,
             request.sequences,
@@ -112,10 +107,6 @@ class MelStream:
     def record(self, voice: int = 0) -> Controls:
         """What was drawn and set."""
         return self.gestures.record(voice)
-
-    def curves(self, seconds: float, voice: int = 0) -> dict[str, Controls]:
-        """Nothing: a MelNet generates spectrograms."""
-        return {}
 
     def alignment(self, voice: int = 0) -> tuple[str, np.ndarray] | None:
         """What was said and where the first tier read it, `[its frames, characters]`; None without text."""

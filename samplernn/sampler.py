@@ -21,11 +21,10 @@ import tensorflow as tf
 from samplernn.model import ModelState, ModelWeights, SampleRNN
 from tierwave.controls.live import Gestures, Settings
 from tierwave.controls.tracks import Controls, Schema
-from tierwave.generation.request import Pace, Request, group_sizes, usable_cores
+from tierwave.generation.request import Request, Stream, group_sizes, usable_cores
 from tierwave.nn.compiled import Calls
 from tierwave.nn.distributions import counter_uniform, draw_categorical, stream_seeds
 from tierwave.nn.recurrent import encoded, linear
-from tierwave.system.progress import Count, uncounted
 
 BLOCK_SAMPLES = 4096  # the longest stretch of one compiled call
 LIVE_SAMPLES = 256  # that of a call that is made for every few milliseconds
@@ -250,17 +249,14 @@ def sampler_of(model: SampleRNN, limited: bool, top_p: float | None) -> Sampler:
     return Sampler(model, limited=limited, top_p=top_p)
 
 
-class SampleStream:
+class SampleStream(Stream):
     """Sound of a SampleRNN as it is made: `render(n)`, `set(name=value)`, `record`.
 
     Groups of streams run side by side in threads, each its own compiled call; see `generation.group_sizes`.
     """
 
-    makes_audio = True
-
     def __init__(self, model: SampleRNN, sample_rate: int, request: Request, schema: Schema | None = None):
-        self.sample_rate, self.seconds = sample_rate, request.seconds
-        self.progress: Count = uncounted
+        super().__init__(sample_rate, request.seconds)
         self.gestures = Gestures(
             schema or Schema(),
             request.sequences,
@@ -270,7 +266,6 @@ class SampleStream:
             top_k=request.top_k,
             averaged=request.averaged,
         )
-        self.pace = Pace(sample_rate)
         self._model, self._top_p = model, request.top_p
         sampler = sampler_of(model, bool(request.top_k), request.top_p)
         self._turn, self._turns_at_once = sampler.turn, (sampler.live_turns, sampler.block_turns)
@@ -314,17 +309,6 @@ class SampleStream:
     def record(self, voice: int = 0) -> Controls:
         """What was drawn and set, to be drawn again."""
         return self.gestures.record(voice)
-
-    def curves(self, seconds: float, voice: int = 0) -> dict[str, Controls]:
-        """Nothing: a SampleRNN generates audio only."""
-        return {}
-
-    def alignment(self, voice: int = 0) -> None:
-        """Nothing: no text is read."""
-
-    def stages(self, voice: int = 0) -> dict[str, np.ndarray]:
-        """Nothing: there are no spectrograms on the way."""
-        return {}
 
     def render(self, samples: int) -> np.ndarray:
         """The next samples, float32 `[sequences, samples]`."""

@@ -6,13 +6,14 @@ Knows neither the families nor any network.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from tierwave.audio.recordings import SoundWriter, resample, resample_blocks, wr
 from tierwave.controls.tracks import Controls
 from tierwave.errors import UsageError
 from tierwave.files.folders import make_own
-from tierwave.system.progress import Count
+from tierwave.system.progress import Count, uncounted
 
 SMALLEST_GROUP = 4  # streams per thread below which two threads no longer pay
 
@@ -99,40 +100,6 @@ class Request:
         return max(1, round(self.seconds * sample_rate))
 
 
-class Stream(Protocol):
-    """Sound as it is made; every audio family's `stream` returns one."""
-
-    sample_rate: int
-    pace: Pace
-    makes_audio: bool
-    progress: Count
-    """Told while what is made whole, not in blocks, is made."""
-
-    @property
-    def seconds(self) -> float:
-        """How long the sound will be."""
-
-    def render(self, samples: int) -> np.ndarray:
-        """The next samples, float32 `[sequences, samples]`; the same whatever sizes they are asked for in."""
-
-    def set(self, *, voice: int | None = None, **values: float | str) -> float:
-        """Change what is steerable by name, from the next knot on (see `live`); voice: None changes all. Returns
-        the time in seconds by which all has arrived."""
-
-    def curves(self, seconds: float, voice: int = 0) -> Mapping[str, Controls]:
-        """The parameters that were generated on the way, by stage, in raw units; {} where there are none."""
-
-    def stages(self, voice: int = 0) -> Mapping[str, np.ndarray]:
-        """The log-mel spectrograms `[frames, channels]` that were made on the way, coarse to fine; {} where there are
-        none."""
-
-    def alignment(self, voice: int = 0) -> tuple[str, np.ndarray] | None:
-        """What was said and where it was read, `[frames, characters]`; None where nothing is said."""
-
-    def record(self, voice: int = 0) -> Controls:
-        """What steered a voice so far, as curves that give the same sound again."""
-
-
 class Pace:
     """How fast sound is made. speed: seconds of sound per second of work; late_blocks: blocks that took longer to make
     than they last, of `blocks`."""
@@ -154,6 +121,53 @@ class Pace:
         took = time.perf_counter() - started
         self.samples, self.seconds, self.blocks = self.samples + samples, self.seconds + took, self.blocks + 1
         self.late_blocks += took > samples / self.sample_rate
+
+
+class Stream(abc.ABC):
+    """Sound as it is made; every family's `stream` returns one. The defaults are those of sound that nothing steers and
+    of which nothing else is made on the way.
+
+    sample_rate: in Hz; seconds: how long the sound will be; makes_audio: or else only `curves`; pace: how fast it is
+    made; progress: told while what is made whole, not in blocks, is made.
+    """
+
+    makes_audio = True
+
+    def __init__(self, sample_rate: int, seconds: float):
+        self.sample_rate, self._seconds = sample_rate, seconds
+        self.pace = Pace(sample_rate)
+        self.progress: Count = uncounted
+
+    @property
+    def seconds(self) -> float:
+        """How long the sound will be."""
+        return self._seconds
+
+    @abc.abstractmethod
+    def render(self, samples: int) -> np.ndarray:
+        """The next samples, float32 `[sequences, samples]`; the same whatever sizes they are asked for in."""
+
+    def set(self, *, voice: int | None = None, **values: float | str) -> float:
+        """Change what is steerable by name, from the next knot on (see `live`); voice: None changes all. Returns the
+        time in seconds by which all has arrived. Raises UsageError for what does not steer it."""
+        raise UsageError(f"{', '.join(values)}: nothing steers this sound")
+
+    def curves(self, seconds: float, voice: int = 0) -> Mapping[str, Controls]:
+        """The controls that were generated on the way, by stage, in raw units; {} where there are none."""
+        return {}
+
+    def stages(self, voice: int = 0) -> Mapping[str, np.ndarray]:
+        """The log-mel spectrograms `[frames, channels]` that were made on the way, coarse to fine; {} where there are
+        none."""
+        return {}
+
+    def alignment(self, voice: int = 0) -> tuple[str, np.ndarray] | None:
+        """What was said and where it was read, `[frames, characters]`; None where nothing is said."""
+        return None
+
+    def record(self, voice: int = 0) -> Controls:
+        """What steered a voice so far, as curves that give the same sound again."""
+        return {}
 
 
 def sequence_paths(output_path: str | Path, request: Request, epoch: int | None = None) -> list[Path]:
