@@ -510,7 +510,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     pytest.importorskip("resource")
     program = (
         "import resource, signal, sys, numpy\n"
-        "from tierwave import audio\n"
+        "from tierwave.audio import recordings as audio\n"
         "from tierwave.errors import RunError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"

@@ -178,7 +178,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     tf.get_logger().setLevel("ERROR")  # of many functions that are traced in one process
     monkeypatch.setattr("tierwave.generation.load.load_trained", _load_trained)
     for family in (conditioning, samplernn):
-        monkeypatch.setattr(family, "prefers_xla", lambda config, on_gpu: False)
+        monkeypatch.setattr(family.FAMILY, "prefers_xla", lambda config, on_gpu: False)
 
 
 @functools.lru_cache

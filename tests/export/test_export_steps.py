@@ -318,7 +318,11 @@ def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
 )
 def test_what_has_no_step_is_told(document: dict[str, Any], kind: str, told: str, tmp_path: Path) -> None:
     family, config = load_config(document, "here")
-    trained = trained_like(document) if document["model"] != "melnet" else SimpleNamespace(family=family, config=config)
+    trained = (
+        trained_like(document)
+        if document["model"] != "melnet"
+        else SimpleNamespace(family=family, config=config, models=[None])
+    )
     with pytest.raises(UsageError, match=told):
         write_steps(trained, tmp_path, [kind])
 

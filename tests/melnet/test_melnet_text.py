@@ -420,7 +420,7 @@ def test_weights_go_over_by_character_and_by_parameter(steered_before: bool) -> 
     texts = {"text": {"column": 1, "components": 2}, "layers": [1, 1, 1]}
     old = config_of(**texts, conditioned_on=["p"] if steered_before else [])
     new = config_of(**texts, conditioned_on=["q", "p"])
-    source, target = melnet.FAMILY.build(old), melnet.FAMILY.build(new)
+    source, target = melnet.FAMILY.build(old, "tier1"), melnet.FAMILY.build(new, "tier1")
     own, learned = (numbers(tier.text.embedding) for tier in (target, source))
     highest = [{"p": 10.0}, {"p": 5.0, "q": 1.0}]
     ranges = [Schema(parameters=tuple(Parameter(name=n, lo=0.0, hi=hi) for n, hi in each.items())) for each in highest]
@@ -440,7 +440,7 @@ def test_weights_go_over_by_character_and_by_parameter(steered_before: bool) -> 
     with pytest.raises(UsageError, match="steered by parameters"):
         melnet.FAMILY.take_weights(
             target,
-            melnet.FAMILY.build(config_of(**texts)),
+            melnet.FAMILY.build(config_of(**texts), "tier1"),
             *ranges,
             source_prepared=documents[0],
             prepared=documents[1],

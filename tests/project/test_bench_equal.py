@@ -132,7 +132,7 @@ def test_files_are_compared_by_what_they_hold(tmp_path: Path) -> None:
 
 def test_both_forms_of_a_command_are_one_in_a_text() -> None:
     texts = [
-        "usage: python -m tierwave.evaluation.likelihood [-h]\n    see python -m melnet.bands",
+        "usage: python -m tierwave.evaluate [-h]\n    see python -m melnet.bands",
         "usage: python -m tierwave evaluate [-h] see\npython -m tierwave bands",
         "usage: python -m tierwave evaluate [-h] see python -m tierwave.melnet.bands",
     ]

@@ -132,7 +132,7 @@ def share(trained: Trained, path: Path | str) -> Any:
 
 def preset(name: str) -> dict[str, Any]:
     """The config `configs/<name>.config.json` of the repository. Raises UsageError where there is none."""
-    folder = Path(__file__).resolve().parent.parent / "configs"
+    folder = Path(__file__).resolve().parents[2] / "configs"
     path = folder / f"{name}.config.json"
     if not path.exists():
         known = sorted(each.name.removesuffix(".config.json") for each in folder.glob("*.config.json"))
