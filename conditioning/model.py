@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from conditioning.config import Stage
 from tierwave.audio.quantize import Quantizer
+from tierwave.config import validate
 from tierwave.controls.tracks import Schema
 from tierwave.data.control_windows import transplanted
 from tierwave.errors import UsageError
@@ -62,8 +63,12 @@ class TierWeights(NamedTuple):
     heads: tuple[tuple[tf.Tensor, tf.Tensor | None], ...]
 
 
+@keras.saving.register_keras_serializable("tierwave")
 class ConditionalTier(keras.Model):
     """The network of a `Stage`. State is passed in and out.
+
+    `model(values)` or `model({"inputs": values, "controls": ...})` begins with fresh lanes; `model(inputs, state)` goes
+    on from a state, and returns the next one too.
 
     input_sizes: how many inputs each parameter takes that it is conditioned on; None: one each.
     compute_dtype: what matrix products are computed in; sums, states, outputs and losses stay float32, and so do
@@ -81,7 +86,7 @@ class ConditionalTier(keras.Model):
     ):
         super().__init__(name="conditional_tier", dtype="float32")
         self.input_sizes = tuple(input_sizes or (1,) * len(stage.conditioned_on))
-        self.stage, self.product_dtype = stage, compute_dtype
+        self.stage, self.product_dtype, self.fused = stage, compute_dtype, fused
         self.features = len(stage.generates)
         self.quantizer = Quantizer(stage.q_type, stage.q_levels)
         self.unit = "bits" if stage.makes_audio else "nats" if stage.loss_name != "sampled_mse" else "squared error"
@@ -117,6 +122,40 @@ class ConditionalTier(keras.Model):
         ]
         self.heads = [Linear(hidden, size, name=f"head_{index}") for index, size in enumerate(self._head_sizes())]
         self.built = True
+
+    def call(
+        self, inputs: Any, state: TierState | None = None, training: bool = False, dropout_seed: tf.Tensor | None = None
+    ) -> Any:
+        """What it predicts of the values one step later, teacher-forced; with a state given, the pair of that and the
+        next state.
+
+        inputs: codes int32 `[batch, time]` or values float32 `[batch, time, features]`, or a dict of them as "inputs"
+        and of "controls", float32 `[batch, time, controls]`. dropout_seed: int32 `[2]`, for dropout in training.
+        Returns logits `[batch, time, levels]` of audio, else the parameters of the distribution (see `draw`), a tuple.
+        """
+        given = inputs if isinstance(inputs, dict) else {"inputs": inputs}
+        values = tf.convert_to_tensor(given["inputs"])
+        controls = tf.convert_to_tensor(given["controls"]) if self.stage.conditioned_on else None
+        before = self.initial_state(tf.shape(values)[0]) if state is None else state
+        seed = dropout_seed if training else None
+        found, after = self.sequence(values, controls, before, self.weights_in_effect(), dropout_seed=seed)
+        prediction = found[0] if self.stage.makes_audio else found
+        return prediction if state is None else (prediction, after)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` makes the same network of, as JSON; without weights."""
+        return {
+            "stage": self.stage.model_dump(mode="json", include=set(Stage.model_fields)),
+            "input_sizes": list(self.input_sizes),
+            "compute_dtype": self.product_dtype,
+            "fused": self.fused,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> ConditionalTier:
+        """A network with new weights."""
+        options = {key: value for key, value in config.items() if key != "stage"}
+        return cls(validate(Stage, config["stage"], "get_config()"), **options)
 
     def _value_width(self) -> int:
         if not self.stage.makes_audio:
@@ -310,7 +349,6 @@ class ConditionalTier(keras.Model):
         values, targets = inputs[:, :-1], inputs[:, 1:]
         controls = batch["controls"][:, :-1] if self.stage.conditioned_on else None
         state = reset_lanes(state, self.initial_state(tf.shape(mask)[0]), batch["reset"])
-        weights = self.weights_in_effect()
         uniform = None
         if dropout_seed is not None:
             fold = tf.random.experimental.stateless_fold_in
@@ -323,8 +361,11 @@ class ConditionalTier(keras.Model):
                 uniform = tf.random.stateless_uniform(shape, fold(dropout_seed, 102), alg="philox")
             if teacher_forcing is not None and uniform is not None:
                 coins = tf.random.stateless_uniform([mask.shape[1]], fold(dropout_seed, 103), alg="philox")
+                weights = self.weights_in_effect()
                 values = self.mixed(values, controls, state, weights, coins < teacher_forcing, uniform)
-        prediction, state = self.sequence(values, controls, state, weights, dropout_seed=dropout_seed)
+        given = {"inputs": values} if controls is None else {"inputs": values, "controls": controls}
+        found, state = self(given, state, training=dropout_seed is not None, dropout_seed=dropout_seed)
+        prediction = (found,) if self.stage.makes_audio else found
         per_step = mask if self.stage.makes_audio else mask[..., None] * tf.ones([1, 1, self.features])
         nats = self.nats(prediction, targets, uniform) * per_step
         correct = tf.zeros_like(nats)

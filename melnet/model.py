@@ -31,6 +31,7 @@ from melnet.attention import Alignment, AttentionState, AttentionWeights, Memory
 from melnet.config import Config
 from melnet.multiscale import below, factors, sizes
 from melnet.text import MOST_CHARACTERS, Alphabet
+from tierwave.config import validate
 from tierwave.controls.tracks import Schema
 from tierwave.data.control_windows import transplanted
 from tierwave.errors import UsageError
@@ -160,8 +161,12 @@ class MelLayer(NormalisableLayer):
         )
 
 
+@keras.saving.register_keras_serializable("tierwave")
 class MelTier(keras.Model):
     """Tier `tier` (from 1) of a `Config`. State is passed in and out.
+
+    `model(spectrogram)` or `model({"inputs": spectrogram, "controls": ..., "text": ...})` begins with fresh lanes;
+    `model(inputs, state)` goes on from a state, and returns the next one too.
 
     compute_dtype: what matrix products are computed in; sums, states, outputs and losses stay float32, and so do
     spectrograms and parameters, where they come in and where they go out.
@@ -204,6 +209,49 @@ class MelTier(keras.Model):
             )
             self.text_layer = (config.text.layer or max(1, config.layers[0] // 2)) - 1
         self.built = True
+
+    def call(self, inputs: Any, state: MelState | None = None, training: bool = False) -> Any:
+        """Logits, means and log deviations, each `[batch, T, F, mixtures]`, of this tier's elements of a spectrogram,
+        teacher-forced; with a state given, the pair of them and the next state.
+
+        inputs: the whole normalised spectrogram float32 `[batch, overlap + frames, mel_channels]`, the overlap being
+        one frame of the first tier (`config.time_factor`); or a dict of it as "inputs" and, where this tier takes
+        them, of "controls", float32 `[batch, overlap + frames, controls]`, and "text", int32 `[batch, U]`.
+        """
+        given = inputs if isinstance(inputs, dict) else {"inputs": inputs}
+        values, lower, ratio = self._own(tf.convert_to_tensor(given["inputs"]))
+        overlap = self.config.time_factor
+        before = overlap // ratio
+        start = self.initial_state(tf.shape(values)[0]) if state is None else state
+        prediction, after = self.sequence(
+            values[:, before:],
+            values[:, before - 1],
+            None if lower is None else lower[:, before:],
+            given["controls"][:, overlap::ratio] if self.config.conditioned_on else None,
+            start,
+            self.weights_in_effect(),
+            None if self.text is None else given["text"],
+        )
+        return prediction if state is None else (prediction, after)
+
+    def _own(self, whole: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None, int]:
+        """This tier's part of a spectrogram, what the tiers below it have, and how many frames one of its own is."""
+        values, lower = below(whole, self.tier, self.config.tiers)
+        return values, lower, whole.shape[1] // values.shape[1]
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` makes the same network of, as JSON; without weights."""
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "tier": self.tier,
+            "compute_dtype": self.product_dtype,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> MelTier:
+        """A network with new weights."""
+        options = {key: value for key, value in config.items() if key != "config"}
+        return cls(validate(Config, config["config"], "get_config()"), **options)
 
     def weights_in_effect(self) -> TierWeights:
         """All effective weights as plain tensors."""
@@ -367,25 +415,13 @@ class MelTier(keras.Model):
         parameters]`; `mask` float32 `[batch, frames]`; `reset` bool `[batch]`; `text` int32 `[batch, U]`, where
         this tier reads one.
         """
-        config, tiers = self.config, self.config.tiers
-        whole, mask = batch["inputs"], batch["mask"]
-        overlap = whole.shape[1] - mask.shape[1]
-        values, lower = below(whole, self.tier, tiers)
-        ratio = whole.shape[1] // values.shape[1]
-        before = overlap // ratio
-        counted, _ = below(mask[..., None] * tf.ones([1, 1, config.audio.mel_channels]), self.tier, tiers)
-        controls = batch["controls"][:, overlap::ratio] if config.conditioned_on else None
-        state = reset_lanes(state, self.initial_state(tf.shape(whole)[0]), batch["reset"])
-        prediction, state = self.sequence(
-            values[:, before:],
-            values[:, before - 1],
-            None if lower is None else lower[:, before:],
-            controls,
-            state,
-            self.weights_in_effect(),
-            None if self.text is None else batch["text"],
-        )
-        nats = mixture_nats(values[:, before:], *prediction, config.scale_floor) * counted
+        config, mask = self.config, batch["mask"]
+        state = reset_lanes(state, self.initial_state(tf.shape(mask)[0]), batch["reset"])
+        inputs = {name: batch[name] for name in ("inputs", "controls", "text") if name in batch}
+        (logits, means, deviations), state = self(inputs, state, training=dropout_seed is not None)
+        counted, _, ratio = self._own(mask[..., None] * tf.ones([1, 1, config.audio.mel_channels]))
+        targets = self._own(batch["inputs"])[0][:, config.time_factor // ratio :]
+        nats = mixture_nats(targets, logits, means, deviations, config.scale_floor) * counted
         total = tf.reduce_sum(nats, axis=[1, 2])
         return Outcome(total, tf.zeros_like(total), tf.reduce_sum(counted, axis=[1, 2]), state)
 

@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from samplernn.config import Config
 from tierwave.audio.quantize import Quantizer
+from tierwave.config import validate
 from tierwave.controls.tracks import Schema
 from tierwave.data.control_windows import transplanted
 from tierwave.errors import UsageError
@@ -302,8 +303,12 @@ def _compiled(function: Any) -> Any:
     return tf.function(function, jit_compile=True, autograph=False) if tf.inside_function() else function
 
 
+@keras.saving.register_keras_serializable("tierwave")
 class SampleRNN(keras.Model):
     """The network of `Config`. Codes in, logits out, state passed in and out.
+
+    `model(codes)` or `model({"inputs": codes, "controls": ...})` begins with fresh lanes; `model(inputs, state)` goes
+    on from a state, and returns the next one too.
 
     compute_dtype: what matrix products are computed in (float32, bfloat16, float16); sums, states, logits and losses
     stay float32, and so do sound and parameters where they come in. fused: run the RNNs' sequences through Keras'
@@ -313,7 +318,7 @@ class SampleRNN(keras.Model):
     def __init__(self, config: Config, *, compute_dtype: str = "float32", fused: bool = False):
         super().__init__(name="samplernn", dtype="float32")
         self.unit, self.has_accuracy, self.steps_are = "bits", True, "samples"
-        self.config = config
+        self.config, self.fused = config, fused
         self.quantizer = Quantizer(config.q_type, config.q_levels)
         self.product_dtype = compute_dtype
         descending = list(reversed(config.frame_sizes))
@@ -330,6 +335,48 @@ class SampleRNN(keras.Model):
         ]
         self.sample_tier = SampleTier(config, compute_dtype=compute_dtype, fused=fused)
         self.built = True
+
+    def call(
+        self,
+        inputs: Any,
+        state: ModelState | None = None,
+        training: bool = False,
+        dropout_seed: tf.Tensor | None = None,
+    ) -> Any:
+        """Teacher-forced logits `[batch, time, levels]`; with a state given, the pair of them and the next state.
+
+        inputs: codes int32 `[batch, overlap + time]` (overlap: `config.top_frame`), or a dict of them as "inputs" and
+        of "controls", float32 `[batch, overlap + time, controls]`. dropout_seed: int32 `[2]`, for dropout in training.
+        """
+        given = inputs if isinstance(inputs, dict) else {"inputs": inputs}
+        codes = tf.convert_to_tensor(given["inputs"])
+        controls = None
+        if self.config.conditioned_on:
+            controls = tf.convert_to_tensor(given["controls"])[:, self.config.top_frame :]
+        before = self.initial_state(tf.shape(codes)[0]) if state is None else state
+        weights = self.weights_in_effect(folded=self._folds(codes))
+        seed = dropout_seed if training else None
+        logits, after = self.logits(codes, before, weights, controls=controls, dropout_seed=seed)
+        return logits if state is None else (logits, after)
+
+    def _folds(self, codes: tf.Tensor) -> bool:
+        """Whether folding pays: it costs frame * (levels + dim) rows of a dim x dim product, and saves one a sample."""
+        samples = (codes.shape[0] or 0) * (codes.shape[1] - self.config.top_frame)
+        return samples > self.config.sample_frame * (self.config.q_levels + self.config.dim)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` makes the same network of, as JSON; without weights."""
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "compute_dtype": self.product_dtype,
+            "fused": self.fused,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> SampleRNN:
+        """A network with new weights."""
+        options = {key: value for key, value in config.items() if key != "config"}
+        return cls(validate(Config, config["config"], "get_config()"), **options)
 
     def initial_state(self, batch: int | tf.Tensor) -> ModelState:
         """The state before the first sample of a recording, for `batch` lanes."""
@@ -455,15 +502,10 @@ class SampleRNN(keras.Model):
         `controls` float32 `[batch, overlap + time, parameters]`. dropout_seed: given in training
         only. Loss in nats.
         """
-        codes, mask = batch["inputs"], batch["mask"]
-        state = reset_lanes(state, self.initial_state(tf.shape(codes)[0]), batch["reset"])
-        lanes = codes.shape[0]
-        samples = (lanes or 0) * mask.shape[1]
-        # Folding costs frame * (levels + dim) rows of a dim x dim product and saves one row per sample.
-        fold = samples > self.config.sample_frame * (self.config.q_levels + self.config.dim)
-        controls = batch["controls"][:, self.config.top_frame :] if self.config.conditioned_on else None
-        weights = self.weights_in_effect(folded=fold)
-        logits, state = self.logits(codes, state, weights, controls=controls, dropout_seed=dropout_seed)
+        mask = batch["mask"]
+        state = reset_lanes(state, self.initial_state(tf.shape(mask)[0]), batch["reset"])
+        inputs = {name: batch[name] for name in ("inputs", "controls") if name in batch}
+        logits, state = self(inputs, state, training=dropout_seed is not None, dropout_seed=dropout_seed)
         targets = batch["targets"]
         nats = categorical_nats(logits, targets) * mask
         guesses = tf.argmax(logits, axis=-1, output_type=tf.int32)
