@@ -137,11 +137,11 @@ def _generate(arguments: Any) -> None:
     line = ProgressLine()
     import_tensorflow(debug=arguments.debug)
     one_thread_per_call()
-    from tierwave.generation.load import hardly_trained, load_trained
+    from tierwave.generation.load import hardly_trained, load_run
     from tierwave.runs.folder import Run
     from tierwave.training.previews import heard
 
-    trained = load_trained(arguments.checkpoint_path, best=arguments.best, config_document=document)
+    trained = load_run(arguments.checkpoint_path, best=arguments.best, config_document=document)
     trained, request, remarks = request_of(trained, plain, asked)
     parts = {stage: Run(path.parent) for stage, path in trained.checkpoints.items()}
     hardly = hardly_trained(parts) if len(parts) > 1 else []

@@ -17,7 +17,7 @@ import numpy as np
 
 from tierwave.audio.mel import DB_PER_NAT, MelFrontEnd, Normaliser
 from tierwave.audio.recordings import load
-from tierwave.generation.load import Trained, load_trained
+from tierwave.generation.load import Trained, load_run
 from tierwave.generation.request import Request
 
 COEFFICIENTS, PIECES = 14, 12  # MFCCs, and stretches of equal length over which they are averaged
@@ -76,7 +76,7 @@ def reading(trained: Trained, data_dir: Path, each: int, temperature: float, bia
     request = Request(
         sequences=len(asked), seconds=1.2, temperature=(temperature,), random_seed=1, text=tuple(asked), bias=bias
     )
-    stream = trained.stream(request)
+    stream: Any = trained.stream(request)  # of a MelNet
     sounds = stream.render(round(stream.seconds * rate))
     ends = [round(length / stream.front_end.frame_rate * rate) for length in stream.lengths]
     heard = classifier.names_of(np.stack([features(s[:end], rate) for s, end in zip(sounds, ends, strict=True)]))
@@ -118,7 +118,8 @@ def upsampling(trained: Trained, data_dir: Path, recordings: int = 12) -> dict[s
             made = {"bilinear": RegularGridInterpolator(grids, low)(np.stack(inside, axis=-1))}
             for temperature in (0, 1):
                 request = Request(temperature=(temperature,), random_seed=1, from_tier=first, low_audio=sound)
-                made[f"temperature {temperature}"] = normaliser.normalise(trained.stream(request).log_mels()[0])
+                stream: Any = trained.stream(request)  # of a MelNet
+                made[f"temperature {temperature}"] = normaliser.normalise(stream.log_mels()[0])
             for name, spectrogram in made.items():
                 frames = min(len(spectrogram), len(real))
                 error = np.sqrt(np.mean(np.square(spectrogram[:frames] - real[:frames])))
@@ -135,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--temperature", type=float, default=1.0)
     flags.add_argument("--bias", type=float, default=0.0)
     arguments = flags.parse_args(argv)
-    trained = load_trained(arguments.run, best=True)
+    trained = load_run(arguments.run, best=True)
     if trained.config.text is not None:
         found = reading(trained, arguments.data_dir, arguments.each, arguments.temperature, arguments.bias)
         print(json.dumps(found, indent=1))

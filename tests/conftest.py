@@ -54,7 +54,7 @@ def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from commands import load_once
 
     tf.get_logger().setLevel("ERROR")  # of many functions that are traced in one process
-    monkeypatch.setattr("tierwave.generation.load.load_trained", load_once)
+    monkeypatch.setattr("tierwave.generation.load.load_run", load_once)
 
 
 @pytest.fixture(scope="module", autouse=True)

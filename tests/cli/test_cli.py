@@ -30,7 +30,7 @@ from tierwave.config import TrainingOptions, read_document, resolve_training, va
 from tierwave.errors import UsageError
 from tierwave.family import load_config, load_family
 from tierwave.files.folders import MARK
-from tierwave.generation.load import load_trained
+from tierwave.generation.load import load_run
 from tierwave.generation.request import Request
 from tierwave.runs.folder import Run, runs_of
 
@@ -337,9 +337,9 @@ def test_a_checkpoint_may_be_named_in_many_ways(studio: Studio) -> None:
     run, newest, best = studio.run, studio.run.latest().name, studio.run.best().name
     assert newest != best
     for path in (run.folder / newest, run.folder / f"{newest}.index", run.folder, studio.logdir / "studio"):
-        assert load_trained(path).entry.name == newest
+        assert load_run(path).entry.name == newest
     for path in (run.folder, studio.logdir / "studio"):
-        assert load_trained(path, best=True).entry.name == best
+        assert load_run(path, best=True).entry.name == best
     words = ["--checkpoint_path", run.folder / best, "--output_path", studio.folder / "x.wav", "--dur", 0.001]
     assert generate.main([str(word) for word in words]) == 0
     assert Path(json.loads((studio.folder / "x.json").read_text())["checkpoint"]).name == best

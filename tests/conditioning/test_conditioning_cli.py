@@ -25,7 +25,7 @@ from tierwave.cli import evaluate
 from tierwave.controls.files import read_param_file
 from tierwave.errors import UsageError
 from tierwave.family import load_config
-from tierwave.generation.load import Trained, load_trained
+from tierwave.generation.load import Trained, load_run
 from tierwave.runs.folder import Run, runs_of
 
 RATE = 8000
@@ -176,14 +176,14 @@ def cascade(studio: Studio) -> str:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model is loaded and its loops are compiled once for all calls of generate.py; likelihoods without XLA."""
     tf.get_logger().setLevel("ERROR")  # of many functions that are traced in one process
-    monkeypatch.setattr("tierwave.generation.load.load_trained", _load_trained)
+    monkeypatch.setattr("tierwave.generation.load.load_run", _load_run)
     for family in (conditioning, samplernn):
         monkeypatch.setattr(family.FAMILY, "prefers_xla", lambda config, on_gpu: False)
 
 
 @functools.lru_cache
-def _load_trained(path: Path, best: bool = False, config_document: None = None) -> Trained:
-    trained = load_trained(path, best=best, config_document=config_document)
+def _load_run(path: Path, best: bool = False, config_document: None = None) -> Trained:
+    trained = load_run(path, best=best, config_document=config_document)
     if trained.models[-1].has_accuracy:
         for variable in trained.models[-1].weights:  # a few steps make a network that hardly listens: this one does
             variable.assign((1.5 if trained.family is samplernn.FAMILY else 4.0) * variable)
@@ -689,7 +689,7 @@ def test_a_stage_may_be_named_and_what_is_missing_is_told(
     part = run.stage("slow")
     earlier = part.checkpoints[0]
     assert earlier.step < part.latest().step
-    trained = load_trained(part.folder / earlier.name)
+    trained = load_run(part.folder / earlier.name)
     newest = [steps_of(run.stage(stage)) for stage in STAGES[1:]]
     found = [part.root.stage(stage) for stage in STAGES]
     steps = [
@@ -712,7 +712,7 @@ def test_a_stage_may_be_named_and_what_is_missing_is_told(
 
 
 def model_of(studio: Studio, identity: str) -> Any:
-    trained = load_trained(studio.logdir / identity)
+    trained = load_run(studio.logdir / identity)
     return trained.models[0], trained.schema
 
 
@@ -821,7 +821,7 @@ def test_the_checkpoint_beside_a_sound_of_a_cascade_is_there(studio: Studio, cas
 def test_a_stage_may_be_named_by_its_index_file(studio: Studio, cascade: str) -> None:
     part = studio.run(cascade).stage("slow")
     earlier = part.checkpoints[0]
-    assert load_trained(part.folder / f"{earlier.name}.index").entry == earlier
+    assert load_run(part.folder / f"{earlier.name}.index").entry == earlier
 
 
 def test_fine_curves_of_a_cascade_play_again(studio: Studio, cascade: str, tmp_path: Path) -> None:
@@ -911,7 +911,7 @@ def test_a_single_stage_may_start_from_a_stage_of_a_cascade(studio: Studio, casc
     config = {"model": "conditioning", **sound, "training": TRAINING}
     words = ["--init_from", part.folder / part.latest().name, "--num_steps", 1, "--learning_rate", 1e-12]
     studio.train("from_stage", config, *words, data="curved")
-    ours, theirs = (load_trained(studio.logdir / identity).models[-1].variables for identity in ("from_stage", cascade))
+    ours, theirs = (load_run(studio.logdir / identity).models[-1].variables for identity in ("from_stage", cascade))
     for new, old in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(new, old, atol=1e-9)
 

@@ -25,7 +25,7 @@ from tierwave.config import read_document
 from tierwave.controls.tracks import Track
 from tierwave.errors import RunError, UsageError
 from tierwave.family import load_config
-from tierwave.generation.load import load_trained
+from tierwave.generation.load import load_run
 from tierwave.generation.request import Request
 from tierwave.nn import recurrent
 
@@ -55,7 +55,7 @@ def weights_of(path: Path) -> dict[str, np.ndarray]:
 def made(path: Path, folder: Path, **options: Any) -> tuple[Imported, Any]:
     """What was imported, and its model as generation loads it."""
     imported = import_weights(path, "theirs", logdir_root=folder / "logdir", **options)
-    (model,) = load_trained(imported.run.folder).models
+    (model,) = load_run(imported.run.folder).models
     return imported, model
 
 
@@ -288,7 +288,7 @@ def test_it_makes_sound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "Without --range the network takes values from 0 to 1: a." in said
     document = json.loads((folder / "run.json").read_text())
     assert (document["imported_from"], document["corpus"]) == (str(RNNCONTROL), None)
-    schema = load_trained(folder).schema
+    schema = load_run(folder).schema
     assert schema.names == ("a", "p") and schema.of("p").units == "midiPitch" and schema.of("p").span == (64.0, 76.0)
     path = tmp_path / "new.wav"
     asked = ["--checkpoint_path", str(folder), "--output_path", str(path), "--dur", "0.0501", "--random_seed", "5"]
@@ -301,7 +301,7 @@ def test_it_makes_sound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_it_makes_curves(tmp_path: Path) -> None:
     """MTCRNN's values went in as they were, so they may lie outside [0, 1]."""
     imported = import_weights(MTCRNN / "net5.npz", "curves", logdir_root=tmp_path, **PARAMETERS)
-    trained = load_trained(imported.run.folder)
+    trained = load_run(imported.run.folder)
     controls = {name: Track.constant(name, value) for name, value in (("a", 3.5), ("b", -2.0))}
     stream = trained.stream(Request(seconds=0.2, temperature=[1.0], random_seed=1, controls=(controls,)))
     (curves,) = stream.curves(0.2).values()
@@ -331,7 +331,7 @@ def test_training_starts_from_it_and_does_not_go_on(tmp_path: Path, capsys: pyte
     started = ["--id", "further", "--init_from", str(run), "--config_file", str(run / "run.config.json")]
     with eagerly():
         assert train.main([*words, *started]) == 0
-    before, after = load_trained(run), load_trained(root / "further")
+    before, after = load_run(run), load_run(root / "further")
     assert after.entry.step == 2 and after.schema.of("p").span == (64.0, 76.0)
     for old, new in zip(before.models[0].weights, after.models[0].weights, strict=True):
         change = np.abs(old.numpy() - new.numpy()).max()

@@ -23,7 +23,7 @@ from tierwave.config import dumps
 from tierwave.errors import RunError, UsageError
 from tierwave.evaluation.likelihood import Evaluation, Score, evaluate
 from tierwave.files.writing import write_text
-from tierwave.generation.load import load_trained
+from tierwave.generation.load import load_run
 from tierwave.runs.checkpoints import make_checkpoint
 from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, create_run
 
@@ -77,7 +77,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def one_pass(run: Run, sound: np.ndarray) -> tuple[float, int]:
     """Bits of a whole recording, and how many of its samples were the likeliest, from one window of its length."""
-    trained = load_trained(run.folder)
+    trained = load_run(run.folder)
     (model,), config = trained.models, trained.config
     quantizer = Quantizer(config.q_type, LEVELS)
     codes = quantizer.encode(sound).astype(np.int64)
@@ -104,7 +104,7 @@ def test_against_whole_files_in_one_pass(
 ) -> None:
     gain = 1.4 if keys.get("normalize") == "corpus" else 1.0
     run = make_run(tmp_path, gain, **keys)
-    found = evaluate(load_trained(run.folder), recordings, batch_size=batch_size)
+    found = evaluate(load_run(run.folder), recordings, batch_size=batch_size)
     assert list(found.files) == ["a/one.wav", "b.wav", "c.wav", "d.flac", "e.wav", "f.wav"]
     for name, score in found.files.items():
         sound, _ = load(recordings / name, RATE)
@@ -120,7 +120,7 @@ def test_against_whole_files_in_one_pass(
 @pytest.fixture(scope="module")
 def found(run: Run, recordings: Path) -> Evaluation:
     """What the run reaches."""
-    return evaluate(load_trained(run.folder), recordings)
+    return evaluate(load_run(run.folder), recordings)
 
 
 def test_the_compiled_step_gives_the_same(
@@ -136,7 +136,7 @@ def test_the_compiled_step_gives_the_same(
     monkeypatch.setattr(samplernn.FAMILY, "prefers_xla", asks)
     tf.config.run_functions_eagerly(False)
     try:
-        compiled = evaluate(load_trained(run.folder), recordings)
+        compiled = evaluate(load_run(run.folder), recordings)
     finally:
         tf.config.run_functions_eagerly(True)
     assert asked and compiled.files.keys() == found.files.keys()
@@ -159,7 +159,7 @@ def test_files_add_up(found: Evaluation) -> None:
 
 
 def test_a_uniform_network_is_at_chance(recordings: Path, tmp_path: Path) -> None:
-    trained = load_trained(make_run(tmp_path).folder)
+    trained = load_run(make_run(tmp_path).folder)
     for variable in trained.models[0].weights:
         variable.assign(np.zeros(variable.shape))
     found = evaluate(trained, recordings)
@@ -167,7 +167,7 @@ def test_a_uniform_network_is_at_chance(recordings: Path, tmp_path: Path) -> Non
 
 
 def test_damaged_weights(recordings: Path, tmp_path: Path) -> None:
-    trained = load_trained(make_run(tmp_path).folder)
+    trained = load_run(make_run(tmp_path).folder)
     trained.models[0].weights[0].assign(np.full(trained.models[0].weights[0].shape, np.nan))
     with pytest.raises(RunError, match="no finite likelihood.*name another checkpoint"):
         evaluate(trained, recordings)
@@ -175,7 +175,7 @@ def test_damaged_weights(recordings: Path, tmp_path: Path) -> None:
 
 def test_progress_is_told(run: Run, recordings: Path) -> None:
     told: list[tuple[str, int, int]] = []
-    evaluate(load_trained(run.folder), recordings, batch_size=1, progress=lambda *step: told.append(step))
+    evaluate(load_run(run.folder), recordings, batch_size=1, progress=lambda *step: told.append(step))
     steps = sum(math.ceil(samples / WINDOW) for samples in [*SAMPLES.values(), OTHER])
     assert [step for step in told if step[0].startswith("Measuring")] == [
         ("Measuring samplernn", done, steps) for done in range(1, steps + 1)
@@ -251,4 +251,4 @@ def test_what_is_refused(run: Run, recordings: Path, tmp_path: Path, capsys: pyt
 def test_a_model_of_something_else_than_samples(run: Run, recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samplernn.FAMILY, "encoder", lambda config: object())
     with pytest.raises(UsageError, match="no bits per sample"):
-        evaluate(load_trained(run.folder), recordings)
+        evaluate(load_run(run.folder), recordings)

@@ -24,7 +24,7 @@ from tierwave.cli.export import main
 from tierwave.controls.tracks import Parameter, Schema, Track
 from tierwave.export.sharing import Sample, share
 from tierwave.family import load_config
-from tierwave.generation.load import Trained, load_trained
+from tierwave.generation.load import Trained, load_run
 from tierwave.generation.request import Request, write_sounds
 from tierwave.runs.folder import CheckpointEntry, Run, runs_of
 from tierwave.runs.imported import write_imported
@@ -157,7 +157,7 @@ def unzipped(path: Path, folder: Path) -> Path:
 def test_a_cascade_sounds_the_same_from_its_zip_which_is_the_same_each_time(
     cascade: Path, studio: Studio, tmp_path: Path
 ) -> None:
-    trained = load_trained(cascade)
+    trained = load_run(cascade)
     sample = Sample(Request(seconds=0.03, random_seed=5))
     for name in ("one.zip", "two.zip"):
         share(trained, tmp_path / name, sample=sample)
@@ -165,7 +165,7 @@ def test_a_cascade_sounds_the_same_from_its_zip_which_is_the_same_each_time(
     folder = unzipped(tmp_path / "one.zip", tmp_path / "unzipped")
     assert_nobody_is_named(folder, studio)
     assert SECRET in (cascade / "run.json").read_text() and SECRET in (cascade / "run.config.json").read_text()
-    found = load_trained(tmp_path / "one.zip")
+    found = load_run(tmp_path / "one.zip")
     assert [path.name for path in found.checkpoints.values()] == [path.name for path in trained.checkpoints.values()]
     drawn = ({"fill": Track.constant("fill", 0.4)},)
     assert np.array_equal(rendered(found, controls=drawn), rendered(trained, controls=drawn))
@@ -188,10 +188,10 @@ def test_a_cascade_sounds_the_same_from_its_zip_which_is_the_same_each_time(
 def test_a_shared_run_is_started_from_and_not_resumed(
     cascade: Path, studio: Studio, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    share(load_trained(cascade), tmp_path / "cascade.zip", sample=None)
+    share(load_run(cascade), tmp_path / "cascade.zip", sample=None)
     options = {**CASCADE["training"], "num_steps": 1, "learning_rate": 1e-12}
     new = studio.train("new", {**CASCADE, "training": options}, "--init_from", tmp_path / "cascade.zip")
-    for ours, theirs in zip(load_trained(new).models, load_trained(cascade).models, strict=True):
+    for ours, theirs in zip(load_run(new).models, load_run(cascade).models, strict=True):
         for one, other in zip(ours.variables, theirs.variables, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-6)
     folder = unzipped(tmp_path / "cascade.zip", studio.logdir / "shared" / "01.01.2026_00.00.00")
@@ -236,7 +236,7 @@ def test_a_melnet_that_reads_sounds_the_same(studio: Studio, tmp_path: Path) -> 
     plain = Request(seconds=0.05, random_seed=5, text="ab.", inversion="griffin_lim")
     share(trained, tmp_path / "reader", sample=Sample(plain))  # the original's sound
     assert_nobody_is_named(tmp_path / "reader", studio)
-    found = load_trained(tmp_path / "reader")
+    found = load_run(tmp_path / "reader")
     for theirs, ours in zip(found.models, trained.models, strict=True):
         assert all(np.array_equal(one, other) for one, other in zip(theirs.variables, ours.variables, strict=True))
     stream = found.stream(plain)
@@ -249,7 +249,7 @@ def test_a_melnet_that_reads_sounds_the_same(studio: Studio, tmp_path: Path) -> 
 
 def test_a_run_that_makes_curves_is_shared_with_curves(studio: Studio, tmp_path: Path) -> None:
     parameters = [Parameter(name="p", lo=0.0, hi=1.0), Parameter(name="pitch", lo=40.0, hi=80.0)]
-    trained = load_trained(studio.imported("values", VALUES, parameters))
+    trained = load_run(studio.imported("values", VALUES, parameters))
     share(trained, tmp_path / "values", sample=Sample(Request(seconds=0.2)))
     names = {path.name for path in (tmp_path / "values").iterdir()}
     assert {"sample_conditioning.csv", "sample_controls.csv"} <= names and "sample.wav" not in names

@@ -27,7 +27,7 @@ import train
 from rule import Kind, Refusal, Wrong, commanded, judged
 from tierwave.cli.report import main as report
 from tierwave.family import load_config
-from tierwave.generation.load import load_schema, load_trained
+from tierwave.generation.load import load_run, load_schema
 from tierwave.runs.folder import CONFIG_NAME, Run, find_checkpoint, runs_of
 from tierwave.runs.history import read_history
 
@@ -157,7 +157,7 @@ def attempt_read(folder: Path) -> str:
         lambda: run.read("split.json"),
     ]
     refused = [found for reader in readers if isinstance(found := judged(reader), Refusal)]
-    trained = judged(lambda: load_trained(run.folder))
+    trained = judged(lambda: load_run(run.folder))
     if isinstance(trained, Refusal):
         return "refused"
     if not all(np.isfinite(variable.numpy()).all() for model in trained.models for variable in model.variables):

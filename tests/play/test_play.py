@@ -47,7 +47,7 @@ from tierwave.controls.tracks import Controls, Parameter, Schema, Track
 from tierwave.errors import UsageError
 from tierwave.family import load_config
 from tierwave.files.writing import write_text
-from tierwave.generation.load import Trained, load_trained
+from tierwave.generation.load import Trained, load_run
 from tierwave.generation.request import Request
 from tierwave.play import instrument as instrument_module
 from tierwave.play import protocol, voice
@@ -140,8 +140,8 @@ def instruments(runs: dict[str, Path]) -> Iterator[dict[str, Instrument]]:
         for module, name in (("conditioning.sampler", "TierSampler"), ("samplernn.sampler", "Sampler")):
             sampler = getattr(importlib.import_module(module), name)
             patch.setattr(f"{module}.{name}", functools.partial(sampler, jit=False))
-        patch.setattr("tierwave.generation.load.load_trained", load_once)  # generate.py's
-        patch.setattr("tierwave.play.instrument.load_trained", load_once)
+        patch.setattr("tierwave.generation.load.load_run", load_once)  # generate.py's
+        patch.setattr("tierwave.play.instrument.load_run", load_once)
         yield {name: Instrument(path) for name, path in runs.items()}
 
 
@@ -487,7 +487,7 @@ def test_another_checkpoint_is_another_sound(steered: Server, runs: dict[str, Pa
             sounds[name] = one.hear(END)
         answer = one.ask(type="start", checkpoint="../model.ckpt-1")
     assert np.array_equal(sounds[None], sounds["model.ckpt-1"])
-    assert np.array_equal(sounds["model.ckpt-0"], direct(load_trained(runs["steered"] / "model.ckpt-0"), [])[0])
+    assert np.array_equal(sounds["model.ckpt-0"], direct(load_run(runs["steered"] / "model.ckpt-0"), [])[0])
     assert not np.array_equal(sounds["model.ckpt-0"], sounds["model.ckpt-1"])
     assert "there are model.ckpt-0, model.ckpt-1" in answer["message"]
 

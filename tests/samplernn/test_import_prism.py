@@ -20,7 +20,7 @@ from commands import eagerly
 from samplernn.import_prism import Imported, PrismCheckpoint, import_checkpoint, main
 from tierwave.audio.recordings import load
 from tierwave.errors import RunError, UsageError
-from tierwave.generation.load import load_trained
+from tierwave.generation.load import load_run
 
 ORACLE = Path(__file__).parents[1] / "oracle" / "prism"
 CONFIG: dict[str, Any] = {
@@ -43,7 +43,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Imported:
 def test_the_logits_are_prisms(cell: str, tmp_path: Path) -> None:
     path = str(ORACLE / cell / "model.ckpt-7")
     assert main(["--checkpoint", path, "--id", "prism", "--logdir_root", str(tmp_path), "--sample_rate", "22050"]) == 0
-    trained = load_trained(tmp_path / "prism")
+    trained = load_run(tmp_path / "prism")
     assert trained.sample_rate == 22050
     assert (trained.entry.name, trained.entry.epoch) == ("model.ckpt-7", 7)
     (model,) = trained.models
@@ -150,7 +150,7 @@ def test_skip_connections_in_both_of_prisms_wirings(cell: str, wiring: bool | st
     made = import_checkpoint(prefix, "skip", logdir_root=tmp_path / "logdir")
     assert made.config.skip_conn == wiring and made.config.rnn_type == cell
     assert made.config.q_type == "linear" and made.entry.step == 41 and not made.remarks
-    (model,) = load_trained(made.run.folder).models
+    (model,) = load_run(made.run.folder).models
     codes = np.random.default_rng(2).integers(0, 8, (2, 12)).astype(np.int32)
     logits, _ = model.logits(codes, model.initial_state(2))
     np.testing.assert_allclose(logits, prism_logits(weights, codes, cell, wiring, config), rtol=0, atol=1e-5)
@@ -194,7 +194,7 @@ def test_training_starts_from_it(imported: Imported, tmp_path: Path) -> None:
     flags = train_flags(imported, tmp_path, "further")
     with eagerly():
         assert train.main([*flags, "--init_from", str(run), "--config_file", str(run / "run.config.json")]) == 0
-    before, after = load_trained(run), load_trained(run.parent.parent / "further")
+    before, after = load_run(run), load_run(run.parent.parent / "further")
     assert after.entry.step == 2 and after.sample_rate == 8000
     for old, new in zip(before.models[0].weights, after.models[0].weights, strict=True):
         change = np.abs(old.numpy() - new.numpy()).max()

@@ -29,7 +29,7 @@ from tierwave.data.demo import make_corpus
 from tierwave.evaluation.likelihood import evaluate
 from tierwave.family import load_config
 from tierwave.files.documents import sealed
-from tierwave.generation.load import load_trained
+from tierwave.generation.load import load_run
 from tierwave.runs.folder import Run, runs_of
 from tierwave.search import trial as trials
 
@@ -177,7 +177,7 @@ def test_trials_of_equal_time_are_measured_where_they_end(folder: Path) -> None:
     (row,) = table_of(search)
     assert (float(row["epochs"]), float(row["steps"])) == (0.0, 1.0)
     run = run_of(search, "0")
-    found = evaluate(load_trained(run.folder), part="valid").total.bits_per_sample * np.log(2)
+    found = evaluate(load_run(run.folder), part="valid").total.bits_per_sample * np.log(2)
     assert float(row["val_loss_at_equal_time"]) == pytest.approx(found, rel=1e-3)  # its windows begin otherwise
 
 

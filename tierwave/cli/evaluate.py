@@ -13,7 +13,7 @@ from typing import Any
 from tierwave.cli.flags import JSON_FLAG, FlagParser, boolean, print_result, run
 from tierwave.errors import UsageError
 from tierwave.evaluation.likelihood import compare_sounds, evaluate, follow
-from tierwave.generation.load import load_trained
+from tierwave.generation.load import load_run
 from tierwave.generation.request import Request
 from tierwave.nn.runtime import import_tensorflow
 from tierwave.system.progress import ProgressLine, erase
@@ -83,7 +83,7 @@ def _evaluate(arguments: Any) -> None:
     )
     import_tensorflow(debug=arguments.debug)
     line = ProgressLine("stderr")  # stdout is the result's
-    trained = load_trained(arguments.checkpoint_path, best=arguments.best)
+    trained = load_run(arguments.checkpoint_path, best=arguments.best)
     about: dict[str, Any] = {
         "checkpoint": str(trained.path),
         "epoch": trained.entry.epoch,

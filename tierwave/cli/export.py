@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(arguments: Any) -> None:
     from tierwave.export.sharing import CARD, Sample, check_target, share
-    from tierwave.generation.load import load_trained
+    from tierwave.generation.load import load_run
     from tierwave.generation.request import Request
 
     check_target(arguments.output)
@@ -65,7 +65,7 @@ def _export(arguments: Any) -> None:
         sample = Sample(plain, arguments.control)
     import_tensorflow(debug=arguments.debug)
     one_thread_per_call()
-    trained = load_trained(arguments.run, best=arguments.best)
+    trained = load_run(arguments.run, best=arguments.best)
     formats = [name for name in ("onnx", "litert") if getattr(arguments, name)]
     with sentences(print):
         share(trained, arguments.output, sample=sample, formats=formats)

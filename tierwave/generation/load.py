@@ -1,6 +1,6 @@
 """From a run folder to trained models, and to what they go on from.
 
-`load_trained` reads all it needs from the run; `take_weights` starts a new model from another run's weights. Asks the
+`load_run` reads all it needs from the run; `take_weights` starts a new model from another run's weights. Asks the
 family for whatever is the family's own.
 """
 
@@ -20,6 +20,7 @@ from tierwave.controls.tracks import Controls, Schema, shifted
 from tierwave.data.corpus import Normalize, normalised
 from tierwave.errors import RunError, UsageError
 from tierwave.family import Family, load_config
+from tierwave.generation.request import Request, Stream
 from tierwave.runs.archive import opened
 from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, find_checkpoint
 
@@ -49,8 +50,13 @@ class Trained:
     values: dict[str, list[float]]
     prepared: dict[str, Any] | None = None
 
-    def stream(self, request: Any) -> Any:
-        """The family's stream of this run's models."""
+    def generate(self, request: Request) -> np.ndarray:
+        """New sound, float32 `[sequences, samples]` at `sample_rate`."""
+        stream = self.stream(request)
+        return stream.render(round(stream.seconds * self.sample_rate))
+
+    def stream(self, request: Request) -> Stream:
+        """New sound while it is made: the family's stream of this run's models."""
         return self.family.stream(
             self.models,
             self.config,
@@ -67,7 +73,7 @@ def load_schema(run: Run) -> Schema:
     return Schema.from_document(document["parameters"], str(run.folder / "schema.json"))
 
 
-def load_trained(path: str | Path, *, best: bool = False, config_document: dict[str, Any] | None = None) -> Trained:
+def load_run(path: str | Path, *, best: bool = False, config_document: dict[str, Any] | None = None) -> Trained:
     """Everything that generation needs from a checkpoint, run folder, its zip, or id's folder (`runs.find_checkpoint`).
 
     Stages that `path` does not name take their newest checkpoint, or their best. config_document: for a checkpoint

@@ -21,7 +21,7 @@ from tierwave.controls.live import read_gestures
 from tierwave.controls.tracks import Controls, Schema, Track, parse_controls, read_array, shifted
 from tierwave.errors import UsageError
 from tierwave.files.names import located
-from tierwave.generation.load import Trained, load_trained, seed_audio, seed_parameters
+from tierwave.generation.load import Trained, load_run, seed_audio, seed_parameters
 from tierwave.generation.request import Request
 from tierwave.generation.vocoder import Vocoder
 
@@ -71,7 +71,7 @@ def request_of(trained: Trained, plain: Request, asked: Asked) -> tuple[Trained,
         low = seed_audio(asked.low_resolution, 0, trained.sample_rate, trained.config.normalize, trained.gain)
     vocoder = None
     if asked.vocoder is not None:
-        vocoder = Vocoder(load_trained(asked.vocoder), trained.sample_rate, plain)
+        vocoder = Vocoder(load_run(asked.vocoder), trained.sample_rate, plain)
     return (
         trained,
         replace(

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from tierwave.controls.tracks import Controls, Parameter, Schema, Track
 from tierwave.errors import UsageError
-from tierwave.generation.load import Trained, load_trained
+from tierwave.generation.load import Trained, load_run
 from tierwave.generation.request import Request, usable_cores
 from tierwave.runs.folder import Run
 
@@ -38,10 +38,10 @@ Kind = Literal["steered", "sound", "values", "spectrogram"]
 
 
 class Instrument:
-    """A run made ready to be played. path, best: as of `load_trained`, which also says what is raised."""
+    """A run made ready to be played. path, best: as of `load_run`, which also says what is raised."""
 
     def __init__(self, path: Path, *, best: bool = False) -> None:
-        self.trained = load_trained(path, best=best)
+        self.trained = load_run(path, best=best)
         self._loaded: OrderedDict[str, Trained] = OrderedDict()
         self._loading = threading.Lock()
         self.speed = 0.0  # seconds of sound per second of work, one voice
@@ -146,7 +146,7 @@ class Instrument:
                 there = [entry.name for entry in part.checkpoints]
                 if checkpoint not in there:
                     raise UsageError(f"there is no checkpoint {checkpoint[:60]!r}: there are {', '.join(there)}")
-                trained = load_trained(part.folder / checkpoint)
+                trained = load_run(part.folder / checkpoint)
                 if self.is_live:
                     self._compile(trained)
                 self._loaded[checkpoint] = trained

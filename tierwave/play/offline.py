@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -56,7 +57,7 @@ class Made:
     checkpoint: str
     speed: float
     wav: bytes | None = None
-    curves: dict[str, Controls] = field(default_factory=dict)
+    curves: Mapping[str, Controls] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:

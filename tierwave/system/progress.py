@@ -123,6 +123,10 @@ def uncounted(what: str, done: int, total: int) -> None:
     """What counts for nobody."""
 
 
+def unheard(text: str, rewrite: bool) -> None:
+    """What is said to nobody."""
+
+
 def end() -> None:
     """End the line that is open on the terminal, if there is one: what comes next stands on its own."""
     with _lock:

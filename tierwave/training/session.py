@@ -78,7 +78,7 @@ from tierwave.runs.folder import (
     runs_of,
 )
 from tierwave.runs.history import audio_bars, read_history
-from tierwave.system.progress import ProgressLine, SayLine
+from tierwave.system.progress import ProgressLine, SayLine, unheard
 from tierwave.training.memory import Demand, TooLarge, announced, judged, room_of, told_when_it_runs_out
 from tierwave.training.tasks import TF_CONFIG, meet, task_of
 
@@ -114,8 +114,8 @@ class Session:
 
     identity: str
     data_dir: Path | Url
-    document: dict[str, Any] | None
-    source: str
+    document: dict[str, Any] | None = None
+    source: str = "the config"
     overrides: Sequence[str] = ()
     typed: Mapping[str, Any] = field(default_factory=dict)
     logdir_root: Path = Path("logdir")
@@ -146,20 +146,21 @@ class Outcome:
 
 def train(
     session: Session,
-    default_document: Callable[[], dict[str, Any]],
-    say_line: SayLine,
+    default_document: Callable[[], dict[str, Any]] = lambda: {"model": "samplernn"},
+    say_line: SayLine = unheard,
     start_tensorflow: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Train as the session says, going on from its newest checkpoint where there is one.
 
-    default_document() gives the config for a new run when the session names none. say_line(text, rewrite) prints.
+    default_document() gives the config for a new run when the session names none. say_line(text, rewrite) is told what
+    train.py prints.
     start_tensorflow() is called before TensorFlow is imported, which is after config and recordings were found good.
     Raises UsageError and RunError with what to do.
     """
     refuse_name("--id", session.identity, session.logdir_root)
     task, everyone = task_of(os.environ), say_line
     if task.rank > 0:  # the chief speaks for all, and holds the lock for all
-        say_line = _silent
+        say_line = unheard
     with contextlib.ExitStack() as locks:
         if task.rank == 0:
             locks.enter_context(only_training(session.logdir_root, session.identity))
@@ -214,10 +215,6 @@ def _planned(
     options = resolve_training(session.typed, trained_with, source)
     _refuse_foreign_options(options, family)
     return _Plan(session, family, config, options, trained_with, source, say_line), resumed
-
-
-def _silent(text: str, rewrite: bool) -> None:
-    """What all workers but the chief say."""
 
 
 def _checkpoint_to_resume(session: Session) -> tuple[Run, CheckpointEntry] | None:

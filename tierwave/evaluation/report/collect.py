@@ -29,7 +29,7 @@ from tierwave.errors import RunError, UsageError
 from tierwave.evaluation.likelihood import Evaluation, evaluate, follow
 from tierwave.family import load_config
 from tierwave.files.names import located
-from tierwave.generation.load import Trained, hardly_trained, load_trained
+from tierwave.generation.load import Trained, hardly_trained, load_run
 from tierwave.generation.request import Request
 from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run
 from tierwave.runs.history import History, read_history
@@ -130,7 +130,7 @@ def collect(run: Run, asked: Asked, say_line: SayLine) -> Report:
     remarks: list[str] = []
     trained = None
     try:
-        trained = load_trained(run.folder, best=True)
+        trained = load_run(run.folder, best=True)
     except (UsageError, RunError) as error:
         remarks.append(f"No sound was made: {error}.")
     names = family.stages(config)
