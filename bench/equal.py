@@ -550,8 +550,9 @@ def _evaluated(side: Checkout) -> Found:
     found = {}
     for name in ("samplernn-two-tiers", "audio-baseline", "values-mixture", "cascade", "melnet-gru", "melnet-text"):
         target = side.folder / f"{name}.evaluation.json"
-        words = ["--checkpoint_path", side.trained(name), "--data_dir", side.material / "tones", "--json", target]
-        side.verb("evaluate", *words)
+        words = [side.trained(name), "--data_dir", side.material / "tones", "--json", target]
+        flag = ["--checkpoint_path"] if "--checkpoint_path" in side.verb("evaluate", "--help") else []  # as it was
+        side.verb("evaluate", *flag, *words)
         found[name] = lines_of(json.loads(target.read_text(encoding="utf-8")))
     return found
 

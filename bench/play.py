@@ -74,7 +74,7 @@ def _run(folder: Path, hidden: int, layers: int) -> Path:
 @contextlib.contextmanager
 def _server(run: Path, pages: int) -> Iterator[int]:
     """A server in a process of its own; its port."""
-    words = [sys.executable, "-m", "tierwave", "play", "--checkpoint_path", str(run), "--port", "0"]
+    words = [sys.executable, "-m", "tierwave", "play", str(run), "--port", "0"]
     words += ["--max_voices", str(pages)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -282,7 +282,7 @@ def test_what_is_typed_twice_counts_twice_and_only_once_per_call() -> None:
         (export.parser(), "control", ["run", "--output", "x.zip"]),
         (distances.parser(), "generated", ["--recordings", "x"]),
         (distances.parser(), "recordings", ["--generated", "x"]),
-        (evaluate.parser(), "sounds", ["--checkpoint_path", "x"]),
+        (evaluate.parser(), "sounds", ["x"]),
         (memory.parser(), "config_file", []),
         (fetch.parser(), "subset", ["librispeech", "x"]),
     ],

@@ -471,7 +471,7 @@ def test_an_override_without_the_curve(trained: Place, capsys: Capture) -> None:
 
 
 def test_what_cannot_be_evaluated(trained: Place, capsys: Capture, tmp_path: Path) -> None:
-    run = ["--checkpoint_path", trained.folder / "logdir" / "one"]
+    run = [trained.folder / "logdir" / "one"]
     for number in range(2):
         write_wav(tmp_path / f"n{number}.wav", tone(number), RATE)
     sentence = told(capsys, evaluate.main, [*run, "--data_dir", tmp_path], 1)
@@ -482,9 +482,9 @@ def test_what_cannot_be_evaluated(trained: Place, capsys: Capture, tmp_path: Pat
     shared = tmp_path / "shared"
     shutil.copytree(made, shared)
     (shared / "split.json").unlink()  # as of what was imported or shared
-    sentence = told(capsys, evaluate.main, ["--checkpoint_path", shared, "--part", "valid"], 2)
+    sentence = told(capsys, evaluate.main, [shared, "--part", "valid"], 2)
     assert lacks(sentence, ["has no split", "--data_dir", "leave --part out"]) == []
-    free = ["--checkpoint_path", trained.folder / "logdir" / "free"]
+    free = [trained.folder / "logdir" / "free"]
     assert "trained without parameters" in told(capsys, evaluate.main, [*free, "--controls"], 2)
 
 
@@ -534,7 +534,7 @@ def test_the_example_is_a_value_that_can_be_had(place: Place, capsys: Capture) -
 
 
 def test_what_cannot_be_measured_is_told(trained: Place, capsys: Capture) -> None:
-    run = ["--checkpoint_path", trained.folder / "logdir" / "tiers", "--controls", "--dur", 0.1]
+    run = [trained.folder / "logdir" / "tiers", "--controls", "--dur", 0.1]
     assert "none of p can be measured in a sound" in told(capsys, evaluate.main, run, 2)
 
 

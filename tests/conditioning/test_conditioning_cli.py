@@ -770,7 +770,7 @@ def evaluated(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
 def test_a_steered_network_is_measured_with_the_parameters_of_the_recordings(
     studio: Studio, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    where: list[Any] = ["--checkpoint_path", studio.logdir / named, "--data_dir", studio.folder / "named", "--json"]
+    where: list[Any] = [studio.logdir / named, "--data_dir", studio.folder / "named", "--json"]
     right = json.loads(evaluated(capsys, *where))
     assert right["total"]["samples"] == len(TONES) * round(SECONDS * RATE) and len(right["files"]) == len(TONES)
     for number, (inst, p, a) in enumerate(TONES):
@@ -788,7 +788,7 @@ def test_held_out_likelihood_is_what_training_said(
     studio: Studio, cascade: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = studio.run(cascade)
-    about = json.loads(evaluated(capsys, "--checkpoint_path", run.folder, "--part", "valid", "--json"))
+    about = json.loads(evaluated(capsys, run.folder, "--part", "valid", "--json"))
     held = sum(stop - start for _, start, stop in run.read("split.json")["valid"])
     assert about["total"]["samples"] == held and set(about["tiers"]) == {"slow", "mid"}
     for stage, values in about["tiers"].items():
@@ -796,7 +796,7 @@ def test_held_out_likelihood_is_what_training_said(
         row = [row for row in losses(part) if row[6]][-1]  # of the last epoch
         assert int(row[0]) == part.latest().step
         assert values["nats_per_value"] == pytest.approx(float(row[6]), rel=1e-4)
-    table = evaluated(capsys, "--checkpoint_path", run.folder, "--data_dir", studio.folder / "curved")
+    table = evaluated(capsys, run.folder, "--data_dir", studio.folder / "curved")
     assert "slow: " in table and "nats per value (24 values)" in table and "mid: " in table and "(48 values)" in table
 
 
@@ -804,7 +804,7 @@ def test_held_out_likelihood_is_what_training_said(
 def test_following_is_told_in_numbers(
     studio: Studio, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--checkpoint_path", studio.logdir / named, "--controls", "p", "--dur", 0.15, "--output_dir", tmp_path]
+    words = [studio.logdir / named, "--controls", "p", "--dur", 0.15, "--output_dir", tmp_path]
     assert "does it follow?" in evaluated(capsys, *words, "--json", tmp_path / "followed.json")
     assert '"p"' in json.dumps(json.loads((tmp_path / "followed.json").read_text())["following"])
     assert len(list(tmp_path.glob("*.wav"))) == len(list(tmp_path.glob("*.png"))) > 2
@@ -901,7 +901,7 @@ def test_a_run_goes_on_with_its_own_parameters(
 @pytest.mark.slow
 def test_a_squared_error_is_not_told_in_nats(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
     run = studio.train("squared", {**CURVES, "net": 0, "loss": "sampled_mse"}, "--num_steps", 2, data="curved")
-    text = evaluated(capsys, "--checkpoint_path", run.folder, "--data_dir", studio.folder / "curved")
+    text = evaluated(capsys, run.folder, "--data_dir", studio.folder / "curved")
     assert "conditioning: " in text and "nats" not in text
 
 

@@ -42,7 +42,7 @@ def test_the_notes_of_the_demo_corpus_are_asked_for_and_measured(
     assert (
         "inst plucked|bowed|blown (3 values), p 64 to 74 midiPitch (3 values), a 0.5 to 1 amplitude (2 values)" in told
     )
-    run = ["--checkpoint_path", str(demo / "logdir" / "notes")]
+    run = [str(demo / "logdir" / "notes")]
     sound = demo / "note.wav"
     words = ["--output_path", str(sound), "--dur", "0.5", "--spectrogram"]
     words += ["--control", "inst=bowed", "p=64:74", "a=0.7"]

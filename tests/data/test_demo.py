@@ -164,7 +164,7 @@ def test_values_out_of_range_are_told(tmp_path: Path, wrong: dict, told: str) ->
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [str(tmp_path / "ä b"), "--seed", "1", "--sample_rate", "8000", "--seconds", "0.25"]
+    arguments = [str(tmp_path / "ä b"), "--random_seed", "1", "--sample_rate", "8000", "--seconds", "0.25"]
     assert main(arguments) == 0
     assert "117 tones, 29 s" in capsys.readouterr().out
     assert len(list((tmp_path / "ä b").glob("*.wav"))) == 117

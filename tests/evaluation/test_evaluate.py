@@ -198,7 +198,7 @@ def test_the_table() -> None:
 
 
 def test_json_on_stdout_is_all_there_is(run: Run, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--checkpoint_path", str(run.folder), "--data_dir", str(recordings), "--json"]) == 0
+    assert main([str(run.folder), "--data_dir", str(recordings), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["checkpoint"] == str(run.folder / "model.ckpt-2") and document["epoch"] == 2
     assert document["sample_rate"] == RATE and document["levels"] == LEVELS and document["chance_bits"] == 4.0
@@ -215,7 +215,7 @@ def test_json_in_a_file_beside_the_table(
     found: Evaluation, run: Run, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "new" / "result.json"
-    flags = ["--checkpoint_path", str(run.folder.parent), "--data_dir", str(recordings), "--best"]
+    flags = [str(run.folder.parent), "--data_dir", str(recordings), "--best"]
     assert main([*flags, "--batch_size", "4", "--json", str(path)]) == 0
     document = json.loads(path.read_text(encoding="utf-8"))
     assert document["checkpoint"].endswith("model.ckpt-1")
@@ -227,14 +227,14 @@ def test_json_in_a_file_beside_the_table(
 def test_nothing_is_left_behind(run: Run, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = sorted(run.folder.rglob("*")), sorted(recordings.rglob("*"))
-    assert main(["--checkpoint_path", str(run.folder), "--data_dir", str(recordings)]) == 0
+    assert main([str(run.folder), "--data_dir", str(recordings)]) == 0
     assert list(tmp_path.iterdir()) == []
     assert before == (sorted(run.folder.rglob("*")), sorted(recordings.rglob("*")))
 
 
 def test_what_is_refused(run: Run, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def said(code: int, checkpoint: Path, folder: Path, *flags: str) -> str:
-        assert main(["--checkpoint_path", str(checkpoint), "--data_dir", str(folder), *flags]) == code
+        assert main([str(checkpoint), "--data_dir", str(folder), *flags]) == code
         output = capsys.readouterr()
         assert output.out == "" and output.err.count("\n") == 1
         return output.err

@@ -153,7 +153,7 @@ def test_a_recording_is_continued(studio: Studio) -> None:
 
 def test_likelihoods_of_every_tier_and_of_all(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    command = ["--checkpoint_path", str(studio.logdir / "tones"), "--part", "valid"]
+    command = [str(studio.logdir / "tones"), "--part", "valid"]
     assert evaluate.main(command) == 0
     told = capsys.readouterr().out
     assert all(f"tier{number}: " in told for number in (1, 2, 3)) and "nats per dB" in told

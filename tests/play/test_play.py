@@ -1161,15 +1161,13 @@ def test_a_parameter_whose_name_cannot_be_set_is_told(
 def test_mistakes_are_told_in_a_sentence(
     runs: dict[str, Path], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = ["--checkpoint_path", runs["sound"]]
-    assert "nothing_here" in told(
-        capsys, command.main, ["--checkpoint_path", tmp_path / "nothing_here", "--port", 0], 2
-    )
-    assert "no checkpoint was found" in told(capsys, command.main, ["--checkpoint_path", tmp_path, "--port", 0], 2)
+    right = [runs["sound"]]
+    assert "nothing_here" in told(capsys, command.main, [tmp_path / "nothing_here", "--port", 0], 2)
+    assert "no checkpoint was found" in told(capsys, command.main, [tmp_path, "--port", 0], 2)
     assert "--port 70000" in told(capsys, command.main, [*right, "--port", 70000], 2)
     assert "--max_voices 0" in told(capsys, command.main, [*right, "--max_voices", 0], 2)
     assert "--host" in told(capsys, command.main, [*right, "--host", "no such host", "--port", 0], 2)
-    assert "checkpoint_path" in told(capsys, command.main, [], 2)
+    assert "RUN" in told(capsys, command.main, [], 2)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -1189,7 +1187,7 @@ def test_mistakes_are_told_in_a_sentence(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_command_serves_until_it_is_interrupted(runs: dict[str, Path], tmp_path: Path) -> None:
-    command_line = [sys.executable, "-m", "tierwave", "play", "--checkpoint_path", runs["steered"], "--port", "0"]
+    command_line = [sys.executable, "-m", "tierwave", "play", runs["steered"], "--port", "0"]
     with (tmp_path / "errors.txt").open("w+") as errors:
         process = subprocess.Popen(
             [*command_line, "--osc", "0", "--host", "0.0.0.0"], stdout=subprocess.PIPE, stderr=errors, text=True

@@ -146,7 +146,7 @@ def test_it_learns_which_code_follows_which(place: Path, run: Path, capsys: pyte
     assert found[0] == pytest.approx(np.log(16), abs=1e-4) and found[-1] < 0.6 * found[0]
     assert list((place / "sounds" / "whole").glob("*.wav"))
     capsys.readouterr()
-    assert call(evaluate.main, ["--checkpoint_path", run, "--data_dir", place / "data", "--json"]) == 0
+    assert call(evaluate.main, [run, "--data_dir", place / "data", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     bars = json.loads((run / "bars.json").read_text())
     # A table that has learnt all it can is as good as the one that train.py counts.

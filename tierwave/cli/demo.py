@@ -16,14 +16,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Make a small corpus of tones of known pitch, loudness and instrument.",
     )
     parser.add_argument("folder", metavar="FOLDER", help="created if missing")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same bytes (%(default)s)")
+    parser.add_argument("--random_seed", type=int, default=0, metavar="N", help="same seed, same bytes (%(default)s)")
     parser.add_argument("--sample_rate", type=int, default=16000, metavar="HZ", help="(%(default)s)")
     parser.add_argument("--seconds", type=float, default=1.25, metavar="S", help="length of each tone (%(default)s)")
     parser.add_argument("--debug", type=boolean, nargs="?", const=True, default=False, metavar="True|False")
     flags = parser.parse_args(argv)
 
     def body() -> None:
-        tones = make_corpus(flags.folder, seed=flags.seed, sample_rate=flags.sample_rate, seconds=flags.seconds)
+        tones = make_corpus(flags.folder, seed=flags.random_seed, sample_rate=flags.sample_rate, seconds=flags.seconds)
         print(f"{len(tones)} tones, {len(tones) * flags.seconds:.0f} s, and {MANIFEST_NAME} in {flags.folder}")
 
     return run(body, debug=flags.debug)

@@ -1,7 +1,7 @@
 """`tierwave evaluate`: how well a trained network predicts recordings, and whether it follows its controls.
 
-tierwave evaluate --checkpoint_path RUN --data_dir DIR
-tierwave evaluate --checkpoint_path RUN --controls
+tierwave evaluate RUN --data_dir DIR
+tierwave evaluate RUN --controls
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ def parser() -> FlagParser:
         description="How well a trained network predicts recordings, and follows its parameters.",
     )
     flag: dict[str, Any] = {"nargs": "?", "const": True, "default": False, "type": boolean}
-    flags.add_argument(
-        "--checkpoint_path", type=Path, required=True, help="a checkpoint, its .index file, a run or an id's folder"
-    )
+    flags.add_argument("run", metavar="RUN", type=Path, help="a checkpoint, its .index file, a run or an id's folder")
     flags.add_argument("--data_dir", type=Path, help="folder of recordings, searched recursively")
     flags.add_argument(
         "--part", choices=("train", "valid", "test"), help="only what the run's split says (default: all of them)"
@@ -83,7 +81,7 @@ def _evaluate(arguments: Any) -> None:
     )
     import_tensorflow(debug=arguments.debug)
     line = ProgressLine("stderr")  # stdout is the result's
-    trained = load_run(arguments.checkpoint_path, best=arguments.best)
+    trained = load_run(arguments.run, best=arguments.best)
     about: dict[str, Any] = {
         "checkpoint": str(trained.path),
         "epoch": trained.entry.epoch,

@@ -1,4 +1,4 @@
-"""Play a trained network on a web page: `python -m tierwave play --checkpoint_path logdir/notes`.
+"""Play a trained network on a web page: `python -m tierwave play logdir/notes`.
 
 Parses, calls, prints.
 """
@@ -31,9 +31,7 @@ def parser() -> FlagParser:
     """All flags of `python -m tierwave play`."""
     flags = FlagParser("tierwave play", description="Play a trained network on a web page.")
     flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean, "default": False}
-    flags.add_argument(
-        "--checkpoint_path", type=Path, required=True, help="a checkpoint, its .index file, a run or an id's folder"
-    )
+    flags.add_argument("run", metavar="RUN", type=Path, help="a checkpoint, its .index file, a run or an id's folder")
     flags.add_argument("--best", help="of a folder: the best checkpoint, not the newest", **flag)
     flags.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     flags.add_argument("--port", type=int, default=8765, help="to listen on, 0: a free one (default: 8765)")
@@ -119,7 +117,7 @@ def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None) -
 
     warnings.filterwarnings("ignore", category=ControlWarning)  # pages are told, by a remark
     began = time.perf_counter()
-    instrument = Instrument(arguments.checkpoint_path, best=arguments.best)
+    instrument = Instrument(arguments.run, best=arguments.best)
     instrument.warm_up()
     took = time.perf_counter() - began
     studio = Studio(instrument, arguments.max_voices or instrument.voices)

@@ -187,7 +187,7 @@ def _played(trained: Trained, heard: Heard | None, formats: Sequence[str]) -> It
     target = "sample.wav" if heard is None or "sample.wav" in heard.files else "sample.csv"
     yield (
         f"    python generate.py --checkpoint_path RUN --output_path {shlex.join([target, *words])}\n"
-        "    python -m tierwave play --checkpoint_path RUN\n"
+        "    python -m tierwave play RUN\n"
         "    python train.py --init_from RUN --id NEW --data_dir RECORDINGS"
     )
     if formats:

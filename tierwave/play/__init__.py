@@ -1,4 +1,4 @@
-"""A page to play a trained network on: `python -m tierwave play --checkpoint_path RUN`.
+"""A page to play a trained network on: `python -m tierwave play RUN`.
 
     __main__     the command line
     app          what is answered over HTTP, and to whom
