@@ -99,7 +99,8 @@ def _train(arguments: Any) -> int:
     if arguments.data_dir is None:
         raise UsageError("--data_dir is missing: name a folder of recordings, or try --demo")
 
-    from tierwave.training.session import Session, train
+    from tierwave.training.plan import Session
+    from tierwave.training.session import train
 
     say_line = ProgressLine().say
     session = Session(

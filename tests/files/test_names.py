@@ -31,7 +31,7 @@ from tierwave.files.folders import chunk_stem
 from tierwave.files.names import ESCAPED, folded, json_text, located, matcher, printable
 from tierwave.files.writing import write_text
 from tierwave.runs.folder import Run, find_checkpoint
-from tierwave.training.session import Session, _refuse_other_corpus
+from tierwave.training.checks import refuse_other_corpus
 
 RATE = 4000
 ODD = os.fsdecode(b"fl\xf6te.wav")
@@ -207,10 +207,9 @@ def test_a_run_goes_on_with_its_recordings_under_the_other_form(tmp_path: Path) 
     document = {"method": "files", "train": [[NFC, 0, 10]], "valid": [], "test": []}
     assert Split.from_document(document, corpus).train == (Span(0, 0, 10),)
     digest = corpus.identity[NFD]
-    session = Session("x", tmp_path / "in", None, "a config")
-    _refuse_other_corpus(corpus, {"sample_rate": RATE, "corpus": {NFC: digest}}, session, Run(tmp_path))
+    refuse_other_corpus(corpus, {"sample_rate": RATE, "corpus": {NFC: digest}}, tmp_path / "in", Run(tmp_path))
     with pytest.raises(UsageError, match="another corpus"):
-        _refuse_other_corpus(corpus, {"sample_rate": RATE, "corpus": {NFC: "other"}}, session, Run(tmp_path))
+        refuse_other_corpus(corpus, {"sample_rate": RATE, "corpus": {NFC: "other"}}, tmp_path, Run(tmp_path))
 
 
 def test_chunks_and_their_recording_in_two_forms_are_one_source(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tierwave.controls.files import read_param_file
 from tierwave.errors import RunError, UsageError
 from tierwave.files.text import MOST_NESTED, decode, parse_json, parse_typed, read_text
 from tierwave.search.space import parse_search
-from tierwave.training.tasks import task_of
+from tierwave.system.tasks import task_of
 
 JSON = st.recursive(
     st.none()

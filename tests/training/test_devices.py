@@ -29,8 +29,8 @@ from commands import call
 from tierwave.audio.recordings import write_wav
 from tierwave.errors import UsageError
 from tierwave.runs.folder import Run, runs_of
+from tierwave.system.tasks import Task, task_of
 from tierwave.training.devices import Devices, make_devices
-from tierwave.training.tasks import Task, task_of
 
 pytestmark = pytest.mark.timeout(900)  # processes that start TensorFlow, on a machine with other work
 

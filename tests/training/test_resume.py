@@ -456,7 +456,7 @@ def test_a_new_run_that_is_refused_leaves_no_folder(
     def refused(*arguments: Any) -> None:
         raise UsageError("these weights do not fit")
 
-    monkeypatch.setattr("tierwave.training.session.take_weights", refused)
+    monkeypatch.setattr("tierwave.training.stage.take_weights", refused)
     assert train.main(command(folder, "empty", "--init_from", stopped.folder, "--num_steps", 1)) == 2
     assert "do not fit" in capsys.readouterr().err
     assert [path.name for path in (folder / "logdir" / "empty").iterdir() if path.is_dir()] == []

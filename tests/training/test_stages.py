@@ -8,22 +8,23 @@ from typing import Any, cast
 
 import pytest
 
-from tierwave.config import TrainingOptions, resolve_training
-from tierwave.family import load_config
+from tierwave.config import TrainingOptions
 from tierwave.generation.load import hardly_trained
 from tierwave.runs.folder import CheckpointEntry, Run
 from tierwave.training.callbacks import Limits
 from tierwave.training.loop import Trainer
-from tierwave.training.session import Outcome, Session, _Plan
+from tierwave.training.plan import Outcome, Plan, Session, plan_of
+from tierwave.training.session import _train_stages
+from tierwave.training.stage import RunContext
 
 MEL = {"model": "melnet", "tiers": 3, "layers": [1, 1, 1], "hidden_size": 8}
 
 
-def plan_of(document: dict[str, Any], said: list[str], **typed: Any) -> _Plan:
-    family, config = load_config(document, "here")
-    session = Session("one", Path("data"), document, "here", typed=typed)
-    options = resolve_training(typed, document, "here")
-    return _Plan(session, family, config, options, document, "here", lambda text, rewrite: said.append(text))
+def planned(document: dict[str, Any], said: list[str], **typed: Any) -> Plan:
+    session = Session("one", Path("data"), document, "here", typed=typed, logdir_root=Path("nowhere"))
+    plan, resumed = plan_of(session, dict, lambda text, rewrite: said.append(text))
+    assert resumed is None
+    return plan
 
 
 def entry(step: int, epoch: int = 0) -> CheckpointEntry:
@@ -60,22 +61,22 @@ def test_what_one_stage_overruns_leaves_the_next_half_of_its_share_at_least(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, took: list[float], expected: list[float]
 ) -> None:
     said: list[str] = []
-    plan = plan_of(MEL, said, max_minutes=2.0)
+    plan = planned(MEL, said, max_minutes=2.0)
     run, shares = Run(tmp_path), []
 
     def train_stage(
-        plan: _Plan, stage: str, options: TrainingOptions, part: Run, material: Any, entry_: Any, limits: Limits
+        plan: Plan, stage: str, options: TrainingOptions, material: Any, context: Any, entry_: Any, limits: Limits
     ) -> Outcome:
+        part = plan.part(context.run, stage)
         shares.append(60.0 * (options.max_minutes or 0.0))
         limits.seconds = took[len(shares) - 1]
         saved(part, entry(22, epoch=0 if stage == "tier3" else 1))
         return Outcome("max_minutes is over", part, None)
 
-    monkeypatch.setattr(_Plan, "_train_stage", train_stage)
-    devices = SimpleNamespace(is_chief=True, from_chief=lambda value: value)
-    material: Any = SimpleNamespace(run=run, devices=devices, say_line=plan.say_line)
-    stages = ["tier1", "tier2", "tier3"]
-    plan._train_stages(stages, dict.fromkeys(stages, plan.options), material, {}, None)
+    monkeypatch.setattr("tierwave.training.session.train_stage", train_stage)
+    devices: Any = SimpleNamespace(is_chief=True, from_chief=lambda value: value)
+    material: Any = None
+    _train_stages(plan, material, RunContext(run, devices, {}, "", plan.say_line), {}, None)
     assert shares == pytest.approx(expected)
     (warning,) = [text for text in said if text.startswith("Warning")]
     assert "tier3 was trained for 22 steps, less than one epoch" in warning and "--max_minutes" in warning
@@ -83,11 +84,11 @@ def test_what_one_stage_overruns_leaves_the_next_half_of_its_share_at_least(
 
 def test_xla_is_left_out_where_it_costs_more_time_than_it_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("melnet.FAMILY.prefers_xla", lambda config, on_gpu: True)
-    chosen = {minutes: plan_of(MEL, [], max_minutes=minutes)._jit("tier1", False) for minutes in (None, 2.0, 5.9, 6.0)}
+    chosen = {minutes: planned(MEL, [], max_minutes=minutes).jit("tier1", False) for minutes in (None, 2.0, 5.9, 6.0)}
     assert chosen == {None: True, 2.0: False, 5.9: False, 6.0: True}  # three tiers share it
-    assert plan_of(MEL, [], max_minutes=1.0, jit=True)._jit("tier1", False)
+    assert planned(MEL, [], max_minutes=1.0, jit=True).jit("tier1", False)
     own = {**MEL, "training_per_tier": [{"max_minutes": 3.0}, {}, {}]}
-    assert [plan_of(own, [], max_minutes=3.0)._jit(stage, False) for stage in ("tier1", "tier2")] == [True, False]
+    assert [planned(own, [], max_minutes=3.0).jit(stage, False) for stage in ("tier1", "tier2")] == [True, False]
 
 
 def test_stages_that_were_hardly_trained_are_named(tmp_path: Path) -> None:

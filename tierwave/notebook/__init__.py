@@ -37,7 +37,7 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from tierwave.generation.load import Trained
-    from tierwave.training.session import Outcome, Session
+    from tierwave.training.plan import Outcome, Session
 
 DRIVE = "/content/drive"
 REDRAWN_SECONDS = 3.0  # between two pictures of the losses, at least

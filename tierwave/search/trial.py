@@ -23,7 +23,9 @@ from tierwave.runs.folder import Run, only_training, runs_of
 from tierwave.search.space import EQUAL_TIME, Space
 from tierwave.training.loop import LN2, Callback, Trainer, measure
 from tierwave.training.memory import memory_kills
-from tierwave.training.session import SPLIT_OPTIONS, Session, train
+from tierwave.training.plan import Session
+from tierwave.training.prepare import SPLIT_OPTIONS
+from tierwave.training.session import train
 
 MOST_KILLS = 3  # for want of memory at the same step, and a trial is given up
 PATIENCE_SECONDS = 2.0  # between looks whether another process has let go of a trial

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from tierwave.errors import RunError, UsageError
-from tierwave.training.tasks import EXAMPLE, Task, task_of
+from tierwave.system.tasks import EXAMPLE, Task, task_of
 
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError)
 

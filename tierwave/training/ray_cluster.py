@@ -18,8 +18,9 @@ from typing import Any
 from tierwave.errors import RunError, UsageError
 from tierwave.files.places import absolute, place_of
 from tierwave.system.parallel import connected, starting
-from tierwave.system.progress import SECONDS, clock, every, waiting
-from tierwave.training.session import Outcome, SayLine, Session, encode
+from tierwave.system.progress import SECONDS, SayLine, clock, every, waiting
+from tierwave.training.plan import Outcome, Session
+from tierwave.training.session import encode
 
 SECONDS_BETWEEN_LINES = 0.5  # in which the chief's lines are fetched
 _PATHS = ("data_dir", "logdir_root", "output_dir", "resume_from", "init_from", "param_dir", "params", "cache_dir")

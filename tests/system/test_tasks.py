@@ -12,8 +12,8 @@ from contextlib import suppress
 import pytest
 
 from tierwave.errors import RunError, UsageError
-from tierwave.training import tasks
-from tierwave.training.tasks import Task, meet
+from tierwave.system import tasks
+from tierwave.system.tasks import Task, meet
 
 
 @pytest.fixture(autouse=True)

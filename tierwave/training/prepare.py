@@ -1,0 +1,206 @@
+"""What a session trains on: recordings as codes, their controls, what is held out, and what the family makes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tierwave.controls.sources import ParamSources, find_param_sources, unused_manifest
+from tierwave.controls.tracks import Controls, Parameter, Schema, constants_of, mismatch
+from tierwave.data.control_windows import Steering
+from tierwave.data.corpus import Corpus, load_corpus, summary
+from tierwave.data.splits import Span, Split, make_split
+from tierwave.data.windows import LaneWindows
+from tierwave.errors import RunError, UsageError
+from tierwave.generation.load import PREPARED, load_schema
+from tierwave.runs.folder import Run
+from tierwave.system.tasks import TF_CONFIG
+from tierwave.training.checks import refuse_other_corpus, refuse_other_parameters
+from tierwave.training.plan import Plan
+
+SPLIT_OPTIONS = {"val_frac", "test_frac", "num_val_batches"}
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all stages are trained on. steering: None where nothing steers; digests: of the controls, by
+    recording; prepared: what the family made of the corpus; remarks: sentences for whoever trains."""
+
+    corpus: Corpus
+    split: Split
+    steering: Steering | None
+    digests: dict[str, str]
+    prepared: Any
+    remarks: list[str]
+
+    @property
+    def schema(self) -> Schema:
+        """Of the controls that steer, empty where none do."""
+        return Schema() if self.steering is None else self.steering.schema
+
+    @property
+    def prepared_document(self) -> dict[str, Any] | None:
+        """What the run keeps of what the family made."""
+        document: dict[str, Any] | None = None if self.prepared is None else self.prepared.document
+        return document
+
+    def windows(self, plan: Plan, stage: str, spans: Sequence[Span], **options: Any) -> LaneWindows:
+        """What a stage sees of `spans`; options as of `LaneWindows`."""
+        return plan.family.dataset(
+            self.corpus, spans, plan.config, stage, steering=self.steering, prepared=self.prepared, **options
+        )
+
+
+def prepare(plan: Plan, root: Run | None) -> Material:
+    """Read, decode and split all that is trained on; as the run `root` did, if training goes on in it.
+
+    Raises UsageError and RunError where it is not what the run was trained on, or where there is too little of it.
+    """
+    session, family, config = plan.session, plan.family, plan.config
+    described = None if root is None else root.read("run.json")
+    corpus = load_recordings(plan, described)
+    remarks = [summary(corpus), *(f"Warning: {text}" for text in [*corpus.warnings(), *family.warnings(config)])]
+    sources, controls = _controls(plan, corpus, described)
+    digests = _digests(corpus, controls) if controls else {}
+    if sources is None:
+        passed_over = unused_manifest(session.data_dir)
+    else:
+        everything = [*(recording.name for recording in corpus.recordings), *(name for name, _ in corpus.left_out)]
+        passed_over = [*sources.remarks, *sources.strays(everything)]
+    remarks += [f"Warning: {text}" for text in passed_over]
+    if root is not None and described is not None:
+        refuse_other_corpus(corpus, described, session.data_dir, root)
+        refuse_other_parameters(digests, described, root)
+        ignored = sorted(SPLIT_OPTIONS & session.typed.keys())
+        if ignored:
+            remarks.append(f"Warning: --{ignored[0]} changes nothing here: a resumed run keeps what it held out.")
+        split = Split.from_document(root.read("split.json"), corpus)
+        schema = Schema() if sources is None else load_schema(root)
+        stored = root.read(PREPARED) if (root.folder / PREPARED).exists() else None
+    else:
+        split = _split(plan, corpus, controls)
+        remarks += [f"Warning: {text}" for text in split.remarks]
+        schema = Schema() if sources is None else _fitted(plan, sources, corpus, split, controls)
+        stored = None
+    prepared = family.prepare(corpus, split, config, stored, data_dir=session.data_dir)
+    remarks += [f"Warning: {text}" for text in (() if prepared is None else prepared.remarks)]
+    steering = None
+    if sources is not None:
+        seconds = tuple(recording.samples / corpus.sample_rate for recording in corpus.recordings)
+        steering = Steering(schema, controls, seconds)
+    return Material(corpus, split, steering, digests, prepared, remarks)
+
+
+def load_recordings(plan: Plan, described: dict[str, Any] | None, *, cluster: str | None = None) -> Corpus:
+    """The recordings, encoded; described: what a run that is resumed knows of them."""
+    session = plan.session
+    return load_corpus(
+        session.data_dir,
+        plan.family.encoder(plan.config),
+        sample_rate=_sample_rate(plan, described),
+        normalize=plan.config.normalize,
+        cache_dir=session.cache_dir or session.logdir_root / ".cache",
+        # Workers of a machine find the cache made, or make it without taking each other's cores.
+        jobs=1 if os.environ.get(TF_CONFIG) else os.cpu_count() or 1,
+        cluster=cluster,
+        without=[root / name for root in (session.logdir_root, session.output_dir) for name in ("", session.identity)],
+        progress=lambda done, total: plan.say_line(f"Decoding: {done}/{total} recordings", True),
+    )
+
+
+def _sample_rate(plan: Plan, described: dict[str, Any] | None) -> int | None:
+    asked, configured = plan.options.sample_rate, plan.family.sample_rate(plan.config)
+    if asked and configured and asked != configured:
+        raise UsageError(
+            f"--sample_rate {asked} and the config's rate of audio, {configured}, differ: leave one of them out"
+        )
+    return asked or configured or (described["sample_rate"] if described else None)
+
+
+def _controls(
+    plan: Plan, corpus: Corpus, described: dict[str, Any] | None
+) -> tuple[ParamSources | None, tuple[Controls, ...]]:
+    """Where the parameters lie, None if the config has none; and those of every recording."""
+    session, names = plan.session, plan.family.parameters(plan.config)
+    if not names:
+        for flag, value in (("param_dir", session.param_dir), ("params", session.params)):
+            if value is not None:
+                raise UsageError(
+                    f"--{flag} {value} has nothing to steer: name parameters in the config's conditioned_on, or "
+                    "leave it out"
+                )
+        return None, ()
+    given = {"param_dir": session.param_dir, "params": session.params}
+    if described is not None and not any(given.values()):
+        given = {key: Path(described[key]) if described.get(key) else None for key in given}
+    # Whether names may stand for the values of a parameter, and which, is the config's to say.
+    known = Schema(parameters=tuple(Parameter(name=name) for name in names))
+    sources = find_param_sources(
+        session.data_dir,
+        param_dir=given["param_dir"],
+        params=given["params"],
+        name_params=names,
+        categories=known.updated(plan.config.controls, plan.source).named,
+    )
+    return sources, tuple(sources.controls_of(recording.name, names) for recording in corpus.recordings)
+
+
+def _digests(corpus: Corpus, controls: Sequence[Controls]) -> dict[str, str]:
+    """A digest of the parameters of every recording, by its name."""
+    found = {}
+    for recording, tracks in zip(corpus.recordings, controls, strict=True):
+        digest = hashlib.blake2b(digest_size=8)
+        for name, track in sorted(tracks.items()):
+            digest.update(name.encode() + track.times.tobytes() + track.values.tobytes())
+        found[recording.name] = digest.hexdigest()
+    return found
+
+
+def _split(plan: Plan, corpus: Corpus, controls: Sequence[Controls]) -> Split:
+    family, config, options = plan.family, plan.config, plan.options
+    encoder = family.encoder(config)
+    fraction = options.val_frac
+    if options.num_val_batches is not None:
+        wanted = options.num_val_batches * options.batch_size * family.window_samples(config)
+        fraction = wanted / corpus.samples
+        if fraction + options.test_frac >= 1:
+            raise UsageError(
+                f"num_val_batches {options.num_val_batches} holds out {wanted} samples, and the corpus has only "
+                f"{corpus.samples}: use a smaller number, or --val_frac"
+            )
+    return make_split(
+        corpus,
+        lambda index: encoder.decode(np.asarray(corpus.of(index))),
+        valid_fraction=fraction,
+        test_fraction=options.test_frac,
+        seed=options.random_seed,
+        smallest_guard=max(family.overlap(config), plan.session.guard),
+        values=[constants_of(each) for each in controls] or None,
+    )
+
+
+def _fitted(plan: Plan, sources: ParamSources, corpus: Corpus, split: Split, controls: tuple[Controls, ...]) -> Schema:
+    """The schema of the corpus and the config, its open ranges fitted to what is trained on."""
+    names = plan.family.parameters(plan.config)
+    schema = sources.schema_of([recording.name for recording in corpus.recordings], names)
+    schema = schema.updated(plan.config.controls, plan.source)
+    rate = corpus.sample_rate
+    fitted = schema.fit(
+        {
+            name: track
+            if track.is_constant
+            else track.between(span.start / rate, span.stop / rate, schema.of(name).interp)
+            for name, track in controls[span.recording].items()
+        }
+        for span in split.train
+    )
+    for parameter in fitted.parameters:
+        if complaint := mismatch(parameter, [tracks[parameter.name] for tracks in controls]):
+            raise RunError(complaint)
+    return fitted

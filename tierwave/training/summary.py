@@ -1,0 +1,114 @@
+"""Figures and sentences about what a session trains on: the bars to beat, the noise floor, the split, the controls."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tierwave.analysis.statistics import MOST_LEVELS, CodeStatistics
+from tierwave.audio.quantize import Quantizer
+from tierwave.controls.tracks import ControlWarning, coverage
+from tierwave.data.control_windows import Steering
+from tierwave.data.corpus import Corpus
+from tierwave.data.splits import Span, Split
+
+MOST_COUNTED = 1 << 27  # samples for a histogram: two hours at 16 kHz are all there is to know
+
+
+def baselines(corpus: Corpus, split: Split, encoder: Any) -> dict[str, float]:
+    """What models without any memory reach on the held-out codes, in bits per sample: the bars to beat."""
+    if not isinstance(encoder, Quantizer) or encoder.levels > MOST_LEVELS or not split.valid:
+        return {}
+
+    counted = CodeStatistics(encoder.levels)
+    left = MOST_COUNTED
+    for span in split.train:
+        counted.add(corpus.blocks(span.recording, span.start, min(span.stop, span.start + left)))
+        left -= span.stop - span.start
+        if left <= 0:
+            break
+
+    def valid() -> Iterator[Iterator[np.ndarray]]:
+        return (corpus.blocks(*span) for span in split.valid)
+
+    return {"histogram_bits": counted.histogram_bits(valid()), "markov_bits": counted.markov_bits(valid())}
+
+
+def noise_floor(corpus: Corpus, encoder: Any) -> float:
+    """Root mean square of the quiet stretches of 20 ms (the 5th percentile of those that are not digital silence)."""
+    length = max(1, round(0.02 * corpus.sample_rate))
+    found = []
+    for index, recording in enumerate(corpus.recordings[:100]):
+        (codes,) = corpus.parts([(index, 0, min(recording.samples, 10 * corpus.sample_rate))])
+        sound = encoder.decode(np.asarray(codes))
+        frames = sound[: recording.samples // length * length]
+        frames = frames[: len(frames) // length * length].reshape(-1, length)
+        found.append(np.sqrt(np.mean(np.square(frames - frames.mean(axis=1, keepdims=True)), axis=1)))
+    levels = np.concatenate(found)
+    levels = levels[levels > 0]
+    return float(np.percentile(levels, 5)) if len(levels) else 0.0
+
+
+def sounds_of(corpus: Corpus, spans: Sequence[Span], encoder: Any, seconds: float) -> list[np.ndarray]:
+    """The first `seconds` of `spans`, float `[samples]` each."""
+    left, wanted = round(seconds * corpus.sample_rate), []
+    for span in spans:
+        wanted.append((span.recording, span.start, min(span.stop, span.start + left)))
+        left -= wanted[-1][2] - span.start
+        if left <= 0:
+            break
+    return [encoder.decode(np.asarray(codes)) for codes in corpus.parts(wanted)]
+
+
+def described_split(split: Split, corpus: Corpus, statistics: dict[str, Any]) -> str:
+    def seconds(spans: Any) -> float:
+        return sum(span.stop - span.start for span in spans) / corpus.sample_rate
+
+    how = "whole recordings" if split.method == "files" else "stretches spread over the recordings"
+    text = f"Training on {seconds(split.train):.1f} s, validating on {seconds(split.valid):.1f} s"
+    if split.test:
+        text += f", testing on {seconds(split.test):.1f} s"
+    text += f" ({how} held out)"
+    if "markov_bits" in statistics:
+        text += (
+            f"\nTo beat on held-out sound: {statistics['histogram_bits']:.3f} bits per sample (code histogram), "
+            f"{statistics['markov_bits']:.3f} (first-order Markov model)"
+        )
+    return text
+
+
+def described_controls(steering: Steering, values: Mapping[str, Sequence[float]]) -> str:
+    parts = []
+    for parameter in steering.schema.parameters:
+        lo, hi = parameter.span
+        trained = values[parameter.name]
+        many = f"{len(trained)} value{'s' if len(trained) > 1 else ''}"
+        constant = all(controls[parameter.name].is_constant for controls in steering.controls)
+        unit = f" {parameter.units}" if parameter.units else ""
+        names = 0 < len(parameter.categories) <= 6
+        span = "|".join(parameter.categories) if names else f"{lo:g} to {hi:g}{unit}"
+        parts.append(f"{parameter.name} {span} ({many if constant else 'over time'})")
+    return "Parameters: " + ", ".join(parts)
+
+
+def beyond_range(steering: Steering) -> list[str]:
+    """What of the corpus lies beyond a range that was given, one sentence per parameter."""
+    found: dict[str, str] = {}
+    odd: list[str] = []
+    for parameter in steering.schema.parameters:
+        if parameter.span[0] == parameter.span[1]:
+            found[parameter.name] = (
+                f"{parameter.name} is {parameter.span[0]:g} wherever it is trained on, so it will steer nothing."
+            )
+            continue
+        odd += [f"{text}." for text in coverage(parameter, [tracks[parameter.name] for tracks in steering.controls])]
+        for controls in steering.controls:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", ControlWarning)
+                parameter.normalise(controls[parameter.name].values)
+            if caught:
+                found.setdefault(parameter.name, f"{caught[0].message}, in training too.")
+    return [*found.values(), *odd]
