@@ -84,7 +84,8 @@ def test_extract_in_processes_of_its_own(recordings: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "tierwave.controls.tracks",
+        "tierwave",
+        "controls",
         "extract",
         str(recordings),
         "--features",

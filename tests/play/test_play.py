@@ -72,6 +72,7 @@ SCHEMA = Schema(
 )
 VALUES = {"inst": [0.0, 2.0], "p": [60.0, 65.0, 72.0], "rmse": [0.0, 0.5, 1.0]}
 SOUND = {"generates": ["audio"], "rate": RATE, "q_levels": 32, **SMALL}
+LARGEST_BLOCK = session_module.BLOCK
 CONFIGS: dict[str, dict[str, Any]] = {
     "steered": {"model": "conditioning", "conditioned_on": ["inst", "p"], **SOUND},
     "sound": {"model": "samplernn", "seq_len": 16, "frame_sizes": [2, 4], "dim": 8, "q_levels": 32, "emb_size": 4},
@@ -294,7 +295,7 @@ class Page:
                 continue
             magic, run, first, count = struct.unpack("<4sIII", message[:16])
             assert (magic, run, first) == (b"TWAV", self.run, self.heard)
-            assert len(message) == 16 + 4 * count and 0 < count <= session_module.BLOCK
+            assert len(message) == 16 + 4 * count and 0 < count <= LARGEST_BLOCK
             blocks.append(np.frombuffer(message[16:], "<f4"))
             self.heard += count
         assert self.heard == stop, "more than was asked for"

@@ -415,7 +415,7 @@ print(json.dumps(found))
 @pytest.mark.slow
 def test_two_replicas_learn_what_one_device_learns(tmp_path: Path) -> None:
     # Devices are divided before TensorFlow starts, so this takes a process of its own.
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)])
     done = subprocess.run(
         [sys.executable, "-c", MIRRORED, str(tmp_path)],
         capture_output=True,
