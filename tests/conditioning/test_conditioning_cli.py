@@ -778,7 +778,7 @@ def test_a_steered_network_is_measured_with_the_parameters_of_the_recordings(
         shutil.copy(studio.folder / "named" / spelt(inst, p, a), tmp_path / "other" / f"{number}.wav")
     rows = [f"{number}.wav,{inst},{140 - p},{a}" for number, (inst, p, a) in enumerate(TONES)]
     (tmp_path / "wrong.csv").write_text("\n".join(["filename,inst,p,a", *rows, ""]))
-    where[3] = tmp_path / "other"
+    where[2] = tmp_path / "other"
     wrong = json.loads(evaluated(capsys, *where, "--params", tmp_path / "wrong.csv"))
     assert wrong["total"]["samples"] == right["total"]["samples"]
     assert wrong["total"]["bits_per_sample"] != right["total"]["bits_per_sample"]

@@ -389,7 +389,7 @@ found = {}
 for name in ("one", "mirrored"):
     options = TrainingOptions(learning_rate=0.01, num_epochs=4, num_steps=20, batch_size=4, strategy=name)
     devices = make_devices(name, {})
-    build = lambda: tests.samplernn.build(tests.config())
+    build = lambda: tests.samplernn.FAMILY.build(tests.config())
     made = Learner(build, options, devices=devices, clip_norm=0.2)
     kept, folder = tests.Losses(), Path(sys.argv[1]) / name
     folder.mkdir()
