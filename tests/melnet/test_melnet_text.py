@@ -407,7 +407,7 @@ def test_a_recording_is_one_window(spoken: tuple[Corpus, Path]) -> None:
     assert windows.window == 10 and windows.layout(0)[2].all()  # the longest recording; every window is a new one
     assert melnet.FAMILY.dataset(spoken[0], spans[:1], config, "tier1", lanes=2, prepared=prepared).window == 10
     assert melnet.FAMILY.dataset(spoken[0], spans, config, "tier2", lanes=2, prepared=prepared).window == 6
-    with pytest.raises(UsageError, match=r"a part of wavs/b.wav is held out.*--val_frac 0"):
+    with pytest.raises(UsageError, match=r"a part of wavs/b.wav is held out.*--val_frac 0 --monitor loss"):
         melnet.FAMILY.dataset(spoken[0], [Span(1, 128, 400)], config, "tier1", lanes=2, prepared=prepared)
 
 

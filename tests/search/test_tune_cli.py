@@ -47,7 +47,7 @@ CONFIG = {
     "num_rnn_layers": 1,
     "q_levels": 32,
     "emb_size": 4,
-    "training": {"batch_size": 4, "learning_rate": 0.01, "jit": False},
+    "training": {"batch_size": 4, "learning_rate": 0.01, "jit": False, "num_steps": 1000},
 }
 SPACE = ["--frame_sizes", 2, 4, "--frame_sizes", 4, "--rnn_type", "gru", "lstm"]
 SPACE += ["--search", "learning_rate=1e-3..1e-1:log"]
@@ -112,6 +112,7 @@ def test_a_search_ends_with_all_that_is_promised(folder: Path, whole: Path) -> N
     row = rows[int(np.argmin(scores))]
     assert best["training"]["learning_rate"] == float(row["training.learning_rate"])
     assert (json.dumps(best["frame_sizes"]), best["rnn_type"]) == (row["frame_sizes"], row["rnn_type"])
+    assert "num_steps" not in best["training"]  # which may end a trial, not a training
     load_config(best, "best")
 
 

@@ -124,7 +124,6 @@ class Learner(Evaluator):
         inputs: Callable[[tf.Tensor], dict[str, Any]] = lambda step: {},
     ):
         devices = devices or Devices()
-        self._summed_again = devices.replicas > 1  # by Keras
         self.news = [0.0] * NEWS
         self.inputs = inputs
         self.parts = options.accumulate
@@ -147,10 +146,6 @@ class Learner(Evaluator):
         if devices.replicas > 1:
             self._alone = self._compiled(self._all_gradients, self.jit)
         self._train = self._on_replicas(self._compiled(self._train_step, self.jit and devices.replicas == 1))
-        if devices.replicas > 1 and hasattr(self.optimizer, "_all_reduce_sum_gradients"):
-            # Keras would sum over replicas what has been summed before it was clipped.
-            self.optimizer._all_reduce_sum_gradients = lambda pairs: pairs
-            self._summed_again = False
 
     @property
     def can_skip(self) -> bool:
@@ -267,7 +262,10 @@ class Learner(Evaluator):
         return tf.nest.map_structure(together, kept, like), gradients
 
     def _update(self, gradients: list[tf.Tensor], norm: tf.Tensor) -> None:
-        shares = [gradient / self.devices.replicas for gradient in gradients] if self._summed_again else gradients
+        # Keras sums over replicas what was summed before it was clipped.
+        shares = (
+            [gradient / self.devices.replicas for gradient in gradients] if self.devices.replicas > 1 else gradients
+        )
         if not self.scaled:
             self.optimizer.apply(shares, self.model.trainable_variables)
             return
