@@ -425,3 +425,15 @@ def test_an_error_begins_with_what_was_typed(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "tierwave", "distances", "--generated", "none", "--recordings", "none"]
     done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("tierwave distances: none does not exist")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["controls", "--help"], ["report", "--help"]])
+def test_a_help_that_nobody_reads_to_its_end_is_no_fault(words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "tierwave", *words]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert done.stderr == ""

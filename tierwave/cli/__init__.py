@@ -10,6 +10,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from tierwave.system.progress import ProgressLine
+
 VERBS = {
     "controls": "measure, convert, fit, check and plot controls of recordings",
     "demo": "make a small corpus of tones of known pitch, loudness and instrument",
@@ -27,13 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the verb says with the words behind it; the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     if not words or words[0] in ("-h", "--help"):
-        print(_usage(), file=sys.stdout if words else sys.stderr)
+        ProgressLine("stdout" if words else "stderr").say(_usage())
         return 0 if words else 2
     verb = words[0]
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(VERBS)}"
-        print(f"tierwave: {verb!r} is no verb; {remedy}", file=sys.stderr)
+        ProgressLine("stderr").say(f"tierwave: {verb!r} is no verb; {remedy}")
         return 2
     code: int = importlib.import_module(f"tierwave.cli.{verb}").main(words[1:])
     return code

@@ -72,12 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, do what its verb says, return the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     if not words or words[0] in ("-h", "--help"):
-        print(__doc__, file=sys.stdout if words else sys.stderr)
+        ProgressLine("stdout" if words else "stderr").say(str(__doc__))
         return 0 if words else 2
     if words[0] not in VERBS:
         near = difflib.get_close_matches(words[0], VERBS, n=1)
         remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(VERBS)}"
-        print(f"python -m tierwave controls: {words[0]!r} is no verb; {remedy}", file=sys.stderr)
+        ProgressLine("stderr").say(f"tierwave controls: {words[0]!r} is no verb; {remedy}")
         return 2
     make_parser, body = VERBS[words[0]]
     flags = make_parser().parse_args(words[1:])
