@@ -444,7 +444,7 @@ class _Embedding(NormalisableLayer):
 
 
 def transplant(source: ConditionalTier, target: ConditionalTier, source_schema: Schema, schema: Schema) -> None:
-    """Copy all weights; those of the first map by the names of the parameters (see `conditioning.take_weights`)."""
+    """Copy all weights; those of the first map by the names of the controls."""
     for theirs, ours in zip(source.variables, target.variables, strict=True):
         if theirs.shape == ours.shape and theirs is not source.first.kernel:
             ours.assign(theirs)

@@ -121,7 +121,7 @@ def sampler_of(model: ConditionalTier, limited: bool, top_p: float | None) -> Ti
 class TierVoices:
     """The streams of one tier as they are made, in groups that run side by side in threads.
 
-    A group is one compiled call; see `generation.group_sizes`.
+    A group is one compiled call; see `group_sizes`.
     """
 
     def __init__(self, model: ConditionalTier, streams: int, seed: int, *, top_p: float | None = None):

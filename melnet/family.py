@@ -152,7 +152,7 @@ class MelNetFamily(Family):
         source_prepared: Mapping[str, Any] | None = None,
         prepared: Mapping[str, Any] | None = None,
     ) -> None:
-        """Start `target` from the weights of `source`; parameters are matched by name (see `steering.transplanted`),
+        """Start `target` from the weights of `source`; controls are matched by name (see `transplanted`),
         letters by what they are. source_prepared, prepared: what the two runs store of their corpora."""
         from melnet.model import transplant
 

@@ -252,7 +252,7 @@ def sampler_of(model: SampleRNN, limited: bool, top_p: float | None) -> Sampler:
 class SampleStream(Stream):
     """Sound of a SampleRNN as it is made: `render(n)`, `set(name=value)`, `record`.
 
-    Groups of streams run side by side in threads, each its own compiled call; see `generation.group_sizes`.
+    Groups of streams run side by side in threads, each its own compiled call; see `group_sizes`.
     """
 
     def __init__(self, model: SampleRNN, sample_rate: int, request: Request, schema: Schema | None = None):

@@ -64,7 +64,7 @@ class ValueClip(StrictModel):
 
 
 def clipping(clip: GlobalNormClip | ValueClip | None) -> dict[str, float | None]:
-    """A config's gradient_clip as `training.Learner` takes it."""
+    """A config's gradient_clip as `Learner` takes it."""
     return {
         "clip_norm": clip.global_norm if isinstance(clip, GlobalNormClip) else None,
         "clip_value": clip.value if isinstance(clip, ValueClip) else None,

@@ -187,7 +187,7 @@ def earlier_chunks(sources: Sequence[Path], output_dir: Path | str, reports: Ite
 
 
 def cut(blocks: Iterable[Audio], chunk_frames: int, overlap_frames: int = 0) -> Iterator[Audio]:
-    """The chunks of `audio.chunk_spans`, the shorter last one included, of a recording that comes in blocks."""
+    """The chunks of `recordings.chunk_spans`, the shorter last one included, of a recording that comes in blocks."""
     pending: list[Audio] = []
     held = 0
     already_covered = 0

@@ -1,7 +1,7 @@
 """What the command lines share: flags made from a config model, errors in one sentence, exit codes.
 
 The only module of the package that parses flags, prints errors and knows exit codes; it knows no command line in
-particular, nor audio; TensorFlow only how to import it quietly.
+particular, nor audio, nor TensorFlow.
 """
 
 from __future__ import annotations

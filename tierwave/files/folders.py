@@ -21,7 +21,7 @@ from tierwave.errors import UsageError
 from tierwave.files.names import printable
 
 MARK = ".tierwave"
-_RUN = ("run.config.json", "checkpoints.json")  # as `runs` names them
+_RUN = ("run.config.json", "checkpoints.json")  # as `tierwave.runs.folder` names them
 _MARKED = (
     "Tierwave made this folder for what it writes: its sounds are not taken for recordings where it lies in a folder\n"
     "of recordings. Delete this file if they are to be.\n"

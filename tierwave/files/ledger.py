@@ -20,7 +20,7 @@ from tierwave.files.documents import sealed, unsealed
 from tierwave.files.places import Place, Url, make_folder, put_bytes, read_bytes, remove
 
 FOLDER = ".unfinished"
-_TEMPORARY = re.compile(r"\.[0-9a-f]{32}(\.wav)?\.part")  # as `writing` and `audio.SoundWriter` name them
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}(\.wav)?\.part")  # as `writing` and `SoundWriter` name them
 
 
 class Ledger:

@@ -33,8 +33,8 @@ class Trained:
 
     run: the whole run; entry: the checkpoint that was asked for, of the last stage if none was; path: where it lies;
     checkpoints: the paths of those of all stages, by stage; schema: of the parameters, empty if there are none; values:
-    which raw values of each were trained on; prepared: what the family stored of the corpus (see `prepare` in
-    CONTRIBUTING.md), or None.
+    which raw values of each were trained on; prepared: what the family stored of the corpus (see
+    `Family.prepare`), or None.
     """
 
     run: Run
