@@ -226,8 +226,11 @@ class Tab:
         self.hear(0.1)
 
     def hear(self, seconds: float) -> None:
-        """Wait until that much of the run was heard."""
-        self.page.wait_for_function("position => tierwave.state().position >= position", arg=seconds * RATE)
+        """Wait until that much of what plays now was heard; the position of what was stopped does not count."""
+        self.page.wait_for_function(
+            "position => { const now = tierwave.state(); return now.playing && now.position >= position; }",
+            arg=seconds * RATE,
+        )
 
     def stop(self) -> None:
         self.page.click("#start")
