@@ -31,17 +31,8 @@ from tierwave.nn.distributions import (
     gaussian_nats,
     mixture_nats,
 )
-from tierwave.nn.recurrent import (
-    Linear,
-    NormalisableLayer,
-    RecurrentStack,
-    StackState,
-    StackWeights,
-    encoded,
-    linear,
-    matmul,
-    reset_lanes,
-)
+from tierwave.nn.linear import Linear, NormalisableLayer, encoded, linear, matmul
+from tierwave.nn.recurrent import RecurrentStack, StackState, StackWeights, reset_lanes
 from tierwave.training.loop import Outcome
 
 TierState = tuple[StackState, ...]  # the shared stack first, if there is one, then the others

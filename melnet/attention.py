@@ -22,7 +22,9 @@ import numpy as np
 import tensorflow as tf
 
 from tierwave.errors import UsageError
-from tierwave.nn.recurrent import CellWeights, Linear, NormalisableLayer, Recurrent, State, linear, matmul
+from tierwave.nn.cells import CellWeights, State
+from tierwave.nn.linear import Linear, NormalisableLayer, linear, matmul
+from tierwave.nn.recurrent import Recurrent
 
 LEAST_STEP = 1e-3  # characters per frame: no component ever stands still
 LEAST_BREADTH = 0.1  # of a component, in characters; below it the steps of F have no gradient

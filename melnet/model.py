@@ -35,19 +35,11 @@ from tierwave.config import validate
 from tierwave.controls.tracks import Schema
 from tierwave.data.control_windows import transplanted
 from tierwave.errors import UsageError
+from tierwave.nn.cells import CellName, CellWeights, State
 from tierwave.nn.distributions import mixture_nats
-from tierwave.nn.recurrent import (
-    CellName,
-    CellWeights,
-    Linear,
-    NormalisableLayer,
-    Recurrent,
-    State,
-    encoded,
-    linear,
-    recomputed,
-    reset_lanes,
-)
+from tierwave.nn.linear import Linear, NormalisableLayer, encoded, linear
+from tierwave.nn.recompute import recomputed
+from tierwave.nn.recurrent import Recurrent, reset_lanes
 from tierwave.training.loop import Outcome
 
 Conditions = tuple[tf.Tensor | None, tf.Tensor | None, tf.Tensor | None]

@@ -20,7 +20,7 @@ import tensorflow as tf
 from melnet.attention import Alignment, Memory
 from melnet.model import Conditions, MelState, MelTier, RnnWeights, TierWeights, initial_state, split_parameters
 from tierwave.nn.distributions import counter_uniform, draw_mixture
-from tierwave.nn.recurrent import linear
+from tierwave.nn.linear import linear
 
 BLOCK_FRAMES = 16  # frames of one compiled call
 DRAWS = 2  # uniform numbers per element: which component, and where in it

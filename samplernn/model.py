@@ -30,18 +30,8 @@ from tierwave.controls.tracks import Schema
 from tierwave.data.control_windows import transplanted
 from tierwave.errors import UsageError
 from tierwave.nn.distributions import categorical_nats
-from tierwave.nn.recurrent import (
-    Linear,
-    NormalisableLayer,
-    RecurrentStack,
-    StackState,
-    StackWeights,
-    encoded,
-    fan_in_uniform,
-    linear,
-    matmul,
-    reset_lanes,
-)
+from tierwave.nn.linear import Linear, NormalisableLayer, encoded, fan_in_uniform, linear, matmul
+from tierwave.nn.recurrent import RecurrentStack, StackState, StackWeights, reset_lanes
 from tierwave.training.loop import Outcome
 
 ModelState = tuple[StackState, ...]  # one stack state per recurrent tier, top tier first

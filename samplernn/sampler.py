@@ -24,7 +24,7 @@ from tierwave.controls.tracks import Controls, Schema
 from tierwave.generation.request import Request, Stream, group_sizes, usable_cores
 from tierwave.nn.compiled import Calls
 from tierwave.nn.distributions import counter_uniform, draw_categorical, stream_seeds
-from tierwave.nn.recurrent import encoded, linear
+from tierwave.nn.linear import encoded, linear
 
 BLOCK_SAMPLES = 4096  # the longest stretch of one compiled call
 LIVE_SAMPLES = 256  # that of a call that is made for every few milliseconds

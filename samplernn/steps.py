@@ -8,7 +8,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from samplernn.model import SampleRNN
-from tierwave.nn.recurrent import encoded
+from tierwave.nn.linear import encoded
 from tierwave.nn.step_graph import FlatState, StepGraph, constants, frozen
 
 

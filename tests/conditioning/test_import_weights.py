@@ -27,7 +27,7 @@ from tierwave.errors import RunError, UsageError
 from tierwave.family import load_config
 from tierwave.generation.load import load_run
 from tierwave.generation.request import Request
-from tierwave.nn import recurrent
+from tierwave.nn import cells
 
 ROOT = Path(__file__).resolve().parents[2]
 ORACLE = Path(__file__).parents[1] / "oracle"
@@ -202,7 +202,7 @@ def test_the_phased_lstm_is_mtcrnns_but_for_its_negative_phases(
     scale = np.maximum(1.0, np.abs(expected).max(axis=(0, 2)))[None, :, None]
     ours = np.concatenate(outputs(model, oracle["inputs"]), axis=-1)
     assert np.abs(ours).max() < 10 < np.abs(expected).max()
-    monkeypatch.setattr(recurrent, "_positive_modulo", tf.truncatemod)
+    monkeypatch.setattr(cells, "_positive_modulo", tf.truncatemod)
     seed = tf.constant([1, 2])
     for found in (outputs(model, oracle["inputs"], dropout_seed=seed), outputs_by_steps(model, oracle["inputs"])):
         assert (np.abs(np.concatenate(found, axis=-1) - expected) / scale).max() < 1e-5

@@ -21,7 +21,7 @@ from tierwave.data.control_windows import transplanted
 from tierwave.errors import RunError, UsageError
 from tierwave.family import load_config
 from tierwave.files.writing import write_text
-from tierwave.nn.recurrent import encoded
+from tierwave.nn.linear import encoded
 from tierwave.runs.folder import runs_of
 
 pytestmark = pytest.mark.usefixtures("eager")

@@ -9,8 +9,10 @@ import pytest
 import tensorflow as tf
 from combinations import covering
 
-from tierwave.nn import recurrent
-from tierwave.nn.recurrent import LEAK, Linear, Recurrent, RecurrentStack, linear, reset_lanes, time_gate
+from tierwave.nn import cells
+from tierwave.nn.cells import LEAK, time_gate
+from tierwave.nn.linear import Linear, linear
+from tierwave.nn.recurrent import Recurrent, RecurrentStack, reset_lanes
 
 CELLS = [("gru", "after"), ("gru", "before"), ("lstm", "after")]
 PHASED = ("phased_lstm", "after")
@@ -449,5 +451,5 @@ def test_phased_lstm_equals_mtcrnn_but_for_its_negative_phases(monkeypatch):
     before_phase = np.arange(15)[:, None] < layer.phase.numpy()
     assert before_phase.any(axis=0).all() and before_phase.sum() == 61
     assert np.abs(outputs()).max() < 10  # ours: nothing grows
-    monkeypatch.setattr(recurrent, "_positive_modulo", tf.truncatemod)
+    monkeypatch.setattr(cells, "_positive_modulo", tf.truncatemod)
     assert differences(outputs()).max() < 1e-5

@@ -24,7 +24,7 @@ from tierwave.config import TrainingOptions, read_document
 from tierwave.errors import RunError, UsageError
 from tierwave.family import load_config
 from tierwave.nn.footprint import Footprint
-from tierwave.nn.recurrent import recomputed, zero_after
+from tierwave.nn.recompute import recomputed, zero_after
 from tierwave.training import memory
 from tierwave.training.memory import Demand, Estimate, Room, demands, estimate, judged, machine_memory
 

@@ -1,0 +1,101 @@
+"""Linear maps, weight normalisation, and one-hot inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def matmul(inputs: tf.Tensor, kernel: tf.Tensor, compute_dtype: str = "float32") -> tf.Tensor:
+    """`inputs [..., a] @ kernel [a, b]`, multiplied in `compute_dtype`, returned as float32."""
+    if compute_dtype != "float32":
+        inputs, kernel = tf.cast(inputs, compute_dtype), tf.cast(kernel, compute_dtype)
+    # tensordot flattens the leading axes into one large product, where tf.matmul would repeat the kernel over them.
+    product = tf.matmul(inputs, kernel) if len(inputs.shape) == 2 else tf.tensordot(inputs, kernel, 1)
+    return tf.cast(product, tf.float32)
+
+
+def column_normalised(kernel: tf.Tensor, gain: tf.Tensor) -> tf.Tensor:
+    """Weight normalisation per output column: `gain * kernel / ||kernel||` (Salimans & Kingma 2016, eq. 2)."""
+    axes = list(range(len(kernel.shape) - 1))
+    return kernel * (gain * tf.math.rsqrt(tf.reduce_sum(tf.square(kernel), axis=axes)))
+
+
+class NormalisableLayer(keras.layers.Layer):
+    """A layer whose kernels may be weight-normalised: `add_kernel` makes one, `effective` gives it as a tensor."""
+
+    def __init__(self, *, weight_norm: bool = False, **options: Any):
+        super().__init__(dtype="float32", **options)
+        self.weight_norm = weight_norm
+
+    def add_kernel(self, name: str, shape: Sequence[int], initializer: Any) -> Any:
+        """A kernel variable; with weight normalisation a `<name>_gain` of its initial column norms goes with it."""
+        kernel = self.add_weight(name=name, shape=tuple(shape), initializer=initializer)
+        if self.weight_norm:
+            values = keras.ops.convert_to_numpy(kernel)
+            norms = ((values.astype("float64") ** 2).sum(axis=tuple(range(values.ndim - 1)))) ** 0.5
+            gain = self.add_weight(name=f"{name}_gain", shape=norms.shape, initializer="ones")
+            gain.assign(norms)
+            setattr(self, f"{name}_gain", gain)
+        return kernel
+
+    def effective(self, name: str) -> tf.Tensor:
+        """The kernel in effect, as a tensor."""
+        kernel = tf.convert_to_tensor(getattr(self, name))
+        if not self.weight_norm:
+            return kernel
+        return column_normalised(kernel, tf.convert_to_tensor(getattr(self, f"{name}_gain")))
+
+
+class Linear(NormalisableLayer):
+    """`x @ kernel + bias`; kernel `[inputs, outputs]`."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        use_bias: bool = True,
+        weight_norm: bool = False,
+        initializer: Any = "glorot_uniform",
+        **options: Any,
+    ):
+        super().__init__(weight_norm=weight_norm, **options)
+        self.kernel = self.add_kernel("kernel", (inputs, outputs), initializer)
+        self.bias = self.add_weight(name="bias", shape=(outputs,), initializer="zeros") if use_bias else None
+        self.built = True
+
+    def weights_in_effect(self) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """(kernel, bias or None) as tensors."""
+        return self.effective("kernel"), None if self.bias is None else tf.convert_to_tensor(self.bias)
+
+
+def linear(inputs: tf.Tensor, weights: tuple[tf.Tensor, tf.Tensor | None], compute_dtype: str = "float32") -> tf.Tensor:
+    """Apply the weights of a `Linear` to `inputs [..., features]`."""
+    kernel, bias = weights
+    product = matmul(inputs, kernel, compute_dtype)
+    return product if bias is None else product + bias
+
+
+def encoded(parameters: tf.Tensor, sizes: Sequence[int]) -> tf.Tensor:
+    """Parameters `[..., parameters]` in 0 ... 1 as inputs `[..., sum(sizes)]`: a number (size 1) as it is, and one of n
+    categories, which lie at 0, 1 / (n - 1) ... 1, as n numbers of which its own is 1."""
+    if all(size == 1 for size in sizes):
+        return parameters
+    parts = [
+        parameters[..., column : column + 1]
+        if size == 1
+        else tf.one_hot(tf.cast(tf.round(parameters[..., column] * (size - 1.0)), tf.int32), size)
+        for column, size in enumerate(sizes)
+    ]
+    return tf.concat(parts, axis=-1)
+
+
+def fan_in_uniform(inputs: int, gain: float) -> keras.Initializer:
+    """U(+-gain * sqrt(3 / inputs)): gain sqrt(2) is He's, 1 is LeCun's."""
+    limit = gain * math.sqrt(3.0 / inputs)
+    return keras.initializers.RandomUniform(-limit, limit)
