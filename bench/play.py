@@ -58,7 +58,7 @@ def _run(folder: Path, hidden: int, layers: int) -> Path:
     """RNNControl's network with weights that nothing was learnt in: it is as fast as any."""
     import conditioning
     from conditioning.config import Config
-    from tierwave.controls.tracks import Parameter, Schema
+    from tierwave.controls.schema import Parameter, Schema
     from tierwave.runs.imported import write_imported
 
     names = ["instID", "a", "p"]

@@ -25,7 +25,8 @@ def _config(hidden: int, layers: int, window: int = 256) -> Config:
 
 def _generation(streams: int, hidden: int = 48, layers: int = 4, repeats: int = 7) -> list[dict[str, Any]]:
     import conditioning
-    from tierwave.controls.tracks import Parameter, Schema, Track
+    from tierwave.controls.schema import Parameter, Schema
+    from tierwave.controls.tracks import Track
     from tierwave.generation.request import Request, group_sizes, usable_cores
     from tierwave.nn.runtime import one_thread_per_call
 

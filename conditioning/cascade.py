@@ -20,7 +20,8 @@ import numpy as np
 
 from conditioning.config import Cascade, Config, Stage, playing
 from tierwave.controls.live import Gestures, Settings
-from tierwave.controls.tracks import Controls, Parameter, Schema, Track, resample_track
+from tierwave.controls.schema import Parameter, Schema
+from tierwave.controls.tracks import Controls, Track, resample_track
 from tierwave.data.control_windows import seen
 from tierwave.errors import UsageError
 from tierwave.generation.request import Request, Stream

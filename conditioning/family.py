@@ -9,7 +9,7 @@ from conditioning.config import Cascade, Config, Stage, Tier, parameters, sizes_
 from conditioning.footprint import footprint
 from tierwave.audio.quantize import Quantizer
 from tierwave.config import TrainingOptions, clipping
-from tierwave.controls.tracks import Schema
+from tierwave.controls.schema import Schema
 from tierwave.data.control_windows import Steering, frame_spans
 from tierwave.data.corpus import Corpus
 from tierwave.data.splits import Span

@@ -51,7 +51,7 @@ from conditioning.config import AUDIO, Config, parameters
 from tierwave.cli.flags import REPEATABLE, FlagParser, boolean
 from tierwave.cli.flags import run as run_command
 from tierwave.config import validate
-from tierwave.controls.tracks import Parameter, Schema
+from tierwave.controls.schema import Parameter, Schema
 from tierwave.errors import RunError, UsageError
 from tierwave.files.writing import ArrayError, array_fault, load_array
 from tierwave.nn.runtime import import_tensorflow
@@ -394,7 +394,7 @@ def import_weights(
     second, of audio 16000 if it is not given. audio_input: "scalar" or "onehot", told by the widths if it is not given.
     ranges: by name the raw values that became 0 and 1 in training (RNNControl's parameter_specs). Without one the raw
     values are what the network saw; MTCRNN's may then lie outside [0, 1]. units: by name, see
-    `tierwave.controls.tracks`.
+    `tierwave.controls.schema`.
     Raises UsageError and RunError with what to do.
     """
     from conditioning.model import ConditionalTier

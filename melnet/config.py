@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from melnet.multiscale import factors
 from tierwave.audio.mel import MelAudio
 from tierwave.config import Amount, GlobalNormClip, Layers, StrictModel, ValueClip, Width
-from tierwave.controls.tracks import input_sizes
+from tierwave.controls.schema import input_sizes
 
 
 class Text(StrictModel):

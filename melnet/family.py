@@ -13,7 +13,7 @@ from melnet.text import alphabet_of
 from tierwave.audio.mel import filter_warnings
 from tierwave.audio.quantize import Quantizer
 from tierwave.config import TrainingOptions
-from tierwave.controls.tracks import Schema
+from tierwave.controls.schema import Schema
 from tierwave.data.control_windows import Steering
 from tierwave.data.corpus import Corpus
 from tierwave.data.splits import Span, Split

@@ -21,7 +21,8 @@ from tierwave.audio.inversion import invert
 from tierwave.audio.mel import MelFrontEnd, Normaliser
 from tierwave.audio.spectrogram import LOG_FLOOR
 from tierwave.controls.live import Gestures
-from tierwave.controls.tracks import Controls, Schema
+from tierwave.controls.schema import Schema
+from tierwave.controls.tracks import Controls
 from tierwave.errors import UsageError
 from tierwave.generation.request import Request, Stream
 from tierwave.nn.distributions import stream_seeds

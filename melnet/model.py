@@ -32,7 +32,7 @@ from melnet.config import Config
 from melnet.multiscale import below, factors, sizes
 from melnet.text import MOST_CHARACTERS, Alphabet
 from tierwave.config import validate
-from tierwave.controls.tracks import Schema
+from tierwave.controls.schema import Schema
 from tierwave.data.control_windows import transplanted
 from tierwave.errors import UsageError
 from tierwave.nn.cells import CellName, CellWeights, State

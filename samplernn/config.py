@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from tierwave.config import Amount, GlobalNormClip, Layers, StrictModel, ValueClip, Width
-from tierwave.controls.tracks import input_sizes
+from tierwave.controls.schema import input_sizes
 
 
 class Config(StrictModel):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from samplernn.config import Config
 from samplernn.footprint import footprint
-from tierwave.controls.tracks import Schema
+from tierwave.controls.schema import Schema
 from tierwave.data.windows import LaneWindows
 from tierwave.family import Family
 from tierwave.generation.request import Request

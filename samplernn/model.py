@@ -26,7 +26,7 @@ import tensorflow as tf
 from samplernn.config import Config
 from tierwave.audio.quantize import Quantizer
 from tierwave.config import validate
-from tierwave.controls.tracks import Schema
+from tierwave.controls.schema import Schema
 from tierwave.data.control_windows import transplanted
 from tierwave.errors import UsageError
 from tierwave.nn.distributions import categorical_nats

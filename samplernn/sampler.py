@@ -20,7 +20,8 @@ import tensorflow as tf
 
 from samplernn.model import ModelState, ModelWeights, SampleRNN
 from tierwave.controls.live import Gestures, Settings
-from tierwave.controls.tracks import Controls, Schema
+from tierwave.controls.schema import Schema
+from tierwave.controls.tracks import Controls
 from tierwave.generation.request import Request, Stream, group_sizes, usable_cores
 from tierwave.nn.compiled import Calls
 from tierwave.nn.distributions import counter_uniform, draw_categorical, stream_seeds

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tierwave.audio.quantize import Quantizer
-    from tierwave.controls.tracks import Schema
+    from tierwave.controls.schema import Schema
     from tierwave.data.control_windows import Steering
     from tierwave.data.corpus import Corpus
     from tierwave.data.splits import Span, Split

@@ -22,7 +22,8 @@ from tierwave.analysis.control_accuracy import (
     summarise,
     trained_values,
 )
-from tierwave.controls.tracks import Parameter, Schema, Track
+from tierwave.controls.schema import Parameter, Schema
+from tierwave.controls.tracks import Track
 from tierwave.errors import RunError, UsageError
 
 RATE = 16000

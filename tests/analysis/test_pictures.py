@@ -8,7 +8,8 @@ from matplotlib.image import imread
 from scipy.signal import chirp
 
 from tierwave.analysis.plots import controls_picture, sound_picture, spectrogram_image
-from tierwave.controls.tracks import Parameter, Schema, Track
+from tierwave.controls.schema import Parameter, Schema
+from tierwave.controls.tracks import Track
 from tierwave.errors import RunError
 
 RATE = 8000

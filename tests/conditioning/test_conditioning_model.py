@@ -20,7 +20,7 @@ from conditioning.model import ConditionalTier
 from conditioning.sampler import TierSampler
 from tierwave.config import TrainingOptions
 from tierwave.controls.live import Settings
-from tierwave.controls.tracks import Parameter, Schema
+from tierwave.controls.schema import Parameter, Schema
 from tierwave.errors import UsageError
 from tierwave.nn.distributions import counter_uniform, stream_seeds
 from tierwave.training.loop import Learner

@@ -21,7 +21,8 @@ import conditioning.sampler as sampler_module
 from conditioning.cascade import TierStream
 from conditioning.config import Cascade, Config
 from tierwave.controls.live import read_gestures, write_gestures
-from tierwave.controls.tracks import Controls, ControlWarning, Parameter, Schema, Track
+from tierwave.controls.schema import ControlWarning, Parameter, Schema
+from tierwave.controls.tracks import Controls, Track
 from tierwave.errors import UsageError
 from tierwave.generation.request import Request
 from tierwave.nn.distributions import counter_uniform, stream_seeds

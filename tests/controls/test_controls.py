@@ -13,20 +13,9 @@ from hypothesis import strategies as st
 from scipy import integrate, interpolate
 
 from tierwave.config import validate
-from tierwave.controls.tracks import (
-    Controls,
-    ControlWarning,
-    Parameter,
-    Schema,
-    Track,
-    constants_of,
-    coverage,
-    mismatch,
-    parse_control,
-    parse_controls,
-    read_array,
-    resample_track,
-)
+from tierwave.controls.parse import parse_control, parse_controls, read_array
+from tierwave.controls.schema import ControlWarning, Parameter, Schema, coverage, mismatch
+from tierwave.controls.tracks import Controls, Track, constants_of, resample_track
 from tierwave.errors import RunError, UsageError
 
 PITCH = Parameter(name="p", units="midiPitch", lo=64, hi=76)

@@ -27,7 +27,8 @@ from tierwave.controls.files import (
     track_names,
     write_param_file,
 )
-from tierwave.controls.tracks import Parameter, Schema, Track, resample_track
+from tierwave.controls.schema import Parameter, Schema
+from tierwave.controls.tracks import Track, resample_track
 from tierwave.errors import RunError, UsageError
 
 SCALARS = (

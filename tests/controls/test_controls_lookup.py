@@ -10,6 +10,7 @@ import pytest
 
 from tierwave.audio.recordings import write_wav
 from tierwave.controls.files import ParamFile, document_of, schema_text, write_param_file
+from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.sources import (
     audit,
     find_param_sources,
@@ -18,7 +19,7 @@ from tierwave.controls.sources import (
     unused_manifest,
     without_audio_suffix,
 )
-from tierwave.controls.tracks import Parameter, Schema, Track
+from tierwave.controls.tracks import Track
 from tierwave.errors import RunError, UsageError
 
 EXAMPLE_NAME = "nsynth_instID02.00_p76.00_a00.30.wav"

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from tierwave.controls.files import read_param_file
 from tierwave.controls.live import Gestures, read_gestures, write_gestures
-from tierwave.controls.tracks import Controls, ControlWarning, Parameter, Schema, Track
+from tierwave.controls.schema import ControlWarning, Parameter, Schema
+from tierwave.controls.tracks import Controls, Track
 from tierwave.errors import UsageError
 
 RATE = 16000

@@ -12,8 +12,8 @@ import soundfile
 from scipy import signal
 
 from tierwave.cli.demo import main
+from tierwave.controls.parse import parse_control
 from tierwave.controls.sources import find_param_sources
-from tierwave.controls.tracks import parse_control
 from tierwave.data import demo
 from tierwave.errors import UsageError
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import conditioning
 from conditioning.config import Cascade, Config
-from tierwave.controls.tracks import Controls, Parameter, Schema, Track, resample_track
+from tierwave.controls.schema import Parameter, Schema
+from tierwave.controls.tracks import Controls, Track, resample_track
 from tierwave.data.control_windows import Steering, frame_spans, transplanted
 from tierwave.data.corpus import Corpus, Recording
 from tierwave.data.splits import Span

@@ -15,8 +15,8 @@ import train
 from commands import call, told
 from tierwave.audio.recordings import write_wav
 from tierwave.controls.files import read_manifest
+from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.sources import find_param_sources
-from tierwave.controls.tracks import Parameter, Schema
 from tierwave.data.control_windows import transplanted
 from tierwave.errors import RunError, UsageError
 from tierwave.family import load_config

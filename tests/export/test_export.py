@@ -21,7 +21,8 @@ from commands import call, told, untraced
 from tierwave.audio.mel import Normaliser
 from tierwave.audio.recordings import write_wav
 from tierwave.cli.export import main
-from tierwave.controls.tracks import Parameter, Schema, Track
+from tierwave.controls.schema import Parameter, Schema
+from tierwave.controls.tracks import Track
 from tierwave.export.sharing import Sample, share
 from tierwave.family import load_config
 from tierwave.generation.load import Trained, load_run

@@ -14,7 +14,8 @@ import pytest
 import tensorflow as tf
 
 from tierwave.audio.quantize import Quantizer
-from tierwave.controls.tracks import Parameter, Schema, Track
+from tierwave.controls.schema import Parameter, Schema
+from tierwave.controls.tracks import Track
 from tierwave.errors import RunError, UsageError
 from tierwave.export import formats
 from tierwave.export.manifest import write_steps

@@ -21,8 +21,8 @@ from tierwave.audio.recordings import find_audio, load, write_wav
 from tierwave.cli.controls import main as controls
 from tierwave.cli.flags import run
 from tierwave.controls.live import read_gestures
+from tierwave.controls.parse import read_array
 from tierwave.controls.sources import find_param_sources
-from tierwave.controls.tracks import read_array
 from tierwave.data.corpus import Corpus, load_corpus, summary
 from tierwave.data.splits import Span, Split, find_sources
 from tierwave.errors import RunError, UsageError

@@ -25,7 +25,7 @@ from tierwave.audio.chunking import ChunkOptions, chunk_recordings
 from tierwave.audio.mel import Normaliser
 from tierwave.audio.quantize import Quantizer
 from tierwave.audio.recordings import write_wav
-from tierwave.controls.tracks import Schema
+from tierwave.controls.schema import Schema
 from tierwave.data.corpus import DOCUMENT, Corpus, load_corpus
 from tierwave.files.ledger import FOLDER
 from tierwave.generation.request import Request

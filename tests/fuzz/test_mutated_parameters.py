@@ -29,8 +29,10 @@ from tierwave.controls.files import (
     schema_text,
 )
 from tierwave.controls.live import Gestures, read_gestures
+from tierwave.controls.parse import parse_controls, read_array
+from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.sources import Audit, audit, find_param_sources
-from tierwave.controls.tracks import Controls, Parameter, Schema, Track, parse_controls, read_array, resample_track
+from tierwave.controls.tracks import Controls, Track, resample_track
 
 T = TypeVar("T")
 

@@ -28,7 +28,7 @@ from melnet.sampler import BLOCK_FRAMES, TierSampler
 from melnet.text import Alphabet, Texts, find_transcripts, normalised, padded
 from tierwave.analysis.plots import alignment_picture
 from tierwave.config import TrainingOptions
-from tierwave.controls.tracks import Parameter, Schema
+from tierwave.controls.schema import Parameter, Schema
 from tierwave.data.corpus import Corpus, Recording
 from tierwave.data.splits import Span, Split
 from tierwave.data.windows import Where

@@ -30,7 +30,7 @@ from nbclient.exceptions import DeadKernelError
 
 from tierwave import notebook
 from tierwave.analysis.faults import Epoch
-from tierwave.controls.tracks import Parameter, Schema
+from tierwave.controls.schema import Parameter, Schema
 from tierwave.errors import UsageError
 from tierwave.generation.request import Request
 from tierwave.notebook.sliders import Drawing, Sliders, steps

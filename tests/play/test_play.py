@@ -43,7 +43,8 @@ from tierwave.audio.mel import Normaliser
 from tierwave.cli import play as command
 from tierwave.config import dumps, validate
 from tierwave.controls.live import read_gestures, write_gestures
-from tierwave.controls.tracks import Controls, Parameter, Schema, Track
+from tierwave.controls.schema import Parameter, Schema
+from tierwave.controls.tracks import Controls, Track
 from tierwave.errors import UsageError
 from tierwave.family import load_config
 from tierwave.files.writing import write_text

@@ -28,7 +28,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tierwave.audio.mel import Normaliser
 from tierwave.config import dumps
 from tierwave.controls.live import read_gestures
-from tierwave.controls.tracks import Parameter, Schema
+from tierwave.controls.schema import Parameter, Schema
 from tierwave.family import load_config
 from tierwave.files.writing import write_text
 from tierwave.play import app

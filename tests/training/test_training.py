@@ -21,7 +21,8 @@ import samplernn
 from tierwave.analysis.statistics import average_spectrum, log_spectral_distance
 from tierwave.audio.recordings import write_wav
 from tierwave.config import TrainingOptions
-from tierwave.controls.tracks import Parameter, Schema, Track
+from tierwave.controls.schema import Parameter, Schema
+from tierwave.controls.tracks import Track
 from tierwave.data.corpus import Corpus, Recording
 from tierwave.data.splits import Span
 from tierwave.data.windows import LaneWindows

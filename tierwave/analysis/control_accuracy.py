@@ -28,7 +28,8 @@ import numpy.typing as npt
 
 from tierwave.analysis.features import FEATURES, FLOOR_DB, Analysis, measure
 from tierwave.analysis.statistics import SILENCE_DBFS
-from tierwave.controls.tracks import Controls, Parameter, Schema, Track
+from tierwave.controls.schema import Parameter, Schema
+from tierwave.controls.tracks import Controls, Track
 from tierwave.errors import UsageError
 
 Kind = Literal["trained", "between", "sweep"]

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tierwave.audio.spectrogram import hertz_to_mel, log_mel
-from tierwave.controls.tracks import Controls, Parameter, Schema, Track
+from tierwave.controls.schema import Parameter, Schema
+from tierwave.controls.tracks import Controls, Track
 from tierwave.errors import RunError
 from tierwave.files.writing import write_bytes
 

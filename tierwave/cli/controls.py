@@ -41,6 +41,7 @@ from tierwave.controls.files import (
     schema_text,
     write_param_file,
 )
+from tierwave.controls.schema import Schema
 from tierwave.controls.sources import (
     MANIFEST_NAME,
     SCHEMA_NAME,
@@ -51,7 +52,7 @@ from tierwave.controls.sources import (
     pattern_manifest,
     without_audio_suffix,
 )
-from tierwave.controls.tracks import Controls, Schema, constants_of
+from tierwave.controls.tracks import Controls, constants_of
 from tierwave.errors import RunError, UsageError
 from tierwave.files.folders import allowed_name, refuse_file, refuse_shared, told, walk
 from tierwave.files.ledger import FOLDER, Ledger, digest_of, digest_of_bytes, fingerprint, stamp, unfinished_files

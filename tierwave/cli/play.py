@@ -96,7 +96,7 @@ def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None) -
     one_thread_per_call()
     import uvicorn
 
-    from tierwave.controls.tracks import ControlWarning
+    from tierwave.controls.schema import ControlWarning
     from tierwave.play.app import LOOPBACK, build_app
     from tierwave.play.instrument import LIVE_NAMES, Instrument
     from tierwave.play.osc import listening

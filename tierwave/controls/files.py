@@ -41,7 +41,8 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from tierwave.config import validate
-from tierwave.controls.tracks import Controls, Parameter, Schema, Track
+from tierwave.controls.schema import Parameter, Schema
+from tierwave.controls.tracks import Controls, Track
 from tierwave.errors import RunError, UsageError
 from tierwave.files.folders import chunk_stem
 from tierwave.files.names import located, matcher

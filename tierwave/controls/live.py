@@ -28,7 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tierwave.controls.files import ParamFile, csv_text, document_of, read_param_file, write_param_file
-from tierwave.controls.tracks import Controls, Interpolation, Parameter, Schema, Track, resample_track
+from tierwave.controls.schema import Parameter, Schema
+from tierwave.controls.tracks import Controls, Interpolation, Track, resample_track
 from tierwave.errors import UsageError
 
 KNOT_SECONDS = 0.004

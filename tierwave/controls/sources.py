@@ -35,7 +35,8 @@ from tierwave.controls.files import (
     read_param_file,
     read_schema,
 )
-from tierwave.controls.tracks import Controls, Parameter, Schema, Track, coverage, mismatch
+from tierwave.controls.schema import Parameter, Schema, coverage, mismatch
+from tierwave.controls.tracks import Controls, Track
 from tierwave.errors import RunError, UsageError
 from tierwave.files.folders import chunk_stem, told
 from tierwave.files.names import folded, located, name_within, printable

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from tierwave.controls.tracks import Controls, Parameter, Schema, Track, resample_track
+from tierwave.controls.schema import Parameter, Schema
+from tierwave.controls.tracks import Controls, Track, resample_track
 from tierwave.data.splits import Span
 from tierwave.data.windows import Where
 

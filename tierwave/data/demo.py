@@ -26,8 +26,8 @@ import numpy.typing as npt
 
 from tierwave.audio.recordings import AudioError, find_audio, load, probe, write_wav
 from tierwave.controls.files import schema_text
+from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.sources import MANIFEST_NAME, SCHEMA_NAME
-from tierwave.controls.tracks import Parameter, Schema
 from tierwave.errors import UsageError
 from tierwave.files.writing import write_text
 

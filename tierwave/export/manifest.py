@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tierwave
-from tierwave.controls.tracks import Parameter
+from tierwave.controls.schema import Parameter
 from tierwave.errors import UsageError
 from tierwave.files.names import json_text
 from tierwave.files.writing import write_bytes, write_text

@@ -15,8 +15,9 @@ import numpy as np
 
 from tierwave.audio.recordings import load
 from tierwave.config import difference, offset_in_samples
+from tierwave.controls.schema import Schema
 from tierwave.controls.sources import find_param_sources
-from tierwave.controls.tracks import Controls, Schema, shifted
+from tierwave.controls.tracks import Controls, shifted
 from tierwave.data.corpus import Normalize, normalised
 from tierwave.errors import RunError, UsageError
 from tierwave.family import Family, load_config

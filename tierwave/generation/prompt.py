@@ -18,7 +18,9 @@ from tierwave.audio.quantize import Quantizer
 from tierwave.audio.recordings import find_audio
 from tierwave.controls.files import read_param_file
 from tierwave.controls.live import read_gestures
-from tierwave.controls.tracks import Controls, Schema, Track, parse_controls, read_array, shifted
+from tierwave.controls.parse import parse_controls, read_array
+from tierwave.controls.schema import Schema
+from tierwave.controls.tracks import Controls, Track, shifted
 from tierwave.errors import UsageError
 from tierwave.files.names import located
 from tierwave.generation.load import Trained, load_run, seed_audio, seed_parameters

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tierwave.controls.tracks import Controls, ControlWarning, Track
+from tierwave.controls.schema import ControlWarning
+from tierwave.controls.tracks import Controls, Track
 from tierwave.errors import UsageError
 from tierwave.generation.request import Request
 

@@ -22,7 +22,9 @@ import numpy as np
 
 from tierwave.audio.recordings import find_audio, load, write_wav
 from tierwave.config import read_document
-from tierwave.controls.tracks import Controls, Schema, parse_controls
+from tierwave.controls.parse import parse_controls
+from tierwave.controls.schema import Schema
+from tierwave.controls.tracks import Controls
 from tierwave.errors import UsageError
 from tierwave.files.names import printable
 from tierwave.generation.request import Request

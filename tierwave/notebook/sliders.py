@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tierwave.controls.tracks import Controls, Parameter, Track, parse_control
+from tierwave.controls.parse import parse_control
+from tierwave.controls.schema import Parameter
+from tierwave.controls.tracks import Controls, Track
 from tierwave.errors import UsageError
 from tierwave.notebook import Sound, play
 

@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tierwave.controls.tracks import Controls, Parameter, Schema, Track
+from tierwave.controls.schema import Parameter, Schema
+from tierwave.controls.tracks import Controls, Track
 from tierwave.errors import UsageError
 from tierwave.generation.load import Trained, load_run
 from tierwave.generation.request import Request, usable_cores

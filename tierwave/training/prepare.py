@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from tierwave.controls.schema import Parameter, Schema, mismatch
 from tierwave.controls.sources import ParamSources, find_param_sources, unused_manifest
-from tierwave.controls.tracks import Controls, Parameter, Schema, constants_of, mismatch
+from tierwave.controls.tracks import Controls, constants_of
 from tierwave.data.control_windows import Steering
 from tierwave.data.corpus import Corpus, load_corpus, summary
 from tierwave.data.splits import Span, Split, make_split

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tierwave.analysis.faults import Fault, sound_faults
 from tierwave.audio.recordings import load
 from tierwave.controls.files import ParamFile, document_of, write_param_file
-from tierwave.controls.tracks import ControlWarning
+from tierwave.controls.schema import ControlWarning
 from tierwave.generation.request import Request, Stream, sequence_paths, write_sounds
 from tierwave.runs.folder import CheckpointEntry
 from tierwave.system.progress import SayLine

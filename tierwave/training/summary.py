@@ -10,7 +10,7 @@ import numpy as np
 
 from tierwave.analysis.statistics import MOST_LEVELS, CodeStatistics
 from tierwave.audio.quantize import Quantizer
-from tierwave.controls.tracks import ControlWarning, coverage
+from tierwave.controls.schema import ControlWarning, coverage
 from tierwave.data.control_windows import Steering
 from tierwave.data.corpus import Corpus
 from tierwave.data.splits import Span, Split

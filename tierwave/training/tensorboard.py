@@ -19,7 +19,7 @@ import tensorflow as tf
 from tierwave.analysis.control_accuracy import Followed, measure_following, median_errors, plot_following
 from tierwave.analysis.statistics import average_spectrum, log_spectral_distance
 from tierwave.audio.recordings import load
-from tierwave.controls.tracks import Schema
+from tierwave.controls.schema import Schema
 from tierwave.errors import UsageError
 from tierwave.runs.folder import CheckpointEntry
 from tierwave.training.hparams import hparams_of, write_hparams
