@@ -10,7 +10,7 @@ from melnet.config import Config
 from melnet.data import ENCODER, Spectrograms, prepare, sound_of, spans_of, text_window
 from melnet.footprint import footprint
 from melnet.text import alphabet_of
-from tierwave.audio.mel import filter_warnings
+from tierwave.audio.mel import Normaliser, filter_warnings
 from tierwave.audio.quantize import Quantizer
 from tierwave.config import TrainingOptions
 from tierwave.controls.schema import Schema
@@ -122,6 +122,10 @@ class MelNetFamily(Family):
     def bars(self, prepared: Spectrograms, split: Split, config: Config, stage: str) -> dict[str, float]:
         """What a stage has to beat on held-out sound, in nats per element by name."""
         return baselines(prepared, split, config, _tier(config, stage))
+
+    def nats_per_db_offset(self, stored: Mapping[str, Any] | None) -> float:
+        """What makes nats per normalised value nats per dB."""
+        return Normaliser.from_document(stored or {}).nats_per_db_offset
 
     def has_accuracy(self, config: Any, stage: str) -> bool:
         """Whether a stage says what is right or wrong: the values of a spectrogram have no levels."""

@@ -253,6 +253,11 @@ class Family(abc.ABC):
         codes; training warns where it is not beaten."""
         return {}
 
+    def nats_per_db_offset(self, stored: Mapping[str, Any] | None) -> float | None:
+        """What makes nats per value nats per dB when it is added; None where values are no levels of a spectrogram.
+        stored: what the run keeps as prepared.json."""
+        return None
+
     # ---- sound -----------------------------------------------------------------------------------------------------
 
     def previews(

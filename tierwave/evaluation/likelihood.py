@@ -31,7 +31,6 @@ from tierwave.analysis.control_accuracy import (
     summarise,
 )
 from tierwave.analysis.statistics import bits, spectral_comparison
-from tierwave.audio.mel import Normaliser
 from tierwave.audio.quantize import Quantizer
 from tierwave.audio.recordings import AudioError, find_audio, load, write_wav
 from tierwave.config import TrainingOptions
@@ -288,9 +287,7 @@ def evaluate(
             for index, (nats, correct, samples) in sums.items():
                 name = corpus.recordings[index].name
                 files[name] = Score(round(samples), bits(float(nats)), float(correct))
-    offset = None
-    if prepared is not None:
-        offset = Normaliser.from_document(trained.prepared or {}).nats_per_db_offset
+    offset = family.nats_per_db_offset(trained.prepared)
     remarks = tuple((each.name, remark) for each in corpus.recordings for remark in each.remarks)
     return Evaluation(files, corpus.left_out, trained.sample_rate, quantizer.levels, tiers, units, offset, remarks)
 
