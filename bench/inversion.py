@@ -56,9 +56,9 @@ def measure(sound: str, *, seconds: float = 4.0, iterations: int = 32, refinemen
     """
     import librosa
 
+    from melnet.front_end import DB_PER_NAT, MelAudio, MelFrontEnd
+    from melnet.inversion import invert
     from tierwave.analysis.statistics import log_spectral_distance, spectral_convergence
-    from tierwave.audio.inversion import invert
-    from tierwave.audio.mel import DB_PER_NAT, MelAudio, MelFrontEnd
     from tierwave.audio.recordings import load
     from tierwave.audio.spectrogram import power_spectrogram
 

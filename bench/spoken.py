@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tierwave.audio.mel import DB_PER_NAT, MelFrontEnd, Normaliser
+from melnet.front_end import DB_PER_NAT, MelFrontEnd, Normaliser
 from tierwave.audio.recordings import load
 from tierwave.generation.load import Trained, load_run
 from tierwave.generation.request import Request

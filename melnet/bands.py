@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.audio.mel import MelFrontEnd
+from melnet.front_end import MelFrontEnd
 from tierwave.audio.recordings import AudioError, load, search_audio
 from tierwave.cli.flags import FlagParser, boolean, run
 from tierwave.controls.files import ParamFile, document_of, write_param_file

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from melnet.front_end import MelAudio
 from melnet.multiscale import factors
-from tierwave.audio.mel import MelAudio
 from tierwave.config import Amount, GlobalNormClip, Layers, StrictModel, ValueClip, Width
 from tierwave.controls.schema import input_sizes
 

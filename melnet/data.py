@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from melnet.config import Config
+from melnet.front_end import MelFrontEnd, Normaliser
 from melnet.text import Texts
-from tierwave.audio.mel import MelFrontEnd, Normaliser
 from tierwave.audio.quantize import Quantizer
 from tierwave.data.control_windows import frame_spans
 from tierwave.data.corpus import Corpus

@@ -9,8 +9,8 @@ from melnet.baselines import baselines
 from melnet.config import Config
 from melnet.data import ENCODER, Spectrograms, prepare, sound_of, spans_of, text_window
 from melnet.footprint import footprint
+from melnet.front_end import Normaliser, filter_warnings
 from melnet.text import alphabet_of
-from tierwave.audio.mel import Normaliser, filter_warnings
 from tierwave.audio.quantize import Quantizer
 from tierwave.config import TrainingOptions
 from tierwave.controls.schema import Schema

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from melnet.config import Config
+from melnet.front_end import MelFrontEnd, Normaliser
+from melnet.inversion import invert
 from melnet.multiscale import Size, below, interleave, sizes, split
 from melnet.text import alphabet_of, normalised, padded
-from tierwave.audio.inversion import invert
-from tierwave.audio.mel import MelFrontEnd, Normaliser
 from tierwave.audio.spectrogram import LOG_FLOOR
 from tierwave.controls.live import Gestures
 from tierwave.controls.schema import Schema

@@ -18,7 +18,7 @@ import soundfile
 import generate
 import train
 from commands import call, told, untraced
-from tierwave.audio.mel import Normaliser
+from melnet.front_end import Normaliser
 from tierwave.audio.recordings import write_wav
 from tierwave.cli.export import main
 from tierwave.controls.schema import Parameter, Schema

@@ -19,10 +19,10 @@ import pytest
 
 import mutators
 from melnet.config import Config
+from melnet.front_end import Normaliser
 from melnet.generation import MelStream
 from rule import Kind, Refusal, Wrong, judged
 from tierwave.audio.chunking import ChunkOptions, chunk_recordings
-from tierwave.audio.mel import Normaliser
 from tierwave.audio.quantize import Quantizer
 from tierwave.audio.recordings import write_wav
 from tierwave.controls.schema import Schema

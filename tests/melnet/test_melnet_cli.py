@@ -128,8 +128,8 @@ def test_only_the_fine_tiers_are_sampled_on_top_of_a_recording(studio: Studio) -
     recording = studio.corpus / "2.wav"
     path = studio.sound("fine", "--from_tier", 3, "--low_resolution", recording)
     trained = load_once(studio.logdir / "tones")
+    from melnet.front_end import MelFrontEnd, Normaliser
     from melnet.multiscale import below
-    from tierwave.audio.mel import MelFrontEnd, Normaliser
     from tierwave.audio.recordings import load
 
     whole = MelFrontEnd(trained.config.audio, RATE).analyse(load(recording)[0])

@@ -39,7 +39,7 @@ from websockets.sync.client import ClientConnection, connect
 
 import generate
 from commands import Capture, call, load_once, told
-from tierwave.audio.mel import Normaliser
+from melnet.front_end import Normaliser
 from tierwave.cli import play as command
 from tierwave.config import dumps, validate
 from tierwave.controls.live import read_gestures, write_gestures

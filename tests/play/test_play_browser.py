@@ -25,7 +25,7 @@ import tensorflow as tf
 import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tierwave.audio.mel import Normaliser
+from melnet.front_end import Normaliser
 from tierwave.config import dumps
 from tierwave.controls.live import read_gestures
 from tierwave.controls.schema import Parameter, Schema

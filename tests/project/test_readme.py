@@ -14,7 +14,7 @@ import tune
 from conditioning.config import Cascade, Config, NetName, Tier
 from melnet import bands, convert_yaml
 from melnet.config import Config as MelConfig
-from tierwave.audio.mel import MelAudio
+from melnet.front_end import MelAudio
 from tierwave.cli import distances, evaluate, export, fetch, memory, play, report
 
 ROOT = Path(__file__).resolve().parents[2]

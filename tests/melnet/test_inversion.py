@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from bench import run
 from bench.inversion import RATE, made_up
-from tierwave.analysis.statistics import log_spectral_distance, spectral_convergence
-from tierwave.audio.inversion import (
+from melnet.front_end import DB_PER_NAT, MelAudio, MelFrontEnd
+from melnet.inversion import (
     COMPRESSION,
     MelInverse,
     Transform,
@@ -19,7 +19,7 @@ from tierwave.audio.inversion import (
     mel_error,
     refine,
 )
-from tierwave.audio.mel import DB_PER_NAT, MelAudio, MelFrontEnd
+from tierwave.analysis.statistics import log_spectral_distance, spectral_convergence
 from tierwave.audio.spectrogram import power_spectrogram
 from tierwave.errors import UsageError
 

@@ -1,7 +1,7 @@
 """From sound to the numbers a spectrogram network learns, and back to log-mel: front end, its config, normalisation.
 
 The front end is power, then mel, then logarithm, with centred frames, so that what it gives is librosa's
-melspectrogram of the same sound. How sound is made of it again is `tierwave.audio.inversion`. Knows nothing of
+melspectrogram of the same sound. How sound is made of it again is `melnet.inversion`. Knows nothing of
 networks, runs or files.
 """
 

@@ -1,6 +1,6 @@
 """From a log-mel spectrogram back to sound: magnitudes, phases, Griffin-Lim, then the waveform itself by gradient.
 
-Everything goes through the same window, frames and filters as `tierwave.audio.mel.MelFrontEnd`, in NumPy and SciPy.
+Everything goes through the same window, frames and filters as `melnet.front_end.MelFrontEnd`, in NumPy and SciPy.
 Nothing is drawn at random: the same spectrogram gives the same sound. Knows nothing of networks or files.
 """
 
@@ -14,7 +14,7 @@ import scipy.fft
 import scipy.optimize
 import scipy.sparse
 
-from tierwave.audio.mel import MelAudio, MelFrontEnd, reflected
+from melnet.front_end import MelAudio, MelFrontEnd, reflected
 from tierwave.errors import UsageError
 
 Inversion = Literal["griffin_lim", "gradient"]

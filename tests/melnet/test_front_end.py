@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tierwave.audio.mel import DB_PER_NAT, MelAudio, MelFrontEnd, Normaliser, filter_warnings, reflected
+from melnet.front_end import DB_PER_NAT, MelAudio, MelFrontEnd, Normaliser, filter_warnings, reflected
 from tierwave.config import validate
 from tierwave.errors import RunError, UsageError
 
