@@ -98,7 +98,7 @@ def _generate(arguments: Any) -> None:
     resolve_training({"seed": seed_path, "seed_offset": offset}, {}, "")  # refuses no offset, and one without a seed
     document = None if arguments.config_file is None else read_document(arguments.config_file)
 
-    from tierwave.audio.recordings import writable_suffix
+    from tierwave.audio.writer import writable_suffix
     from tierwave.generation.prompt import Asked, request_of
     from tierwave.generation.request import Request, sequence_paths, write_sounds
 

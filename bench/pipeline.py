@@ -15,7 +15,7 @@ from bench.cases import CONFIGS
 def measure(name: str, lanes: int, *, minutes: float = 10.0, steps: int = 20) -> dict[str, Any]:
     """Over a corpus of `minutes` of noise at 16 kHz, written and read as recordings are."""
     import samplernn
-    from tierwave.audio.recordings import write_wav
+    from tierwave.audio.writer import write_wav
     from tierwave.config import TrainingOptions
     from tierwave.data.corpus import load_corpus
     from tierwave.data.splits import Span

@@ -88,7 +88,7 @@ def _seconds_of_a_step(demand: Any, lanes: int) -> float:
 def _make_corpus(folder: Path, demand: Any, seconds: float) -> None:
     """Noise with a beat in files of a minute, a curve for every parameter, and a text; for a network that reads, which
     takes recordings whole, in files as long as a window."""
-    from tierwave.audio.recordings import write_wav
+    from tierwave.audio.writer import write_wav
 
     rate = 16000
     if hasattr(demand.config, "audio"):

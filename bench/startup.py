@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def measure(config_file: str = "configs/small.config.json", *, repeats: int = 3) -> dict[str, Any]:
     """Trains a run of two steps first, then takes turns."""
-    from tierwave.audio.recordings import write_wav
+    from tierwave.audio.writer import write_wav
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

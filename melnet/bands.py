@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from melnet.front_end import MelFrontEnd
-from tierwave.audio.recordings import AudioError, load, search_audio
+from tierwave.audio.finding import search_audio
+from tierwave.audio.recordings import load
 from tierwave.cli.flags import FlagParser, boolean, run
 from tierwave.controls.files import ParamFile, document_of, write_param_file
-from tierwave.errors import UsageError
+from tierwave.errors import AudioError, UsageError
 from tierwave.family import load_config
 from tierwave.files.folders import refuse_shared, told
 from tierwave.generation.vocoder import band_tracks

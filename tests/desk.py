@@ -21,7 +21,7 @@ import generate
 import train
 import tune
 from commands import Main, call
-from tierwave.audio.recordings import write_wav
+from tierwave.audio.writer import write_wav
 from tierwave.cli.export import main as export
 from tierwave.cli.report import main as report
 from tierwave.runs.folder import runs_of

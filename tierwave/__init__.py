@@ -27,7 +27,7 @@ _MODULES = {
     "load_run": "tierwave.generation.load",
     "train": "tierwave.training.session",
     "write_sounds": "tierwave.generation.request",
-    "write_wav": "tierwave.audio.recordings",
+    "write_wav": "tierwave.audio.writer",
 }
 _OTHERWISE = {"load_audio": "load"}  # where the name says enough in its own module
 

@@ -4,6 +4,10 @@ Everything else is a fault of the program and keeps its traceback. Knows nothing
 these into exit codes (see `tierwave.cli.flags`).
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+
 LONGEST = 1200  # characters of a message: a value that it tells may be a stranger's megabytes
 
 
@@ -21,6 +25,18 @@ class UsageError(_Told, ValueError):
 
 class RunError(_Told, RuntimeError):
     """A run that cannot go on: bad data, a full disk, no checkpoint. The message says what to do. Exit code 1."""
+
+
+class AudioError(RunError):
+    """A recording that cannot be used. Says which file and why."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = Path(path)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"Cannot use {self.path}: {self.reason}"
 
 
 class AudioWarning(UserWarning):

@@ -25,7 +25,8 @@ from tierwave.analysis.distances import (
     load_sounds,
     log_mel_frames,
 )
-from tierwave.audio.recordings import load, write_wav
+from tierwave.audio.recordings import load
+from tierwave.audio.writer import write_wav
 from tierwave.cli.distances import main
 from tierwave.errors import AudioWarning
 

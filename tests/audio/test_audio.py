@@ -18,8 +18,12 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from tierwave.audio import recordings as audio
-from tierwave.audio.recordings import AudioError, AudioInfo, SoundWriter
-from tierwave.errors import AudioWarning, RunError, UsageError
+from tierwave.audio.chunking import is_silent
+from tierwave.audio.finding import find_audio
+from tierwave.audio.recordings import AudioInfo
+from tierwave.audio.resample import resample
+from tierwave.audio.writer import SoundWriter, writable_suffix, write_wav
+from tierwave.errors import AudioError, AudioWarning, RunError, UsageError
 
 
 def noise(samples: int, *, channels: int | None = None, level: float = 0.1, seed: int = 0) -> np.ndarray:
@@ -51,15 +55,15 @@ def test_find_is_recursive_natural_and_blind_to_hidden_and_other_files(tmp_path:
     names = ["take 2.wav", "take 10.WAV", "ähm/ÖL.Flac", "deep/er/x.m4a", "z.opus"]
     touch(*(tmp_path / name for name in names))
     touch(tmp_path / ".hidden.wav", tmp_path / ".git/a.wav", tmp_path / "notes.txt", tmp_path / "wav")
-    found = [str(path.relative_to(tmp_path)) for path in audio.find_audio([tmp_path])]
+    found = [str(path.relative_to(tmp_path)) for path in find_audio([tmp_path])]
     assert sorted(found) == sorted(names)
     assert found.index("take 2.wav") < found.index("take 10.WAV")
-    assert found == [str(path.relative_to(tmp_path)) for path in audio.find_audio([str(tmp_path)])]
+    assert found == [str(path.relative_to(tmp_path)) for path in find_audio([str(tmp_path)])]
 
 
 def test_find_takes_a_named_file_whatever_its_suffix_and_each_file_once(tmp_path: Path) -> None:
     touch(tmp_path / "a.wav", tmp_path / "b.wav", tmp_path / "odd.xyz")
-    found = audio.find_audio([tmp_path / "odd.xyz", tmp_path / "b.wav", tmp_path, tmp_path / "." / "a.wav"])
+    found = find_audio([tmp_path / "odd.xyz", tmp_path / "b.wav", tmp_path, tmp_path / "." / "a.wav"])
     assert [path.name for path in found] == ["a.wav", "b.wav", "odd.xyz"]
 
 
@@ -69,12 +73,12 @@ def test_find_survives_a_circle_of_links(tmp_path: Path) -> None:
         (tmp_path / "in/again").symlink_to(tmp_path, target_is_directory=True)
     except OSError:
         pytest.skip("no links on this file system")
-    assert len(audio.find_audio([tmp_path])) == 1
+    assert len(find_audio([tmp_path])) == 1
 
 
 def test_find_names_a_missing_path(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nowhere"):
-        audio.find_audio([tmp_path, tmp_path / "nowhere"])
+        find_audio([tmp_path, tmp_path / "nowhere"])
 
 
 # ---- probe and load --------------------------------------------------------------------------------------------------
@@ -85,7 +89,7 @@ def test_find_names_a_missing_path(tmp_path: Path) -> None:
 )
 def test_wav_round_trip_is_exact_at_every_depth(tmp_path: Path, subtype: str, bits: int) -> None:
     path, samples = tmp_path / "a.wav", on_grid(5000, bits)
-    audio.write_wav(path, samples, 22050, subtype)
+    write_wav(path, samples, 22050, subtype)
     assert audio.probe(path) == AudioInfo(path, 22050, 1, 5000, subtype)
     loaded, rate = audio.load(path)
     assert (loaded.dtype, rate) == (np.float32, 22050)
@@ -108,7 +112,7 @@ def test_other_formats(tmp_path: Path, suffix: str, subtype: str, tolerance: flo
 
 def test_mono_is_the_mean_and_channels_are_kept_on_request(tmp_path: Path) -> None:
     path, samples = tmp_path / "a.wav", noise(3000, channels=3)
-    audio.write_wav(path, samples, 8000, "FLOAT")
+    write_wav(path, samples, 8000, "FLOAT")
     mono, _ = audio.load(path)
     kept, _ = audio.load(path, mono=False)
     assert mono.shape == (3000,)
@@ -116,7 +120,7 @@ def test_mono_is_the_mean_and_channels_are_kept_on_request(tmp_path: Path) -> No
     np.testing.assert_array_equal(kept, samples)
     resampled, rate = audio.load(path, 16000, mono=False)
     assert (resampled.shape, rate) == ((6000, 3), 16000)
-    np.testing.assert_array_equal(resampled[:, 1], audio.resample(samples[:, 1], 8000, 16000))
+    np.testing.assert_array_equal(resampled[:, 1], resample(samples[:, 1], 8000, 16000))
 
 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -130,7 +134,7 @@ def test_streaming_gives_what_one_go_gives_and_exactly_the_right_length(
     tmp_path: Path, frames: int, rates: tuple[int, int], block_seconds: float, channels: int
 ) -> None:
     path, (file_rate, sample_rate) = tmp_path / "a.wav", rates
-    audio.write_wav(path, noise(frames, channels=channels), file_rate)
+    write_wav(path, noise(frames, channels=channels), file_rate)
     whole, _ = audio.load(path, sample_rate)
     blocks = list(audio.read_blocks(path, sample_rate, block_seconds=max(block_seconds, frames / file_rate / 50)))
     assert sum(map(len, blocks)) == len(whole) == round(frames * sample_rate / file_rate)
@@ -141,7 +145,7 @@ def test_streaming_gives_what_one_go_gives_and_exactly_the_right_length(
 
 def test_blocks_are_bounded_however_long_the_recording(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
-    audio.write_wav(path, noise(200_000), 8000)
+    write_wav(path, noise(200_000), 8000)
     lengths = [len(block) for block in audio.read_blocks(path, block_seconds=1.0)]
     assert lengths == [8000] * 25
     assert max(len(block) for block in audio.read_blocks(path, 16000, block_seconds=1.0)) < 3 * 16000
@@ -153,34 +157,34 @@ def test_blocks_are_bounded_however_long_the_recording(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("from_rate", "to_rate"), [(44100, 16000), (16000, 44100), (8000, 48000), (48000, 22050)])
 def test_resampled_sine_is_the_sine_of_the_other_rate(from_rate: int, to_rate: int) -> None:
     frequency = 0.35 * min(from_rate, to_rate)
-    resampled = audio.resample(sine(frequency, from_rate, from_rate), from_rate, to_rate)
+    resampled = resample(sine(frequency, from_rate, from_rate), from_rate, to_rate)
     expected = sine(frequency, to_rate, to_rate)
     inner = slice(to_rate // 10, -to_rate // 10)
     np.testing.assert_allclose(resampled[inner], expected[inner], atol=1e-4)
 
 
 def test_what_the_lower_rate_cannot_hold_does_not_fold_back() -> None:
-    resampled = audio.resample(sine(11_000, 44100, 44100), 44100, 16000)
+    resampled = resample(sine(11_000, 44100, 44100), 44100, 16000)
     assert np.abs(resampled[1600:-1600]).max() < 1e-4
 
 
 def test_resampling_agrees_with_scipy_on_band_limited_noise() -> None:
     low_passed = signal.sosfiltfilt(signal.butter(10, 2500, fs=16000, output="sos"), noise(32000).astype(np.float64))
     expected = signal.resample_poly(low_passed, 1, 2, window=("kaiser", 12.0))
-    np.testing.assert_allclose(audio.resample(low_passed, 16000, 8000)[500:-500], expected[500:-500], atol=2e-3)
+    np.testing.assert_allclose(resample(low_passed, 16000, 8000)[500:-500], expected[500:-500], atol=2e-3)
 
 
 def test_resampling_edge_cases() -> None:
     samples = noise(100)
-    np.testing.assert_array_equal(audio.resample(samples, 8000, 8000), samples)
-    assert audio.resample([], 8000, 16000).shape == (0,)
-    assert audio.resample(np.zeros((0, 2)), 8000, 16000).shape == (0, 2)
+    np.testing.assert_array_equal(resample(samples, 8000, 8000), samples)
+    assert resample([], 8000, 16000).shape == (0,)
+    assert resample(np.zeros((0, 2)), 8000, 16000).shape == (0, 2)
     with pytest.raises(UsageError, match="at least 1 Hz"):
-        audio.resample(samples, 8000, 0)
+        resample(samples, 8000, 0)
 
 
 def test_a_rate_of_nothing_is_refused(tmp_path: Path) -> None:
-    audio.write_wav(tmp_path / "a.wav", noise(100), 8000)
+    write_wav(tmp_path / "a.wav", noise(100), 8000)
     with pytest.raises(UsageError, match="at least 1 Hz"):
         audio.load(tmp_path / "a.wav", 0)
 
@@ -196,7 +200,7 @@ def refused(path: Path) -> str:
 
 
 def test_recordings_without_samples_are_refused(tmp_path: Path) -> None:
-    audio.write_wav(tmp_path / "a.wav", np.zeros(0), 8000)
+    write_wav(tmp_path / "a.wav", np.zeros(0), 8000)
     assert "no samples" in refused(tmp_path / "a.wav")
     (tmp_path / "b.wav").touch()
     assert "empty" in refused(tmp_path / "b.wav")
@@ -222,7 +226,7 @@ def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
 
 def test_a_header_without_a_rate_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
-    audio.write_wav(path, noise(100), 8000)
+    write_wav(path, noise(100), 8000)
     raw = bytearray(path.read_bytes())
     raw[24:28] = struct.pack("<I", 0)
     path.write_bytes(raw)
@@ -231,7 +235,7 @@ def test_a_header_without_a_rate_is_refused(tmp_path: Path) -> None:
 
 def test_a_wav_cut_short_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     path, samples = tmp_path / "a.wav", on_grid(10_000, 16)
-    audio.write_wav(path, samples, 8000)
+    write_wav(path, samples, 8000)
     path.write_bytes(path.read_bytes()[: 44 + 2 * 6000])
     with pytest.warns(
         AudioWarning, match=r"a\.wav: it holds 1\.2 s by its header, 0\.750 s could be read: it is cut off"
@@ -276,7 +280,7 @@ def test_what_libsndfile_cannot_read_is_decoded_by_ffmpeg(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str, subtype: str
 ) -> None:
     wave, path = tmp_path / "decoded.wav", tmp_path / "a.m4a"
-    audio.write_wav(wave, on_grid(4000, 16), 16000, "FLOAT")
+    write_wav(wave, on_grid(4000, 16), 16000, "FLOAT")
     path.write_bytes(b"something else")
     told = f"  Stream #0:0[0x1](und): Audio: {codec}, 69 kb/s"
     imitate_ffmpeg(tmp_path, monkeypatch, f"shutil.copy({str(wave)!r}, target); print({told!r}, file=sys.stderr)")
@@ -313,7 +317,7 @@ def test_a_full_temporary_folder_ends_the_run(tmp_path: Path, monkeypatch: pytes
 
 def test_damage_that_ffmpeg_passes_over_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wave, path = tmp_path / "decoded.wav", tmp_path / "a.m4a"
-    audio.write_wav(wave, on_grid(4000, 16), 16000, "FLOAT")
+    write_wav(wave, on_grid(4000, 16), 16000, "FLOAT")
     path.write_bytes(b"something else")
     said = "[mov,mp4 @ 0x1] stream 0, offset 0x22: partial file"
     imitate_ffmpeg(tmp_path, monkeypatch, f"shutil.copy({str(wave)!r}, target); print({said!r}, file=sys.stderr)")
@@ -324,7 +328,7 @@ def test_damage_that_ffmpeg_passes_over_is_told(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 def test_m4a_through_the_real_ffmpeg(tmp_path: Path) -> None:
     path, samples = tmp_path / "ä b.m4a", sine(440, 32000, 16000)
-    audio.write_wav(tmp_path / "a.wav", samples, 16000)
+    write_wav(tmp_path / "a.wav", samples, 16000)
     subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", "-c:a", "alac", path], check=True)
     assert audio.probe(path).subtype == "PCM_16"
     np.testing.assert_array_equal(audio.load(path)[0], audio.load(tmp_path / "a.wav")[0])
@@ -333,78 +337,46 @@ def test_m4a_through_the_real_ffmpeg(tmp_path: Path) -> None:
 # ---- chunk -----------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=100)
-@given(st.integers(0, 500), st.integers(1, 60), st.integers(0, 59), st.booleans())
-def test_chunk_spans(frames: int, chunk_frames: int, overlap_frames: int, keep_tail: bool) -> None:
-    overlap_frames = min(overlap_frames, chunk_frames - 1)
-    spans = audio.chunk_spans(frames, chunk_frames, overlap_frames, keep_tail)
-    step = chunk_frames - overlap_frames
-    assert [start for start, _ in spans] == [step * number for number in range(len(spans))]
-    complete = [span for span in spans if span[1] - span[0] == chunk_frames]
-    # A further complete chunk would not fit; so a complete last one is never lost.
-    assert len(complete) * step + chunk_frames > frames
-    covered = np.zeros(frames, bool)
-    for start, stop in spans:
-        assert 0 <= start < stop <= frames
-        covered[start:stop] = True
-    if keep_tail:
-        assert covered.all()
-        assert spans[:-1] == complete[: len(spans) - 1]
-    else:
-        assert spans == complete
-
-
-def test_chunk_spans_by_hand() -> None:
-    assert audio.chunk_spans(20, 10) == [(0, 10), (10, 20)]
-    assert audio.chunk_spans(25, 10, 4, True) == [(0, 10), (6, 16), (12, 22), (18, 25)]
-    assert audio.chunk_spans(22, 10, 4, True) == [(0, 10), (6, 16), (12, 22)]
-    assert audio.chunk_spans(5, 10) == []
-    with pytest.raises(UsageError, match="less than the chunk"):
-        audio.chunk_spans(20, 10, 10)
-    with pytest.raises(UsageError, match="at least one"):
-        audio.chunk_spans(20, 0)
-
-
 @pytest.mark.parametrize("sample_rate", [8000, 11025, 16000, 44100])
 def test_half_a_chunk_of_silence_in_one_stretch_is_silent(sample_rate: int) -> None:
     loud = sine(440, sample_rate, sample_rate)
     half = (sample_rate + 1) // 2
     start, end, middle, scattered = loud.copy(), loud.copy(), loud.copy(), loud.copy()
     start[:half] = end[-half:] = middle[100 : 100 + half] = 0
-    assert audio.is_silent(start, sample_rate) and audio.is_silent(end, sample_rate)
-    assert audio.is_silent(middle, sample_rate)
+    assert is_silent(start, sample_rate) and is_silent(end, sample_rate)
+    assert is_silent(middle, sample_rate)
     start[half - sample_rate // 50 : half] = 0.1
-    assert not audio.is_silent(start, sample_rate)
+    assert not is_silent(start, sample_rate)
     # As much silence in all, but in two stretches.
     scattered[: half // 2] = scattered[-half:][: half // 2 + 1] = 0
     scattered[sample_rate // 2 - 100 : sample_rate // 2] = 0.5
-    assert not audio.is_silent(scattered, sample_rate)
-    assert not audio.is_silent(loud, sample_rate)
+    assert not is_silent(scattered, sample_rate)
+    assert not is_silent(loud, sample_rate)
 
 
 @pytest.mark.parametrize("threshold", [-120.0, -64.0, -20.0])
 def test_silence_goes_by_the_level(threshold: float) -> None:
     level = 10 ** (threshold / 20)
     for shape in ((16000,), (16000, 2)):
-        assert audio.is_silent(np.full(shape, level * 0.99), 16000, threshold)
-        assert not audio.is_silent(np.full(shape, level * 1.01), 16000, threshold)
+        assert is_silent(np.full(shape, level * 0.99), 16000, threshold)
+        assert not is_silent(np.full(shape, level * 1.01), 16000, threshold)
     # RMS, not peak: the peak of this sine lies 2 dB above the threshold, its RMS 1 dB below.
-    assert audio.is_silent(sine(1000, 16000, 16000, level * np.sqrt(2) * 10 ** (-1 / 20)), 16000, threshold)
-    assert not audio.is_silent(sine(1000, 16000, 16000, level * np.sqrt(2) * 10 ** (1 / 20)), 16000, threshold)
+    assert is_silent(sine(1000, 16000, 16000, level * np.sqrt(2) * 10 ** (-1 / 20)), 16000, threshold)
+    assert not is_silent(sine(1000, 16000, 16000, level * np.sqrt(2) * 10 ** (1 / 20)), 16000, threshold)
     # Loud sound elsewhere does not blur what is quiet.
     half = np.concatenate([np.full(8000, 0.9), np.full(8000, level * 0.99)])
-    assert audio.is_silent(half, 16000, threshold)
+    assert is_silent(half, 16000, threshold)
 
 
 def test_silence_of_short_chunks_and_of_clicks() -> None:
-    assert audio.is_silent(np.zeros(3), 16000) and not audio.is_silent(np.ones(3), 16000)
-    assert audio.is_silent(np.zeros(0), 16000)
-    assert not audio.is_silent(np.zeros(100), 16000, -np.inf)
+    assert is_silent(np.zeros(3), 16000) and not is_silent(np.ones(3), 16000)
+    assert is_silent(np.zeros(0), 16000)
+    assert not is_silent(np.zeros(100), 16000, -np.inf)
     clicks = np.zeros(16000)
     clicks[7000] = 1
-    assert audio.is_silent(clicks, 16000)  # 9000 samples after it
+    assert is_silent(clicks, 16000)  # 9000 samples after it
     clicks[9500] = 1
-    assert not audio.is_silent(clicks, 16000)
+    assert not is_silent(clicks, 16000)
 
 
 # ---- write -----------------------------------------------------------------------------------------------------------
@@ -423,7 +395,7 @@ def test_blocks_add_up_to_one_file_in_a_new_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("subtype", "bits"), [("PCM_U8", 8), ("PCM_16", 16), ("PCM_24", 24)])
 def test_integers_are_rounded_to_the_nearest_step(tmp_path: Path, subtype: str, bits: int) -> None:
     samples = np.random.default_rng(0).uniform(-0.9, 0.9, 20_000)
-    audio.write_wav(tmp_path / "a.wav", samples, 8000, subtype)
+    write_wav(tmp_path / "a.wav", samples, 8000, subtype)
     error = (audio.load(tmp_path / "a.wav")[0] - samples) * 2 ** (bits - 1)
     assert np.abs(error).max() <= 0.5
     assert abs(error.mean()) < 0.01  # no direct current
@@ -431,9 +403,9 @@ def test_integers_are_rounded_to_the_nearest_step(tmp_path: Path, subtype: str, 
 
 def test_integers_clip_and_floats_do_not(tmp_path: Path) -> None:
     samples = np.array([-3.0, -1.0, 0.0, 1.0, 3.0])
-    audio.write_wav(tmp_path / "a.wav", samples, 8000)
+    write_wav(tmp_path / "a.wav", samples, 8000)
     np.testing.assert_allclose(audio.load(tmp_path / "a.wav")[0], np.clip(samples, -1, 1), atol=1e-4)
-    audio.write_wav(tmp_path / "b.wav", samples, 8000, "FLOAT")
+    write_wav(tmp_path / "b.wav", samples, 8000, "FLOAT")
     np.testing.assert_array_equal(audio.load(tmp_path / "b.wav")[0], samples)
 
 
@@ -457,21 +429,21 @@ def test_a_name_that_is_no_text_can_be_written(tmp_path: Path) -> None:
         path.mkdir()
     except OSError:
         pytest.skip("this file system has no such names")
-    audio.write_wav(path / "a.wav", noise(10), 8000)
+    write_wav(path / "a.wav", noise(10), 8000)
     assert len(audio.load(path / "a.wav")[0]) == 10
 
 
 def test_names_of_other_formats_are_refused_and_points_are_none() -> None:
     for name, suffix in (("a.wav", ".wav"), ("a.FLAC", ".flac"), ("a", ""), ("a_p60.5", ""), ("a.b c", "")):
-        assert audio.writable_suffix(Path(name)) == suffix
+        assert writable_suffix(Path(name)) == suffix
     for name in ("a.m4a", "a.aiff", "a.Txt"):
         with pytest.raises(UsageError, match=rf"Cannot write {name}: sound is written as .wav, .flac, .ogg, .mp3"):
-            audio.writable_suffix(Path(name))
+            writable_suffix(Path(name))
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
-    audio.write_wav(path, noise(100), 8000)
+    write_wav(path, noise(100), 8000)
     before = path.read_bytes()
     with pytest.raises(KeyError), SoundWriter(path, 8000) as wav:
         wav.write(noise(50))
@@ -482,7 +454,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
 
 def test_not_a_number_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"a\.wav.*NaN"):
-        audio.write_wav(tmp_path / "a.wav", [0.0, np.nan], 8000)
+        write_wav(tmp_path / "a.wav", [0.0, np.nan], 8000)
     assert not list(tmp_path.iterdir())
 
 
@@ -491,18 +463,18 @@ def test_what_cannot_be_written_is_told_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "folder.wav").mkdir()
     for path in (tmp_path / "file/a.wav", tmp_path / "folder.wav", tmp_path / ("x" * 300) / "a.wav"):
         with pytest.raises(UsageError, match="Cannot write"):
-            audio.write_wav(path, noise(10), 8000)
+            write_wav(path, noise(10), 8000)
     with pytest.raises(UsageError, match="PCM_17"):
-        audio.write_wav(tmp_path / "a.wav", noise(10), 8000, "PCM_17")
+        write_wav(tmp_path / "a.wav", noise(10), 8000, "PCM_17")
     with pytest.raises(UsageError, match="1 Hz"):
-        audio.write_wav(tmp_path / "a.wav", noise(10), 0)
+        write_wav(tmp_path / "a.wav", noise(10), 0)
     with pytest.raises(UsageError, match=r"a\.mp3: mp3 knows no 12345 Hz: choose a wav, or a rate among 8000, "):
         SoundWriter(tmp_path / "a.mp3", 12345)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.wav"]
 
 
 def test_a_long_name_is_no_problem(tmp_path: Path) -> None:
-    audio.write_wav(tmp_path / ("x" * 251 + ".wav"), noise(10), 8000)
+    write_wav(tmp_path / ("x" * 251 + ".wav"), noise(10), 8000)
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -510,11 +482,11 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     pytest.importorskip("resource")
     program = (
         "import resource, signal, sys, numpy\n"
-        "from tierwave.audio import recordings as audio\n"
+        "from tierwave.audio.writer import write_wav\n"
         "from tierwave.errors import RunError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
-        "try:\n    audio.write_wav(sys.argv[1], numpy.zeros(100_000), 8000)\n"
+        "try:\n    write_wav(sys.argv[1], numpy.zeros(100_000), 8000)\n"
         "except RunError as error:\n    sys.exit(str(error))\n"
     )
     root = Path(audio.__file__).parents[2]

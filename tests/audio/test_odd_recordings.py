@@ -15,8 +15,8 @@ import soundfile
 
 from tierwave.audio import recordings as audio
 from tierwave.audio.containers import second_movie
-from tierwave.audio.recordings import AudioError, opened, probe
-from tierwave.errors import AudioWarning
+from tierwave.audio.recordings import opened, probe
+from tierwave.errors import AudioError, AudioWarning
 
 RATE = 16000
 WAVE_LIKE = ("WAV", "RF64", "W64", "AIFF", "CAF", "AU")

@@ -15,7 +15,8 @@ import soundfile
 import generate
 import train
 from commands import Capture, call, told
-from tierwave.audio.recordings import probe, write_wav
+from tierwave.audio.recordings import probe
+from tierwave.audio.writer import write_wav
 from tierwave.runs.folder import Run, runs_of
 
 pytestmark = pytest.mark.usefixtures("eager")

@@ -25,7 +25,7 @@ import train
 import tune
 from commands import call
 from tierwave import cli
-from tierwave.audio.recordings import SoundWriter
+from tierwave.audio.writer import SoundWriter
 from tierwave.cli import distances, evaluate, export, fetch, memory
 from tierwave.cli.flags import FlagParser, add_model_flags, boolean, optional, run, typed_here, typed_values
 from tierwave.config import StrictModel, TrainingOptions, resolve_training

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tierwave.audio.recordings import write_wav
+from tierwave.audio.writer import write_wav
 from tierwave.cli import controls
 from tierwave.cli.controls import main
 from tierwave.controls.files import read_manifest, read_param_file, read_schema

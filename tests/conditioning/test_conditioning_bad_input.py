@@ -14,7 +14,7 @@ import pytest
 import generate
 import train
 from commands import Capture, call, told
-from tierwave.audio.recordings import write_wav
+from tierwave.audio.writer import write_wav
 from tierwave.cli import controls, evaluate
 from tierwave.runs.folder import Run, runs_of
 

@@ -20,7 +20,8 @@ import generate
 import samplernn
 import train
 from commands import call, told
-from tierwave.audio.recordings import load, write_wav
+from tierwave.audio.recordings import load
+from tierwave.audio.writer import write_wav
 from tierwave.cli import evaluate
 from tierwave.controls.files import read_param_file
 from tierwave.errors import UsageError

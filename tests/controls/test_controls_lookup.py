@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tierwave.audio.recordings import write_wav
+from tierwave.audio.writer import write_wav
 from tierwave.controls.files import ParamFile, document_of, schema_text, write_param_file
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.sources import (

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tierwave.audio.recordings import chunk_spans, resample
+from tierwave.audio.chunking import cut
+from tierwave.audio.resample import resample
 from tierwave.data.corpus import Corpus, Recording
 from tierwave.data.splits import FEWEST_SOURCES, Span, Split, find_sources, make_split
 from tierwave.errors import RunError
@@ -106,10 +107,10 @@ def chunked(
     keep_tail: bool = False,
 ) -> None:
     """Chunks as chunk_audio.py cuts them at `rate` Hz, then at the corpus' rate."""
-    for number, (start, stop) in enumerate(chunk_spans(len(sound), length, overlap, keep_tail)):
-        if number not in silent:
-            piece = eight_bits(resample(sound[start:stop], rate, RATE))
-            folder.add(f"{stem}_chunk_{number}.wav", piece, stem, start * RATE / rate)
+    for number, chunk in enumerate(cut([sound], length, overlap)):
+        if number not in silent and (keep_tail or len(chunk) == length):
+            start = number * (length - overlap)
+            folder.add(f"{stem}_chunk_{number}.wav", eight_bits(resample(chunk, rate, RATE)), stem, start * RATE / rate)
 
 
 def on_timeline(folder: Folder, corpus: Corpus, spans: Sequence[Span]) -> dict[str, list[tuple[float, float]]]:
@@ -464,7 +465,7 @@ def test_no_held_out_sample_is_in_any_training_chunk(chunking: dict, seed: int) 
         sound = chunking["sound"](seconds, rate, chunking["seed"] + 10 * number)
         length = int(chunking["length"] * rate) + chunking["odd"]  # in samples, so not whole at the other rate
         overlap = int(chunking["overlap"] * length)
-        count = len(chunk_spans(len(sound), length, overlap, chunking["keep_tail"]))
+        count = sum(chunking["keep_tail"] or len(chunk) == length for chunk in cut([sound], length, overlap))
         rng = np.random.default_rng(seed)
         silent = {
             "none": [],

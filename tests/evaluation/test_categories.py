@@ -13,7 +13,7 @@ import tensorflow as tf
 import generate
 import train
 from commands import call, told
-from tierwave.audio.recordings import write_wav
+from tierwave.audio.writer import write_wav
 from tierwave.controls.files import read_manifest
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.sources import find_param_sources

@@ -21,7 +21,7 @@ import samplernn
 import train
 from commands import call, told, untraced
 from samplernn.config import Config
-from tierwave.audio.recordings import write_wav
+from tierwave.audio.writer import write_wav
 from tierwave.cli.report import main
 from tierwave.config import dumps
 from tierwave.evaluation.report.page import Line, chart, document, table

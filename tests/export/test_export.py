@@ -19,7 +19,7 @@ import generate
 import train
 from commands import call, told, untraced
 from melnet.front_end import Normaliser
-from tierwave.audio.recordings import write_wav
+from tierwave.audio.writer import write_wav
 from tierwave.cli.export import main
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.tracks import Track

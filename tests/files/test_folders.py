@@ -15,8 +15,9 @@ import chunk_audio
 import train
 from commands import eagerly
 from tierwave.audio.arrays import find_rows
+from tierwave.audio.finding import find_audio, search_audio
 from tierwave.audio.quantize import Quantizer
-from tierwave.audio.recordings import find_audio, search_audio, write_wav
+from tierwave.audio.writer import write_wav
 from tierwave.cli.controls import main as controls
 from tierwave.data.corpus import load_corpus
 from tierwave.errors import RunError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tierwave.audio.chunking import ChunkOptions, chunk_recordings
-from tierwave.audio.recordings import write_wav
+from tierwave.audio.writer import write_wav
 from tierwave.files import ledger
 from tierwave.files.documents import sealed, unsealed
 from tierwave.files.ledger import FOLDER, Ledger, digest_of, digest_of_bytes, fingerprint, stamp, unfinished_files

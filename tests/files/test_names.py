@@ -16,8 +16,10 @@ import pytest
 
 import chunk_audio
 from melnet.text import Texts
+from tierwave.audio.finding import find_audio
 from tierwave.audio.quantize import Quantizer
-from tierwave.audio.recordings import find_audio, load, write_wav
+from tierwave.audio.recordings import load
+from tierwave.audio.writer import write_wav
 from tierwave.cli.controls import main as controls
 from tierwave.cli.flags import run
 from tierwave.controls.live import read_gestures

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tierwave.audio.recordings import find_audio, find_audio_at
+from tierwave.audio.finding import find_audio, find_audio_at
 from tierwave.errors import RunError, UsageError
 from tierwave.files import places
 from tierwave.files.places import Place, Url, place_of

@@ -24,7 +24,7 @@ from melnet.generation import MelStream
 from rule import Kind, Refusal, Wrong, judged
 from tierwave.audio.chunking import ChunkOptions, chunk_recordings
 from tierwave.audio.quantize import Quantizer
-from tierwave.audio.recordings import write_wav
+from tierwave.audio.writer import write_wav
 from tierwave.controls.schema import Schema
 from tierwave.data.corpus import DOCUMENT, Corpus, load_corpus
 from tierwave.files.ledger import FOLDER

@@ -21,7 +21,8 @@ import soundfile
 import mutators
 from rule import LONGEST_SENTENCE, Kind, Refusal, Wrong, judged
 from tierwave.audio.arrays import find_rows, read_row
-from tierwave.audio.recordings import LENGTH_TOLERANCE, AudioError, AudioInfo, opened, probe
+from tierwave.audio.recordings import LENGTH_TOLERANCE, AudioInfo, opened, probe
+from tierwave.errors import AudioError
 
 FFMPEG = shutil.which("ffmpeg")
 FRAMES = 4000

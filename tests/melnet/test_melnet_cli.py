@@ -17,7 +17,7 @@ import soundfile
 import generate
 import train
 from commands import load_once, tags_of, told
-from tierwave.audio.recordings import write_wav
+from tierwave.audio.writer import write_wav
 from tierwave.cli import evaluate
 from tierwave.runs.folder import Run, runs_of
 

@@ -22,7 +22,7 @@ from test_imports import COMMAND_LINES, PACKAGES, ROOT, sources
 
 from conditioning.config import Cascade
 from tierwave.audio.quantize import Quantizer
-from tierwave.audio.recordings import write_wav
+from tierwave.audio.writer import write_wav
 from tierwave.config import validate
 from tierwave.controls.sources import find_param_sources
 from tierwave.data.corpus import load_corpus

@@ -23,7 +23,7 @@ from matplotlib.image import imread
 import train
 import tune
 from commands import Capture, call, told
-from tierwave.audio.recordings import write_wav
+from tierwave.audio.writer import write_wav
 from tierwave.config import read_document
 from tierwave.data.demo import make_corpus
 from tierwave.evaluation.likelihood import evaluate

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from tierwave.audio.chunking import ChunkOptions, chunk_recordings
-from tierwave.audio.recordings import AudioError, write_wav
+from tierwave.audio.writer import write_wav
 from tierwave.cli import flags as commandline
-from tierwave.errors import AudioWarning, RunError, UsageError
+from tierwave.errors import AudioError, AudioWarning, RunError, UsageError
 from tierwave.system.parallel import INSTALL_RAY, connected, spread
 
 HERE = Path(__file__).resolve().parent

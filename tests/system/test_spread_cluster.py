@@ -15,10 +15,10 @@ import pytest
 
 import chunk_audio
 from tierwave.audio.quantize import Quantizer
-from tierwave.audio.recordings import AudioError, write_wav
+from tierwave.audio.writer import write_wav
 from tierwave.cli import controls
 from tierwave.data.corpus import load_corpus
-from tierwave.errors import RunError, UsageError
+from tierwave.errors import AudioError, RunError, UsageError
 from tierwave.system import parallel as spread
 
 # Not by importing it: it reads its environment when it is imported.

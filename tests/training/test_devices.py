@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 import train
 from commands import call
-from tierwave.audio.recordings import write_wav
+from tierwave.audio.writer import write_wav
 from tierwave.errors import UsageError
 from tierwave.runs.folder import Run, runs_of
 from tierwave.system.tasks import Task, task_of

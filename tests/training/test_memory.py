@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import train
 from commands import told
 from networks import batch_of, learner
-from tierwave.audio.recordings import write_wav
+from tierwave.audio.writer import write_wav
 from tierwave.cli.memory import main
 from tierwave.config import TrainingOptions, read_document
 from tierwave.errors import RunError, UsageError

@@ -25,7 +25,7 @@ import pytest
 import tensorflow as tf
 
 import train
-from tierwave.audio.recordings import write_wav
+from tierwave.audio.writer import write_wav
 from tierwave.errors import UsageError
 from tierwave.runs.checkpoints import read_progress
 from tierwave.runs.folder import Run, only_training, runs_of

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 import samplernn
 from tierwave.analysis.statistics import average_spectrum, log_spectral_distance
-from tierwave.audio.recordings import write_wav
+from tierwave.audio.writer import write_wav
 from tierwave.config import TrainingOptions
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.tracks import Track

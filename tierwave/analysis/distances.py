@@ -29,9 +29,10 @@ from typing import Any
 
 import numpy as np
 
-from tierwave.audio.recordings import AudioError, find_audio, load, probe
+from tierwave.audio.finding import find_audio
+from tierwave.audio.recordings import load, probe
 from tierwave.audio.spectrogram import log_mel
-from tierwave.errors import AudioWarning, UsageError
+from tierwave.errors import AudioError, AudioWarning, UsageError
 
 FLOOR_DB = -80.0  # below, silence is silence
 DRAWS = 10  # of recordings against themselves

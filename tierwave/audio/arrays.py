@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from natsort import natsorted, ns
 
-from tierwave.audio.recordings import AUDIO_SUFFIXES, AudioError
+from tierwave.audio.finding import AUDIO_SUFFIXES
+from tierwave.errors import AudioError
 from tierwave.files.folders import LeftOut, walk
 from tierwave.files.writing import ArrayError, load_array
 

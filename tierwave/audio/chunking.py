@@ -15,21 +15,15 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import numpy as np
+import numpy.typing as npt
 from natsort import natsorted
 from pydantic import Field
 
-from tierwave.audio.recordings import (
-    AUDIO_SUFFIXES,
-    Audio,
-    AudioError,
-    highpass_blocks,
-    is_silent,
-    opened,
-    search_audio,
-    wav_subtype,
-    write_wav,
-)
-from tierwave.errors import UsageError
+from tierwave.audio.finding import AUDIO_SUFFIXES, search_audio
+from tierwave.audio.recordings import opened
+from tierwave.audio.resample import Audio, highpass_blocks
+from tierwave.audio.writer import wav_subtype, write_wav
+from tierwave.errors import AudioError, UsageError
 from tierwave.files.documents import STRICT, validated
 from tierwave.files.folders import LeftOut, chunk_stem, make_own, refuse_file
 from tierwave.files.ledger import FOLDER, Ledger, digest_of, fingerprint, stamp, unfinished_files
@@ -183,11 +177,13 @@ def earlier_chunks(sources: Sequence[Path], output_dir: Path | str, reports: Ite
     return natsorted(name[0] for name in names if name and name[1] in stems and name[0] not in now)
 
 
+SILENCE_WINDOW_SECONDS = 0.01
 # ---- cutting ---------------------------------------------------------------------------------------------------------
 
 
 def cut(blocks: Iterable[Audio], chunk_frames: int, overlap_frames: int = 0) -> Iterator[Audio]:
-    """The chunks of `recordings.chunk_spans`, the shorter last one included, of a recording that comes in blocks."""
+    """The chunks of a recording that comes in blocks: every `chunk_frames - overlap_frames` frames one of
+    `chunk_frames`, and a shorter last one if they leave something over."""
     pending: list[Audio] = []
     held = 0
     already_covered = 0
@@ -206,6 +202,28 @@ def cut(blocks: Iterable[Audio], chunk_frames: int, overlap_frames: int = 0) -> 
         held = len(pending[0])
     if held > already_covered:
         yield np.concatenate(pending)
+
+
+def is_silent(chunk: npt.ArrayLike, sample_rate: int, threshold_dbfs: float = -64.0) -> bool:
+    """Whether at least half of a chunk, `[samples]` or `[samples, channels]`, is one stretch below the threshold.
+
+    The level is the RMS over a window of 10 ms that slides by one sample (over all channels), in dB relative to a
+    constant full-scale signal: a full-scale sine lies at -3 dBFS. A stretch is what consecutive windows below the
+    threshold cover. A click therefore ends a stretch; in PRiSM, where pydub's `detect_silence` takes one RMS
+    over half the chunk, it may drown.
+    """
+    samples = np.asarray(chunk, np.float64)
+    if not len(samples):
+        return True
+    power = np.square(samples).reshape(len(samples), -1).mean(axis=1)
+    window = min(len(power), max(1, round(SILENCE_WINDOW_SECONDS * sample_rate)))
+    limit = window * 10.0 ** (threshold_dbfs / 10)
+    # One sample at the limit makes a window loud already: cutting there keeps the running sum, and its rounding, small.
+    running = np.concatenate([[0.0], np.cumsum(np.minimum(power, limit))])
+    loud = np.flatnonzero(running[window:] - running[:-window] >= limit * (1 - 1e-6))
+    windows = len(power) - window + 1
+    quiet_windows = int(np.diff(np.concatenate([[-1], loud, [windows]])).max()) - 1
+    return quiet_windows > 0 and 2 * (quiet_windows + window - 1) >= len(power)
 
 
 def chunk_file(

@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 
 from tierwave.analysis.features import FEATURES, Analysis, measure
-from tierwave.audio.recordings import AudioError, load, load_with_remarks, search_audio
+from tierwave.audio.finding import search_audio
+from tierwave.audio.recordings import load, load_with_remarks
 from tierwave.cli.flags import REPEATABLE, FlagParser, boolean, optional, run
 from tierwave.config import TrainingOptions
 from tierwave.controls.files import (
@@ -53,7 +54,7 @@ from tierwave.controls.sources import (
     without_audio_suffix,
 )
 from tierwave.controls.tracks import Controls, constants_of
-from tierwave.errors import RunError, UsageError
+from tierwave.errors import AudioError, RunError, UsageError
 from tierwave.files.folders import allowed_name, refuse_file, refuse_shared, told, walk
 from tierwave.files.ledger import FOLDER, Ledger, digest_of, digest_of_bytes, fingerprint, stamp, unfinished_files
 from tierwave.files.names import matcher, name_within, printable

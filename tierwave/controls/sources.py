@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from tierwave.audio.recordings import AUDIO_SUFFIXES, AudioError, probe, search_audio
+from tierwave.audio.finding import AUDIO_SUFFIXES, search_audio
+from tierwave.audio.recordings import probe
 from tierwave.config import validate
 from tierwave.controls.files import (
     FILENAME,
@@ -37,7 +38,7 @@ from tierwave.controls.files import (
 )
 from tierwave.controls.schema import Parameter, Schema, coverage, mismatch
 from tierwave.controls.tracks import Controls, Track
-from tierwave.errors import RunError, UsageError
+from tierwave.errors import AudioError, RunError, UsageError
 from tierwave.files.folders import chunk_stem, told
 from tierwave.files.names import folded, located, name_within, printable
 from tierwave.files.places import Url, place_of

@@ -27,9 +27,10 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 
 from tierwave.audio.arrays import SUFFIX, Row, find_rows, read_row
-from tierwave.audio.recordings import AudioError, find_audio_at, opened, probe, search_audio
+from tierwave.audio.finding import find_audio_at, search_audio
+from tierwave.audio.recordings import opened, probe
 from tierwave.data.shards import Part, Shards
-from tierwave.errors import RunError, UsageError
+from tierwave.errors import AudioError, RunError, UsageError
 from tierwave.files.documents import sealed, unsealed
 from tierwave.files.folders import LeftOut
 from tierwave.files.ledger import FOLDER, Ledger, digest_of, stamp

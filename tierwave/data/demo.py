@@ -24,11 +24,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tierwave.audio.recordings import AudioError, find_audio, load, probe, write_wav
+from tierwave.audio.finding import find_audio
+from tierwave.audio.recordings import load, probe
+from tierwave.audio.writer import write_wav
 from tierwave.controls.files import schema_text
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.sources import MANIFEST_NAME, SCHEMA_NAME
-from tierwave.errors import UsageError
+from tierwave.errors import AudioError, UsageError
 from tierwave.files.writing import write_text
 
 Tone = npt.NDArray[np.float64]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tierwave.audio.recordings import find_audio
+from tierwave.audio.finding import find_audio
 from tierwave.data.downloads import Archive, Progress, download, sha256_of, unpack
 from tierwave.errors import RunError, UsageError
 from tierwave.files.text import parse_json

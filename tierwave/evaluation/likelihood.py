@@ -31,14 +31,16 @@ from tierwave.analysis.control_accuracy import (
     summarise,
 )
 from tierwave.analysis.statistics import bits, spectral_comparison
+from tierwave.audio.finding import find_audio
 from tierwave.audio.quantize import Quantizer
-from tierwave.audio.recordings import AudioError, find_audio, load, write_wav
+from tierwave.audio.recordings import load
+from tierwave.audio.writer import write_wav
 from tierwave.config import TrainingOptions
 from tierwave.controls.sources import find_param_sources
 from tierwave.data.control_windows import Steering
 from tierwave.data.corpus import Corpus, Encoder, load_corpus
 from tierwave.data.splits import Span, Split
-from tierwave.errors import AudioWarning, RunError, UsageError
+from tierwave.errors import AudioError, AudioWarning, RunError, UsageError
 from tierwave.files.folders import allowed_name, make_own, refuse_file
 from tierwave.files.names import matcher
 from tierwave.files.places import absolute, place_of

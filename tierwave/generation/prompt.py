@@ -14,8 +14,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from tierwave.audio.finding import find_audio
 from tierwave.audio.quantize import Quantizer
-from tierwave.audio.recordings import find_audio
 from tierwave.controls.files import read_param_file
 from tierwave.controls.live import read_gestures
 from tierwave.controls.parse import parse_controls, read_array

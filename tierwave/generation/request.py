@@ -17,7 +17,8 @@ from typing import Literal
 
 import numpy as np
 
-from tierwave.audio.recordings import SoundWriter, resample, resample_blocks, writable_suffix
+from tierwave.audio.resample import resample, resample_blocks
+from tierwave.audio.writer import SoundWriter, writable_suffix
 from tierwave.controls.tracks import Controls
 from tierwave.errors import UsageError
 from tierwave.files.folders import make_own

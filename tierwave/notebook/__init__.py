@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tierwave.audio.recordings import find_audio, load, write_wav
+from tierwave.audio.finding import find_audio
+from tierwave.audio.recordings import load
+from tierwave.audio.writer import write_wav
 from tierwave.config import read_document
 from tierwave.controls.parse import parse_controls
 from tierwave.controls.schema import Schema

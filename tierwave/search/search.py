@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from tierwave.audio.arrays import find_rows
-from tierwave.audio.recordings import find_audio
+from tierwave.audio.finding import find_audio
 from tierwave.config import TrainingOptions, difference, resolve_training
 from tierwave.errors import RunError, UsageError
 from tierwave.files.documents import unsealed

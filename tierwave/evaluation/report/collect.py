@@ -22,10 +22,11 @@ from tierwave.analysis.control_accuracy import Followed, Following, asked_for, m
 from tierwave.analysis.distances import Comparison, compare
 from tierwave.analysis.faults import Epoch, Fault, in_unit, sound_faults, training_faults
 from tierwave.audio.arrays import Row, read_row
-from tierwave.audio.recordings import AudioError, load, write_wav
+from tierwave.audio.recordings import load
+from tierwave.audio.writer import write_wav
 from tierwave.controls.tracks import Controls, Track
 from tierwave.data.corpus import normalised
-from tierwave.errors import RunError, UsageError
+from tierwave.errors import AudioError, RunError, UsageError
 from tierwave.evaluation.likelihood import Evaluation, evaluate, follow
 from tierwave.family import load_config
 from tierwave.files.names import located
