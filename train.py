@@ -99,11 +99,11 @@ def _train(arguments: Any) -> int:
     if arguments.data_dir is None:
         raise UsageError("--data_dir is missing: name a folder of recordings, or try --demo")
 
-    from tierwave.training.plan import Session
+    from tierwave.training.plan import TrainingRequest
     from tierwave.training.session import train
 
     say_line = ProgressLine().say
-    session = Session(
+    session = TrainingRequest(
         identity=arguments.id,
         data_dir=arguments.data_dir,
         document=document,

@@ -63,7 +63,7 @@ def generation_matrices(config: Config) -> list[Matrix]:
 
 def training_flops(config: Config, samples: int) -> float:
     """Arithmetic of a training step on `samples` samples per sample: forward and twice that backward, 2 per
-    multiply-add. Folding (see `SampleRNN.outcome`) is counted where the model folds."""
+    multiply-add. Folding (see `SampleRNN.loss_sums`) is counted where the model folds."""
     per_sample = sum(matrix.size * matrix.uses for matrix in generation_matrices(config))
     per_step = config.sample_frame * config.q_levels * (config.emb_size or 0) * config.dim
     rows = config.sample_frame * (config.q_levels + config.dim)

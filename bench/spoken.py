@@ -102,7 +102,7 @@ def upsampling(trained: Trained, data_dir: Path, recordings: int = 12) -> dict[s
     from melnet.multiscale import below
 
     config, rate = trained.config, trained.sample_rate
-    front_end, normaliser = MelFrontEnd(config.audio, rate), Normaliser.from_document(trained.prepared or {})
+    front_end, normaliser = MelFrontEnd(config.audio, rate), Normaliser.from_document(trained.dataset_state or {})
     names = sorted({entry[0] for entry in trained.run.read("split.json")["valid"]})
     sounds = sorted((load(data_dir / name, rate)[0] for name in names), key=len)[-recordings:]
     found: dict[str, dict[str, float]] = {}

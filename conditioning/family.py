@@ -122,8 +122,8 @@ class ConditioningFamily(Family):
         source_schema: Schema,
         schema: Schema,
         *,
-        source_prepared: Mapping[str, Any] | None = None,
-        prepared: Mapping[str, Any] | None = None,
+        source_state: Mapping[str, Any] | None = None,
+        dataset_state: Mapping[str, Any] | None = None,
     ) -> None:
         """Start `target` from the weights of `source`, which may be conditioned on fewer parameters, or more.
 
@@ -164,7 +164,7 @@ class ConditioningFamily(Family):
         *,
         lanes: int,
         steering: Steering | None = None,
-        prepared: Any = None,
+        dataset_state: Any = None,
         **options: Any,
     ) -> LaneWindows:
         """Windows over `spans` of a corpus: codes, or parameters at the stage's rate, and what conditions them.
@@ -218,7 +218,7 @@ class ConditioningFamily(Family):
         return clipping(_stage(config, stage).gradient_clip)
 
     def training_inputs(self, options: TrainingOptions, steps: int) -> Callable[[tf.Tensor], dict[str, Any]]:
-        """What `ConditionalTier.outcome` is told in training at an optimiser step, of `steps` in all.
+        """What `ConditionalTier.loss_sums` is told in training at an optimiser step, of `steps` in all.
 
         Scheduled sampling is MTCRNN's: the teacher forcing rate runs from `tfr` to `ss` in equal steps.
         """
@@ -244,7 +244,7 @@ class ConditioningFamily(Family):
         sample_rate: int,
         schema: Schema | None = None,
         stage: str | None = None,
-        prepared: None = None,
+        dataset_state: None = None,
     ) -> TierStream:
         """The sound, or the curves, as they are made. models: one per tier; stage: of this one tier only."""
         from conditioning.cascade import TierStream

@@ -24,6 +24,7 @@ from tierwave.controls.schema import Schema
 from tierwave.data.control_windows import transplanted
 from tierwave.errors import UsageError
 from tierwave.nn.distributions import (
+    LossSums,
     categorical_nats,
     draw_categorical,
     draw_gaussian,
@@ -33,7 +34,6 @@ from tierwave.nn.distributions import (
 )
 from tierwave.nn.linear import Linear, NormalisableLayer, encoded, linear, matmul
 from tierwave.nn.recurrent import RecurrentStack, StackState, StackWeights, reset_lanes
-from tierwave.training.loop import Outcome
 
 TierState = tuple[StackState, ...]  # the shared stack first, if there is one, then the others
 Prediction = tuple[tf.Tensor, ...]  # (logits), or (means, raw deviations), or (logits, means, raw deviations)
@@ -320,7 +320,7 @@ class ConditionalTier(keras.Model):
 
     # --- training ---------------------------------------------------------------------------------------------------
 
-    def outcome(
+    def loss_sums(
         self,
         batch: dict[str, tf.Tensor],
         state: TierState,
@@ -328,7 +328,7 @@ class ConditionalTier(keras.Model):
         dropout_seed: tf.Tensor | None = None,
         teacher_forcing: tf.Tensor | None = None,
         input_noise: float = 0.0,
-    ) -> Outcome:
+    ) -> LossSums:
         """Likelihood of a batch of windows, each lane going on from its state.
 
         batch: `inputs` int32 `[batch, 1 + time]` or float32 `[batch, 1 + time, features]`, `controls` float32
@@ -367,7 +367,7 @@ class ConditionalTier(keras.Model):
         def per_lane(part: tf.Tensor) -> tf.Tensor:
             return tf.reduce_sum(part, axis=list(range(1, len(part.shape))))
 
-        return Outcome(per_lane(nats), per_lane(correct), per_lane(per_step), state)
+        return LossSums(per_lane(nats), per_lane(correct), per_lane(per_step), state)
 
     def noisy(self, values: tf.Tensor, width: float, seed: tf.Tensor, real: tf.Tensor | None = None) -> tf.Tensor:
         """RNNControl's input noise, without its offset: uniform in +- width times half the range of each window's

@@ -1,4 +1,4 @@
-"""What models without a network reach on held-out spectrograms, tier by tier: the bars to beat.
+"""What models without a network reach on held-out spectrograms, tier by tier: the baselines to beat.
 
 A Gaussian per bin, and a Gaussian per bin around a line through the same bin of the tier's frame before; both fitted to
 what is trained on, both in nats per normalised element. Knows spectrograms as arrays; no network.

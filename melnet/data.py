@@ -42,8 +42,7 @@ class Spectrograms:
         self._kept: dict[int, np.ndarray] = {}
         self._bytes = 0
 
-    @property
-    def document(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What the run stores: the normalisation, and under "text" the alphabet."""
         document = self.normaliser.to_document()
         return document if self.texts is None else {**document, "text": self.texts.document}

@@ -104,13 +104,13 @@ class MelNetFamily(Family):
         return prepare(corpus, split, config, stored, data_dir=data_dir)
 
     def previews(
-        self, corpus: Corpus, spans: Sequence[Span], config: Config, stage: str, prepared: Any = None
+        self, corpus: Corpus, spans: Sequence[Span], config: Config, stage: str, dataset_state: Any = None
     ) -> list[Preview]:
         """The sounds that training makes, the quicker way: the tier on top of the low tiers of a held-out recording,
         and on top of generated ones."""
         whole: dict[str, Any] = {"inversion": "griffin_lim"}
-        if prepared.texts is not None:
-            whole["text"] = prepared.texts.said[spans[0].recording]
+        if dataset_state.texts is not None:
+            whole["text"] = dataset_state.texts.said[spans[0].recording]
         tier = _tier(config, stage)
         if tier == 1:
             return [Preview(asked=whole)]
@@ -119,9 +119,9 @@ class MelNetFamily(Family):
         asked = {"inversion": "griffin_lim", "low_audio": sound[: PREVIEW_SECONDS * corpus.sample_rate]}
         return [Preview(asked=asked), Preview("_whole", tuple(_stages(config)[: tier - 1]), whole)]
 
-    def bars(self, prepared: Spectrograms, split: Split, config: Config, stage: str) -> dict[str, float]:
+    def baselines(self, dataset_state: Spectrograms, split: Split, config: Config, stage: str) -> dict[str, float]:
         """What a stage has to beat on held-out sound, in nats per element by name."""
-        return baselines(prepared, split, config, _tier(config, stage))
+        return baselines(dataset_state, split, config, _tier(config, stage))
 
     def nats_per_db_offset(self, stored: Mapping[str, Any] | None) -> float:
         """What makes nats per normalised value nats per dB."""
@@ -153,15 +153,17 @@ class MelNetFamily(Family):
         source_schema: Schema,
         schema: Schema,
         *,
-        source_prepared: Mapping[str, Any] | None = None,
-        prepared: Mapping[str, Any] | None = None,
+        source_state: Mapping[str, Any] | None = None,
+        dataset_state: Mapping[str, Any] | None = None,
     ) -> None:
         """Start `target` from the weights of `source`; controls are matched by name (see `transplanted`),
-        letters by what they are. source_prepared, prepared: what the two runs store of their corpora."""
+        letters by what they are. source_state, dataset_state: what the two runs store of their corpora."""
         from melnet.model import transplant
 
         alphabets = (
-            [alphabet_of((each or {}).get("text", {})) for each in (source_prepared, prepared)] if source.text else None
+            [alphabet_of((each or {}).get("text", {})) for each in (source_state, dataset_state)]
+            if source.text
+            else None
         )
         transplant(source, target, source_schema, schema, alphabets)
 
@@ -173,22 +175,22 @@ class MelNetFamily(Family):
         stage: str,
         *,
         lanes: int,
-        prepared: Spectrograms | None = None,
+        dataset_state: Spectrograms | None = None,
         steering: Steering | None = None,
         **options: Any,
     ) -> LaneWindows:
         """Windows of frames over `spans` of a corpus, of whole recordings where text is read; options as of
         `LaneWindows`. Raises UsageError where only a part of such a recording is there."""
-        if prepared is None:
+        if dataset_state is None:
             raise ValueError("a MelNet is trained on prepared spectrograms: pass what `prepare` gave")
-        sources: dict[str, Source] = {"inputs": prepared}
+        sources: dict[str, Source] = {"inputs": dataset_state}
         if steering is not None and config.conditioned_on:
-            sources["controls"] = steering.source(config.conditioned_on, prepared.front_end.frame_rate)
+            sources["controls"] = steering.source(config.conditioned_on, dataset_state.front_end.frame_rate)
         options.setdefault("least_steps", LEAST_STEPS)
         frames, window = spans_of(spans, corpus, config), config.seq_len
-        if prepared.texts is not None and _tier(config, stage) == 1:
+        if dataset_state.texts is not None and _tier(config, stage) == 1:
             window = text_window(frames, corpus, config)
-            sources["text"] = prepared.texts
+            sources["text"] = dataset_state.texts
         return LaneWindows(
             sources,
             frames,
@@ -223,15 +225,20 @@ class MelNetFamily(Family):
         sample_rate: int,
         schema: Schema | None = None,
         stage: str | None = None,
-        prepared: dict[str, Any] | None = None,
+        dataset_state: dict[str, Any] | None = None,
     ) -> MelStream:
         """The sound of new spectrograms; they are made whole at the first `render`. models, stage: one per tier, or
-        those of the tiers up to `stage`, or its own alone (see `MelStream`). prepared: the normalisation that the run
-        stores."""
+        those of the tiers up to `stage`, or its own alone (see `MelStream`). dataset_state: the run's normalisation."""
         from melnet.generation import MelStream
 
         return MelStream(
-            models, config, request, sample_rate=sample_rate, schema=schema or Schema(), prepared=prepared, stage=stage
+            models,
+            config,
+            request,
+            sample_rate=sample_rate,
+            schema=schema or Schema(),
+            dataset_state=dataset_state,
+            stage=stage,
         )
 
 

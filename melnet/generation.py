@@ -53,17 +53,17 @@ class MelStream(Stream):
         *,
         sample_rate: int,
         schema: Schema,
-        prepared: dict[str, Any] | None,
+        dataset_state: dict[str, Any] | None,
         stage: str | None = None,
     ):
-        if prepared is None:
+        if dataset_state is None:
             raise UsageError("the run has no normalisation of spectrograms (prepared.json): train it anew")
         super().__init__(sample_rate, request.seconds)
         self.models, self.config, self.request = models, config, request
         self.last = config.tiers if stage is None else int(stage.removeprefix("tier"))
         self.first = max(request.from_tier, self.last - len(models) + 1)
         self.front_end = MelFrontEnd(config.audio, sample_rate)
-        self.normaliser = Normaliser.from_document(prepared, config.audio.mel_channels)
+        self.normaliser = Normaliser.from_document(dataset_state, config.audio.mel_channels)
         self.gestures = Gestures(
             schema,
             request.sequences,
@@ -73,7 +73,7 @@ class MelStream(Stream):
             averaged=request.averaged,
         )
         self.texts: list[str] = []
-        self._codes = self._spelt(prepared)
+        self._codes = self._spelt(dataset_state)
         self.spectrograms: list[np.ndarray] = []
         self.alignments: list[np.ndarray] = []
         self.lengths: list[int] = []
@@ -154,7 +154,7 @@ class MelStream(Stream):
 
     # --- text -------------------------------------------------------------------------------------------------------
 
-    def _spelt(self, prepared: dict[str, Any]) -> np.ndarray | None:
+    def _spelt(self, dataset_state: dict[str, Any]) -> np.ndarray | None:
         """Codes int32 `[sequences, characters]` of what the first tier reads; None where it reads nothing."""
         text, sequences = self.request.text, self.request.sequences
         if self.config.text is None:
@@ -168,7 +168,7 @@ class MelStream(Stream):
         texts = [text] * sequences if isinstance(text, str) else list(text)
         if len(texts) != sequences:
             raise UsageError(f"{len(texts)} texts were given for {sequences} sequences: give one, or one for each")
-        alphabet = alphabet_of(prepared.get("text", {}))
+        alphabet = alphabet_of(dataset_state.get("text", {}))
         self.texts = [normalised(each) for each in texts]
         return padded([alphabet.encode(each) for each in self.texts], TEXT_LENGTHS)
 

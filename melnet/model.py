@@ -36,11 +36,10 @@ from tierwave.controls.schema import Schema
 from tierwave.data.control_windows import transplanted
 from tierwave.errors import UsageError
 from tierwave.nn.cells import CellName, CellWeights, State
-from tierwave.nn.distributions import mixture_nats
+from tierwave.nn.distributions import LossSums, mixture_nats
 from tierwave.nn.linear import Linear, NormalisableLayer, encoded, linear
 from tierwave.nn.recompute import recomputed
 from tierwave.nn.recurrent import Recurrent, reset_lanes
-from tierwave.training.loop import Outcome
 
 Conditions = tuple[tf.Tensor | None, tf.Tensor | None, tf.Tensor | None]
 LinearWeights = tuple[tf.Tensor, tf.Tensor | None]
@@ -397,9 +396,9 @@ class MelTier(keras.Model):
         after = MelState(tuple(time_states), tuple(central_states) if h_central is not None else (), text_state)
         return split_parameters(parameters), after, alignment
 
-    def outcome(
+    def loss_sums(
         self, batch: dict[str, tf.Tensor], state: MelState, *, dropout_seed: tf.Tensor | None = None
-    ) -> Outcome:
+    ) -> LossSums:
         """Likelihood of a batch of windows, each lane going on from its state.
 
         batch: `inputs` float32 `[batch, overlap + frames, bins]`, the whole normalised spectrogram, of which this tier
@@ -415,7 +414,7 @@ class MelTier(keras.Model):
         targets = self._own(batch["inputs"])[0][:, config.time_factor // ratio :]
         nats = mixture_nats(targets, logits, means, deviations, config.scale_floor) * counted
         total = tf.reduce_sum(nats, axis=[1, 2])
-        return Outcome(total, tf.zeros_like(total), tf.reduce_sum(counted, axis=[1, 2]), state)
+        return LossSums(total, tf.zeros_like(total), tf.reduce_sum(counted, axis=[1, 2]), state)
 
 
 def layer_sequence(

@@ -47,7 +47,7 @@ class SampleRNNFamily(Family):
         sample_rate: int,
         schema: Schema | None = None,
         stage: str | None = None,
-        prepared: Any = None,
+        dataset_state: Any = None,
     ) -> SampleStream:
         """The sound as it is made."""
         from samplernn.sampler import SampleStream
@@ -85,8 +85,8 @@ class SampleRNNFamily(Family):
         source_schema: Schema,
         schema: Schema,
         *,
-        source_prepared: Mapping[str, Any] | None = None,
-        prepared: Mapping[str, Any] | None = None,
+        source_state: Mapping[str, Any] | None = None,
+        dataset_state: Mapping[str, Any] | None = None,
     ) -> None:
         """Start `target` from the weights of `source`; controls are matched by name."""
         from samplernn.model import transplant

@@ -29,10 +29,9 @@ from tierwave.config import validate
 from tierwave.controls.schema import Schema
 from tierwave.data.control_windows import transplanted
 from tierwave.errors import UsageError
-from tierwave.nn.distributions import categorical_nats
+from tierwave.nn.distributions import LossSums, categorical_nats
 from tierwave.nn.linear import Linear, NormalisableLayer, encoded, fan_in_uniform, linear, matmul
 from tierwave.nn.recurrent import RecurrentStack, StackState, StackWeights, reset_lanes
-from tierwave.training.loop import Outcome
 
 ModelState = tuple[StackState, ...]  # one stack state per recurrent tier, top tier first
 
@@ -482,9 +481,9 @@ class SampleRNN(keras.Model):
         cap = self.config.logit_cap
         return logits if cap is None else cap * tf.tanh(logits / cap)
 
-    def outcome(
+    def loss_sums(
         self, batch: dict[str, tf.Tensor], state: ModelState, *, dropout_seed: tf.Tensor | None = None
-    ) -> Outcome:
+    ) -> LossSums:
         """Likelihood of a batch of windows, each lane going on from its state.
 
         batch: `inputs` int32 `[batch, overlap + time]`, `targets` int32 `[batch, time]`, `mask` float32 `[batch, time]`
@@ -500,7 +499,7 @@ class SampleRNN(keras.Model):
         nats = categorical_nats(logits, targets) * mask
         guesses = tf.argmax(logits, axis=-1, output_type=tf.int32)
         correct = tf.cast(tf.equal(guesses, targets), tf.float32) * mask
-        return Outcome(tf.reduce_sum(nats, axis=1), tf.reduce_sum(correct, axis=1), tf.reduce_sum(mask, axis=1), state)
+        return LossSums(tf.reduce_sum(nats, axis=1), tf.reduce_sum(correct, axis=1), tf.reduce_sum(mask, axis=1), state)
 
 
 def transplant(source: SampleRNN, target: SampleRNN, source_schema: Schema, schema: Schema) -> None:

@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "Request": "tierwave.generation.request",
     "RunError": "tierwave.errors",
-    "Session": "tierwave.training.plan",
+    "TrainingRequest": "tierwave.training.plan",
     "Track": "tierwave.controls.tracks",
     "UsageError": "tierwave.errors",
     "evaluate": "tierwave.evaluation.likelihood",

@@ -92,9 +92,9 @@ class Family(abc.ABC):
     ) -> Any:
         """A new model of a stage (None: the last), a `keras.Model`; its weights from Keras' global seed.
 
-        It has `initial_state(batch)` and `outcome(batch, state, dropout_seed, ...)`: nats, correct guesses and elements
-        per lane, and the next state; state is passed in and out, never hidden. It says what its losses are: `unit`,
-        `has_accuracy`, `steps_are`. compute_dtype: of its products; fused: whether cuDNN's layers may be used.
+        It has `initial_state(batch)` and `loss_sums(batch, state, dropout_seed, ...)`, a `LossSums`; state is passed in
+        and out, never hidden. It says what its losses are: `unit`, `has_accuracy`, `steps_are`.
+        compute_dtype: of its products; fused: whether cuDNN's layers may be used.
         """
 
     @abc.abstractmethod
@@ -107,9 +107,9 @@ class Family(abc.ABC):
         sample_rate: int,
         schema: Schema | None = None,
         stage: str | None = None,
-        prepared: Any = None,
+        dataset_state: Any = None,
     ) -> Stream:
-        """The sound as it is made. models: one per stage, or those up to `stage`, or its own alone. prepared: the
+        """The sound as it is made. models: one per stage, or those up to `stage`, or its own alone. dataset_state: the
         document that `prepare` left in the run."""
 
     @abc.abstractmethod
@@ -129,12 +129,12 @@ class Family(abc.ABC):
         source_schema: Schema,
         schema: Schema,
         *,
-        source_prepared: Mapping[str, Any] | None = None,
-        prepared: Mapping[str, Any] | None = None,
+        source_state: Mapping[str, Any] | None = None,
+        dataset_state: Mapping[str, Any] | None = None,
     ) -> None:
         """Start the model `target` from the weights of `source`; controls are matched by name.
 
-        source_prepared, prepared: the documents that `prepare` left in the two runs.
+        source_state, dataset_state: the documents that `prepare` left in the two runs.
         """
 
     # ---- stages and options ----------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ class Family(abc.ABC):
         return not on_gpu
 
     def training_inputs(self, options: TrainingOptions, steps: int) -> Callable[[Any], dict[str, Any]]:
-        """A function of the optimiser step, of `steps` in all: what else `outcome` is told in training."""
+        """A function of the optimiser step, of `steps` in all: what else `loss_sums` is told in training."""
         return lambda step: {}
 
     def has_accuracy(self, config: Any, stage: str) -> bool:
@@ -235,7 +235,7 @@ class Family(abc.ABC):
         *,
         lanes: int,
         steering: Steering | None = None,
-        prepared: Any = None,
+        dataset_state: Any = None,
         **options: Any,
     ) -> LaneWindows:
         """Windows over `spans` of a corpus and its controls; options as of `LaneWindows` (seed, shuffled, whole_spans,
@@ -248,7 +248,7 @@ class Family(abc.ABC):
         window, overlap = self.window_samples(config), self.overlap(config)
         return LaneWindows(sources, spans, window=window, overlap=overlap, lanes=lanes, **options)
 
-    def bars(self, prepared: Any, split: Split, config: Any, stage: str) -> dict[str, float]:
+    def baselines(self, dataset_state: Any, split: Split, config: Any, stage: str) -> dict[str, float]:
         """What simple models reach on held-out sound, in nats per element by name, the simplest first, besides those of
         codes; training warns where it is not beaten."""
         return {}
@@ -261,7 +261,7 @@ class Family(abc.ABC):
     # ---- sound -----------------------------------------------------------------------------------------------------
 
     def previews(
-        self, corpus: Corpus, spans: Sequence[Span], config: Any, stage: str, prepared: Any = None
+        self, corpus: Corpus, spans: Sequence[Span], config: Any, stage: str, dataset_state: Any = None
     ) -> list[Preview]:
         """The sounds that training makes after a checkpoint."""
         return [Preview()]

@@ -122,7 +122,7 @@ def test_every_fault_is_one_sentence_with_a_remedy() -> None:
 
 # Losses --------------------------------------------------------------------------------------------------------------
 
-BARS = {"code histogram": 6.0, "first-order Markov model": 5.0}
+BASELINES = {"code histogram": 6.0, "first-order Markov model": 5.0}
 
 
 def epochs(*pairs: tuple[float, float | None]) -> list[Epoch]:
@@ -150,7 +150,7 @@ def epochs(*pairs: tuple[float, float | None]) -> list[Epoch]:
     ],
 )
 def test_what_the_losses_tell(losses: list[tuple[float, float | None]], ended: bool, expected: list[str]) -> None:
-    found = training_faults(epochs(*losses), BARS, unit="bits", ended=ended)
+    found = training_faults(epochs(*losses), BASELINES, unit="bits", ended=ended)
     assert [fault.name for fault in found] == expected
     assert all(isinstance(fault, Fault) and fault.remedy for fault in found)
 

@@ -420,7 +420,7 @@ def test_losses_are_sums_per_lane_of_what_the_mask_leaves(keys: dict[str, Any]) 
     mask = np.ones([3, TIME], np.float32)
     mask[1, 4:] = 0.0
     mask[2] = 0.0
-    outcome = model.outcome(batch | {"mask": tf.constant(mask)}, model.initial_state(3))
+    outcome = model.loss_sums(batch | {"mask": tf.constant(mask)}, model.initial_state(3))
     nats = expected_nats(model, batch)
     per_value = mask if model.stage.makes_audio else mask[..., None] * np.ones(model.features)
     assert nats.shape == per_value.shape
@@ -454,8 +454,8 @@ def test_sampled_squared_error_is_that_of_mtcrnns_draws(features: int) -> None:
     np.testing.assert_allclose(average, (mean - target) ** 2 + softplus(raw) ** 2, rtol=0.15, atol=0.05)
     # In training that is the loss, and each lane's is its own.
     batch, seed = batch_of(model, 4), tf.constant([1, 2])
-    sampled = model.outcome(batch, model.initial_state(4), dropout_seed=seed)
-    plain = model.outcome(batch, model.initial_state(4))
+    sampled = model.loss_sums(batch, model.initial_state(4), dropout_seed=seed)
+    plain = model.loss_sums(batch, model.initial_state(4))
     assert np.all(np.abs(sampled.nats - plain.nats) > 1e-3)
     assert model.unit == "squared error" and sampled.nats.shape == [4]
 
@@ -466,15 +466,15 @@ def test_state_is_reset_and_carried(kind: str, cell: str) -> None:
     model = made(kind=kind, cell=cell)
     batch = batch_of(model, time=2 * TIME)
     dirty = state_of(model)
-    fresh = model.outcome(batch, model.initial_state(3))
-    carried = model.outcome(batch, dirty)
-    reset = model.outcome(batch | {"reset": tf.constant([True, False, True])}, dirty)
+    fresh = model.loss_sums(batch, model.initial_state(3))
+    carried = model.loss_sums(batch, dirty)
+    reset = model.loss_sums(batch | {"reset": tf.constant([True, False, True])}, dirty)
     np.testing.assert_array_equal(reset.nats, np.where([True, False, True], fresh.nats, carried.nats))
     assert np.all(np.abs(fresh.nats - carried.nats) > 1e-3)
     pieces, state = [], dirty
     for start in (0, TIME):  # a window begins with the last value of the one before
         part = {name: batch[name][:, start : start + TIME + 1] for name in ("inputs", "controls")}
-        outcome = model.outcome({**part, "mask": batch["mask"][:, :TIME], "reset": batch["reset"]}, state)
+        outcome = model.loss_sums({**part, "mask": batch["mask"][:, :TIME], "reset": batch["reset"]}, state)
         pieces.append(outcome.nats)
         state = outcome.state
     np.testing.assert_allclose(sum(pieces), carried.nats, rtol=1e-5)
@@ -566,7 +566,7 @@ def test_the_gradient_of_scheduled_sampling_is_that_of_the_loop(keys: dict[str, 
     variables = model.trainable_variables
     raw = [variable.value for variable in variables]
     with tf.GradientTape() as tape:
-        outcome = model.outcome(batch, state, dropout_seed=tf.constant([3, 4]), teacher_forcing=tf.constant(0.4))
+        outcome = model.loss_sums(batch, state, dropout_seed=tf.constant([3, 4]), teacher_forcing=tf.constant(0.4))
         loss = tf.reduce_sum(outcome.nats)
     found = tape.gradient(loss, raw)
     assert seen["coins"].shape == (TIME,)  # one for the whole batch
@@ -593,11 +593,11 @@ def test_the_drawn_value_that_is_fed_is_the_one_that_is_scored() -> None:
         return sequence(values, *rest, **options)
 
     model.sequence = noted
-    outcome = model.outcome(batch, model.initial_state(3), dropout_seed=tf.constant([1, 2]), teacher_forcing=0.0)
+    outcome = model.loss_sums(batch, model.initial_state(3), dropout_seed=tf.constant([1, 2]), teacher_forcing=0.0)
     drawn = fed[0].numpy()[:, 1:]
     errors = (drawn - batch["inputs"].numpy()[:, 1:-1]) ** 2
     # All but the last draw are fed, so the sum of their errors is all but one step's of the loss.
-    last = model.outcome(
+    last = model.loss_sums(
         batch | {"mask": tf.constant(np.eye(TIME)[[-1] * 3], tf.float32)},
         model.initial_state(3),
         dropout_seed=tf.constant([1, 2]),
@@ -610,12 +610,12 @@ def test_the_drawn_value_that_is_fed_is_the_one_that_is_scored() -> None:
 def test_the_rate_of_teacher_forcing_and_its_ends(kind: str) -> None:
     model = made(kind=kind)
     batch, state, seed = batch_of(model), model.initial_state(3), tf.constant([1, 2])
-    plain = model.outcome(batch, state, dropout_seed=seed)
-    always = model.outcome(batch, state, dropout_seed=seed, teacher_forcing=tf.constant(1.0))
-    never = model.outcome(batch, state, dropout_seed=seed, teacher_forcing=tf.constant(0.0))
+    plain = model.loss_sums(batch, state, dropout_seed=seed)
+    always = model.loss_sums(batch, state, dropout_seed=seed, teacher_forcing=tf.constant(1.0))
+    never = model.loss_sums(batch, state, dropout_seed=seed, teacher_forcing=tf.constant(0.0))
     same(always, plain)
     assert np.all(np.abs(never.nats - plain.nats) > 1e-3)
-    untrained = model.outcome(batch, state, teacher_forcing=tf.constant(0.0), input_noise=0.5)
+    untrained = model.loss_sums(batch, state, teacher_forcing=tf.constant(0.0), input_noise=0.5)
     same(untrained, plain)  # without a seed this is no training
     counts = []
 
@@ -630,7 +630,7 @@ def test_the_rate_of_teacher_forcing_and_its_ends(kind: str) -> None:
     long = batch_of(model, 1, 2000)
     for rate in (0.2, 0.9):
         with pytest.raises(EnoughError):
-            model.outcome(long, model.initial_state(1), dropout_seed=seed, teacher_forcing=tf.constant(rate))
+            model.loss_sums(long, model.initial_state(1), dropout_seed=seed, teacher_forcing=tf.constant(rate))
     np.testing.assert_allclose(counts, [0.2, 0.9], atol=0.04)
 
 
@@ -706,7 +706,7 @@ def test_noise_is_on_the_inputs_only_in_training_and_follows_the_seed(kind: str)
     model.sequence, model.nats = noted, scored
     for seed, noise in (((1, 2), 0.5), ((1, 2), 0.5), ((1, 3), 0.5), ((1, 2), 0.0), (None, 0.5)):
         given = None if seed is None else tf.constant(seed)
-        model.outcome(batch, state, dropout_seed=given, input_noise=noise)
+        model.loss_sums(batch, state, dropout_seed=given, input_noise=noise)
     truth = batch["inputs"].numpy()[:, :-1]
     first, again, other, clean, untrained = (values for values, _ in seen)
     np.testing.assert_array_equal(first, again)
@@ -722,10 +722,10 @@ def test_dropout_is_seeded_and_only_in_training(net: str) -> None:
     model = made(net, dropout=0.5, num_layers=2)
     without = made(net, num_layers=2)
     batch, state = batch_of(model), model.initial_state(3)
-    still = model.outcome(batch, state)
-    np.testing.assert_array_equal(still.nats, without.outcome(batch, state).nats)
+    still = model.loss_sums(batch, state)
+    np.testing.assert_array_equal(still.nats, without.loss_sums(batch, state).nats)
     one, same_seed, other = (
-        model.outcome(batch, state, dropout_seed=tf.constant(seed)).nats.numpy() for seed in ((1, 2), (1, 2), (1, 3))
+        model.loss_sums(batch, state, dropout_seed=tf.constant(seed)).nats.numpy() for seed in ((1, 2), (1, 2), (1, 3))
     )
     np.testing.assert_array_equal(one, same_seed)
     assert np.all(np.abs(one - still.nats) > 1e-4)
@@ -744,7 +744,7 @@ def test_parallel_stacks_drop_different_inputs() -> None:
         )
     for seed in range(4):
         model.seen = lambda *_: inputs
-        model.outcome(batch, model.initial_state(1), dropout_seed=tf.constant([1, seed]))
+        model.loss_sums(batch, model.initial_state(1), dropout_seed=tf.constant([1, seed]))
     assert any(np.any(mean != deviation) for mean, deviation in zip(seen[::2], seen[1::2], strict=True))
 
 

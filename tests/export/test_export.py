@@ -223,11 +223,22 @@ def reader(studio: Studio) -> Trained:
         part.record(CheckpointEntry("model.ckpt-1", 1, 7, None, False, True), None)
     run.write("run.config.json", MELNET)
     run.write("run.json", {"id": "reader", "mark": "m", "sample_rate": RATE, "corpus": {f"{SECRET}.wav": ""}})
-    prepared = {**Normaliser(np.full(8, -5.0), 2.0).to_document(), "text": {"alphabet": " .ab", "longest": 4}}
+    dataset_state = {**Normaliser(np.full(8, -5.0), 2.0).to_document(), "text": {"alphabet": " .ab", "longest": 4}}
     last = list(checkpoints.values())[-1]
     entry = Run(last.parent).latest()
     return Trained(
-        run, entry, last, checkpoints, family, config, models, RATE, 1.0, Schema(), {}, json.loads(json.dumps(prepared))
+        run,
+        entry,
+        last,
+        checkpoints,
+        family,
+        config,
+        models,
+        RATE,
+        1.0,
+        Schema(),
+        {},
+        json.loads(json.dumps(dataset_state)),
     )
 
 

@@ -15,14 +15,14 @@ from tierwave.data.splits import Split
 from tierwave.errors import RunError
 from tierwave.files.documents import sealed, unsealed
 from tierwave.runs.folder import CheckpointEntry, Run, find_checkpoint
-from tierwave.runs.history import BARS, LOSSES, read_history
+from tierwave.runs.history import BASELINES, LOSSES, read_history
 
 DOCUMENTS: dict[str, Any] = {
     "run.json": {"sample_rate": 16000, "corpus": {"a.wav": "0f"}, "mark": "m", "command": ["train.py", "fl\udcf6te"]},
     "split.json": {"method": "files", "train": [["a.wav", 0, 90]], "valid": [["deep/b.wav", 5, 10]], "test": []},
     "statistics.json": {"gain": 1.0, "noise_floor": None, "histogram_bits": 3.0, "markov_bits": 2.5},
     "schema.json": {"parameters": [{"name": "p"}], "values": {"p": [1, 2.5]}},
-    BARS: {"mean": 1.5},
+    BASELINES: {"mean": 1.5},
     "checkpoints.json": [
         {"name": "model.ckpt-step4", "epoch": 0, "step": 4, "value": None, "best": False, "kept": True},
         {"name": "resume.ckpt-5", "epoch": 0, "step": 5, "value": float("nan"), "best": False, "kept": False},
@@ -68,8 +68,8 @@ def test_what_is_whole_is_read_as_it_was_written(tmp_path: Path, name: str) -> N
         ("trial.json", {"history": [{"epoch": 1, "loss": None}]}, "history.0.loss"),
         ("trial.json", {"history": [{"epoch": -1, "loss": 2.5}]}, "history"),
         ("trial.json", {"elements": float("inf")}, "elements"),
-        (BARS, {"mean": "low"}, "mean"),
-        (BARS, {"mean": float("nan")}, "mean"),
+        (BASELINES, {"mean": "low"}, "mean"),
+        (BASELINES, {"mean": float("nan")}, "mean"),
     ],
     ids=str,
 )

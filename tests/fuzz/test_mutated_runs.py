@@ -69,7 +69,7 @@ FORGED = (
 
 @functools.cache
 def place() -> Path:
-    """A folder with recordings and the run of a small network that is steered, with bars, beside another run."""
+    """A folder with recordings and the run of a small network that is steered, with baselines, beside another run."""
     folder = Path(tempfile.mkdtemp(prefix="tierwave-fuzz-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "data").mkdir()
@@ -149,7 +149,7 @@ def attempt_read(folder: Path) -> str:
     readers: list[Callable[[], Any]] = [
         lambda: find_checkpoint(run.folder, best=True),
         lambda: [stage.checkpoints for stage in run.stages],
-        lambda: run.mark,
+        lambda: run.run_id,
         lambda: load_config(run.read(CONFIG_NAME), CONFIG_NAME),
         lambda: load_schema(run),
         lambda: read_history(run),

@@ -239,13 +239,13 @@ def test_elements_are_counted_once_and_padding_never(number: int) -> None:
     model = tier_of(number)
     config = model.config
     batch = batch_of(config)
-    outcome = model.outcome(batch, model.initial_state(3))
+    outcome = model.loss_sums(batch, model.initial_state(3))
     frames, bins = sizes(config.seq_len, config.audio.mel_channels, config.tiers)[number - 1]
     rows = np.broadcast_to(np.arange(config.seq_len)[:, None], [config.seq_len, config.audio.mel_channels])
     inside = int((below(rows, number, config.tiers)[0] < 5).sum())
     np.testing.assert_array_equal(outcome.elements, [frames * bins, inside, frames * bins])
     other = {**batch, "inputs": tf.concat([batch["inputs"][:, :-2], batch["inputs"][:, -2:] + 5.0], axis=1)}
-    changed = model.outcome(other, model.initial_state(3))
+    changed = model.loss_sums(other, model.initial_state(3))
     if number == 1:  # later tiers look at the padding of the tiers below, as they look at all of them
         assert float(changed.nats[1]) == pytest.approx(float(outcome.nats[1]), rel=1e-5)
     assert float(changed.nats[0]) != pytest.approx(float(outcome.nats[0]), rel=1e-3)
@@ -256,7 +256,7 @@ def test_layers_computed_again_have_the_same_gradients() -> None:
     for recompute in (False, True):
         model = tier_of(1, recompute=recompute, layers=[2, 1, 1, 1])
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(model.outcome(batch_of(model.config), model.initial_state(3)).nats)
+            loss = tf.reduce_sum(model.loss_sums(batch_of(model.config), model.initial_state(3)).nats)
         gradients.append(tape.gradient(loss, [variable.value for variable in model.trainable_variables]))
     for one, other in zip(*gradients, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
@@ -416,5 +416,5 @@ def test_the_bars_are_those_of_least_squares_however_many_frames_are_taken_at_a_
     split_ = Split("files", tuple(Span(span.recording, 0, span.stop // 32 * 32) for span in spans), held_out, ())
     for at_a_time in (4096, 8):
         monkeypatch.setattr(sys.modules["melnet.baselines"], "_FRAMES", at_a_time)
-        found = melnet.FAMILY.bars(spectrograms, split_, config, "tier4")
+        found = melnet.FAMILY.baselines(spectrograms, split_, config, "tier4")
         assert list(found.values()) == pytest.approx([alone / valid.size, line / valid.size], rel=1e-6)

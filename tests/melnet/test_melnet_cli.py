@@ -133,7 +133,7 @@ def test_only_the_fine_tiers_are_sampled_on_top_of_a_recording(studio: Studio) -
     from tierwave.audio.recordings import load
 
     whole = MelFrontEnd(trained.config.audio, RATE).analyse(load(recording)[0])
-    normaliser = Normaliser.from_document(trained.prepared or {})
+    normaliser = Normaliser.from_document(trained.dataset_state or {})
     made, real = np.load(path.with_suffix(".npy")), normaliser.denormalise(normaliser.normalise(whole))
     made, real = made[: len(made) // 2 * 2], real[: len(made) // 2 * 2]
     np.testing.assert_allclose(below(made, 3, 3)[1], below(real, 3, 3)[1], atol=1e-3)  # the low tiers are its own

@@ -209,7 +209,7 @@ def test_gradients_are_those_of_finite_differences(recompute: bool, jit: bool) -
     }
 
     def nats() -> tf.Tensor:
-        return tf.reduce_sum(model.outcome(batch, model.initial_state(3)).nats)
+        return tf.reduce_sum(model.loss_sums(batch, model.initial_state(3)).nats)
 
     def backward() -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
@@ -346,8 +346,8 @@ def test_texts_of_no_recording_are_named(spoken: tuple[Corpus, Path]) -> None:
     with open(folder / "metadata.csv", "a", encoding="utf-8") as file:
         file.write("c|x\nwavs/d.wav|x\n")
     corpus = replace(corpus, left_out=(("wavs/d.wav", "it is empty"),))
-    prepared, _ = prepared_of((corpus, folder), config_of(text={"column": 1}))
-    assert prepared.remarks == (
+    dataset_state, _ = prepared_of((corpus, folder), config_of(text={"column": 1}))
+    assert dataset_state.remarks == (
         f"{folder / 'metadata.csv'} has texts for c, of which there is no recording: correct the names, or delete the "
         "rows",
     )
@@ -385,16 +385,18 @@ def prepared_of(spoken: tuple[Corpus, Path], config: Config, stored: dict[str, A
 
 def test_windows_bring_the_text_of_their_recording(spoken: tuple[Corpus, Path]) -> None:
     config = config_of(text={"column": 1, "components": 3})
-    prepared, spans = prepared_of(spoken, config)
-    stored = json.loads(json.dumps(prepared.document))
+    dataset_state, spans = prepared_of(spoken, config)
+    stored = json.loads(json.dumps(dataset_state.to_json()))
     again, _ = prepared_of(spoken, config, stored)
-    assert again.document == stored and stored["text"] == {"alphabet": " .ab", "longest": 4}
-    windows = melnet.FAMILY.dataset(spoken[0], spans, config, "tier1", lanes=2, prepared=prepared, shuffled=False)
+    assert again.to_json() == stored and stored["text"] == {"alphabet": " .ab", "longest": 4}
+    windows = melnet.FAMILY.dataset(
+        spoken[0], spans, config, "tier1", lanes=2, dataset_state=dataset_state, shuffled=False
+    )
     batch = next(iter(windows.epoch(0)))
-    assert batch["text"].shape == (2, 4) and batch["text"].numpy().tolist() == prepared.texts.codes.tolist()
+    assert batch["text"].shape == (2, 4) and batch["text"].numpy().tolist() == dataset_state.texts.codes.tolist()
     assert batch["inputs"].shape == (2, 12, 8) and batch["reset"].numpy().all()
     assert "text" not in next(
-        iter(melnet.FAMILY.dataset(spoken[0], spans, config, "tier2", lanes=2, prepared=prepared).epoch(0))
+        iter(melnet.FAMILY.dataset(spoken[0], spans, config, "tier2", lanes=2, dataset_state=dataset_state).epoch(0))
     )
     with pytest.raises(ValueError, match="data_dir"):
         melnet.FAMILY.prepare(spoken[0], Split("files", tuple(spans), (), ()), config, None)
@@ -402,13 +404,15 @@ def test_windows_bring_the_text_of_their_recording(spoken: tuple[Corpus, Path]) 
 
 def test_a_recording_is_one_window(spoken: tuple[Corpus, Path]) -> None:
     config = config_of(text={"column": 1}, seq_len=6)
-    prepared, spans = prepared_of(spoken, config)
-    windows = melnet.FAMILY.dataset(spoken[0], spans, config, "tier1", lanes=2, prepared=prepared)
+    dataset_state, spans = prepared_of(spoken, config)
+    windows = melnet.FAMILY.dataset(spoken[0], spans, config, "tier1", lanes=2, dataset_state=dataset_state)
     assert windows.window == 10 and windows.layout(0)[2].all()  # the longest recording; every window is a new one
-    assert melnet.FAMILY.dataset(spoken[0], spans[:1], config, "tier1", lanes=2, prepared=prepared).window == 10
-    assert melnet.FAMILY.dataset(spoken[0], spans, config, "tier2", lanes=2, prepared=prepared).window == 6
+    assert (
+        melnet.FAMILY.dataset(spoken[0], spans[:1], config, "tier1", lanes=2, dataset_state=dataset_state).window == 10
+    )
+    assert melnet.FAMILY.dataset(spoken[0], spans, config, "tier2", lanes=2, dataset_state=dataset_state).window == 6
     with pytest.raises(UsageError, match=r"a part of wavs/b.wav is held out.*--val_frac 0 --monitor loss"):
-        melnet.FAMILY.dataset(spoken[0], [Span(1, 128, 400)], config, "tier1", lanes=2, prepared=prepared)
+        melnet.FAMILY.dataset(spoken[0], [Span(1, 128, 400)], config, "tier1", lanes=2, dataset_state=dataset_state)
 
 
 numbers = keras.ops.convert_to_numpy
@@ -425,7 +429,7 @@ def test_weights_go_over_by_character_and_by_parameter(steered_before: bool) -> 
     highest = [{"p": 10.0}, {"p": 5.0, "q": 1.0}]
     ranges = [Schema(parameters=tuple(Parameter(name=n, lo=0.0, hi=hi) for n, hi in each.items())) for each in highest]
     documents = [{"text": {"alphabet": "abc"}}, {"text": {"alphabet": "bcx"}}]
-    melnet.FAMILY.take_weights(source, target, *ranges, source_prepared=documents[0], prepared=documents[1])
+    melnet.FAMILY.take_weights(source, target, *ranges, source_state=documents[0], dataset_state=documents[1])
     now = numbers(target.text.embedding)
     np.testing.assert_array_equal(now[:3], learned[[0, 2, 3]])
     np.testing.assert_array_equal(now[3:], own[3:])
@@ -442,16 +446,16 @@ def test_weights_go_over_by_character_and_by_parameter(steered_before: bool) -> 
             target,
             melnet.FAMILY.build(config_of(**texts), "tier1"),
             *ranges,
-            source_prepared=documents[0],
-            prepared=documents[1],
+            source_state=documents[0],
+            dataset_state=documents[1],
         )
 
 
 @pytest.mark.slow
 def test_it_trains(spoken: tuple[Corpus, Path]) -> None:
     config = config_of(text={"column": 1, "components": 2}, layers=[1, 1, 1])
-    prepared, spans = prepared_of(spoken, config)
-    windows = melnet.FAMILY.dataset(spoken[0], spans, config, "tier1", lanes=2, prepared=prepared)
+    dataset_state, spans = prepared_of(spoken, config)
+    windows = melnet.FAMILY.dataset(spoken[0], spans, config, "tier1", lanes=2, dataset_state=dataset_state)
     options = TrainingOptions(optimizer="adam", learning_rate=0.01)
     learner = Learner(lambda: melnet.FAMILY.build(config, "tier1"), options, clip_norm=1.0)
     state = learner.initial_state(2)
@@ -505,7 +509,7 @@ def test_the_sound_ends_with_the_text(reader: tuple[Config, list[MelTier], dict[
     hurried(models[0], 0.49)
     texts = ("abc", "a cab cab")  # past 3.5 after frame 8, past 9.5 after frame 20 (of 0.49 characters each)
     request = Request(sequences=2, frames=100, text=texts, random_seed=3)  # type: ignore[arg-type]
-    stream = melnet.FAMILY.stream(models, config, request, sample_rate=RATE, prepared=stored)
+    stream = melnet.FAMILY.stream(models, config, request, sample_rate=RATE, dataset_state=stored)
     log_mels = stream.log_mels()
     ends = [8 - 1 + HOLD_FRAMES, 20 - 1 + HOLD_FRAMES]
     assert [look.shape for look in stream.alignments] == [(ends[0], 3), (ends[1], 9)]
@@ -525,7 +529,7 @@ def test_no_longer_than_asked_for(reader: tuple[Config, list[MelTier], dict[str,
     config, models, stored = reader
     hurried(models[0], 0.01)
     request = Request(sequences=2, frames=37, text="abc")
-    stream = melnet.FAMILY.stream(models[:1], config, request, sample_rate=RATE, prepared=stored, stage="tier1")
+    stream = melnet.FAMILY.stream(models[:1], config, request, sample_rate=RATE, dataset_state=stored, stage="tier1")
     assert stream.log_mels().shape == (2, 37, 8) and stream.lengths == [37, 37]
     assert [look.shape for look in stream.alignments] == [(19, 3), (19, 3)]
     with pytest.raises(UsageError, match="before it begins"):
@@ -537,7 +541,7 @@ def test_a_seed_has_been_read(reader: tuple[Config, list[MelTier], dict[str, Any
     hurried(models[0], 0.49)
     seed = np.sin(0.3 * np.arange(64 * 7)).astype(np.float32)  # 8 frames, 4 of the first tier
     request = Request(sequences=2, frames=100, text="abc", seed_audio=seed)
-    stream = melnet.FAMILY.stream(models[:1], config, request, sample_rate=RATE, prepared=stored, stage="tier1")
+    stream = melnet.FAMILY.stream(models[:1], config, request, sample_rate=RATE, dataset_state=stored, stage="tier1")
     assert stream.log_mels().shape == (2, 2 * (8 - 1 + HOLD_FRAMES - 4), 8)
     assert len(stream.alignments[0]) == 8 - 1 + HOLD_FRAMES - 4
 
@@ -547,7 +551,9 @@ def test_the_same_text_whatever_is_beside_it(reader: tuple[Config, list[MelTier]
     made = []
     for texts in (("ab", "abc"), ("ab", "cab cab cab cab cab cab cab cab cab cab")):  # the second is padded further
         request = Request(sequences=2, frames=12, text=texts, random_seed=5)  # type: ignore[arg-type]
-        stream = melnet.FAMILY.stream(models[:1], config, request, sample_rate=RATE, prepared=stored, stage="tier1")
+        stream = melnet.FAMILY.stream(
+            models[:1], config, request, sample_rate=RATE, dataset_state=stored, stage="tier1"
+        )
         sounds = stream.log_mels()
         made.append([(sounds[voice, : stream.lengths[voice]], stream.alignments[voice]) for voice in (0, 1)])
     for one, other in zip(made[0][0], made[1][0], strict=True):
@@ -559,7 +565,7 @@ def test_what_cannot_be_read(reader: tuple[Config, list[MelTier], dict[str, Any]
     config, models, stored = reader
 
     def ask(config: Config = config, **request: Any) -> Any:
-        return melnet.FAMILY.stream(models, config, Request(**request), sample_rate=RATE, prepared=stored)
+        return melnet.FAMILY.stream(models, config, Request(**request), sample_rate=RATE, dataset_state=stored)
 
     with pytest.raises(UsageError, match="--text"):
         ask()

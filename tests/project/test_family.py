@@ -23,9 +23,9 @@ from tierwave.cli import evaluate, export, report
 from tierwave.config import GlobalNormClip, StrictModel
 from tierwave.family import PACKAGES, Family
 from tierwave.generation.request import Request, Stream
+from tierwave.nn.distributions import LossSums
 from tierwave.nn.footprint import Footprint
 from tierwave.runs.folder import runs_of
-from tierwave.training.loop import Outcome
 
 pytestmark = pytest.mark.usefixtures("eager")
 RATE = 8000
@@ -58,12 +58,12 @@ class Markov(keras.Model):
     def initial_state(self, batch: Any) -> tuple[()]:
         return ()
 
-    def outcome(self, batch: dict[str, tf.Tensor], state: Any, *, dropout_seed: tf.Tensor | None = None) -> Outcome:
+    def loss_sums(self, batch: dict[str, tf.Tensor], state: Any, *, dropout_seed: tf.Tensor | None = None) -> LossSums:
         codes, mask, targets = batch["inputs"], batch["mask"], batch["targets"]
         logits = tf.gather(self.table, codes[:, :-1])
         nats = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits) * mask
         right = tf.cast(tf.argmax(logits, -1, tf.int32) == targets, tf.float32) * mask
-        return Outcome(*(tf.reduce_sum(each, axis=1) for each in (nats, right, mask)), state)
+        return LossSums(*(tf.reduce_sum(each, axis=1) for each in (nats, right, mask)), state)
 
 
 class MarkovStream(Stream):
@@ -102,7 +102,7 @@ class MarkovFamily(Family):
     def architecture(self, config: Config, stage: str) -> dict[str, Any]:
         return {"q_levels": config.q_levels}
 
-    def take_weights(self, source: Markov, target: Markov, *schemas: Any, **prepared: Any) -> None:
+    def take_weights(self, source: Markov, target: Markov, *schemas: Any, **dataset_state: Any) -> None:
         target.table.assign(source.table)
 
 
@@ -148,9 +148,9 @@ def test_it_learns_which_code_follows_which(place: Path, run: Path, capsys: pyte
     capsys.readouterr()
     assert call(evaluate.main, [run, "--data_dir", place / "data", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    bars = json.loads((run / "bars.json").read_text())
+    baselines = json.loads((run / "bars.json").read_text())
     # A table that has learnt all it can is as good as the one that train.py counts.
-    assert told["total"]["bits_per_sample"] == pytest.approx(list(bars.values())[-1] / np.log(2), rel=0.02)
+    assert told["total"]["bits_per_sample"] == pytest.approx(list(baselines.values())[-1] / np.log(2), rel=0.02)
 
 
 def test_it_resumes_to_the_same_losses(place: Path, run: Path) -> None:

@@ -268,7 +268,7 @@ def outcome_of(model, *, dropout_seed=None, reset=False, state=None, scale=1):
     inputs = tf.constant(rng.integers(0, LEVELS, [2, overlap + 16]), tf.int32)
     mask = tf.concat([tf.ones([2, 10]), tf.zeros([2, 6])], axis=1)
     batch = {"inputs": inputs, "targets": inputs[:, overlap:], "mask": mask, "reset": tf.fill([2], reset)}
-    return model.outcome(batch, model.initial_state(2) if state is None else state, dropout_seed=dropout_seed), batch
+    return model.loss_sums(batch, model.initial_state(2) if state is None else state, dropout_seed=dropout_seed), batch
 
 
 def test_outcome_is_masked_cross_entropy():

@@ -80,7 +80,7 @@ def test_what_is_called_is_what_is_trained(model: Any) -> None:
         batch["targets"] = given["inputs"][:, model.config.top_frame :]
         expected = keras.losses.sparse_categorical_crossentropy(batch["targets"], model(given), from_logits=True)
         np.testing.assert_allclose(
-            model.outcome(batch, model.initial_state(2)).nats, tf.reduce_sum(expected, 1), rtol=1e-5
+            model.loss_sums(batch, model.initial_state(2)).nats, tf.reduce_sum(expected, 1), rtol=1e-5
         )
         return
     called = []
@@ -93,7 +93,7 @@ def test_what_is_called_is_what_is_trained(model: Any) -> None:
             batch = {name: tf.concat([each, each[:, :1]], axis=1) for name, each in given.items()} | {
                 name: batch[name] for name in ("mask", "reset")
             }
-        nats = model.outcome(batch, model.initial_state(2)).nats
+        nats = model.loss_sums(batch, model.initial_state(2)).nats
     assert called == [1] and np.all(np.isfinite(nats))
 
 

@@ -13,7 +13,7 @@ from tierwave.generation.load import hardly_trained
 from tierwave.runs.folder import CheckpointEntry, Run
 from tierwave.training.callbacks import Limits
 from tierwave.training.loop import Trainer
-from tierwave.training.plan import Outcome, Plan, Session, plan_of
+from tierwave.training.plan import Plan, TrainingRequest, TrainingResult, plan_of
 from tierwave.training.session import _train_stages
 from tierwave.training.stage import RunContext
 
@@ -21,7 +21,7 @@ MEL = {"model": "melnet", "tiers": 3, "layers": [1, 1, 1], "hidden_size": 8}
 
 
 def planned(document: dict[str, Any], said: list[str], **typed: Any) -> Plan:
-    session = Session("one", Path("data"), document, "here", typed=typed, logdir_root=Path("nowhere"))
+    session = TrainingRequest("one", Path("data"), document, "here", typed=typed, logdir_root=Path("nowhere"))
     plan, resumed = plan_of(session, dict, lambda text, rewrite: said.append(text))
     assert resumed is None
     return plan
@@ -66,12 +66,12 @@ def test_what_one_stage_overruns_leaves_the_next_half_of_its_share_at_least(
 
     def train_stage(
         plan: Plan, stage: str, options: TrainingOptions, material: Any, context: Any, entry_: Any, limits: Limits
-    ) -> Outcome:
+    ) -> TrainingResult:
         part = plan.part(context.run, stage)
         shares.append(60.0 * (options.max_minutes or 0.0))
         limits.seconds = took[len(shares) - 1]
         saved(part, entry(22, epoch=0 if stage == "tier3" else 1))
-        return Outcome("max_minutes is over", part, None)
+        return TrainingResult("max_minutes is over", part, None)
 
     monkeypatch.setattr("tierwave.training.session.train_stage", train_stage)
     devices: Any = SimpleNamespace(is_chief=True, from_chief=lambda value: value)

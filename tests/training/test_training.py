@@ -791,7 +791,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, list[tu
         generation=generation,
         say_line=lambda text, rewrite: lines.append((text, rewrite)),
         rewrite=True,
-        bars={"code histogram": 5 * LN2, "first-order Markov model": 4 * LN2},
+        baselines={"code histogram": 5 * LN2, "first-order Markov model": 4 * LN2},
         held_against=HeldAgainst(lambda: [REAL[:3000], REAL[3000:]], RATE, Schema()),
     )
     made.callbacks.append(kept)
@@ -1007,15 +1007,15 @@ def test_tensorboard_measures_what_a_steered_sound_follows(tmp_path: Path) -> No
 def test_faults_are_said_once_as_soon_as_they_show_and_not_again_after_a_resume(tmp_path: Path) -> None:
     said: list[str] = []
     script = Scripted("loss", [5.0, 4.9, 4.8, 4.7, 4.6])
-    bars = {"code histogram": 4.0}
+    baselines = {"code histogram": 4.0}
 
     def watching(monitor: Monitor) -> list[Callback]:
-        return [script, LossWatch(bars, said.append), *saving(monitor)]
+        return [script, LossWatch(baselines, said.append), *saving(monitor)]
 
     made = trainer(tmp_path / "run", watching, spans=SHORT, num_epochs=4)
     made.fit()
     assert len(said) == 1 and "not learning: after 3 epochs" in said[0] and "smaller --learning_rate" in said[0]
-    assert made.run.read("bars.json") == bars
+    assert made.run.read("bars.json") == baselines
     again = trainer(tmp_path / "run", watching, spans=SHORT, num_epochs=5)
     again.restore(again.run, again.run.latest())
     again.fit()

@@ -205,13 +205,13 @@ class Epoch:
 
 
 def training_faults(
-    epochs: Sequence[Epoch], bars: Mapping[str, float] | None = None, *, unit: str = "nats", ended: bool = False
+    epochs: Sequence[Epoch], baselines: Mapping[str, float] | None = None, *, unit: str = "nats", ended: bool = False
 ) -> list[Fault]:
     """What the losses say is going wrong.
 
     Args:
         epochs: in their order, losses in `unit`.
-        bars: what simple models reach on held-out sound, in the same unit, by name, the simplest first.
+        baselines: what simple models reach on held-out sound, in the same unit, by name, the simplest first.
         ended: training is over, so it also counts whether it should have gone on.
     """
     if not epochs:
@@ -229,7 +229,7 @@ def training_faults(
     found = []
     best = min(epochs, key=lambda each: each.told)
     lowest = min(epochs, key=lambda each: each.train)
-    name, bar = next(iter(bars.items())) if bars else ("", math.inf)
+    name, bar = next(iter(baselines.items())) if baselines else ("", math.inf)
     absurd = last.train - bar > _ABSURD * _size(bar)
     diverged = absurd or last.train - lowest.train > _DIVERGED * _size(lowest.train)
     if diverged:
@@ -237,7 +237,7 @@ def training_faults(
         if not absurd:
             seen = f"the training loss rose from {lowest.train:.3f} (epoch {lowest.number}) to {last.train:.3f} {unit}"
         found.append(Fault("diverging", seen, "start again with a tenth of the --learning_rate"))
-    elif bars and last.number >= PATIENCE_EPOCHS and best.told >= bar:
+    elif baselines and last.number >= PATIENCE_EPOCHS and best.told >= bar:
         found.append(
             Fault(
                 "not learning",

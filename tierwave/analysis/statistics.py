@@ -30,7 +30,7 @@ def bits(nats: float) -> float:
 class CodeStatistics:
     """Counts of codes and of pairs of neighbours, and what two models made of them alone reach on other codes.
 
-    They are the bars a network has to clear: the histogram (each sample by itself) and a first-order Markov chain
+    They are the baselines of a network: the histogram (each sample by itself) and a first-order Markov chain
     (each sample from the one before). Pairs are counted in a table, and codes are taken a block at a time, so memory
     depends on neither the number nor the length of the segments.
 

@@ -257,9 +257,9 @@ def evaluate(
                 tuple(sources.controls_of(recording.name, names) for recording in corpus.recordings),
                 tuple(recording.samples / corpus.sample_rate for recording in corpus.recordings),
             )
-        prepared = None
-        if trained.prepared is not None:
-            prepared = family.prepare(corpus, None, config, trained.prepared, data_dir=place_of(data_dir))
+        dataset_state = None
+        if trained.dataset_state is not None:
+            dataset_state = family.prepare(corpus, None, config, trained.dataset_state, data_dir=place_of(data_dir))
         for stage, model in zip(family.stages(config), trained.models, strict=True):
             windows = family.dataset(
                 corpus,
@@ -270,7 +270,7 @@ def evaluate(
                 shuffled=False,
                 whole_spans=True,
                 steering=steering,
-                prepared=prepared,
+                dataset_state=dataset_state,
             )
             measured = measure(Evaluator(model, jit=jit), windows, told(f"Measuring {stage}"))
             if not np.isfinite(measured).all():
@@ -289,7 +289,7 @@ def evaluate(
             for index, (nats, correct, samples) in sums.items():
                 name = corpus.recordings[index].name
                 files[name] = Score(round(samples), bits(float(nats)), float(correct))
-    offset = family.nats_per_db_offset(trained.prepared)
+    offset = family.nats_per_db_offset(trained.dataset_state)
     remarks = tuple((each.name, remark) for each in corpus.recordings for remark in each.remarks)
     return Evaluation(files, corpus.left_out, trained.sample_rate, quantizer.levels, tiers, units, offset, remarks)
 

@@ -124,12 +124,12 @@ def _predicts(trained: Trained, entries: Mapping[str, CheckpointEntry]) -> Itera
                 "unknown" if held_out is None else f"{held_out / scale:.3f} {unit}",
             ]
         )
-        bars = [f"{nats / scale:.3f} ({name})" for name, nats in history.bars.items()]
+        baselines = [f"{nats / scale:.3f} ({name})" for name, nats in history.baselines.items()]
         if model.unit == "bits":
             levels = trained.family.encoder(trained.config).levels
-            bars.insert(0, f"{math.log2(levels):.3f} (guessing blindly)")
-        if bars and held_out is not None:
-            notes.append(f"To beat for {stage}, in {unit}: {', '.join(bars)}.")
+            baselines.insert(0, f"{math.log2(levels):.3f} (guessing blindly)")
+        if baselines and held_out is not None:
+            notes.append(f"To beat for {stage}, in {unit}: {', '.join(baselines)}.")
     yield _table(["network", "weights", "epochs", "steps", "trained for", "on held-out recordings"], rows)
     if notes:
         yield "\n".join(notes)

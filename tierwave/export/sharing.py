@@ -25,7 +25,7 @@ from tierwave.export.card import Heard, card
 from tierwave.export.manifest import write_steps
 from tierwave.files.folders import refuse_file
 from tierwave.files.writing import write_text
-from tierwave.generation.load import PREPARED, Trained
+from tierwave.generation.load import DATASET_STATE, Trained
 from tierwave.generation.prompt import Asked, request_of
 from tierwave.generation.request import Request, write_sounds
 from tierwave.runs.archive import SUFFIX, pack
@@ -89,8 +89,8 @@ def write_run(trained: Trained, folder: Path) -> dict[str, CheckpointEntry]:
         run.write("statistics.json", {**source.read("statistics.json"), "left_out": [], "remarks": []})
     if trained.family.parameters(config):
         run.write("schema.json", source.read("schema.json"))
-    if trained.prepared is not None:
-        run.write(PREPARED, trained.prepared)
+    if trained.dataset_state is not None:
+        run.write(DATASET_STATE, trained.dataset_state)
     entries = {}
     for (stage, path), model in zip(trained.checkpoints.items(), trained.models, strict=True):
         part = run.stage(stage if len(trained.models) > 1 else None)

@@ -25,7 +25,7 @@ from tierwave.generation.request import Request, Stream
 from tierwave.runs.archive import opened
 from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, find_checkpoint
 
-PREPARED = "prepared.json"
+DATASET_STATE = "prepared.json"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Trained:
 
     run: the whole run; entry: the checkpoint that was asked for, of the last stage if none was; path: where it lies;
     checkpoints: the paths of those of all stages, by stage; schema: of the parameters, empty if there are none; values:
-    which raw values of each were trained on; prepared: what the family stored of the corpus (see
+    which raw values of each were trained on; dataset_state: what the family stored of the corpus (see
     `Family.prepare`), or None.
     """
 
@@ -49,7 +49,7 @@ class Trained:
     gain: float
     schema: Schema
     values: dict[str, list[float]]
-    prepared: dict[str, Any] | None = None
+    dataset_state: dict[str, Any] | None = None
 
     def generate(self, request: Request) -> np.ndarray:
         """New sound, float32 `[sequences, samples]` at `sample_rate`."""
@@ -64,7 +64,7 @@ class Trained:
             request,
             sample_rate=self.sample_rate,
             schema=self.schema,
-            prepared=self.prepared,
+            dataset_state=self.dataset_state,
         )
 
 
@@ -81,7 +81,7 @@ def load_run(path: str | Path, *, best: bool = False, config_document: dict[str,
     without a config beside it. Raises UsageError or RunError with what to do.
     """
     from tierwave.nn.runtime import grow_gpu_memory
-    from tierwave.runs.checkpoints import check_mark
+    from tierwave.runs.checkpoints import check_run_id
 
     path = opened(path)
     named, entry = find_checkpoint(path, best=best)
@@ -96,18 +96,18 @@ def load_run(path: str | Path, *, best: bool = False, config_document: dict[str,
         part = run.stage(stage if len(stages) > 1 else None)
         chosen = entry if part.folder == named.folder else _chosen(part, stage, best)
         if len(stages) > 1:
-            check_mark(part.folder / chosen.name, run)
+            check_run_id(part.folder / chosen.name, run)
         models.append(load_model(family, config, stage, part.folder / chosen.name))
         entries[stage] = chosen, part.folder / chosen.name
     gain = float(run.read("statistics.json")["gain"]) if config.normalize == "corpus" else 1.0
     schema, values = Schema(), {}
     if family.parameters(config):
         schema, values = load_schema(run), run.read("schema.json").get("values", {})
-    prepared = run.read(PREPARED) if (run.folder / PREPARED).exists() else None
+    dataset_state = run.read(DATASET_STATE) if (run.folder / DATASET_STATE).exists() else None
     asked, place = (entry, named.folder / entry.name) if not Path(path).is_dir() else entries[stages[-1]]
     checkpoints = {stage: found for stage, (_, found) in entries.items()}
     rate = int(described["sample_rate"])
-    return Trained(run, asked, place, checkpoints, family, config, models, rate, gain, schema, values, prepared)
+    return Trained(run, asked, place, checkpoints, family, config, models, rate, gain, schema, values, dataset_state)
 
 
 def hardly_trained(parts: Mapping[str, Run]) -> list[str]:
@@ -185,12 +185,16 @@ def find_source(family: Family, config: Any, stage: str, path: Path) -> Source |
 
 
 def take_weights(
-    model: Any, family: Family, source: Source, schema: Schema, prepared: dict[str, Any] | None = None
+    model: Any, family: Family, source: Source, schema: Schema, dataset_state: dict[str, Any] | None = None
 ) -> None:
-    """Start `model` from the weights of another run. prepared: what the family stores of the new run's corpus."""
+    """Start `model` from the weights of another run. dataset_state: what the family stores of the new run's corpus."""
     other = load_model(family, source.config, source.stage, source.checkpoint)
     their_schema = load_schema(source.run) if family.parameters(source.config) else Schema()
-    documents = {} if prepared is None else {"source_prepared": source.run.read(PREPARED), "prepared": prepared}
+    documents = (
+        {}
+        if dataset_state is None
+        else {"source_state": source.run.read(DATASET_STATE), "dataset_state": dataset_state}
+    )
     family.take_weights(other, model, their_schema, schema, **documents)
 
 

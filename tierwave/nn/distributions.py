@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +22,16 @@ from tierwave.errors import UsageError
 GREEDY = 1e-30  # a temperature below this means 0: dividing by it would leave float32
 
 _LOG_TWO_PI = math.log(2.0 * math.pi)
+
+
+class LossSums(NamedTuple):
+    """The loss of a window, per lane `[lanes]`: summed nats, correct guesses and counted elements (samples, or
+    values of controls); and the recurrent state after the window."""
+
+    nats: tf.Tensor
+    correct: tf.Tensor
+    elements: tf.Tensor
+    state: Any
 
 
 # Categorical

@@ -41,7 +41,7 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from tierwave.generation.load import Trained
-    from tierwave.training.plan import Outcome, Session
+    from tierwave.training.plan import TrainingRequest, TrainingResult
 
 DRIVE = "/content/drive"
 REDRAWN_SECONDS = 3.0  # between two pictures of the losses, at least
@@ -279,7 +279,7 @@ def _png(draw: Callable[[Path], None]) -> bytes:
 # Training ------------------------------------------------------------------------------------------------------------
 
 
-def train(session: Session) -> Outcome:
+def train(session: TrainingRequest) -> TrainingResult:
     """Train as the session says, under the eyes of a person: a curve of the losses that grows, the newest sound that
     training made, and the last line of what train.py would print; what matters of the lines is printed above.
 
@@ -362,7 +362,7 @@ class _Watched:
 
 
 def losses_picture(history: History, unit: str, title: str = "") -> bytes:
-    """A PNG of the losses: every update, smoothed; held-out sound at the ends of epochs; the bars to beat."""
+    """A PNG of the losses: every update, smoothed; held-out sound at the ends of epochs; the baselines to beat."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -380,7 +380,7 @@ def losses_picture(history: History, unit: str, title: str = "") -> bytes:
     ]
     if held_out:
         axis.plot(*np.array(held_out).T, "o-", color=_CURVES[1], markersize=4, linewidth=1.6, label="held out")
-    for (name, nats), style in zip(history.bars.items(), ("--", ":", "-.", (0, (1, 4))), strict=False):
+    for (name, nats), style in zip(history.baselines.items(), ("--", ":", "-.", (0, (1, 4))), strict=False):
         axis.axhline(scale * nats, color="#555555", linewidth=1.0, linestyle=style, label=name)
     axis.set_xlabel("steps")
     axis.set_ylabel("bits per sample" if history.in_bits else f"{unit} per value")

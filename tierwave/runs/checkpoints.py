@@ -83,10 +83,10 @@ def holds(path: Path, piece: str) -> bool:
     return any(name.split("/")[0] == piece for name, _ in tf.train.list_variables(str(path)))
 
 
-def check_mark(path: Path, run: Run) -> None:
+def check_run_id(path: Path, run: Run) -> None:
     """Raises RunError for a checkpoint in a run's folder that another run has written."""
-    mark = read_progress(path).get("run", "")
-    if mark and run.mark and mark != run.mark:
+    run_id = read_progress(path).get("run", "")
+    if run_id and run.run_id and run_id != run.run_id:
         raise RunError(
             f"{path} was written by another run than {run.root.folder}, and stages that were not trained together do "
             "not fit together: put the run's own stage back, or train the stage in this run (train.py --stage "

@@ -74,7 +74,7 @@ class Run:
         return Run(above) if is_stage else self
 
     @property
-    def mark(self) -> str:
+    def run_id(self) -> str:
         """What tells this run from all others, its copies aside; "" for one that was imported or is of old."""
         path = self.root.folder / "run.json"
         return str(Run(path.parent).read(path.name).get("mark", "")) if path.exists() else ""

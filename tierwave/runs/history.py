@@ -1,4 +1,4 @@
-"""How a training went, read from its run folder: the losses of every step and epoch, and the bars to beat.
+"""How a training went, read from its run folder: the losses of every step and epoch, and the baselines to beat.
 
 Knows `losses.csv` as `callbacks.LossTable` writes it; no models.
 """
@@ -19,7 +19,7 @@ from tierwave.errors import RunError
 from tierwave.files.text import decode
 from tierwave.runs.folder import Run
 
-LOSSES, BARS = "losses.csv", "bars.json"
+LOSSES, BASELINES = "losses.csv", "bars.json"
 MOST_STEPS, MOST_NATS = 1 << 53, float(np.finfo(np.float32).max)
 
 
@@ -28,8 +28,8 @@ class History:
     """The losses of one stage, in nats per element.
 
     steps, losses, gradient_norms: of every update [updates]. epochs: in their order; ends: the step at which each
-    ended. bars: what simple models reach on held-out sound, the simplest first. in_bits: whether losses are those of
-    codes, which are told in bits.
+    ended. baselines: what simple models reach on held-out sound, the simplest first. in_bits: whether losses are those
+    of codes, which are told in bits.
     """
 
     steps: np.ndarray
@@ -38,7 +38,7 @@ class History:
     epochs: tuple[Epoch, ...]
     ends: tuple[int, ...]
     in_bits: bool
-    bars: dict[str, float] = field(default_factory=dict)
+    baselines: dict[str, float] = field(default_factory=dict)
 
 
 def read_history(part: Run) -> History:
@@ -89,13 +89,13 @@ def _lines(path: Path) -> io.StringIO:
 
 
 def _bars(part: Run, in_bits: bool) -> dict[str, float]:
-    if (part.folder / BARS).exists():
-        return {str(name): float(nats) for name, nats in part.read(BARS).items()}
+    if (part.folder / BASELINES).exists():
+        return {str(name): float(nats) for name, nats in part.read(BASELINES).items()}
     known = in_bits and (part.root.folder / "statistics.json").exists()
-    return audio_bars(part.root.read("statistics.json")) if known else {}
+    return code_baselines(part.root.read("statistics.json")) if known else {}
 
 
-def audio_bars(statistics: Mapping[str, float]) -> dict[str, float]:
-    """The bars of models of codes, in nats per sample, from what a run knows of its recordings."""
+def code_baselines(statistics: Mapping[str, float]) -> dict[str, float]:
+    """The baselines of models of codes, in nats per sample, from what a run knows of its recordings."""
     named = {"code histogram": "histogram_bits", "first-order Markov model": "markov_bits"}
     return {name: statistics[key] * math.log(2.0) for name, key in named.items() if key in statistics}

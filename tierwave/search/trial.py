@@ -23,7 +23,7 @@ from tierwave.runs.folder import Run, only_training, runs_of
 from tierwave.search.space import EQUAL_TIME, Space
 from tierwave.training.loop import LN2, Callback, Trainer, measure
 from tierwave.training.memory import memory_kills
-from tierwave.training.plan import Session
+from tierwave.training.plan import TrainingRequest
 from tierwave.training.prepare import SPLIT_OPTIONS
 from tierwave.training.session import train
 
@@ -184,7 +184,9 @@ class Runner:
             attempts.unlink(missing_ok=True)  # not killed
             keras.utils.clear_session()
 
-    def _session(self, root: str, values: Mapping[str, Any], epochs: int | None, watches: list[Watch]) -> Session:
+    def _session(
+        self, root: str, values: Mapping[str, Any], epochs: int | None, watches: list[Watch]
+    ) -> TrainingRequest:
         family, config = self.space.check(values)
         stages = family.stages(config) if self.space.stage is None else [self.space.stage]
         typed = dict(self.space.typed) | ({} if epochs is None else {"num_epochs": epochs})
@@ -196,7 +198,7 @@ class Runner:
             watches.append(Watch(minutes=minutes, deadline=self.deadline))
             return watches[-1:]
 
-        return Session(
+        return TrainingRequest(
             identity=root,
             data_dir=self.data_dir,
             document=self.space.config_document(values),

@@ -22,7 +22,7 @@ from tierwave.controls.tracks import Controls
 from tierwave.files.writing import write_text
 from tierwave.generation.request import Request
 from tierwave.runs.checkpoints import restore_checkpoint
-from tierwave.runs.history import BARS, LOSSES
+from tierwave.runs.history import BASELINES, LOSSES
 from tierwave.system.progress import SayLine, clock
 from tierwave.training.loop import LN2, Callback, Trainer
 from tierwave.training.previews import Generation, Print, say_once
@@ -196,12 +196,11 @@ class LossTable(Callback):
 class LossWatch(Callback):
     """Says early, and once, what the losses tell of a training that goes wrong.
 
-    bars: what simple models reach on held-out sound, in nats per element, the simplest first; the run keeps them as
-    bars.json.
+    baselines: what simple models reach on held-out sound, in nats per element, the simplest first; kept as bars.json.
     """
 
-    def __init__(self, bars: Mapping[str, float], say: Print):
-        self.bars, self.say = dict(bars), say
+    def __init__(self, baselines: Mapping[str, float], say: Print):
+        self.baselines, self.say = dict(baselines), say
         self.epochs: list[Epoch] = []
         self.told: set[str] = set()
 
@@ -213,16 +212,16 @@ class LossWatch(Callback):
         self.told = set(state.get("told", []))
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        if self.bars:
-            trainer.run.write(BARS, self.bars)
+        if self.baselines:
+            trainer.run.write(BASELINES, self.baselines)
 
     def on_epoch_end(self, trainer: Trainer, results: dict[str, float]) -> None:
         unit = trainer.learner.model.unit
         epoch = Epoch(trainer.progress.epoch, results["loss"], results.get("val_loss"))
         self.epochs.append(epoch)
         told = [each.scaled(unit) for each in self.epochs]
-        bars = {name: in_unit(bar, unit) for name, bar in self.bars.items()}
-        say_once(training_faults(told, bars, unit=unit), self.told, self.say)
+        baselines = {name: in_unit(bar, unit) for name, bar in self.baselines.items()}
+        say_once(training_faults(told, baselines, unit=unit), self.told, self.say)
 
 
 class StatisticsLines(Callback):
@@ -289,20 +288,20 @@ def standard_callbacks(
     say_line: SayLine,
     rewrite: bool,
     is_chief: bool = True,
-    bars: Mapping[str, float] = MappingProxyType({}),
+    baselines: Mapping[str, float] = MappingProxyType({}),
     held_against: HeldAgainst | None = None,
     limits: Limits | None = None,
 ) -> list[Callback]:
     """All callbacks of train.py, in their order; of a worker that is not the chief those that decide, as it does.
 
-    limits: what ends training, that of a whole command if None. bars: see `LossWatch`. held_against: what TensorBoard
-    compares generated sounds with.
+    limits: what ends training, that of a whole command if None. baselines: see `LossWatch`. held_against: what
+    TensorBoard compares generated sounds with.
     """
     monitor = Monitor()
     callbacks: list[Callback] = [LearningRateSchedule(), limits or Limits(), monitor]
     if not is_chief:
         return [*callbacks, CheckpointPolicy(monitor)]
-    watch = LossWatch(bars, lambda text: say_line(text, False))
+    watch = LossWatch(baselines, lambda text: say_line(text, False))
     callbacks += [StatisticsLines(say_line, rewrite=rewrite), watch, LossTable(), CheckpointPolicy(monitor)]
     if generation is not None:
         callbacks.append(generation)

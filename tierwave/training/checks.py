@@ -146,14 +146,14 @@ def refuse_other_slots(
 ) -> None:
     """UsageError where a checkpoint holds the state of another optimiser than a stage now has; RunError where it,
     or what was noted on the way, is damaged."""
-    from tierwave.runs.checkpoints import check_mark, read_progress
+    from tierwave.runs.checkpoints import check_run_id, read_progress
     from tierwave.training.loop import slots_of
 
     stored = root.read(CONFIG_NAME)
     source = str(root.folder / CONFIG_NAME)
     family, config = load_config(stored, source)
     for stage, (part, entry) in entries.items():
-        check_mark(part.folder / entry.name, part)
+        check_run_id(part.folder / entry.name, part)
         read_history(part)  # of which training goes on too
         before = read_progress(part.folder / entry.name).get("slots", "")
         if not before:  # a checkpoint of old, which did not say

@@ -5,7 +5,7 @@
 a function of (seed, epoch, step), so a checkpoint holds weights, optimiser, recurrent state and a few numbers, and
 training goes on from it bit for bit on a CPU (see `add_in_order`).
 
-A family's model offers `initial_state(batch)` and `outcome(batch, state, dropout_seed=None, ...)`; and says what its
+A family's model offers `initial_state(batch)` and `loss_sums(batch, state, dropout_seed=None, ...)`; and says what its
 losses are: `unit` ("bits" for likelihoods of codes, else what the loss itself is in), `has_accuracy`, `steps_are`.
 Knows no family by name and prints nothing: callbacks do.
 """
@@ -18,7 +18,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,6 +28,7 @@ from tierwave.config import TrainingOptions
 from tierwave.data.windows import IDLE, LaneWindows
 from tierwave.errors import RunError
 from tierwave.files.documents import validated
+from tierwave.nn.distributions import LossSums
 from tierwave.nn.runtime import add_in_order
 from tierwave.runs.checkpoints import damaged, holds, make_checkpoint, read_progress, restore_checkpoint
 from tierwave.runs.folder import CheckpointEntry, Run
@@ -37,16 +38,6 @@ from tierwave.training.devices import Devices
 LN2 = math.log(2.0)
 SIGNALS = (signal.SIGINT, *ENDING)
 NEWS = 1 + len(SIGNALS)
-
-
-class Outcome(NamedTuple):
-    """What a window of lanes gives: per lane `[batch]` the summed nats, correct guesses and counted elements (samples,
-    or values of parameters); and the state after it."""
-
-    nats: tf.Tensor
-    correct: tf.Tensor
-    elements: tf.Tensor
-    state: Any
 
 
 def make_optimizer(options: TrainingOptions) -> keras.optimizers.Optimizer:
@@ -100,7 +91,7 @@ class Evaluator:
         return self.devices.local_lanes(results).numpy(), state
 
     def _eval_step(self, batch: Any, state: Any) -> tuple[tf.Tensor, Any]:
-        outcome = self.model.outcome(batch, state)
+        outcome = self.model.loss_sums(batch, state)
         return tf.stack([outcome.nats, outcome.correct, outcome.elements], axis=1), outcome.state
 
 
@@ -109,7 +100,7 @@ class Learner(Evaluator):
 
     clip_norm, clip_value: bounds on the joint norm of the gradients of the loss in nats, and on each element of the
     gradient of the loss in bits (the two conventions of the originals); None for no bound. jit: compile with XLA.
-    inputs(step): what else `outcome` is told in training at an optimiser step.
+    inputs(step): what else `loss_sums` is told in training at an optimiser step.
     """
 
     def __init__(
@@ -203,15 +194,15 @@ class Learner(Evaluator):
 
     def _all_gradients(
         self, batch: Any, state: Any, seed: tf.Tensor, step: tf.Tensor
-    ) -> tuple[Outcome, list[tf.Tensor]]:
+    ) -> tuple[LossSums, list[tf.Tensor]]:
         """What this replica's lanes give, and the gradients of their nats, summed over all elements."""
         return (self._gradients if self.parts == 1 else self._gradients_in_parts)(batch, state, seed, step)
 
-    def _gradients(self, batch: Any, state: Any, seed: tf.Tensor, step: tf.Tensor) -> tuple[Outcome, list[tf.Tensor]]:
+    def _gradients(self, batch: Any, state: Any, seed: tf.Tensor, step: tf.Tensor) -> tuple[LossSums, list[tf.Tensor]]:
         """The outcome of a batch and the gradients of its nats, summed over all elements (float16: scaled up)."""
         raw = [variable.value for variable in self.model.trainable_variables]
         with tf.GradientTape() as tape:
-            outcome = self.model.outcome(batch, state, dropout_seed=seed, **self.inputs(step))
+            outcome = self.model.loss_sums(batch, state, dropout_seed=seed, **self.inputs(step))
             target = tf.reduce_sum(outcome.nats)
             if self.scaled:  # the scale is that of a mean
                 target = target * (self.loss_scale / tf.maximum(tf.reduce_sum(outcome.elements), 1.0))
@@ -222,7 +213,7 @@ class Learner(Evaluator):
 
     def _gradients_in_parts(
         self, batch: Any, state: Any, seed: tf.Tensor, step: tf.Tensor
-    ) -> tuple[Outcome, list[tf.Tensor]]:
+    ) -> tuple[LossSums, list[tf.Tensor]]:
         """The same, some lanes after the others: a loop, so that one part's memory is free before the next begins, and
         that it is compiled once. Parts are equal; lanes that fill up the last one count for nothing."""
         lanes = batch["mask"].shape[0]
@@ -235,7 +226,7 @@ class Learner(Evaluator):
 
         given = tf.nest.map_structure(dealt, (batch, state))
         each = tf.zeros([lanes])
-        like = Outcome(each, each, each, state)
+        like = LossSums(each, each, each, state)
 
         def part(number: tf.Tensor, gradients: list[tf.Tensor], kept: Any) -> Any:
             own_seed = tf.random.experimental.stateless_fold_in(seed, number)
@@ -318,8 +309,8 @@ class Progress:
     """Where training stands; all of it goes into checkpoints.
 
     epoch: finished epochs; step: updates so far; step_in_epoch: updates in the unfinished epoch; nats, correct,
-    elements: running sums of that epoch; callbacks: their state by name; run: the mark of the run (`Run.mark`); slots:
-    of the optimiser (`slots_of`).
+    elements: running sums of that epoch; callbacks: their state by name; run: its `Run.run_id`; slots: of the
+    optimiser (`slots_of`).
     """
 
     epoch: int = 0
@@ -501,7 +492,7 @@ class Trainer:
     def save(self, name: str, *, value: float | None = None, best: bool = False, kept: bool = True) -> CheckpointEntry:
         """Write checkpoint `name`, whole or not at all. Raises RunError (disk full, not writable)."""
         self.progress.callbacks = {type(callback).__name__: callback.state() for callback in self.callbacks}
-        self.progress.run, self.progress.slots = self.run.mark, slots_of(self.options)
+        self.progress.run, self.progress.slots = self.run.run_id, slots_of(self.options)
         document = json.dumps(vars(self.progress))
         states = [self.learner.devices.all_lanes(part) for part in tf.nest.flatten(self.state)]
         entry = CheckpointEntry(name, self.progress.epoch, self.progress.step, value, best, kept)

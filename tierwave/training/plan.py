@@ -34,7 +34,7 @@ def _unwatched(stage: str) -> Sequence[Callback]:
 
 
 @dataclass(frozen=True)
-class Session:
+class TrainingRequest:
     """What a person asked train.py for.
 
     document: the config; None takes that of the run that is resumed. overrides: `KEY=VALUE` that win over it, and over
@@ -69,7 +69,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingResult:
     """How a session ended: why, where its run lies, and the signal that ended it, if one did. finished: whether it
     ended by itself, not by the clock or a signal."""
 
@@ -84,7 +84,7 @@ class Plan:
     """A session made definite. options: of training as a whole; stages: those to train, in order; by_stage: the options
     of each stage of the config; source: what to call the config in messages."""
 
-    session: Session
+    session: TrainingRequest
     family: Family
     config: Any
     options: TrainingOptions
@@ -124,7 +124,7 @@ class Plan:
 
 
 def plan_of(
-    session: Session, default_document: Callable[[], dict[str, Any]], say_line: SayLine
+    session: TrainingRequest, default_document: Callable[[], dict[str, Any]], say_line: SayLine
 ) -> tuple[Plan, Checkpoint | None]:
     """A session made definite, and the checkpoint that it goes on from. Raises UsageError and RunError."""
     resumed = _checkpoint_to_resume(session)
@@ -159,7 +159,7 @@ def plan_of(
     return Plan(session, family, config, options, stages, by_stage, source, say_line), resumed
 
 
-def _stages(session: Session, known: Sequence[str]) -> list[str]:
+def _stages(session: TrainingRequest, known: Sequence[str]) -> list[str]:
     """The stages that are asked for, in the order of the config."""
     wanted = known if session.stages is None else session.stages
     for stage in wanted:
@@ -170,7 +170,7 @@ def _stages(session: Session, known: Sequence[str]) -> list[str]:
     return [stage for stage in known if stage in wanted]
 
 
-def _checkpoint_to_resume(session: Session) -> Checkpoint | None:
+def _checkpoint_to_resume(session: TrainingRequest) -> Checkpoint | None:
     """The stage, or run of one stage, and the checkpoint of it that training goes on from."""
     if not session.resume:
         return None

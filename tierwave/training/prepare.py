@@ -19,7 +19,7 @@ from tierwave.data.corpus import Corpus, load_corpus, summary
 from tierwave.data.splits import Span, Split, make_split
 from tierwave.data.windows import LaneWindows
 from tierwave.errors import RunError, UsageError
-from tierwave.generation.load import PREPARED, load_schema
+from tierwave.generation.load import DATASET_STATE, load_schema
 from tierwave.runs.folder import Run
 from tierwave.system.tasks import TF_CONFIG
 from tierwave.training.checks import refuse_other_corpus, refuse_other_parameters
@@ -31,13 +31,13 @@ SPLIT_OPTIONS = {"val_frac", "test_frac", "num_val_batches"}
 @dataclass(frozen=True)
 class Material:
     """What all stages are trained on. steering: None where nothing steers; digests: of the controls, by
-    recording; prepared: what the family made of the corpus; remarks: sentences for whoever trains."""
+    recording; dataset_state: what the family made of the corpus; remarks: sentences for whoever trains."""
 
     corpus: Corpus
     split: Split
     steering: Steering | None
     digests: dict[str, str]
-    prepared: Any
+    dataset_state: Any
     remarks: list[str]
 
     @property
@@ -46,15 +46,15 @@ class Material:
         return Schema() if self.steering is None else self.steering.schema
 
     @property
-    def prepared_document(self) -> dict[str, Any] | None:
+    def dataset_json(self) -> dict[str, Any] | None:
         """What the run keeps of what the family made."""
-        document: dict[str, Any] | None = None if self.prepared is None else self.prepared.document
+        document: dict[str, Any] | None = None if self.dataset_state is None else self.dataset_state.to_json()
         return document
 
     def windows(self, plan: Plan, stage: str, spans: Sequence[Span], **options: Any) -> LaneWindows:
         """What a stage sees of `spans`; options as of `LaneWindows`."""
         return plan.family.dataset(
-            self.corpus, spans, plan.config, stage, steering=self.steering, prepared=self.prepared, **options
+            self.corpus, spans, plan.config, stage, steering=self.steering, dataset_state=self.dataset_state, **options
         )
 
 
@@ -83,19 +83,19 @@ def prepare(plan: Plan, root: Run | None) -> Material:
             remarks.append(f"Warning: --{ignored[0]} changes nothing here: a resumed run keeps what it held out.")
         split = Split.from_document(root.read("split.json"), corpus)
         schema = Schema() if sources is None else load_schema(root)
-        stored = root.read(PREPARED) if (root.folder / PREPARED).exists() else None
+        stored = root.read(DATASET_STATE) if (root.folder / DATASET_STATE).exists() else None
     else:
         split = _split(plan, corpus, controls)
         remarks += [f"Warning: {text}" for text in split.remarks]
         schema = Schema() if sources is None else _fitted(plan, sources, corpus, split, controls)
         stored = None
-    prepared = family.prepare(corpus, split, config, stored, data_dir=session.data_dir)
-    remarks += [f"Warning: {text}" for text in (() if prepared is None else prepared.remarks)]
+    dataset_state = family.prepare(corpus, split, config, stored, data_dir=session.data_dir)
+    remarks += [f"Warning: {text}" for text in (() if dataset_state is None else dataset_state.remarks)]
     steering = None
     if sources is not None:
         seconds = tuple(recording.samples / corpus.sample_rate for recording in corpus.recordings)
         steering = Steering(schema, controls, seconds)
-    return Material(corpus, split, steering, digests, prepared, remarks)
+    return Material(corpus, split, steering, digests, dataset_state, remarks)
 
 
 def load_recordings(plan: Plan, described: dict[str, Any] | None, *, cluster: str | None = None) -> Corpus:

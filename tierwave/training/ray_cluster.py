@@ -19,7 +19,7 @@ from tierwave.errors import RunError, UsageError
 from tierwave.files.places import absolute, place_of
 from tierwave.system.parallel import connected, starting
 from tierwave.system.progress import SECONDS, SayLine, clock, every, waiting
-from tierwave.training.plan import Outcome, Session
+from tierwave.training.plan import TrainingRequest, TrainingResult
 from tierwave.training.session import encode
 
 SECONDS_BETWEEN_LINES = 0.5  # in which the chief's lines are fetched
@@ -27,14 +27,14 @@ _PATHS = ("data_dir", "logdir_root", "output_dir", "resume_from", "init_from", "
 
 
 def train_on_cluster(
-    session: Session,
+    session: TrainingRequest,
     default_document: dict[str, Any],
     say_line: SayLine,
     *,
     address: str,
     workers: int,
     failures: int = 3,
-) -> Outcome:
+) -> TrainingResult:
     """`sessions.train` on `workers` processes of the Ray cluster at `address` ("local": started here, for as long as it
     takes). failures: how often all workers are started again when one is lost.
 
@@ -53,7 +53,7 @@ def train_on_cluster(
         return _fit(ray, desk, _elsewhere(session, workers), default_document, workers, failures)
 
 
-def _elsewhere(session: Session, workers: int) -> Session:
+def _elsewhere(session: TrainingRequest, workers: int) -> TrainingRequest:
     """The session for a process with another working folder, together with others."""
     paths = {name: getattr(session, name) for name in _PATHS}
     elsewhere: dict[str, Any] = {name: path and place_of(absolute(path)) for name, path in paths.items()}
@@ -62,8 +62,8 @@ def _elsewhere(session: Session, workers: int) -> Session:
 
 
 def _fit(
-    ray: Any, desk: Any, session: Session, default_document: dict[str, Any], workers: int, failures: int
-) -> Outcome:
+    ray: Any, desk: Any, session: TrainingRequest, default_document: dict[str, Any], workers: int, failures: int
+) -> TrainingResult:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.tensorflow import TensorflowTrainer
 
@@ -138,7 +138,7 @@ class _Desk:
     def __init__(self) -> None:
         self._lines: list[tuple[str, bool]] = []
         self._reasons: list[str] = []
-        self._ending: Outcome | Exception | None = None
+        self._ending: TrainingResult | Exception | None = None
 
     def say(self, text: str, rewrite: bool) -> None:
         self._lines.append((text, rewrite))
@@ -147,7 +147,7 @@ class _Desk:
         self._reasons.append(reason)
         self._lines.append((f"Failure {len(self._reasons)}: {reason}", False))
 
-    def end(self, ending: Outcome | Exception) -> None:
+    def end(self, ending: TrainingResult | Exception) -> None:
         if self._ending is None:
             self._ending = ending
 
@@ -159,7 +159,7 @@ class _Desk:
     def reasons(self) -> list[str]:
         return self._reasons
 
-    def ending(self) -> Outcome | Exception | None:
+    def ending(self) -> TrainingResult | Exception | None:
         return self._ending
 
 

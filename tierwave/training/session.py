@@ -19,14 +19,14 @@ from tierwave.errors import UsageError
 from tierwave.files.folders import refuse_name
 from tierwave.files.places import absolute
 from tierwave.files.writing import write_text
-from tierwave.generation.load import PREPARED, Source, find_source, hardly_trained
+from tierwave.generation.load import DATASET_STATE, Source, find_source, hardly_trained
 from tierwave.runs.folder import CONFIG_NAME, Run, create_run, environment, now, only_training
 from tierwave.system.progress import SayLine, unheard
 from tierwave.system.tasks import meet, task_of
 from tierwave.training.checks import refuse_other_slots, refuse_other_workers, refuse_too_large, refuse_untrainable
 from tierwave.training.log import Log
 from tierwave.training.memory import Demand
-from tierwave.training.plan import Checkpoint, Outcome, Plan, Session, plan_of
+from tierwave.training.plan import Checkpoint, Plan, TrainingRequest, TrainingResult, plan_of
 from tierwave.training.prepare import Material, load_recordings, prepare
 from tierwave.training.stage import RunContext, train_stage
 from tierwave.training.summary import baselines, beyond_range, described_controls, described_split, noise_floor
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
 
 def train(
-    session: Session,
+    session: TrainingRequest,
     default_document: Callable[[], dict[str, Any]] = lambda: {"model": "samplernn"},
     say_line: SayLine = unheard,
     start_tensorflow: Callable[[], None] = lambda: None,
-) -> Outcome:
+) -> TrainingResult:
     """Train as the session says, going on from its newest checkpoint where there is one.
 
     default_document() gives the config for a new run when the session names none. say_line(text, rewrite) is told what
@@ -72,7 +72,11 @@ def train(
 
 
 def encode(
-    session: Session, default_document: Callable[[], dict[str, Any]], say_line: SayLine, *, cluster: str | None = None
+    session: TrainingRequest,
+    default_document: Callable[[], dict[str, Any]],
+    say_line: SayLine,
+    *,
+    cluster: str | None = None,
 ) -> None:
     """Encode the recordings of a session into its cache and do no more; as tasks of a Ray cluster, if one is named."""
     refuse_name("--id", session.identity, session.logdir_root)
@@ -80,7 +84,7 @@ def encode(
     load_recordings(plan, None if resumed is None else resumed[0].root.read("run.json"), cluster=cluster)
 
 
-def _train(plan: Plan, resumed: Checkpoint | None, start_tensorflow: Callable[[], None]) -> Outcome:
+def _train(plan: Plan, resumed: Checkpoint | None, start_tensorflow: Callable[[], None]) -> TrainingResult:
     """Prepare and check all, then train the stages. Nothing is written to a run before its checkpoint was restored."""
     root = None if resumed is None else resumed[0].root
     material = prepare(plan, root)
@@ -138,13 +142,13 @@ def _train_stages(
     context: RunContext,
     entries: Mapping[str, Checkpoint],
     named: Path | None,
-) -> Outcome:
+) -> TrainingResult:
     """Train the stages in turn, each from its entry on. named: the folder of the stage of which a person named a
     checkpoint to go on from, which it does though it be finished."""
     from tierwave.training.callbacks import Limits
 
     run, devices = context.run, context.devices
-    outcome = Outcome("there was nothing left to train", run, None)
+    outcome = TrainingResult("there was nothing left to train", run, None)
     limits = Limits()
     spent = 0.0  # minutes of steps
     cut_short: dict[str, Run] = {}
@@ -177,7 +181,7 @@ def _train_stages(
     if devices.is_chief and plan.has_several:
         for remark in hardly_trained(cut_short):
             context.say(f"Warning: {remark}")
-    return Outcome(outcome.reason, run, outcome.signal)
+    return TrainingResult(outcome.reason, run, outcome.signal)
 
 
 def _is_finished(part: Run, options: TrainingOptions) -> bool:
@@ -239,7 +243,7 @@ def _told_to_workers(plan: Plan, material: Material, trained_config: Any, resume
         "samples": material.corpus.samples,
         "sound": _digest(material.corpus.identity),
         "parameters": _digest(material.digests),
-        "prepared": _digest(material.prepared_document or {}),
+        "prepared": _digest(material.dataset_json or {}),
         "checkpoint to go on from": "none" if resumed is None else f"{resumed[0].folder.name}/{resumed[1].name}",
     }
 
@@ -248,7 +252,7 @@ def _digest(document: Any) -> str:
     return hashlib.blake2b(json.dumps(document, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def _common_run(devices: Devices, session: Session, root: Run | None) -> Run:
+def _common_run(devices: Devices, session: TrainingRequest, root: Run | None) -> Run:
     """The run of all workers: the one that training goes on in, or a new one that the chief makes."""
     if root is not None:
         return root
@@ -276,8 +280,8 @@ def _documents(
     if root is None:
         documents["split.json"] = material.split.to_document(material.corpus)
     documents["run.json"] = _described(plan, material, None if root is None else root.read("run.json"))
-    if material.prepared is not None:
-        documents[PREPARED] = material.prepared_document
+    if material.dataset_state is not None:
+        documents[DATASET_STATE] = material.dataset_json
     if material.steering is None:
         return documents, []
     values = trained_values(material.schema, material.steering.controls)

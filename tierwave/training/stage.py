@@ -15,10 +15,10 @@ from tierwave.files.folders import make_own
 from tierwave.generation.load import Source, load_model, seed_audio, take_weights
 from tierwave.generation.request import Request, Stream
 from tierwave.runs.folder import CheckpointEntry, Run
-from tierwave.runs.history import audio_bars
+from tierwave.runs.history import code_baselines
 from tierwave.system.progress import SayLine
 from tierwave.training.memory import announced, judged, room_of, told_when_it_runs_out
-from tierwave.training.plan import Outcome, Plan
+from tierwave.training.plan import Plan, TrainingResult
 from tierwave.training.prepare import Material
 from tierwave.training.summary import sounds_of
 
@@ -59,7 +59,7 @@ def train_stage(
     context: RunContext,
     entry: CheckpointEntry | None,
     limits: Limits,
-) -> Outcome:
+) -> TrainingResult:
     """Train a stage, from its checkpoint `entry` on where there is one; limits: of time and steps."""
     from tierwave.training.devices import lost_workers_told
 
@@ -73,7 +73,7 @@ def train_stage(
             trainer.learning_rate = typed_rate
         context.say(f"Going on from {part.folder / entry.name} (step {entry.step}).")
     elif (source := context.weights.get(stage)) is not None:
-        take_weights(trainer.learner.model, plan.family, source, material.schema, material.prepared_document)
+        take_weights(trainer.learner.model, plan.family, source, material.schema, material.dataset_json)
     context.begin()
     if context.devices.is_chief:
         part.folder.mkdir(exist_ok=True)
@@ -85,7 +85,7 @@ def train_stage(
     if best.best and best != part.latest():
         context.say(f"The best checkpoint is {best.name}: generate.py --best takes it, without it the newest.")
     context.say(f"Stopped: {reason}. The run is in {context.run.folder}")
-    return Outcome(reason, part, trainer.interrupted, trainer.finished)
+    return TrainingResult(reason, part, trainer.interrupted, trainer.finished)
 
 
 def _trainer(
@@ -126,12 +126,12 @@ def _trainer(
         **family.clipping(config, stage),
     )
     _announce(plan, stage, options, learner, data, context)
-    bars = family.bars(material.prepared, split, config, stage)
-    if bars:
-        listed = ", ".join(f"{nats:.3f} ({name})" for name, nats in bars.items())
+    baselines = family.baselines(material.dataset_state, split, config, stage)
+    if baselines:
+        listed = ", ".join(f"{nats:.3f} ({name})" for name, nats in baselines.items())
         context.say(f"To beat on held-out sound, in nats per value: {listed}")
     elif devices.is_chief and learner.model.has_accuracy:
-        bars = audio_bars(context.statistics)
+        baselines = code_baselines(context.statistics)
     generation = _generation(plan, stage, options, learner, material, context) if devices.is_chief else None
     encoder = family.encoder(config)
     callbacks = standard_callbacks(
@@ -141,7 +141,7 @@ def _trainer(
         rewrite=plan.session.rewrite,
         is_chief=devices.is_chief,
         limits=limits,
-        bars=bars,
+        baselines=baselines,
         held_against=HeldAgainst(
             lambda: sounds_of(material.corpus, split.valid or split.train, encoder, MOST_SECONDS),
             material.corpus.sample_rate,
@@ -201,7 +201,7 @@ def _generation(
             followed += (shifted({name: tracks[name] for name in names}, span.start / corpus.sample_rate),)
     name = f"{session.identity}_{stage}" if plan.has_several else session.identity
     sounds = []
-    for preview in family.previews(corpus, held_out, config, stage, material.prepared):
+    for preview in family.previews(corpus, held_out, config, stage, material.dataset_state):
         below = {each: context.run.stage(each) for each in preview.below}
         if not all(part.checkpoints for part in below.values()):
             continue  # of a stage that is trained alone
@@ -219,7 +219,7 @@ def _generation(
                 sample_rate=corpus.sample_rate,
                 schema=material.schema,
                 stage=stage,
-                prepared=material.prepared_document,
+                dataset_state=material.dataset_json,
             )
 
         sounds.append(Sound(name + preview.name, start, generation_request(options, seed, followed, preview.asked)))

@@ -1,4 +1,4 @@
-"""Figures and sentences about what a session trains on: the bars to beat, the noise floor, the split, the controls."""
+"""Figures and sentences about what is trained on: baselines to beat, the noise floor, the split, the controls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_COUNTED = 1 << 27  # samples for a histogram: two hours at 16 kHz are all t
 
 
 def baselines(corpus: Corpus, split: Split, encoder: Any) -> dict[str, float]:
-    """What models without any memory reach on the held-out codes, in bits per sample: the bars to beat."""
+    """What models without any memory reach on the held-out codes, in bits per sample: the baselines to beat."""
     if not isinstance(encoder, Quantizer) or encoder.levels > MOST_LEVELS or not split.valid:
         return {}
 

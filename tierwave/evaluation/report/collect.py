@@ -206,8 +206,8 @@ def _training_faults(history: History, unit: str, *, norms: bool) -> list[Fault]
     last = [*history.losses[-1:], *(history.gradient_norms[-1:] if norms else [])]
     if not all(map(math.isfinite, last)):
         epochs.append(Epoch(len(epochs) + 1, math.nan))
-    bars = {name: in_unit(bar, unit) for name, bar in history.bars.items()}
-    return training_faults(epochs, bars, unit=unit, ended=True)
+    baselines = {name: in_unit(bar, unit) for name, bar in history.baselines.items()}
+    return training_faults(epochs, baselines, unit=unit, ended=True)
 
 
 def _recordings(trained: Trained, split: dict[str, Any]) -> list[np.ndarray]:

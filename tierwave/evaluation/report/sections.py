@@ -100,13 +100,13 @@ def _curves(stage: Stage, several: bool) -> list[str]:
         Line("held out", ends, scaled(valid), 1),
     ]
     edges = np.array([history.steps.min(initial=ends[0] if len(ends) else 0), history.steps.max(initial=0)])
-    for number, (name, bar) in enumerate(history.bars.items()):
+    for number, (name, bar) in enumerate(history.baselines.items()):
         lines.append(Line(name, edges, np.full(2, in_unit(bar, unit)), 2 + number, "dashed"))
     finite = np.concatenate([line.y[np.isfinite(line.y)] for line in lines])
-    bars = [in_unit(bar, unit) for bar in history.bars.values()]
+    baselines = [in_unit(bar, unit) for bar in history.baselines.values()]
     limits = None
-    if bars and max(bars) > 0 and len(finite) and finite.max() > _ABSURD * max(bars):
-        limits = (float(finite.min()), _ABSURD * max(bars))
+    if baselines and max(baselines) > 0 and len(finite) and finite.max() > _ABSURD * max(baselines):
+        limits = (float(finite.min()), _ABSURD * max(baselines))
     drawn = page.chart(lines, across="steps", up=f"{unit} per {_element(unit)}", limits=limits)
     norms = page.chart(
         [Line("", history.steps, np.where(history.gradient_norms > 0, history.gradient_norms, np.nan), 3, "")],
