@@ -50,10 +50,6 @@ def make_parser() -> FlagParser:
         "--jobs", type=int, default=os.cpu_count() or 1, metavar="N",
         help="files processed side by side (default: all cores)",
     )  # fmt: skip
-    parser.add_argument(
-        "--cluster", type=optional(str), metavar="ADDRESS",
-        help="work on a Ray cluster that shares these folders: auto, HOST:PORT, or local for one of this machine alone",
-    )  # fmt: skip
     for flag, default, meaning in (
         ("--mono", defaults.mono, "mix down"),
         ("--keep_tail", defaults.keep_tail, "write the last, shorter chunk too"),
@@ -83,9 +79,8 @@ def chunk(flags: argparse.Namespace) -> None:
             tell(done, size)
 
         for report in chunk_recordings(
-            sources, flags.output_dir, options, jobs=flags.jobs, cluster=flags.cluster, on_progress=on_progress,
+            sources, flags.output_dir, options, jobs=flags.jobs, on_progress=on_progress,
             searched=[path for path in map(Path, flags.input_file) if path.is_dir()],
-            say_line=line.say,
         ):  # fmt: skip
             reports.append(report)
             for name in report.silent:
@@ -98,8 +93,6 @@ def chunk(flags: argparse.Namespace) -> None:
         f"{sum(len(report.silent) for report in reports)} silent, "
         f"{sum(len(report.written) for report in reports)} written to {flags.output_dir}"
     )
-    if taken_over := sum(report.taken_over for report in reports):
-        line.say(f"{taken_over} recordings had been cut by a run that was interrupted, and were not cut again")
     if replaced := sum(report.replaced for report in reports):
         line.say(f"{replaced} of them took the place of files of the same names")
     if tails := [report.left_over for report in reports if report.left_over]:

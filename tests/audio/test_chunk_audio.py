@@ -357,56 +357,17 @@ def interrupted(tmp_path: Path) -> list[object]:
     program = [sys.executable, "-c", KILLED, str(Path(chunk_audio.__file__).parent), "c.wav", *map(str, command)]
     done = subprocess.run(program, capture_output=True, text=True)
     assert done.returncode == 9, done.stderr
-    assert len(names(tmp_path / "out")) == 6  # four chunks, one that is not whole, and what is known of the others
+    assert len(names(tmp_path / "out")) == 5  # four chunks, and one that is not whole
     return command
 
 
-def test_a_run_that_was_killed_goes_on_to_the_same_end(
-    interrupted: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_was_killed_is_repeated_to_the_same_end(
+    interrupted: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cut_again: list[str] = []
-    chunk_file = chunking.chunk_file
-    monkeypatch.setattr(
-        chunking, "chunk_file", lambda source, *a, **k: (cut_again.append(source.name), chunk_file(source, *a, **k))[1]
-    )
     assert run(*interrupted) == 0
     said = capsys.readouterr()
-    assert cut_again == ["0.wav", "c.wav", "d.wav"]
-    assert "2 recordings had been cut by a run that was interrupted" in said.out and "8 written" in said.out
+    assert "8 written" in said.out and "4 of them took the place" in said.out
     assert said.err == "" and "Chunking" not in said.out  # which took less than the seconds between two lines
     interrupted[3] = tmp_path / "whole"
     assert run(*interrupted) == 0
-    assert "interrupted" not in capsys.readouterr().out
     assert tree(tmp_path / "out") == tree(tmp_path / "whole") and len(tree(tmp_path / "out")) == 8
-    interrupted[3] = tmp_path / "out"
-    assert run(*interrupted) == 0  # a run that has come to its end leaves nothing to go on from
-    assert "8 of them took the place" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("change", ["source", "options", "chunk", "no chunk", "entry"])
-def test_nothing_else_is_taken_for_what_was_done(interrupted: list[object], tmp_path: Path, change: str) -> None:
-    source, chunk = tmp_path / "in" / "a.wav", tmp_path / "out" / "a_chunk_1.wav"
-    if change == "source":
-        record(source, tone(2.5, seed=9))
-    elif change == "options":
-        interrupted += ["--keep_tail"]
-    elif change == "chunk":
-        chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
-    elif change == "no chunk":
-        chunk.unlink()
-    else:
-        for path in (tmp_path / "out" / ".unfinished").glob("*.json"):
-            path.write_bytes(b"")
-    assert run(*interrupted) == 0
-    interrupted[3] = tmp_path / "whole"
-    assert run(*interrupted) == 0
-    found = {name: content for name, content in tree(tmp_path / "out").items() if not name.startswith(".")}
-    assert found == tree(tmp_path / "whole")
-
-
-def test_two_runs_into_one_folder_do_not_meet(interrupted: list[object], tmp_path: Path) -> None:
-    """The other one, with other recordings, ends in between, and leaves alone what is not its own."""
-    before = names(tmp_path / "out" / ".unfinished")
-    other = record(tmp_path / "other.wav", tone(2))
-    assert run("--input_file", other, "--output_dir", tmp_path / "out", "--chunk_length", 1000) == 0
-    assert names(tmp_path / "out" / ".unfinished") == before

@@ -428,7 +428,7 @@ def test_processes_make_the_same_cache(
     monkeypatch.setattr(corpus_module, "SMALL_BYTES", 0)
     told: list[tuple[int, int]] = []
     many = loaded(folder, tmp_path, normalize=normalize, jobs=2, progress=lambda *counts: told.append(counts))
-    monkeypatch.setattr(corpus_module, "spread", None)  # from the cache, without a process
+    monkeypatch.setattr(corpus_module, "parallel_map", None)  # from the cache, without a process
     assert loaded(folder, tmp_path, normalize=normalize, jobs=2, sample_rate=RATE).identity == many.identity
     monkeypatch.undo()
     loaded(folder, tmp_path / "one", normalize=normalize)

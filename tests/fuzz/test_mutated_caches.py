@@ -1,4 +1,4 @@
-"""What a corpus, chunks and a normalisation keep between two commands, damaged: what was there before, or refused, or
+"""What a corpus and a normalisation keep between two commands, damaged: what was there before, or refused, or
 made again; never another sound."""
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from melnet.config import Config
 from melnet.front_end import Normaliser
 from melnet.generation import MelStream
 from rule import Kind, Refusal, Wrong, judged
-from tierwave.audio.chunking import ChunkOptions, chunk_recordings
 from tierwave.audio.quantize import Quantizer
 from tierwave.audio.writer import write_wav
 from tierwave.controls.schema import Schema
@@ -33,7 +32,6 @@ from tierwave.runs.folder import Run
 
 RATE = 4000
 ENCODER = Quantizer("linear", 32)
-OPTIONS = ChunkOptions(chunk_length=20)
 MEL = Config.model_validate({"audio": {"mel_channels": 8}, "tiers": 2, "layers": [2, 1], "text": {}})
 PREPARED: dict[str, Any] = {
     **Normaliser(np.linspace(-9.0, -2.0, 8), 1.5).to_document(),
@@ -43,7 +41,7 @@ PREPARED: dict[str, Any] = {
 
 @functools.cache
 def place() -> Path:
-    """Recordings, their cache whole and as an interrupted command leaves it, and the same of chunks."""
+    """Recordings, their cache whole and as an interrupted command leaves it."""
     folder = Path(tempfile.mkdtemp(prefix="tierwave-fuzz-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for number in range(3):
@@ -51,10 +49,6 @@ def place() -> Path:
         sound = (0.2 + 0.1 * number) * np.sin(2 * np.pi * 300 * (1 + number) * time)
         write_wav(folder / "data" / f"t{number}.wav", sound.astype(np.float32), RATE)
     corpus_in(folder / "whole")
-    list(cut(folder / "cut whole"))
-    reports = iter(cut(folder / "cut"))
-    next(reports)
-    reports.close()  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tierwave.data.corpus.write_bytes", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -69,10 +63,6 @@ def interrupted(path: Path, content: bytes) -> None:
 
 def corpus_in(cache: Path, data: Path | None = None) -> Corpus:
     return load_corpus(data or cache.parent / "data", ENCODER, cache_dir=cache, normalize="corpus")
-
-
-def cut(output: Path, data: Path | None = None) -> Any:
-    return chunk_recordings(sorted((data or output.parent / "data").iterdir()), output, OPTIONS)
 
 
 def damage(paths: list[Path], rng: Random) -> None:
@@ -120,28 +110,6 @@ def attempt_cache(cache: Path) -> str:
     return f"{found.taken_over} taken over" if found.taken_over else "opened"
 
 
-def make_cut(rng: Random, folder: Path) -> Path:
-    """Chunks that an interrupted command has left."""
-    shutil.copytree(place() / "cut", folder / "cut")
-    paths = sorted((folder / "cut").rglob("*.*"))
-    damage([path for path in paths if path.is_file()], rng)
-    return folder / "cut"
-
-
-def attempt_cut(output: Path) -> str:
-    """As chunk_audio.py goes on."""
-    reports = judged(lambda: list(cut(output, place() / "data")))
-    if isinstance(reports, Refusal):
-        return "refused"
-    found, whole = (
-        {path.name: path.read_bytes() for path in each.iterdir() if path.is_file()}
-        for each in (output, place() / "cut whole")
-    )
-    if found != whole:
-        raise Wrong(f"{sorted(whole)} became {sorted(found)}", "other chunks")
-    return "taken over" if any(report.taken_over for report in reports) else "cut again"
-
-
 def make_prepared(rng: Random, folder: Path) -> Path:
     """`prepared.json` of a MelNet that reads."""
     (folder / "prepared.json").write_bytes(mutators.json_bytes(PREPARED, rng))
@@ -168,7 +136,6 @@ def attempt_prepared(folder: Path) -> str:
 KINDS = [
     Kind("cache", make_cache, attempt_cache),
     Kind("unfinished cache", make_begun, attempt_cache),
-    Kind("unfinished chunks", make_cut, attempt_cut),
     Kind("prepared", make_prepared, attempt_prepared),
 ]
 

@@ -59,7 +59,7 @@ EXCEPTIONS = {
     "embedding of the user's own; tests/analysis/test_distances.py makes one",
     "python train.py --id birds --data_dir /shared/birds": "several machines; two processes are in "
     "tests/training/test_devices.py",
-    "python train.py --id birds --data_dir birds --cluster": "Ray; tests/system/test_spread_cluster.py has a cluster",
+    "python train.py --id birds --data_dir birds --cluster": "Ray; tests/system/test_cluster.py starts a cluster",
     "python tune.py --role": "several processes; tests/search/test_tune_cli.py has them",
 }
 # Snippets of Python that are not run, by a line that they have.

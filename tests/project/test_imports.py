@@ -149,14 +149,15 @@ def test_no_module_is_a_drawer_for_everything() -> None:
 
 def test_no_code_from_data() -> None:
     everything = (*PACKAGES, *COMMAND_LINES, "bench")
-    found = imports_of(everything, ("pickle", "cPickle", "dill", "cloudpickle", "shelve", "joblib"))
+    found = imports_of(everything, ("pickle", "cPickle", "dill", "cloudpickle", "shelve"))
+    found += [line for line in imports_of(everything, ("joblib",)) if "tierwave/system/parallel.py" not in line]
     for path in sources(*everything):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue
             called = ast.unparse(node.func)
             unpickles = [keyword for keyword in node.keywords if keyword.arg == "allow_pickle"]
-            if called in ("eval", "exec", "compile", "__import__") or any(
+            if called in ("eval", "exec", "compile", "__import__", "joblib.load") or any(
                 ast.unparse(keyword.value) != "False" for keyword in unpickles
             ):
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno} calls {ast.unparse(node)}")

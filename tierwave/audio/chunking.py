@@ -10,26 +10,22 @@ import functools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from natsort import natsorted
-from pydantic import Field
 
 from tierwave.audio.finding import AUDIO_SUFFIXES, search_audio
 from tierwave.audio.recordings import opened
 from tierwave.audio.resample import Audio, highpass_blocks
 from tierwave.audio.writer import wav_subtype, write_wav
 from tierwave.errors import AudioError, UsageError
-from tierwave.files.documents import STRICT, validated
 from tierwave.files.folders import LeftOut, chunk_stem, make_own, refuse_file
-from tierwave.files.ledger import FOLDER, Ledger, digest_of, fingerprint, stamp, unfinished_files
 from tierwave.files.names import folded
-from tierwave.system.parallel import spread
-from tierwave.system.progress import SayLine
+from tierwave.files.writing import unfinished_files
+from tierwave.system.parallel import parallel_map
 
 SMALL_BYTES = 1 << 22  # recordings of this size in all are cut before other processes have started
 
@@ -79,8 +75,8 @@ class FileReport:
 
     `processed` counts the chunks that were looked at, silent ones included. `left_over` is the length in seconds of
     an incomplete last chunk that was not kept. `problem` says why the recording, or the rest of it, was of no use; the
-    chunks before that place are kept. `taken_over`: an earlier run, which was interrupted, had written them all.
-    `remarks` say what is odd about a recording that was used, such as an end that is cut off.
+    chunks before that place are kept. `remarks` say what is odd about a recording that was used, such as an end that
+    is cut off.
     """
 
     source: Path
@@ -90,7 +86,6 @@ class FileReport:
     replaced: int
     left_over: float
     problem: str | None
-    taken_over: bool = False
     remarks: tuple[str, ...] = ()
 
 
@@ -311,24 +306,16 @@ def chunk_recordings(
     options: ChunkOptions,
     *,
     jobs: int = 1,
-    cluster: str | None = None,
     on_progress: Callable[[int], None] | None = None,
     searched: Sequence[Path] = (),
-    say_line: SayLine = lambda text, rewrite: None,
 ) -> Iterator[FileReport]:
-    """Chunk every recording, and report on each in the order given.
-
-    What has been done is kept in a hidden folder of `output_dir` until all is, so that after an interruption the same
-    call goes on: a recording that has not changed since, cut with the same options, all of whose chunks are as they
-    were written, is taken over.
+    """Chunk every recording, and report on each in the order given. Chunks of the same names are replaced.
 
     Args:
         sources: as from `find_sources`, each once.
-        jobs, cluster: where this is done, as of `tierwave.system.parallel`; a few small recordings are cut in this
-            process, unless there is a cluster.
+        jobs: processes of this machine; a few small recordings are cut in this one.
+        on_progress: as for `chunk_file`, or called with the size of each recording that is done.
         searched: folders of recordings; if `output_dir` is made in one of them, it is marked as Tierwave's own.
-        say_line: told that a cluster is started or joined.
-        on_progress: as for `chunk_file`, or told the size of each recording that has been dealt with.
 
     Raises:
         UsageError: chunks would take the place of a recording, or `output_dir` cannot be written.
@@ -351,74 +338,22 @@ def chunk_recordings(
     sizes = [source.stat().st_size for source in sources]
     if sum(sizes) < SMALL_BYTES:
         jobs = 1
-    tasks = [
-        _Task(source, stem, output, options, fingerprint("chunk", stamp(source), stem, asdict(options)))
-        for source, stem in zip(sources, stems, strict=True)
-    ]
     abandoned = unfinished_files([output])
-    if cluster is None and min(jobs, len(tasks)) == 1:  # then there is something to tell on the way
-        yield from spread(functools.partial(_chunk, on_progress=tell), tasks)
+    tasks = list(zip(sources, stems, strict=True))
+    if min(jobs, len(tasks)) == 1:
+        for source, stem in tasks:
+            yield chunk_file(source, stem, output, options, tell)
     else:
-        yield from spread(
-            _chunk, tasks, jobs=jobs, cluster=cluster, finished=lambda number: tell(sizes[number]), say_line=say_line
-        )
-    _ledger(output).forget(task.key for task in tasks)
+        work = functools.partial(_chunk, output=output, options=options)
+        for size, report in zip(sizes, parallel_map(work, tasks, jobs=jobs), strict=True):
+            tell(size)
+            yield report
     for path in abandoned:
         path.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class _Task:
-    """One recording to cut; key: a fingerprint of it and of how."""
-
-    source: Path
-    stem: str
-    output: Path
-    options: ChunkOptions
-    key: str
-
-
-@dataclass(frozen=True)
-class _Done:
-    """What the ledger keeps of a recording that was cut: as in its report, and a digest of each chunk."""
-
-    __pydantic_config__ = STRICT
-    processed: Annotated[int, Field(ge=0)]
-    silent: tuple[str, ...]
-    left_over: Annotated[float, Field(ge=0)]
-    written: dict[str, str]
-    remarks: tuple[str, ...] = ()
-
-
-def _done(entry: dict[str, Any] | None) -> _Done | None:
-    """An entry of the ledger; None, which is not done, where it is damaged."""
-    try:
-        return None if entry is None else cast(_Done, validated(_Done, entry))
-    except ValueError:
-        return None
-
-
-def _ledger(output: Path) -> Ledger:
-    return Ledger(output / FOLDER)
-
-
-def _chunk(task: _Task, on_progress: Callable[[int], None] | None = None) -> FileReport:
-    """`chunk_file`, or what the ledger says of it."""
-    kept = _done(_ledger(task.output).of(task.key))
-    if kept is not None and all(digest_of(task.output / name) == was for name, was in kept.written.items()):
-        if on_progress is not None:
-            on_progress(task.source.stat().st_size)
-        written = tuple(kept.written)
-        return FileReport(
-            task.source, kept.processed, kept.silent, written, 0, kept.left_over, None, True, remarks=kept.remarks
-        )
-    report = chunk_file(task.source, task.stem, task.output, task.options, on_progress)
-    if report.problem is None:  # what was not there, such as ffmpeg, may be there the next time
-        entry = {"processed": report.processed, "silent": report.silent, "left_over": report.left_over}
-        entry["remarks"] = report.remarks
-        digests = {name: digest_of(task.output / name) for name in report.written}
-        _ledger(task.output).add(task.key, {**entry, "written": digests})
-    return report
+def _chunk(task: tuple[Path, str], output: Path, options: ChunkOptions) -> FileReport:
+    return chunk_file(*task, output, options)
 
 
 def _refuse_to_overwrite(sources: Sequence[Path], output_dir: Path, stems: Sequence[str]) -> None:

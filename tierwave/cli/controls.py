@@ -13,14 +13,14 @@ Parses, calls, prints.
 from __future__ import annotations
 
 import difflib
-import itertools
+import functools
 import math
 import os
 import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,10 @@ from tierwave.controls.sources import (
 from tierwave.controls.tracks import Controls, constants_of
 from tierwave.errors import AudioError, RunError, UsageError
 from tierwave.files.folders import allowed_name, refuse_file, refuse_shared, told, walk
-from tierwave.files.ledger import FOLDER, Ledger, digest_of, digest_of_bytes, fingerprint, stamp, unfinished_files
 from tierwave.files.names import matcher, name_within, printable
-from tierwave.files.writing import write_bytes, write_text
+from tierwave.files.writing import unfinished_files, write_bytes, write_text
 from tierwave.runs.folder import Run
-from tierwave.system.parallel import spread
+from tierwave.system.parallel import parallel_map
 from tierwave.system.progress import ProgressLine
 
 FORMATS = {"csv": ".csv", "params": ".params"}
@@ -158,10 +157,6 @@ def _extract_parser() -> FlagParser:
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="files side by side (default: all cores)"
     )
-    parser.add_argument(
-        "--cluster", type=optional(str), metavar="ADDRESS",
-        help="work on a Ray cluster that shares these folders: auto, HOST:PORT, or local for one of this machine alone",
-    )  # fmt: skip
     return parser
 
 
@@ -179,79 +174,44 @@ def _extract(flags: Namespace) -> None:
         for path in recordings
     }
     refuse_shared(targets)
-    how = [asdict(analysis), flags.sample_rate]
-    tasks = [
-        _Measurement(
-            path, target, analysis, flags.sample_rate, flags.overwrite, folder / FOLDER,
-            fingerprint("extract", stamp(path), target.relative_to(folder).as_posix(), how),
-        )
-        for path, target in targets.items()
-    ]  # fmt: skip
-    outcomes = _measured(tasks, flags.jobs, flags.cluster)
+    tasks = list(targets.items())
+    work = functools.partial(_measure, analysis=analysis, sample_rate=flags.sample_rate, overwrite=flags.overwrite)
+    abandoned = unfinished_files(target.parent for target in targets.values())
+    outcomes = []
+    with ProgressLine() as line:
+        for outcome in parallel_map(work, tasks, jobs=flags.jobs):
+            outcomes.append(outcome)
+            line.count("Measuring", len(outcomes), len(tasks))
+    for path in abandoned:
+        path.unlink(missing_ok=True)
     for outcome in outcomes:
         if outcome.remark:
             print(outcome.remark)
     unusable = sum(not outcome.usable for outcome in outcomes)
     print(f"{len(tasks) - unusable} of {len(tasks)} recordings measured: {', '.join(analysis.names)}; in {folder}")
-    if taken_over := sum(outcome.taken_over for outcome in outcomes):
-        print(f"{taken_over} of them had been measured by a run that was interrupted, and were not measured again")
     if unusable == len(tasks):
         raise RunError(f"none of the {len(tasks)} recordings could be measured: see the reasons above")
 
 
 @dataclass(frozen=True)
-class _Measurement:
-    """One recording to measure; key: a fingerprint of it and of how, in the ledger of what is done."""
-
-    path: Path
-    target: Path
-    analysis: Analysis
-    sample_rate: int | None
-    overwrite: bool
-    ledger: Path
-    key: str
-
-
-@dataclass(frozen=True)
 class _Outcome:
-    """Whether a recording could be measured, what is worth telling of it, whether an interrupted run had done it."""
+    """Whether a recording could be measured, and what is worth reporting of it."""
 
     usable: bool
     remark: str = ""
-    taken_over: bool = False
 
 
-def _measured(tasks: Sequence[_Measurement], jobs: int, cluster: str | None) -> list[_Outcome]:
-    abandoned = unfinished_files(task.target.parent for task in tasks)
-    done = itertools.count(1)
-    with ProgressLine() as line:
-
-        def finished(_: int) -> None:
-            line.count("Measuring", next(done), len(tasks))
-
-        outcomes = list(spread(_measure, tasks, jobs=jobs, cluster=cluster, finished=finished, say_line=line.say))
-    Ledger(tasks[0].ledger).forget(task.key for task in tasks)
-    for path in abandoned:
-        path.unlink(missing_ok=True)
-    return outcomes
-
-
-def _measure(task: _Measurement) -> _Outcome:
-    """Measure one recording and add the curves to its file, unless the ledger says that this is what was written."""
-    path, target, analysis = task.path, task.target, task.analysis
-    ledger = Ledger(task.ledger)
-    done = ledger.of(task.key)
-    known = done is not None and all(isinstance(done.get(name), str) for name in ("digest", "remark"))
-    if done is not None and known and digest_of(target) == done["digest"]:
-        return _Outcome(True, done["remark"], taken_over=True)
+def _measure(task: tuple[Path, Path], analysis: Analysis, sample_rate: int | None, overwrite: bool) -> _Outcome:
+    """Measure one recording, of (its path, file of curves), and add the curves to that file."""
+    path, target = task
     from threadpoolctl import threadpool_limits
 
     try:
         existing = read_param_file(target) if target.exists() else ParamFile(target, {"meta": {"filename": path.name}})
         there = [name for name in analysis.names if name in existing.document]
-        if there and not task.overwrite:
+        if there and not overwrite:
             return _Outcome(False, f"{target} has {', '.join(there)} already: --overwrite replaces them")
-        audio, rate, remarks = load_with_remarks(path, task.sample_rate)
+        audio, rate, remarks = load_with_remarks(path, sample_rate)
         with threadpool_limits(1):  # the last digits of a matrix product depend on how many threads share it
             tracks = measure(audio, rate, analysis)
         added = document_of(tracks, analysis.declared(rate))
@@ -261,12 +221,8 @@ def _measure(task: _Measurement) -> _Outcome:
     told = [f"{path}: {remark}" for remark in remarks]
     if "voicing" in tracks and not tracks["voicing"].values.any():
         told.append(f"{path} has no pitch anywhere: its voicing is 0")
-    remark = "\n".join(told)
-    content = _text_of(file, target).encode()
-    # Before the curves: else they would be there, and nothing would tell them from those of another run.
-    ledger.add(task.key, {"digest": digest_of_bytes(content), "remark": remark})
-    write_bytes(target, content)
-    return _Outcome(True, remark)
+    write_bytes(target, _text_of(file, target).encode())
+    return _Outcome(True, "\n".join(told))
 
 
 # ---- convert ---------------------------------------------------------------------------------------------------------

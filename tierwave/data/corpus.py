@@ -48,7 +48,7 @@ from tierwave.files.places import (
     size_of,
 )
 from tierwave.files.writing import flush, write_bytes
-from tierwave.system.parallel import spread
+from tierwave.system.parallel import parallel_map
 
 Normalize = Literal["none", "corpus", "file"]
 Progress = Callable[[int, int], None]
@@ -257,7 +257,6 @@ def load_corpus(
     cache_dir: str | Path | Url,
     progress: Progress | None = None,
     jobs: int = 1,
-    cluster: str | None = None,
     without: Sequence[Path] = (),
 ) -> Corpus:
     """Decode, resample, mix down and encode every recording under `folder`, or take it from the cache.
@@ -265,8 +264,8 @@ def load_corpus(
     folder, cache_dir: a folder or a URL; with a sample_rate, a recording at a URL is fetched once (once more for
     "corpus"), else once more to see its own. sample_rate: None takes the recordings' own, if they agree. normalize:
     "corpus" scales everything by one gain so that the loudest peak is 1; "file" maps every file's [min, max] to [-1, 1]
-    as the original SampleRNN did; both decode twice. progress(done, total) counts files, in each pass. jobs, cluster:
-    as of `tierwave.system.parallel`; a small corpus is encoded in this process, unless there is a cluster. without:
+    as the original SampleRNN did; both decode twice. progress(done, total) counts files, in each pass. jobs:
+    processes of this machine; a small corpus is encoded in this one. without:
     folders that are passed over, as those that Tierwave made are (`tierwave.files.folders`). Raises RunError if no
     recording is usable, the rates differ or the cache is damaged, UsageError if there is no such folder, or arrays
     in it and no sample_rate.
@@ -284,7 +283,7 @@ def load_corpus(
     stamps = _stamps(files, base)
     if sum(size for _, size, _ in stamps) < SMALL_BYTES:
         jobs = 1
-    builder = _Builder(root, base, files, unusable, progress or (lambda done, total: None), jobs, cluster)
+    builder = _Builder(root, base, files, unusable, progress or (lambda done, total: None), jobs)
     cache = place_of(cache_dir)
     make_folder(cache)
     where = base.text if isinstance(base, Url) else str(base.resolve())
@@ -591,7 +590,6 @@ class _Builder:
     unusable: tuple[tuple[str, str], ...]
     progress: Progress
     jobs: int
-    cluster: str | None
 
     def headers(self) -> Headers:
         """Of every recording; what only ffmpeg reads is decoded for it, and what is at a URL fetched."""
@@ -677,14 +675,9 @@ class _Builder:
         return taken_over
 
     def _spread(self, work: Callable[[Any], Any], items: Sequence[Any], progress: Progress) -> Iterator[Any]:
-        done = 0
-
-        def finished(_: int) -> None:
-            nonlocal done
-            done += 1
+        for done, result in enumerate(parallel_map(work, items, jobs=self.jobs), 1):
             progress(done, len(items))
-
-        return spread(work, items, jobs=self.jobs, cluster=self.cluster, finished=finished)
+            yield result
 
     def _left_out(self, outcomes: Sequence[Any]) -> list[tuple[str, str]]:
         """(name, reason) of what cannot be used, by name."""

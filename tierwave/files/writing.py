@@ -10,6 +10,7 @@ import io
 import os
 import re
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import numpy as np
 
 from tierwave.errors import RunError
 from tierwave.files.names import ESCAPED
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}(\.wav)?\.part")  # a name given here or by `SoundWriter`
 
 
 class ArrayError(RunError):
@@ -49,6 +52,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def unfinished_files(folders: Iterable[Path]) -> list[Path]:
+    """Files in `folders` that were being written when a process was killed, or that another one is writing.
+
+    Those that a command finds at its beginning and still at its end are nobody's.
+    """
+    return [path for folder in set(folders) for path in folder.glob(".*.part") if _TEMPORARY.fullmatch(path.name)]
 
 
 def flush(path: Path) -> None:

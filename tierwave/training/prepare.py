@@ -98,7 +98,7 @@ def prepare(plan: Plan, root: Run | None) -> Material:
     return Material(corpus, split, steering, digests, dataset_state, remarks)
 
 
-def load_recordings(plan: Plan, described: dict[str, Any] | None, *, cluster: str | None = None) -> Corpus:
+def load_recordings(plan: Plan, described: dict[str, Any] | None) -> Corpus:
     """The recordings, encoded; described: what a run that is resumed knows of them."""
     session = plan.session
     return load_corpus(
@@ -109,7 +109,6 @@ def load_recordings(plan: Plan, described: dict[str, Any] | None, *, cluster: st
         cache_dir=session.cache_dir or session.logdir_root / ".cache",
         # Workers of a machine find the cache made, or make it without taking each other's cores.
         jobs=1 if os.environ.get(TF_CONFIG) else os.cpu_count() or 1,
-        cluster=cluster,
         without=[root / name for root in (session.logdir_root, session.output_dir) for name in ("", session.identity)],
         progress=lambda done, total: plan.say_line(f"Decoding: {done}/{total} recordings", True),
     )

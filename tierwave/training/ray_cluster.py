@@ -17,7 +17,7 @@ from typing import Any
 
 from tierwave.errors import RunError, UsageError
 from tierwave.files.places import absolute, place_of
-from tierwave.system.parallel import connected, starting
+from tierwave.system.cluster import connected, starting
 from tierwave.system.progress import SECONDS, SayLine, clock, every, waiting
 from tierwave.training.plan import TrainingRequest, TrainingResult
 from tierwave.training.session import encode
@@ -48,8 +48,7 @@ def train_on_cluster(
             ray = held.enter_context(connected(address, workers + 1))
             desk = held.enter_context(_desk(ray))
         held.enter_context(_told(ray, desk, say_line))
-        # The workers find it done: inside them, they hold the cores that its tasks would wait for.
-        encode(session, lambda: default_document, say_line, cluster=address)
+        encode(session, lambda: default_document, say_line)  # once: the workers then find the cache
         return _fit(ray, desk, _elsewhere(session, workers), default_document, workers, failures)
 
 

@@ -71,17 +71,11 @@ def train(
         return _train(plan, resumed, start)
 
 
-def encode(
-    session: TrainingRequest,
-    default_document: Callable[[], dict[str, Any]],
-    say_line: SayLine,
-    *,
-    cluster: str | None = None,
-) -> None:
-    """Encode the recordings of a session into its cache and do no more; as tasks of a Ray cluster, if one is named."""
+def encode(session: TrainingRequest, default_document: Callable[[], dict[str, Any]], say_line: SayLine) -> None:
+    """Encode the recordings of a session into its cache and do no more."""
     refuse_name("--id", session.identity, session.logdir_root)
     plan, resumed = plan_of(session, default_document, say_line)
-    load_recordings(plan, None if resumed is None else resumed[0].root.read("run.json"), cluster=cluster)
+    load_recordings(plan, None if resumed is None else resumed[0].root.read("run.json"))
 
 
 def _train(plan: Plan, resumed: Checkpoint | None, start_tensorflow: Callable[[], None]) -> TrainingResult:

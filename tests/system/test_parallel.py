@@ -1,4 +1,4 @@
-"""Work spread over processes: in order, once each, errors as themselves, and nobody left behind."""
+"""Work in several processes: in order, once each, errors as themselves, and nobody left behind."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from tierwave.audio.chunking import ChunkOptions, chunk_recordings
-from tierwave.audio.writer import write_wav
 from tierwave.cli import flags as commandline
 from tierwave.errors import AudioError, AudioWarning, RunError, UsageError
-from tierwave.system.parallel import INSTALL_RAY, connected, spread
+from tierwave.system.parallel import parallel_map
 
 HERE = Path(__file__).resolve().parent
 
@@ -49,23 +45,21 @@ def die(number: int) -> int:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_results_come_in_order_and_each_is_told_when_it_is_there(jobs: int) -> None:
-    told: list[int] = []
-    assert list(spread(slow_square, range(11), jobs=jobs, finished=told.append)) == [n * n for n in range(11)]
-    assert sorted(told) == list(range(11))
-    assert list(spread(slow_square, [], jobs=jobs)) == []
+def test_results_come_in_order(jobs: int) -> None:
+    assert list(parallel_map(slow_square, range(11), jobs=jobs)) == [n * n for n in range(11)]
+    assert list(parallel_map(slow_square, [], jobs=jobs)) == []
 
 
 def test_without_other_processes_it_is_done_when_it_is_asked_for() -> None:
     done: list[int] = []
-    results = spread(lambda number: done.append(number) or -number, range(5))
+    results = parallel_map(lambda number: done.append(number) or -number, range(5))
     assert (next(results), done) == (0, [0])
     assert (next(results), done) == (-1, [0, 1])
 
 
 def test_processes_are_others_and_light() -> None:
     heavy = ("tensorflow", "librosa", "matplotlib", "pydub", "ray")
-    found = list(spread(functools.partial(where, modules=heavy), range(6), jobs=2))
+    found = list(parallel_map(functools.partial(where, modules=heavy), range(6), jobs=2))
     assert os.getpid() not in {process for process, _ in found}
     assert [modules for _, modules in found] == [[]] * 6
 
@@ -73,48 +67,20 @@ def test_processes_are_others_and_light() -> None:
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_error_comes_as_itself(jobs: int) -> None:
     with pytest.raises(UsageError, match="^--jobs is wrong; write another$"):
-        list(spread(refuse, range(10), jobs=jobs))
+        list(parallel_map(refuse, range(10), jobs=jobs))
     with pytest.raises(AudioError, match="^Cannot use a b.wav: it is no sound$") as caught:
-        list(spread(refuse, range(10, 20), jobs=jobs))
+        list(parallel_map(refuse, range(10, 20), jobs=jobs))
     assert caught.value.reason == "it is no sound"
 
 
 def test_a_process_that_is_killed_is_told_with_what_to_do() -> None:
     with pytest.raises(RunError, match=r"memory ran out: give fewer --jobs than 2; .*run the same command again$"):
-        list(spread(die, range(5), jobs=2))
+        list(parallel_map(die, range(5), jobs=2))
 
 
 def test_wrong_use_is_told() -> None:
     with pytest.raises(UsageError, match="--jobs 0 must be 1 or more"):
-        spread(refuse, [1], jobs=0)
-
-
-def test_without_ray_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match="--cluster auto needs Ray .*pip install") as caught:
-        list(spread(refuse, [1], cluster="auto"))
-    assert INSTALL_RAY in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("cluster", "what"), [("local", "Starting Ray ..."), ("auto", "Joining the Ray cluster auto ...")]
-)
-def test_that_a_cluster_starts_is_told(
-    cluster: str, what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    said: list[str] = []
-    write_wav(tmp_path / "a.wav", np.zeros(100, np.float32), 8000)
-    for begin in (
-        lambda: spread(refuse, [1], cluster=cluster, say_line=lambda text, rewrite: said.append(text)),
-        lambda: chunk_recordings(
-            [tmp_path / "a.wav"], tmp_path / "out", ChunkOptions(), cluster=cluster,
-            say_line=lambda text, rewrite: said.append(text),
-        ),
-    ):  # fmt: skip
-        with pytest.raises(UsageError):
-            list(begin())
-    assert said == [what, what]
+        parallel_map(refuse, [1], jobs=0)
 
 
 # ---- the end of the process that spreads -----------------------------------------------------------------------------
@@ -122,11 +88,11 @@ def test_that_a_cluster_starts_is_told(
 PARENT = """
 import os, sys, time
 sys.path[:0] = sys.argv[2:]
-from test_spread import wait_here
+from test_parallel import wait_here
 from tierwave.cli.flags import run
-from tierwave.system.parallel import spread
+from tierwave.system.parallel import parallel_map
 if __name__ == "__main__":
-    sys.exit(run(lambda: list(spread(wait_here, [sys.argv[1]] * 2, jobs=2)) and None, debug=False))
+    sys.exit(run(lambda: list(parallel_map(wait_here, [sys.argv[1]] * 2, jobs=2)) and None, debug=False))
 """
 
 
@@ -173,32 +139,13 @@ def test_no_process_is_left_when_the_first_is_stopped(tmp_path: Path, with_what:
     until(lambda: not any(map(is_running, workers)))
 
 
-@pytest.mark.parametrize(
-    ("address", "kind", "told"),
-    [
-        ("local", RunError, r"Ray did not start on this machine \(The current node timed out.*less busy"),
-        ("auto", UsageError, r"--cluster auto: there is no Ray cluster to work on \(The current node timed out"),
-    ],
-)
-def test_a_ray_that_does_not_start_is_told(
-    monkeypatch: pytest.MonkeyPatch, address: str, kind: type[Exception], told: str
-) -> None:
-    def init(**_: object) -> None:
-        raise Exception("The current node timed out during startup. This could happen.\nMore of it.")
-
-    ray = types.SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: None)
-    monkeypatch.setitem(sys.modules, "ray", ray)
-    with pytest.raises(kind, match=told), connected(address, 2):
-        pass
-
-
 def odd(number: int) -> int:
     warnings.warn(AudioWarning(f"{number % 2}.wav: it is cut off"), stacklevel=1)
     return number
 
 
 def test_what_other_processes_find_odd_is_told_by_this_one(capfd: pytest.CaptureFixture[str]) -> None:
-    assert commandline.run(lambda: print(list(spread(odd, range(4), jobs=2))), debug=False) == 0
+    assert commandline.run(lambda: print(list(parallel_map(odd, range(4), jobs=2))), debug=False) == 0
     said = capfd.readouterr()
     assert said.out == "[0, 1, 2, 3]\n"
     assert sorted(line.partition(": ")[2] for line in said.err.splitlines()) == [
