@@ -48,6 +48,11 @@ def made_up(name: str, seconds: float) -> np.ndarray:
     return sound.astype(np.float32)
 
 
+def spectral_convergence(reference: np.ndarray, estimate: np.ndarray) -> float:
+    """The norm of the difference of two magnitude spectrograms over that of the reference (Sturmel & Daudet 2011)."""
+    return float(np.linalg.norm(reference - estimate) / np.linalg.norm(reference))
+
+
 def measure(sound: str, *, seconds: float = 4.0, iterations: int = 32, refinement: int = 100) -> list[dict[str, Any]]:
     """Rows for librosa, Griffin-Lim and the gradient after it, at as many iterations of Griffin-Lim.
 
@@ -58,7 +63,7 @@ def measure(sound: str, *, seconds: float = 4.0, iterations: int = 32, refinemen
 
     from melnet.front_end import DB_PER_NAT, MelAudio, MelFrontEnd
     from melnet.inversion import invert
-    from tierwave.analysis.statistics import log_spectral_distance, spectral_convergence
+    from tierwave.analysis.statistics import log_spectral_distance
     from tierwave.audio.recordings import load
     from tierwave.audio.spectrogram import power_spectrogram
 

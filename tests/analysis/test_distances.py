@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
 from scipy import linalg, signal
 from scipy.stats import energy_distance as scipy_energy
 
@@ -25,7 +23,6 @@ from tierwave.analysis.distances import (
     load_sounds,
     log_mel_frames,
 )
-from tierwave.audio.recordings import load
 from tierwave.audio.writer import write_wav
 from tierwave.cli.distances import main
 from tierwave.errors import AudioWarning
@@ -124,31 +121,6 @@ def test_frames_are_in_decibels_and_silence_has_a_floor() -> None:
 # The command line ----------------------------------------------------------------------------------------------------
 
 
-def network(path: Path, dimensions: int = 3, stride: int = 400, *, inputs: int = 1, pooled: bool = False) -> np.ndarray:
-    """An ONNX file whose frames are products of every `stride` samples with fixed weights [dimensions, stride]."""
-    weights = np.random.default_rng(0).standard_normal((dimensions, 1, stride)).astype(np.float32)
-    axes = numpy_helper.from_array(np.array([1], np.int64), "one")
-    first = numpy_helper.from_array(np.array([0], np.int64), "first")
-    nodes = [
-        helper.make_node("Unsqueeze", ["audio", "one"], ["channels"]),
-        helper.make_node("Conv", ["channels", "weights"], ["products"], strides=[stride]),
-        helper.make_node("Transpose", ["products"], ["frames"], perm=[0, 2, 1]),
-    ]
-    if pooled:
-        nodes.append(helper.make_node("ReduceMean", ["frames"], ["out"], axes=[0, 1], keepdims=0))
-    else:
-        nodes.append(helper.make_node("Squeeze", ["frames", "first"], ["out"]))
-    takes = [helper.make_tensor_value_info("audio", TensorProto.FLOAT, [1, "samples"])]
-    takes += [helper.make_tensor_value_info(f"more{i}", TensorProto.FLOAT, [1]) for i in range(inputs - 1)]
-    gives = [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)]
-    graph = helper.make_graph(
-        nodes, "embedding", takes, gives, [numpy_helper.from_array(weights, "weights"), axes, first]
-    )
-    opset = helper.make_opsetid("", 17)
-    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
-    return weights[:, 0]
-
-
 @pytest.fixture
 def folders(tmp_path: Path) -> list[Any]:
     for name, seed in (("made", 1), ("real", 0)):
@@ -167,32 +139,9 @@ def test_the_command_says_what_the_library_finds(folders: list[Any], tmp_path: P
     assert document["generated"]["frechet"] == pytest.approx(again.generated.frechet, rel=0.02)  # 16 bits
 
 
-@pytest.mark.parametrize("pooled", [False, True])
-def test_an_embedding_of_ones_own(folders: list[Any], tmp_path: Path, capsys: Any, pooled: bool) -> None:
-    weights = network(tmp_path / "e.onnx", pooled=pooled)
-    assert call(main, [*folders, "--embedding", tmp_path / "e.onnx", "--embedding_rate", RATE, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["embedding e.onnx"]["generated"]["frechet"]
-
-    def frames(folder: str) -> np.ndarray:
-        files = sorted((tmp_path / folder).glob("[0-9].wav"))
-        each = [load(path)[0].reshape(-1, 400) @ weights.T for path in files]
-        return np.stack([frame.mean(axis=0) for frame in each]) if pooled else np.concatenate(each)
-
-    assert found == pytest.approx(frechet_distance(frames("made"), frames("real")), rel=1e-4)
-
-
 def test_what_is_wrong_is_told_in_one_sentence(folders: list[Any], tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "real" / "torn.wav").unlink()  # of which there would be a sentence too
     assert "do not exist" in told(capsys, main, ["--generated", "x", "--recordings", "y"], 2).replace("does", "do")
-    assert "both, or neither" in told(capsys, main, [*folders, "--embedding", "e.onnx"], 2)
-    embedded = [*folders, "--embedding_rate", RATE, "--embedding"]
-    assert "does not exist" in told(capsys, main, [*embedded, tmp_path / "no.onnx"], 2)
-    (tmp_path / "bad.onnx").write_bytes(b"no network")
-    assert "cannot be read" in told(capsys, main, [*embedded, tmp_path / "bad.onnx"], 2)
-    network(tmp_path / "two.onnx", inputs=2)
-    assert "float32 [1, samples]" in told(capsys, main, [*embedded, tmp_path / "two.onnx"], 2)
-    network(tmp_path / "long.onnx", stride=9000)
-    assert "cannot take a sound of 8000" in told(capsys, main, [*embedded, tmp_path / "long.onnx"], 2)
     (tmp_path / "empty").mkdir()
     words = ["--generated", tmp_path / "empty", "--recordings", tmp_path / "empty"]
     assert "no sound" in told(capsys, main, words, 2)

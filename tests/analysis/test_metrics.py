@@ -107,7 +107,6 @@ def test_markov_bits_find_the_entropy_rate_of_a_known_chain():
     assert statistics.markov_bits(held_out) == pytest.approx(with_the_true_chain, abs=1e-3)
     assert statistics.markov_bits(held_out) == pytest.approx(stationary @ row_entropy, abs=0.02)
     entropy = -(stationary * np.log2(stationary)).sum()
-    assert statistics.histogram_entropy() == pytest.approx(entropy, abs=0.02)
     assert statistics.histogram_bits(held_out) == pytest.approx(entropy, abs=0.02)
 
 
@@ -152,8 +151,6 @@ def test_a_model_of_nothing_knows_nothing_and_nothing_cannot_be_measured():
         empty.histogram_bits([])
     with pytest.raises(ValueError, match="hold out"):
         empty.markov_bits([np.zeros(0, int)])
-    with pytest.raises(ValueError, match="no codes"):
-        empty.histogram_entropy()
 
 
 def test_wrong_codes_are_refused():

@@ -302,14 +302,6 @@ def test_a_host_that_reads_the_manifest_plays_what_generate_plays(name: str, tmp
             assert np.ptp(asked) > 0.1
 
 
-def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
-    trained = trained_like(AUDIO_CASES["two tiers, LSTM"])
-    for number in (1, 2):
-        write_steps(trained, tmp_path / str(number), ["onnx", "litert"])
-    for path in (tmp_path / "1").iterdir():
-        assert path.read_bytes() == (tmp_path / "2" / path.name).read_bytes(), path.name
-
-
 @pytest.mark.parametrize(
     ("document", "kind", "told"),
     [

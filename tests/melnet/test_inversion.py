@@ -19,7 +19,7 @@ from melnet.inversion import (
     mel_error,
     refine,
 )
-from tierwave.analysis.statistics import log_spectral_distance, spectral_convergence
+from tierwave.analysis.statistics import log_spectral_distance
 from tierwave.audio.spectrogram import power_spectrogram
 from tierwave.errors import UsageError
 
@@ -275,17 +275,6 @@ def test_wrong_wishes_are_answered(changed, words):
 def test_what_is_no_spectrogram_is_refused(wrong):
     with pytest.raises(ValueError, match="spectrogram"):
         invert(wrong, FRONT_END)
-
-
-def test_spectral_convergence_by_hand():
-    reference = np.array([[3.0, 0.0], [0.0, 4.0]])
-    assert spectral_convergence(reference, reference) == 0.0
-    assert spectral_convergence(reference, 0.0 * reference) == 1.0
-    assert spectral_convergence(reference, [[3.0, 0.0], [0.0, 1.0]]) == pytest.approx(0.6)
-    with pytest.raises(ValueError, match="silent"):
-        spectral_convergence(0.0 * reference, reference)
-    with pytest.raises(ValueError, match="shape"):
-        spectral_convergence(reference, reference[:1])
 
 
 @pytest.mark.slow

@@ -55,8 +55,6 @@ EXCEPTIONS = {
     ". .venv/bin/activate": "concerns the shell",
     "python -m tierwave fetch": "a network; tests/data/test_fetch.py has a server of its own",
     "ssh ": "another machine",
-    "python -m tierwave distances --generated generated/birds --recordings path/to/recordings --embedding": "an "
-    "embedding of the user's own; tests/analysis/test_distances.py makes one",
     "python train.py --id birds --data_dir /shared/birds": "several machines; two processes are in "
     "tests/training/test_devices.py",
     "python train.py --id birds --data_dir birds --cluster": "Ray; tests/system/test_cluster.py starts a cluster",

@@ -1,7 +1,6 @@
 """How far a set of generated sounds is from a set of recordings.
 
-Both sets become frames: log-mel spectra in dB, or what an embedding of the user's own makes of the sound. Two sets of
-frames are compared in three ways:
+Both sets become frames, log-mel spectra in dB, and two sets of frames are compared in three ways:
 
 - band by band: how far means and standard deviations are apart, root mean square over the bands, in dB;
 - the Frechet distance of the Gaussians with their means and covariances (Dowson & Landau 1982), squared as in FID
@@ -9,12 +8,8 @@ frames are compared in three ways:
 - the energy distance (Szekely & Rizzo 2013), 2 E|x - y| - E|x - x'| - E|y - y'|, which sees what no Gaussian does and
   has no kernel to choose.
 
-No distance means anything by itself, so each is told beside two others: of the recordings from themselves (as much of
+No distance means anything by itself, so each stands next to two others: of the recordings from themselves (as much of
 them as was generated, half at most, against the rest; several draws), as near as one can ask for, and of white noise.
-
-An embedding is an ONNX file: input float32 [1, samples] at `--embedding_rate`, output [frames, dimensions] or
-[dimensions], with or without a leading 1. So VGGish, CLAP or OpenL3 can be used by who has them; nothing is downloaded.
-Knows sounds and files, no models of ours.
 """
 
 from __future__ import annotations
@@ -22,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,14 +34,18 @@ DRAWS = 10  # of recordings against themselves
 _WINDOW_SECONDS, _HOP_SECONDS, _CHANNELS = 0.032, 0.016, 64
 _FEWEST = 4  # recordings that are drawn as wholes
 _MOST_FRAMES = 1500  # that the energy distance looks at: all pairs of them
-
-Frames = Callable[[np.ndarray], np.ndarray]  # from a sound [samples] to its frames [frames, dimensions]
+_MEASURES = {
+    "mean": "means of the bands (dB)",
+    "deviation": "deviations of the bands (dB)",
+    "frechet": "Frechet (dB squared)",
+    "energy": "energy (dB)",
+}
 
 
 @dataclass(frozen=True)
 class Distance:
-    """How far two sets of frames are apart. mean, deviation: root mean square difference over the dimensions (of
-    log-mel frames: in dB); frechet: squared; energy: in the unit of the frames."""
+    """How far two sets of frames are apart. mean, deviation: root mean square difference over the bands, in dB; frechet:
+    in dB squared; energy: in dB."""
 
     mean: float
     deviation: float
@@ -73,24 +72,14 @@ class Comparison:
         """As JSON."""
         return asdict(self)
 
-    def table(self, unit: str = "dB") -> str:
+    def table(self) -> str:
         """As lines of text."""
-        named = {
-            f"means of the bands ({unit})": "mean",
-            f"deviations of the bands ({unit})": "deviation",
-            f"Frechet ({unit} squared)": "frechet",
-            f"energy ({unit})": "energy",
-        }
-        if not unit:
-            named = {name.split(" (")[0].replace(" of the bands", ""): key for name, key in named.items()}
-        rows: list[tuple[str, ...]] = [("distance", "generated", "recordings", "(90 %)", "white noise")]
-        for name, key in named.items():
-            told = (getattr(each, key) for each in (self.generated, self.floor, self.floor_p90, self.noise))
-            rows.append((name, *(f"{value:.3g}" if value < 1000 else f"{value:.0f}" for value in told)))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        sides = ["<", *(">" for _ in rows[0][1:])]
-        forms = [f"{side}{width}" for side, width in zip(sides, widths, strict=True)]
-        return "\n".join("  ".join(map(format, row, forms)) for row in rows)
+        columns = [vars(each) for each in (self.generated, self.floor, self.floor_p90, self.noise)]
+        lines = [f"{'distance':28}{'generated':>11}{'recordings':>12}{'(90 %)':>8}{'white noise':>13}"]
+        for key, name in _MEASURES.items():
+            numbers = [f"{column[key]:.3g}" if column[key] < 1000 else f"{column[key]:.0f}" for column in columns]
+            lines.append(f"{name:28}{numbers[0]:>11}{numbers[1]:>12}{numbers[2]:>8}{numbers[3]:>13}")
+        return "\n".join(lines)
 
 
 def log_mel_frames(audio: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -104,55 +93,6 @@ def log_mel_frames(audio: np.ndarray, sample_rate: int) -> np.ndarray:
     n_fft = 1 << math.ceil(math.log2(4 * window))  # so that every band has a bin of its own
     hop = max(1, round(_HOP_SECONDS * sample_rate))
     return np.maximum(log_mel(audio, sample_rate, n_fft, window, hop, _CHANNELS), FLOOR_DB)
-
-
-def embedding(path: Path) -> Frames:
-    """What an ONNX file makes of a sound: float32 [samples] to [frames, dimensions].
-
-    Raises UsageError where it is no such file, or onnxruntime is missing.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UsageError(
-            "--embedding needs onnxruntime, which is not installed: pip install 'tierwave[export]'"
-        ) from None
-    if not path.is_file():
-        raise UsageError(f"--embedding {path} does not exist: name an ONNX file")
-    onnxruntime.set_default_logger_severity(3)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # sounds are short; more threads wait for one another, and for a core each
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own classes, none of them public
-        raise UsageError(f"--embedding {path} cannot be read ({_first_line(error)}): name an ONNX file") from None
-    inputs = session.get_inputs()
-    if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 2:
-        told = ", ".join(f"{each.name}: {each.type} {each.shape}" for each in inputs)
-        raise UsageError(f"--embedding {path} takes {told}: export it with one input, float32 [1, samples]")
-
-    def frames(audio: np.ndarray) -> np.ndarray:
-        try:
-            found = session.run(None, {inputs[0].name: np.asarray(audio, np.float32)[None]})[0]
-        except Exception as error:
-            raise UsageError(
-                f"--embedding {path} cannot take a sound of {len(audio)} samples ({_first_line(error)}): export it for "
-                "any length, or cut the sounds to the length that it wants (chunk_audio.py)"
-            ) from None
-        found = np.asarray(found, np.float64)
-        if found.ndim == 3 and len(found) == 1:
-            found = found[0]
-        if found.ndim not in (1, 2) or not found.size:
-            raise UsageError(f"--embedding {path} gives {found.shape}, where [frames, dimensions] was looked for")
-        if not np.isfinite(found).all():
-            raise UsageError(f"--embedding {path} gives NaN or infinity; repair it, or the sounds")
-        return np.atleast_2d(found)
-
-    return frames
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 # Distances of frames -------------------------------------------------------------------------------------------------
@@ -219,7 +159,6 @@ def compare(
     recordings: Sequence[np.ndarray],
     sample_rate: int,
     *,
-    frames: Frames | None = None,
     seed: int = 0,
 ) -> Comparison:
     """The distances of generated sounds from recordings, and those of recordings from themselves and of noise.
@@ -227,15 +166,13 @@ def compare(
     Args:
         generated, recordings: float [samples] each, at one rate.
         sample_rate: hertz.
-        frames: what makes frames of a sound; None: `log_mel_frames`.
         seed: of what is drawn for the floor and of the noise.
 
     Raises:
         UsageError: there is nothing to compare, or too little to compare it with itself.
     """
-    frames = frames or (lambda audio: log_mel_frames(audio, sample_rate))
-    made = [frames(sound) for sound in generated if len(sound)]
-    real = [frames(sound) for sound in recordings if len(sound)]
+    made = [log_mel_frames(sound, sample_rate) for sound in generated if len(sound)]
+    real = [log_mel_frames(sound, sample_rate) for sound in recordings if len(sound)]
     if not made or not real:
         raise UsageError("there is no sound to compare: name folders with generated sounds and with recordings")
     all_made, all_real = np.concatenate(made), np.concatenate(real)
@@ -248,7 +185,7 @@ def compare(
         floors.append(distance(part, rest, seed + draw))
     level = math.sqrt(np.mean(np.square(np.concatenate(list(recordings)))))
     noises = [level * rng.standard_normal(len(sound)) for sound in generated if len(sound)]
-    noise = np.concatenate([frames(sound.astype(np.float32)) for sound in noises])
+    noise = np.concatenate([log_mel_frames(sound.astype(np.float32), sample_rate) for sound in noises])
 
     def over_draws(share: float) -> Distance:
         return Distance(*np.percentile([list(vars(each).values()) for each in floors], share, axis=0).tolist())
@@ -281,7 +218,7 @@ def _halves(real: Sequence[np.ndarray], wanted: int, rng: np.random.Generator) -
     )
 
 
-# The command line ----------------------------------------------------------------------------------------------------
+# Sounds from files ----------------------------------------------------------------------------------------------------
 
 
 def load_sounds(paths: Sequence[Path | str], sample_rate: int) -> list[np.ndarray]:

@@ -57,13 +57,6 @@ class CodeStatistics:
             self._counts += np.bincount(codes, minlength=self.levels)
             np.add.at(self._pairs, before * self.levels + codes[len(codes) - len(before) :], 1)
 
-    def histogram_entropy(self) -> float:
-        """Entropy in bits per sample of the codes that were added, unsmoothed."""
-        if not self._counts.any():
-            raise ValueError("no codes have been added; the entropy of nothing is not defined.")
-        share = self._counts[self._counts > 0] / self._counts.sum()
-        return float(-(share * np.log2(share)).sum())
-
     def histogram_bits(self, segments: Iterable[Segment]) -> float:
         """Cross-entropy in bits per sample of segments of codes under the smoothed histogram."""
         surprise = -np.log2(self._histogram())
@@ -155,22 +148,6 @@ def log_spectral_distance(first: np.ndarray, second: np.ndarray) -> float:
             f"spectra of {first.shape} and {second.shape} bins cannot be compared; use one n_fft for both."
         )
     return float(np.sqrt(np.mean(np.square(first - second))))
-
-
-def spectral_convergence(reference: np.ndarray, estimate: np.ndarray) -> float:
-    """How far a magnitude spectrogram is from the one it should be, as a share of it (Sturmel & Daudet 2011): the norm
-    of the difference over the norm of the reference, 0 where they are equal, 1 for silence.
-
-    Raises:
-        ValueError: they differ in shape, or the reference is silent.
-    """
-    reference, estimate = np.asarray(reference, np.float64), np.asarray(estimate, np.float64)
-    if reference.shape != estimate.shape:
-        raise ValueError(f"spectrograms of shape {reference.shape} and {estimate.shape} cannot be compared.")
-    level = float(np.linalg.norm(reference))
-    if not level > 0.0:
-        raise ValueError("the reference is silent; there is no share of nothing.")
-    return float(np.linalg.norm(reference - estimate)) / level
 
 
 def spectral_comparison(
