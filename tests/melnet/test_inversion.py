@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import run
-from bench.inversion import RATE, made_up
+from bench.inversion import RATE, made_up, spectral_convergence
 from melnet.front_end import DB_PER_NAT, MelAudio, MelFrontEnd
 from melnet.inversion import (
     COMPRESSION,

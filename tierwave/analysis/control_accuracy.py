@@ -103,10 +103,12 @@ def aspect_of(parameter: Parameter) -> Aspect | None:
 
 def _natural(parameter: Parameter, aspect: Aspect, values: npt.ArrayLike) -> Floats:
     """Raw values in the aspect's unit; NaN where no pitch or brightness is asked for (0 Hz)."""
+    from librosa import hz_to_midi
+
     raw = np.asarray(values, np.float64)
     if aspect.sound == "pitch":
         usable = np.where(raw > 0, raw, np.nan)
-        return usable if _in_midi(parameter) else 69.0 + 12.0 * np.log2(usable / 440.0)
+        return usable if _in_midi(parameter) else hz_to_midi(usable)
     if aspect.sound == "brightness":
         return np.where(raw > 0, raw, np.nan)
     if aspect.sound == "loudness" and not _in_decibels(parameter):
@@ -241,9 +243,11 @@ def measure_following(
 
 def _pitch_range(parameters: Sequence[Parameter], sample_rate: int) -> dict[str, float]:
     """The range of pYIN in hertz; its own where no pitch is asked for (but voicing is)."""
+    from librosa import midi_to_hz
+
     if not parameters:
         return {}
-    ends = np.concatenate([_hertz(_natural(parameter, _PITCH, parameter.span)) for parameter in parameters])
+    ends = np.concatenate([midi_to_hz(_natural(parameter, _PITCH, parameter.span)) for parameter in parameters])
     ends = ends[np.isfinite(ends)]
     if not len(ends):
         return {}
@@ -276,6 +280,7 @@ def _compared(aspect: Aspect, times: Floats, asked: Floats, measured: Floats) ->
     if aspect.sound == "brightness":
         want, got = np.log2(want), np.log2(np.maximum(got, 1.0))
         octaves = _median(np.abs(got - want))
+    rank_correlation, correlation = _correlations(want, got)
     return Followed(
         aspect,
         times,
@@ -288,8 +293,8 @@ def _compared(aspect: Aspect, times: Floats, asked: Floats, measured: Floats) ->
         bias=_median(difference),
         octaves=octaves,
         octave_errors=octave_errors,
-        rank_correlation=_rank_correlation(want, got),
-        correlation=_correlation(want, got),
+        rank_correlation=rank_correlation,
+        correlation=correlation,
     )
 
 
@@ -304,35 +309,21 @@ def _median(values: npt.ArrayLike) -> float | None:
     return float(np.median(array)) if array.size else None
 
 
-def _correlation(want: Floats, got: Floats) -> float | None:
-    """Pearson's; None for fewer than three points or one and the same request, 0 where only the sound is the same."""
+def _correlations(want: Floats, got: Floats) -> tuple[float, float] | tuple[None, None]:
+    """Spearman's and Pearson's; None for fewer than three points or a constant request, 0 for a constant sound."""
+    from scipy.stats import pearsonr, spearmanr
+
     if len(want) < 3 or not _changes(want):
-        return None
+        return None, None
     if not _changes(got):
-        return 0.0
-    left, right = want - want.mean(), got - got.mean()
-    return float(np.clip(left @ right / math.sqrt((left @ left) * (right @ right)), -1.0, 1.0))
-
-
-def _rank_correlation(want: Floats, got: Floats) -> float | None:
-    """Spearman's: Pearson's of the ranks, equal values sharing theirs."""
-    if len(want) < 3 or not _changes(want):
-        return None
-    return _correlation(_ranks(want), _ranks(got))
+        return 0.0, 0.0
+    # Rounded, because the values of an interpolated constant differ in their last digit.
+    ranks = spearmanr(np.round(want, 9), np.round(got, 9))
+    return float(ranks.statistic), float(pearsonr(want, got).statistic)
 
 
 def _changes(values: Floats) -> bool:
     return bool(np.ptp(values) > 1e-9 * max(1.0, float(np.abs(values).max())))
-
-
-def _ranks(values: Floats) -> Floats:
-    # Rounded, because a constant that was interpolated differs in its last digit.
-    _, place, counts = np.unique(np.round(values, 9), return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[place]
-
-
-def _hertz(midi: npt.ArrayLike) -> Floats:
-    return 440.0 * 2.0 ** ((np.asarray(midi, np.float64) - 69.0) / 12.0)
 
 
 # What to ask for -----------------------------------------------------------------------------------------------------
@@ -687,12 +678,9 @@ def _row(name: str, kind: str, results: Sequence[Result], offsets: Mapping[str, 
         error for result in results for error in _errors([result.followed[name]], offsets[result.scenario.group])
     ]
     if kind == "sweep":
-        ranks = [followed.rank_correlation for followed in all_followed]
-        linear = [followed.correlation for followed in all_followed]
+        pairs = [(followed.rank_correlation, followed.correlation) for followed in all_followed]
     else:
-        pairs = [_middles(name, results, group, offset or 0.0) for group, offset in offsets.items()]
-        ranks = [_rank_correlation(want, got) for want, got in pairs]
-        linear = [_correlation(want, got) for want, got in pairs]
+        pairs = [_correlations(*_middles(name, results, group, offset or 0.0)) for group, offset in offsets.items()]
     is_pitch = aspect.sound == "pitch"
     return Row(
         name,
@@ -705,8 +693,8 @@ def _row(name: str, kind: str, results: Sequence[Result], offsets: Mapping[str, 
         error=_median(numbers),
         error_p90=float(np.percentile(numbers, 90)) if numbers else None,
         octaves=_median([followed.octaves for followed in all_followed if followed.octaves is not None]),
-        rank_correlation=_median([value for value in ranks if value is not None]),
-        correlation=_median([value for value in linear if value is not None]),
+        rank_correlation=_median([rank for rank, _ in pairs if rank is not None]),
+        correlation=_median([linear for _, linear in pairs if linear is not None]),
         voiced=_median([followed.share for followed in all_followed]) if is_pitch else None,
     )
 
@@ -746,6 +734,8 @@ def plot_following(
     that is not absolute is shown with its offset, or by itself where nothing can be said of what was asked for. Raises
     RunError if the picture cannot be written.
     """
+    from librosa import midi_to_hz
+
     from tierwave.analysis.plots import sound_picture
 
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -761,7 +751,7 @@ def plot_following(
             np.concatenate([each.measured, [np.nan], dashed[1]]),
         )
         if each.aspect.sound in ("pitch", "brightness"):
-            place = _hertz if each.aspect.sound == "pitch" else np.asarray
+            place = midi_to_hz if each.aspect.sound == "pitch" else np.asarray
             overlays[f"{name} asked for"] = (each.times, place(each.requested))
             overlays[f"{name} measured"] = _dashes(each.times, place(each.measured), _DOTS, 0.15)
     sound_picture(path, np.asarray(audio), sample_rate, title=title, curves=curves, overlays=overlays)

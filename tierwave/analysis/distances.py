@@ -44,8 +44,8 @@ _MEASURES = {
 
 @dataclass(frozen=True)
 class Distance:
-    """How far two sets of frames are apart. mean, deviation: root mean square difference over the bands, in dB; frechet:
-    in dB squared; energy: in dB."""
+    """How far two sets of frames are apart. mean, deviation: root mean square difference over the bands, in dB;
+    frechet: in dB squared; energy: in dB."""
 
     mean: float
     deviation: float

@@ -86,6 +86,8 @@ class Analysis:
 
     def declared(self, sample_rate: int) -> dict[str, dict[str, Any]]:
         """By parameter what a file says of it: units, nvals, minval, maxval."""
+        from librosa import hz_to_midi
+
         highest = min(self.highest_pitch, sample_rate / 4)
         told: dict[str, tuple[str | None, int, float | None, float | None]] = {
             "rmse": ("amplitude", 0, 0.0, 1.0),
@@ -95,7 +97,7 @@ class Analysis:
             "flatness": ("norm", 0, 0.0, 1.0),
             "zcr": ("norm", 0, 0.0, 1.0),
             "pitch": ("hertz", 0, self.lowest_pitch, highest),
-            "midi": ("midiPitch", 0, float(_midi(self.lowest_pitch)), float(_midi(highest))),
+            "midi": ("midiPitch", 0, float(hz_to_midi(self.lowest_pitch)), float(hz_to_midi(highest))),
             "voicing": ("category", 2, 0, 1),
             "onset": ("dB", 0, 0.0, None),
             **{name: (None, 0, None, None) for name in MFCC_NAMES},
@@ -110,6 +112,8 @@ def measure(audio: npt.ArrayLike, sample_rate: int, analysis: Analysis) -> dict[
     audio: float `[samples]`, at least one, full scale 1.0. Frame k is centred at k * hop, rounded to whole samples, and
     there are 1 + samples // hop frames. A sound without any pitch has the middle of the range as pitch, and voicing 0.
     """
+    from librosa import hz_to_midi
+
     sound = np.asarray(audio, np.float32)
     if sound.ndim != 1 or not len(sound):
         raise ValueError(f"one channel of at least one sample is needed, not audio of shape {sound.shape}")
@@ -125,7 +129,7 @@ def measure(audio: npt.ArrayLike, sample_rate: int, analysis: Analysis) -> dict[
     if "voicing" in curves:
         middle = math.sqrt(analysis.lowest_pitch * min(analysis.highest_pitch, sample_rate / 4))
         curves["pitch"] = _without_gaps(curves["pitch"], curves["voicing"] > 0, middle)
-        curves["midi"] = _midi(curves["pitch"]).astype(np.float32)
+        curves["midi"] = hz_to_midi(curves["pitch"].astype(np.float64)).astype(np.float32)
     times = np.arange(frames) * hop / sample_rate
     return {name: Track(name, times, _shortest(curves[name])) for name in analysis.names}
 
@@ -197,10 +201,6 @@ def _without_gaps(pitch: np.ndarray, voiced: np.ndarray, otherwise: float) -> np
         return np.full(len(pitch), otherwise, np.float32)
     places = np.flatnonzero(voiced)
     return np.exp(np.interp(np.arange(len(pitch)), places, np.log(pitch[places]))).astype(np.float32)
-
-
-def _midi(hertz: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    return 69.0 + 12.0 * np.log2(np.asarray(hertz, np.float64) / 440.0)
 
 
 def _shortest(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -456,13 +456,15 @@ def _write(path: Path, content: bytes) -> None:
 
 def _frequencies(controls: Controls, schema: Schema) -> Controls:
     """The tracks that are frequencies, in hertz: they have a place on the spectrogram."""
+    from librosa import midi_to_hz
+
     found = {}
     for name, track in controls.items():
         units = schema.of(name).units if name in schema.names else None
         if units in ("hertz", "frequency"):
             found[name] = track
         elif units == "midiPitch":
-            found[name] = Track(name, track.times, 440.0 * 2.0 ** ((track.values - 69.0) / 12.0))
+            found[name] = Track(name, track.times, midi_to_hz(track.values))
     return found
 
 

@@ -1,6 +1,6 @@
 """What numbers say about codes and sound: bits per sample of models without a network, spectra, what sounds are like.
 
-NumPy only, and light: this is computed beside training and in command lines. Knows nothing of models or files.
+Light: this is computed during training and in command lines.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 SILENCE_DBFS = -60.0
 DENSITY_FLOOR_DB = -120.0
 _FRAME_SECONDS = 0.02
+_SPECTRUM_SAMPLES = 1024  # per transform of an average spectrum
 MOST_LEVELS = 1024  # of codes whose pairs are counted
 _BLOCK = 1 << 18  # codes that are counted at a time
 
@@ -110,33 +111,24 @@ class CodeStatistics:
         return total / samples
 
 
-def average_spectrum(
-    audio: np.ndarray, sample_rate: int, n_fft: int = 1024, *, level_normalised: bool = True
-) -> np.ndarray:
+def average_spectrum(audio: np.ndarray, sample_rate: int) -> np.ndarray:
     """The long-term average spectrum: power density in dB re full scale squared per hertz (Welch 1967; Hann, half
-    overlap), never below -120.
+    overlap), of the sound at a total power of 0 dB, so that levels do not count; never below -120.
 
     Args:
-        audio: float [samples]; shorter than n_fft is padded with silence.
+        audio: float [samples]; shorter than 1024 is padded with silence.
         sample_rate: hertz.
-        n_fft: samples per transform.
-        level_normalised: scale to a total power of 0 dB first, so that two recordings of the same sound at different
-            levels agree.
 
     Returns:
-        [n_fft // 2 + 1]; bin i is at i * sample_rate / n_fft hertz.
+        [513]; bin i is at i * sample_rate / 1024 hertz.
     """
+    from scipy.signal import welch
+
     audio = _checked_audio(audio)
-    window = np.hanning(n_fft + 1)[:-1]
-    power = np.zeros(n_fft // 2 + 1)
-    count = 0
-    for frames in _frames(audio, n_fft, n_fft // 2):
-        power += (np.abs(np.fft.rfft(frames * window)) ** 2).sum(axis=0)
-        count += len(frames)
-    density = power / (count * sample_rate * np.square(window).sum())
-    density[1 : (n_fft + 1) // 2] *= 2.0  # the mirrored half
-    if level_normalised and density.any():
-        density /= density.sum() * sample_rate / n_fft
+    audio = np.pad(audio, (0, max(0, _SPECTRUM_SAMPLES - len(audio))))
+    _, density = welch(audio, sample_rate, nperseg=_SPECTRUM_SAMPLES, detrend=False)
+    if density.any():
+        density /= density.sum() * sample_rate / _SPECTRUM_SAMPLES
     return 10.0 * np.log10(np.maximum(density, 10.0 ** (DENSITY_FLOOR_DB / 10.0)))
 
 
@@ -230,7 +222,7 @@ def describe(audio: np.ndarray, sample_rate: int) -> Description:
     frequencies = np.fft.rfftfreq(length, 1.0 / sample_rate)
     spectrum = np.zeros(len(frequencies))
     silent, stuck, flatness, crest = [], [], [], []
-    for frames in _frames(audio, length, length):
+    for frames in _frames(audio, length):
         silent.append(np.mean(np.square(frames), axis=1) <= threshold)
         stuck.append((frames.var(axis=1) <= threshold) & ~silent[-1])
         power = np.abs(np.fft.rfft((frames - frames.mean(axis=1, keepdims=True)) * window)) ** 2
@@ -267,14 +259,13 @@ def _checked_audio(audio: np.ndarray) -> np.ndarray:
     return audio.astype(np.float64)
 
 
-def _frames(audio: np.ndarray, length: int, step: int) -> Iterator[np.ndarray]:
+def _frames(audio: np.ndarray, length: int) -> Iterator[np.ndarray]:
     """Whole frames [frames, length] of audio, some thousands of samples at a time; what is too short is padded."""
-    if len(audio) < length:
-        audio = np.pad(audio, (0, length - len(audio)))
-    views = np.lib.stride_tricks.sliding_window_view(audio, length)[::step]
+    audio = np.pad(audio, (0, max(0, length - len(audio))))
+    frames = audio[: len(audio) // length * length].reshape(-1, length)
     batch = max(1, (1 << 18) // length)
-    for start in range(0, len(views), batch):
-        yield views[start : start + batch]
+    for start in range(0, len(frames), batch):
+        yield frames[start : start + batch]
 
 
 def _median(parts: list[np.ndarray]) -> float:

@@ -107,9 +107,11 @@ def make_tone(
     instrument: int, pitch: float, loudness: float, *, seed: int = 0, sample_rate: int = 16000, seconds: float = 1.25
 ) -> Tone:
     """One tone, `[samples]`, with a peak of `loudness * FULL_LOUDNESS`, no direct current, and zero at both ends."""
+    from librosa import midi_to_hz
+
     random = np.random.default_rng([seed, instrument, round(pitch * 100), round(loudness * 100)])
     time = np.arange(round(seconds * sample_rate)) / sample_rate
-    frequency = 440.0 * 2 ** ((pitch - 69) / 12)
+    frequency = float(midi_to_hz(pitch))
     tone = (_plucked, _bowed, _blown)[instrument](time, frequency, sample_rate, random)
     fade = _fade_out(time)
     tone *= fade
@@ -188,7 +190,9 @@ def _check(seed: int, sample_rate: int, seconds: float) -> None:
 
 
 def _checked_pitches(pitches: Iterable[float], sample_rate: int) -> list[float]:
-    highest = 69 + 12 * np.log2(HIGHEST_PARTIAL * sample_rate / 2 / (1 + VIBRATO_DEPTH) / 440)
+    from librosa import hz_to_midi
+
+    highest = hz_to_midi(HIGHEST_PARTIAL * sample_rate / 2 / (1 + VIBRATO_DEPTH))
     rounded = [round(float(pitch), 2) for pitch in pitches]
     for pitch in rounded:
         if not 12 <= pitch <= highest:
