@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from tierwave.audio.chunking import ChunkOptions, chunk_recordings, earlier_chunks, find_sources
-from tierwave.cli.flags import FlagParser, boolean, optional, run
+from tierwave.cli.flags import FlagParser, optional
 from tierwave.errors import RunError
 from tierwave.system.progress import ProgressLine, amounts
 
@@ -50,15 +50,8 @@ def make_parser() -> FlagParser:
         "--jobs", type=int, default=os.cpu_count() or 1, metavar="N",
         help="files processed side by side (default: all cores)",
     )  # fmt: skip
-    for flag, default, meaning in (
-        ("--mono", defaults.mono, "mix down"),
-        ("--keep_tail", defaults.keep_tail, "write the last, shorter chunk too"),
-        ("--debug", False, "show the traceback of an error"),
-    ):
-        parser.add_argument(
-            flag, type=boolean, nargs="?", const=True, default=default, metavar="True|False",
-            help=f"{meaning} (%(default)s)",
-        )  # fmt: skip
+    parser.add_switch("--mono", help="mix down", default=defaults.mono)
+    parser.add_switch("--keep_tail", help="write the last, shorter chunk too", default=defaults.keep_tail)
     return parser
 
 
@@ -116,8 +109,7 @@ def chunk(flags: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    flags = make_parser().parse_args(argv)
-    return run(lambda: chunk(flags), debug=flags.debug)
+    return make_parser().run(chunk, argv)
 
 
 if __name__ == "__main__":

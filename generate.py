@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.cli.flags import REPEATABLE, FlagParser, boolean, optional, run, sentences
+from tierwave.cli.flags import REPEATABLE, FlagParser, optional
+from tierwave.cli.running import sentences
 from tierwave.config import read_document, resolve_training
 from tierwave.errors import UsageError
 from tierwave.files.folders import refuse_file
@@ -23,14 +24,13 @@ from tierwave.system.progress import ProgressLine, clock
 def parser() -> FlagParser:
     """All flags of generate.py."""
     flags = FlagParser("generate.py", description="Make sound with a trained network.")
-    flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean}
     flags.add_argument(
         "--output_path", type=Path, required=True, help="a wav, flac, ogg or mp3; several sequences get (i) in the name"
     )
     flags.add_argument(
         "--checkpoint_path", type=Path, required=True, help="a checkpoint, its .index file, a run or an id's folder"
     )
-    flags.add_argument("--best", default=False, help="of a folder: the best checkpoint, not the newest", **flag)
+    flags.add_switch("--best", help="of a folder: the best checkpoint, not the newest")
     flags.add_argument("--config_file", type=Path, help="only for checkpoints without a config beside them")
     flags.add_argument("--dur", type=float, default=3.0, help="seconds, may be fractional (default: 3)")
     flags.add_argument("--num_seqs", type=int, default=1, help="sounds side by side (default: 1)")
@@ -44,7 +44,7 @@ def parser() -> FlagParser:
         "--seed", type=optional(Path), help="audio to continue, any length, any rate; a folder: a random place in it"
     )
     flags.add_argument("--seed_offset", default="0", help="where in the seed to start: samples, or 1.5s")
-    flags.add_argument("--include_seed", default=False, help="keep the seed in the output (default: False)", **flag)
+    flags.add_switch("--include_seed", help="keep the seed in the output")
     flags.add_argument(
         "--prime",
         help="seconds of the seed (default: all); random or floor, random:0.5: noise instead of a seed",
@@ -58,11 +58,9 @@ def parser() -> FlagParser:
     flags.add_argument("--override", **REPEATABLE, metavar="NAME=FILE", help="a CSV in place of what a tier generates")
     flags.add_argument("--tier_temperature", **REPEATABLE, metavar="TIER=T", help="temperature of a tier")
     flags.add_argument("--tier_seed", **REPEATABLE, metavar="TIER=N", help="random seed of a tier")
-    flags.add_argument(
-        "--extrapolate", default=False, help="let parameters leave the trained range (default: False)", **flag
-    )
+    flags.add_switch("--extrapolate", help="let parameters leave the trained range")
     flags.add_argument("--random_seed", type=int, help="same seed, same sound (default: fresh, and printed)")
-    flags.add_argument("--spectrogram", default=False, help="also write a PNG (default: False)", **flag)
+    flags.add_switch("--spectrogram", help="also write a PNG")
     flags.add_argument("--frames", type=optional(int), help="MelNet: length in frames instead of --dur")
     flags.add_argument("--text", help="MelNet with text: what is said")
     flags.add_argument("--bias", type=float, default=0.0, help="MelNet: sharper mixtures, 0 or more (default: 0)")
@@ -77,15 +75,12 @@ def parser() -> FlagParser:
     flags.add_argument(
         "--vocoder", type=optional(Path), help="MelNet: a run steered by mel bands that renders the spectrogram"
     )
-    flags.add_argument("--debug", default=False, help="show tracebacks (default: False)", **flag)
     return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, generate, return the exit code."""
-    flags = parser()
-    arguments = flags.parse_args(argv)
-    return run(lambda: _generate(arguments), debug=arguments.debug, flags=flags)
+    return parser().run(_generate, argv)
 
 
 def _generate(arguments: Any) -> None:

@@ -7,15 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.cli.flags import (
-    REPEATABLE,
-    FlagParser,
-    add_model_flags,
-    boolean,
-    optional,
-    run,
-    typed_values,
-)
+from tierwave.cli.flags import REPEATABLE, FlagParser, add_model_flags, optional, typed_values
 from tierwave.config import TrainingOptions, read_document
 from tierwave.errors import UsageError
 from tierwave.files.places import place_of
@@ -28,19 +20,13 @@ DEFAULT_CONFIG = Path(__file__).with_name("default.config.json")
 def parser() -> FlagParser:
     """All flags of train.py."""
     flags = FlagParser("train.py", description="Train a network on a folder of recordings.")
-    flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean}
     flags.add_argument("--id", default="default", help="name of the training session (default: default)")
     flags.add_argument("--data_dir", type=place_of, help="folder of training audio, searched recursively; or a URL")
     flags.add_argument(
         "--cache_dir", type=optional(place_of), help="where encoded recordings are kept (default: logdir_root/.cache)"
     )
-    flags.add_argument("--demo", default=False, help="make and use the synthetic demo corpus (default: False)", **flag)
-    flags.add_argument(
-        "--verbose",
-        default=False,
-        help="one line per step, instead of one that is rewritten, or told every few seconds (default: False)",
-        **flag,
-    )
+    flags.add_switch("--demo", help="make and use the synthetic demo corpus")
+    flags.add_switch("--verbose", help="one line per step, instead of one that is rewritten, or told every few seconds")
     flags.add_argument(
         "--logdir_root", type=Path, default=Path("logdir"), help="logs and checkpoints, in a folder per id (./logdir)"
     )
@@ -49,9 +35,7 @@ def parser() -> FlagParser:
     )
     flags.add_argument("--config_file", type=Path, help="*.config.json (default: ./default.config.json)")
     flags.add_argument("--set", **REPEATABLE, metavar="KEY=VALUE", help="override config keys, dotted")
-    flags.add_argument(
-        "--resume", default=True, help="go on from the newest checkpoint of this id (default: True)", **flag
-    )
+    flags.add_switch("--resume", help="go on from the newest checkpoint of this id", default=True)
     flags.add_argument("--resume_from", type=optional(Path), help="go on from this checkpoint")
     flags.add_argument("--init_from", type=optional(Path), help="start from another run's weights")
     flags.add_argument(
@@ -74,16 +58,13 @@ def parser() -> FlagParser:
         metavar="SECONDS",
         help="for which the other workers of TF_CONFIG are waited for (default: as long as it takes)",
     )
-    flags.add_argument("--debug", default=False, help="show tracebacks (default: False)", **flag)
     add_model_flags(flags.add_argument_group("training"), TrainingOptions)
     return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, train, return the exit code."""
-    flags = parser()
-    arguments = flags.parse_args(argv)
-    return run(lambda: _train(arguments), debug=arguments.debug, flags=flags)
+    return parser().run(_train, argv)
 
 
 def _train(arguments: Any) -> int:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.cli.flags import REPEATABLE, FlagParser, boolean, optional, run, typed_here
+from tierwave.cli.flags import REPEATABLE, FlagParser, optional
+from tierwave.cli.running import typed_here
 from tierwave.config import apply_overrides, read_document
 from tierwave.errors import UsageError
 from tierwave.nn.runtime import import_tensorflow
@@ -38,7 +39,6 @@ WORKERS = ["role", "chief", "id", "data_dir", "logdir_root", "param_dir", "param
 def parser() -> FlagParser:
     """All flags of tune.py."""
     flags = FlagParser("tune.py", description="Search for a good config.")
-    flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean}
     flags.add_argument("--id", default="tune", help="name of the search (default: tune)")
     flags.add_argument("--data_dir", type=Path, help="folder of training audio, searched recursively")
     flags.add_argument("--type", choices=TYPES, default="bayesian", help="how to search (default: bayesian)")
@@ -81,7 +81,7 @@ def parser() -> FlagParser:
     flags.add_argument(
         "--logdir_root", type=Path, default=Path("logdir"), help="the search's folder lies here (./logdir)"
     )
-    flags.add_argument("--resume", default=True, help="go on with the search of this id (default: True)", **flag)
+    flags.add_switch("--resume", help="go on with the search of this id", default=True)
     flags.add_argument("--param_dir", type=optional(Path), help="folder of the recordings' parameters")
     flags.add_argument("--params", type=optional(Path), help="one manifest of parameters, CSV with a column filename")
     flags.add_argument("--role", choices=["chief", "worker"], help="of a search by several processes or machines")
@@ -92,8 +92,7 @@ def parser() -> FlagParser:
         default=60.0,
         help="seconds of silence after which a worker, or the chief, counts as dead (default: 60)",
     )
-    flags.add_argument("--verbose", default=False, help="print all that trials print (default: False)", **flag)
-    flags.add_argument("--debug", default=False, help="show tracebacks (default: False)", **flag)
+    flags.add_switch("--verbose", help="print all that trials print")
     return flags
 
 
@@ -101,8 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, search, return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     flags = parser()
-    arguments = flags.parse_args(words)
-    return run(lambda: _tune(arguments, words, flags), debug=arguments.debug, flags=flags)
+    return flags.run(lambda arguments: _tune(arguments, words, flags), words)
 
 
 def _tune(arguments: Any, words: Sequence[str], flags: FlagParser) -> int:

@@ -48,8 +48,7 @@ import numpy as np
 import numpy.typing as npt
 
 from conditioning.config import AUDIO, Config, parameters
-from tierwave.cli.flags import REPEATABLE, FlagParser, boolean
-from tierwave.cli.flags import run as run_command
+from tierwave.cli.flags import REPEATABLE, FlagParser
 from tierwave.config import validate
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.errors import RunError, UsageError
@@ -510,10 +509,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--range", **REPEATABLE, metavar="NAME=LO:HI", help="raw values that became 0 and 1 (default: 0:1)"
     )
     flags.add_argument("--units", **REPEATABLE, metavar="NAME=UNIT", help="such as p=midiPitch")
-    flags.add_argument("--debug", type=boolean, nargs="?", const=True, default=False, help="show tracebacks")
-    arguments = flags.parse_args(argv)
 
-    def body() -> None:
+    def body(arguments: Any) -> None:
         ranges, units = _ranges(arguments.range), _by_name(arguments.units, "--units", "p=midiPitch")
         import_tensorflow(debug=arguments.debug)
         imported = import_weights(
@@ -530,7 +527,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in _told(imported):
             print(line)
 
-    return run_command(body, debug=arguments.debug)
+    return flags.run(body, argv)
 
 
 def _told(imported: Imported) -> list[str]:

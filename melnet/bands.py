@@ -14,7 +14,7 @@ from typing import Any
 from melnet.front_end import MelFrontEnd
 from tierwave.audio.finding import search_audio
 from tierwave.audio.recordings import load
-from tierwave.cli.flags import FlagParser, boolean, run
+from tierwave.cli.flags import FlagParser
 from tierwave.controls.files import ParamFile, document_of, write_param_file
 from tierwave.errors import AudioError, UsageError
 from tierwave.family import load_config
@@ -31,14 +31,12 @@ def parser() -> FlagParser:
     flags.add_argument("--data_dir", type=Path, required=True, help="folder of recordings, searched recursively")
     flags.add_argument("--param_dir", type=Path, required=True, help="folder for the curves, a CSV per recording")
     flags.add_argument("--bands", type=int, default=20, help="how many parameters (default: 20)")
-    flags.add_argument("--debug", nargs="?", const=True, default=False, type=boolean, help="show tracebacks")
     return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, write the curves, return the exit code."""
-    arguments = parser().parse_args(argv)
-    return run(lambda: _write(arguments), debug=arguments.debug)
+    return parser().run(_write, argv)
 
 
 def _write(arguments: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from melnet.config import Config
 from melnet.multiscale import factors
-from tierwave.cli.flags import FlagParser, boolean, run
+from tierwave.cli.flags import FlagParser
 from tierwave.config import dumps, validate
 from tierwave.errors import RunError, UsageError
 from tierwave.files.text import read_text
@@ -149,14 +149,12 @@ def parser() -> FlagParser:
     flags.add_argument("yaml", type=Path, help="his training or synthesis file")
     flags.add_argument("--output_path", type=Path, help="the config to write (default: printed)")
     flags.add_argument("-t", "--frames", type=int, default=300, help="his -t, for a synthesis file (default: 300)")
-    flags.add_argument("--debug", nargs="?", const=True, default=False, type=boolean, help="show tracebacks")
     return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, convert, return the exit code."""
-    arguments = parser().parse_args(argv)
-    return run(lambda: _convert(arguments), debug=arguments.debug)
+    return parser().run(_convert, argv)
 
 
 def _convert(arguments: Any) -> None:

@@ -36,8 +36,7 @@ import numpy as np
 from natsort import natsorted
 
 from samplernn.config import Config
-from tierwave.cli.flags import FlagParser, boolean
-from tierwave.cli.flags import run as run_command
+from tierwave.cli.flags import FlagParser
 from tierwave.config import read_document, resolve_training, validate
 from tierwave.errors import RunError, UsageError
 from tierwave.nn.runtime import import_tensorflow
@@ -310,10 +309,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--id", required=True, help="name of the run that is made")
     flags.add_argument("--logdir_root", type=Path, default=Path("logdir"), help="where runs are kept (./logdir)")
     flags.add_argument("--sample_rate", type=int, default=16000, help="Hz it was trained at (default: 16000)")
-    flags.add_argument("--debug", type=boolean, nargs="?", const=True, default=False, help="show tracebacks")
-    arguments = flags.parse_args(argv)
 
-    def body() -> None:
+    def body(arguments: Any) -> None:
         import_tensorflow(debug=arguments.debug)
         imported = import_checkpoint(
             arguments.checkpoint,
@@ -336,7 +333,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "--id NEW --data_dir FOLDER"
         )
 
-    return run_command(body, debug=arguments.debug)
+    return flags.run(body, argv)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,18 @@
 """JSON documents in, validated and frozen configurations out.
 
 Every family describes its config as a `StrictModel`; what training itself needs is `TrainingOptions`, which train.py
-also turns into flags. This module knows nothing of TensorFlow, audio or argparse, and imports only pydantic, so that a
-wrong key is answered before anything heavy is loaded.
+also turns into flags. Of libraries this module imports only pydantic, so that a wrong key is reported before anything
+heavy is loaded.
 """
 
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -27,11 +26,10 @@ from pydantic import (
     model_validator,
 )
 
+from tierwave.config_errors import KeyPath, dotted, sentence, shown
 from tierwave.errors import RunError, UsageError
 from tierwave.files.names import json_text
 from tierwave.files.text import MOST_NESTED, parse_json, parse_typed, read_text
-
-KeyPath = tuple[str | int, ...]
 
 # Numbers of a config. All have an upper end far above what anybody trains, so that a slip of the hand is refused at
 # once instead of filling the memory, or being counted up to.
@@ -97,7 +95,7 @@ def read_document(path: str | Path) -> dict[str, Any]:
     except ValueError as error:  # a key that stands twice, NaN, lists without end
         raise UsageError(f"{path} is not a config: {error}") from error
     if not isinstance(document, dict):
-        raise UsageError(f"{path} holds {_shown(document)}, but a config is an object: write {{...}}")
+        raise UsageError(f"{path} holds {shown(document)}, but a config is an object: write {{...}}")
     return document
 
 
@@ -129,7 +127,7 @@ def apply_overrides(document: Mapping[str, Any], overrides: Iterable[str]) -> di
         if not equals or not all(steps):
             raise UsageError(f"--set {override} is not KEY=VALUE: write for example --set dim=512")
         if len(steps) > MOST_NESTED:
-            raise UsageError(f"--set {_shown(key)} leads {len(steps)} deep, where no config goes: correct the dots")
+            raise UsageError(f"--set {shown(key)} leads {len(steps)} deep, where no config goes: correct the dots")
         try:
             value = parse_typed(text)
         except ValueError as error:
@@ -152,7 +150,7 @@ def _set_at(container: Any, steps: list[str], value: Any, override: str) -> None
             place = int(step)
         elif not isinstance(container, dict):
             where = ".".join(steps[:depth])
-            raise UsageError(f"--set {override}: {where} is {_shown(container)}, which has no keys; set {where} itself")
+            raise UsageError(f"--set {override}: {where} is {shown(container)}, which has no keys; set {where} itself")
         elif not last:
             container.setdefault(step, {})
         if last:
@@ -169,128 +167,17 @@ def validate(model_class: type[Model], document: Mapping[str, Any], source: str)
 
     Raises UsageError, one sentence that names source, key, value and what is accepted, for the first fault.
     """
-    return _validate(model_class, document, lambda path: f"{source}: {_dotted(path)}" if path else f"{source}:")
+    return _validate(model_class, document, lambda path: f"{source}: {dotted(path)}" if path else f"{source}:")
 
 
 def _validate(model_class: type[Model], document: Mapping[str, Any], label: Callable[[KeyPath], str]) -> Model:
     try:
-        # By way of JSON, because there a list fits a tuple and still no text fits a number.
+        # Validate as JSON: accepts a list for a tuple but still rejects "1" for 1.
         return model_class.model_validate_json(json.dumps(document))
     except ValidationError as error:
-        faults: dict[KeyPath, list[Mapping[str, Any]]] = {}
-        for fault in error.errors(include_url=False):
-            faults.setdefault(_key_path(fault, document), []).append(fault)
-        # A missing key is told last: a key that nobody knows is often the same one, mistyped.
-        path, same = min(faults.items(), key=lambda item: item[1][0]["type"] == "missing")
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise UsageError(f"{label(path)} {_complaint(model_class, path, same)}{more}".strip()) from error
-
-
-def _key_path(fault: Mapping[str, Any], document: Any) -> KeyPath:
-    """pydantic's location without the names of union members in it, which nobody has written."""
-    path: list[str | int] = []
-    location = fault["loc"]
-    for depth, step in enumerate(location):
-        try:
-            document = document[step]
-            path.append(step)
-        except (KeyError, IndexError, TypeError):
-            if fault["type"] == "missing" and depth == len(location) - 1:
-                path.append(step)
-    return tuple(path)
-
-
-_ACCEPTED = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "bool_type": "true or false",
-    "string_type": "a text",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "dict_type": "an object",
-    "model_type": "an object",
-    "literal_error": "{expected}",
-    "greater_than": "greater than {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "less than {lt}",
-    "less_than_equal": "at most {le}",
-    "multiple_of": "a multiple of {multiple_of}",
-    "too_short": "a list of {min_length} or more",
-    "too_long": "a list of {max_length} or fewer",
-}
-
-
-def _complaint(model_class: type[BaseModel], path: KeyPath, faults: Sequence[Mapping[str, Any]]) -> str:
-    """What follows the name of the key: `is -1, but must be greater than 0`."""
-    first = faults[0]
-    value = _shown(first["input"])
-    if first["type"] == "extra_forbidden":
-        return f"(value {value}) is not a key here; {_nearest_key(model_class, path)}"
-    if first["type"] == "missing":
-        return f"is missing; {_describe(model_class, path)}"
-    if first["type"] in ("value_error", "assertion_error"):  # raised by a validator of ours, which says the remedy
-        return f"is {value}: {first['ctx']['error']}" if path else str(first["ctx"]["error"])
-    accepted = [_accepted(fault) for fault in faults]
-    if _takes_none(model_class, path):
-        accepted.append("null")
-    return f"is {value}, but must be {' or '.join(dict.fromkeys(accepted))}"
-
-
-def _accepted(fault: Mapping[str, Any]) -> str:
-    if fault["type"] not in _ACCEPTED:
-        return str(fault["msg"]).removeprefix("Input should be ")
-    bounds = {name: f"{bound:g}" if isinstance(bound, float) else bound for name, bound in fault.get("ctx", {}).items()}
-    return _ACCEPTED[fault["type"]].format_map(bounds)
-
-
-def _nearest_key(model_class: type[BaseModel], path: KeyPath) -> str:
-    key = str(path[-1])
-    known = [name for model in _models_in(_annotation_at(model_class, path[:-1])) for name in model.model_fields]
-    if key in known:  # of one kind of object, beside keys of another kind
-        return f"write only one of {', '.join(known)}"
-    if len(path) == 1 and "training" in known and key in TrainingOptions.model_fields:
-        return f"did you mean training.{key}?"
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}"
-
-
-def _describe(model_class: type[BaseModel], path: KeyPath) -> str:
-    for model in _models_in(_annotation_at(model_class, path[:-1])):
-        field = model.model_fields.get(str(path[-1]))
-        if field is not None and field.description:
-            return f"add it: {field.description}"
-    return "add it"
-
-
-def _annotation_at(annotation: Any, path: KeyPath) -> Any:
-    """The type that stands at `path` below the type `annotation`, as far as it can be told."""
-    for step in path:
-        fields = [model.model_fields[str(step)] for model in _models_in(annotation) if str(step) in model.model_fields]
-        if fields:
-            annotation = fields[0].annotation
-    return annotation
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models_in(part)]
-
-
-def _takes_none(model_class: type[BaseModel], path: KeyPath) -> bool:
-    # An entry of a list that may be null as a whole is itself not null, so only a named field counts.
-    return bool(path) and isinstance(path[-1], str) and type(None) in get_args(_annotation_at(model_class, path))
-
-
-def _dotted(path: KeyPath) -> str:
-    return ".".join(str(step) for step in path)
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else text[:77] + "..."
+        elsewhere = TrainingOptions.model_fields if "training" in model_class.model_fields else ()
+        moved = {key: f"training.{key}" for key in elsewhere}
+        raise UsageError(sentence(error, model_class, document, label, moved)) from error
 
 
 # Writing and comparing -------------------------------------------------------------------------------------------
@@ -308,9 +195,9 @@ def difference(old: Any, new: Any, key: str = "") -> list[str]:
         for name in dict.fromkeys([*old, *new]):
             inner = f"{key}.{name}" if key else str(name)
             if name not in new:
-                lines.append(f"{inner}: {_shown(old[name])} -> absent")
+                lines.append(f"{inner}: {shown(old[name])} -> absent")
             elif name not in old:
-                lines.append(f"{inner}: absent -> {_shown(new[name])}")
+                lines.append(f"{inner}: absent -> {shown(new[name])}")
             else:
                 lines += difference(old[name], new[name], inner)
         return lines
@@ -318,7 +205,7 @@ def difference(old: Any, new: Any, key: str = "") -> list[str]:
         return difference(dict(enumerate(old)), dict(enumerate(new)), key)
     if old == new and isinstance(old, bool) == isinstance(new, bool):
         return []
-    return [f"{key}: {_shown(old)} -> {_shown(new)}"]
+    return [f"{key}: {shown(old)} -> {shown(new)}"]
 
 
 # Training --------------------------------------------------------------------------------------------------------
@@ -464,7 +351,7 @@ def split_training(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
     """
     training = document.get("training", {})
     if not isinstance(training, Mapping):
-        raise UsageError(f"training is {_shown(training)}, but must be an object of training flags, such as batch_size")
+        raise UsageError(f"training is {shown(training)}, but must be an object of training flags, such as batch_size")
     return {key: value for key, value in document.items() if key != "training"}, dict(training)
 
 
@@ -474,9 +361,8 @@ _EXCLUSIVE = {"num_val_batches": "val_frac", "val_frac": "num_val_batches"}
 def resolve_training(typed: Mapping[str, Any], document: Mapping[str, Any], source: str) -> TrainingOptions:
     """The training options: what was typed wins over `document["training"]`, that over the defaults.
 
-    `typed` holds only the flags that were typed (see `commandline.typed_values`); `document` is the whole config with
-    `--set` already applied, and `source` its name. Raises UsageError, which names the flag where one is at fault and
-    the key of the config otherwise.
+    `typed` holds only the flags that were typed; `document` is the whole config with `--set` already applied, and
+    `source` its name. Raises UsageError, which names the flag where one is at fault, else the key of the config.
     """
     _, training = split_training(document)
     for name, value in typed.items():
@@ -487,7 +373,7 @@ def resolve_training(typed: Mapping[str, Any], document: Mapping[str, Any], sour
         if path and path[0] in typed:
             return f"--{path[0]}"
         if path:
-            return f"{source}: training.{_dotted(path)}"
+            return f"{source}: training.{dotted(path)}"
         return f"{source}:" if training else ""
 
     return _validate(TrainingOptions, {**training, **typed}, label)

@@ -1,7 +1,7 @@
 """The two kinds of mistake a person can be told about in one sentence, and what is odd but no mistake.
 
 Everything else is a fault of the program and keeps its traceback. Knows nothing of command lines: they turn
-these into exit codes (see `tierwave.cli.flags`).
+these into exit codes (see `tierwave.cli.running`).
 """
 
 from __future__ import annotations

@@ -275,7 +275,7 @@ def test_a_wrong_override(place: Place, capsys: Capture, setting: str, expected:
     ("words", "expected"),
     [
         (["--batchsize", "4"], ["--batchsize", "--batch_size"]),
-        (["--batch_size"], ["--batch_size", "value"]),
+        (["--batch_size"], ["--batch_size", "argument"]),
         (["--batch_size", "many"], ["--batch_size", "many", "whole number"]),
         (["--batch_size", "0"], ["--batch_size", "0", "at least 1"]),
         (["--optimizer", "adagrad"], ["--optimizer", "adagrad", "rmsprop"]),

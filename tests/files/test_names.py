@@ -21,7 +21,7 @@ from tierwave.audio.quantize import Quantizer
 from tierwave.audio.recordings import load
 from tierwave.audio.writer import write_wav
 from tierwave.cli.controls import main as controls
-from tierwave.cli.flags import run
+from tierwave.cli.running import run
 from tierwave.controls.live import read_gestures
 from tierwave.controls.parse import read_array
 from tierwave.controls.sources import find_param_sources

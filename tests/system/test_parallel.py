@@ -89,7 +89,7 @@ PARENT = """
 import os, sys, time
 sys.path[:0] = sys.argv[2:]
 from test_parallel import wait_here
-from tierwave.cli.flags import run
+from tierwave.cli.running import run
 from tierwave.system.parallel import parallel_map
 if __name__ == "__main__":
     sys.exit(run(lambda: list(parallel_map(wait_here, [sys.argv[1]] * 2, jobs=2)) and None, debug=False))

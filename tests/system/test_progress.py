@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import pytest
 
-from tierwave.cli.flags import run
+from tierwave.cli.running import run
 from tierwave.errors import RunError
 from tierwave.system import progress
 from tierwave.system.progress import ProgressLine, amounts

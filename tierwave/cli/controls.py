@@ -22,14 +22,13 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tierwave.analysis.features import FEATURES, Analysis, measure
 from tierwave.audio.finding import search_audio
 from tierwave.audio.recordings import load, load_with_remarks
-from tierwave.cli.flags import REPEATABLE, FlagParser, boolean, optional, run
+from tierwave.cli.flags import REPEATABLE, FlagParser, optional
 from tierwave.config import TrainingOptions
 from tierwave.controls.files import (
     ParamFile,
@@ -66,8 +65,6 @@ FORMATS = {"csv": ".csv", "params": ".params"}
 MOST_CURVES = 20  # in one picture
 MOST_FAULTS = 20  # that `check` lists unasked
 
-_FLAG: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean, "default": False, "metavar": "True|False"}
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, do what its verb says, return the exit code."""
@@ -81,13 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         ProgressLine("stderr").say(f"tierwave controls: {words[0]!r} is no verb; {remedy}")
         return 2
     make_parser, body = VERBS[words[0]]
-    flags = make_parser().parse_args(words[1:])
-    return run(lambda: body(flags), debug=flags.debug)
+    return make_parser().run(body, words[1:])
 
 
 def _parser(verb: str, description: str) -> FlagParser:
     parser = FlagParser(prog=f"tierwave controls {verb}", description=description)
-    parser.add_argument("--debug", help="show tracebacks (default: False)", **_FLAG)
     return parser
 
 
@@ -106,7 +101,7 @@ def _add_sources(parser: FlagParser) -> None:
         "--name_params", nargs="+", metavar="NAME", help="to find in file names: inst,p,a for _inst00.00_p64.00_a00.50"
     )
     parser.add_argument("--names", nargs="+", metavar="NAME", help="only these parameters (default: all)")
-    parser.add_argument("--lenient", help="repair broken .params files on reading (default: False)", **_FLAG)
+    parser.add_switch("--lenient", help="repair broken .params files on reading")
 
 
 def _recordings(data_dir: Path) -> list[Path]:
@@ -153,7 +148,7 @@ def _extract_parser() -> FlagParser:
         "--sample_rate", type=optional(int), metavar="HZ", help="resample first (default: the recording's)"
     )
     parser.add_argument("--format", choices=list(FORMATS), default="csv", help="of the curves (%(default)s)")
-    parser.add_argument("--overwrite", help="replace curves of the same names (default: False)", **_FLAG)
+    parser.add_switch("--overwrite", help="replace curves of the same names")
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="files side by side (default: all cores)"
     )
@@ -233,10 +228,8 @@ def _convert_parser() -> FlagParser:
     parser.add_argument("input", type=Path, metavar="INPUT", help="a .params or .csv file, or a folder of them")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="a .csv or .params file; for a folder, a folder")
     parser.add_argument("--to", choices=list(FORMATS), help="of a folder: what to write")
-    parser.add_argument(
-        "--lenient", help="repair trailing commas, empty files, curves of unequal lengths (default: False)", **_FLAG
-    )
-    parser.add_argument("--overwrite", help="replace files that are there (default: False)", **_FLAG)
+    parser.add_switch("--lenient", help="repair trailing commas, empty files, curves of unequal lengths")
+    parser.add_switch("--overwrite", help="replace files that are there")
     return parser
 
 
@@ -310,7 +303,7 @@ def _manifest_parser() -> FlagParser:
     parser.add_argument(
         "--output_path", type=Path, metavar="FILE", help=f"the manifest (default: {MANIFEST_NAME} in DATA_DIR)"
     )
-    parser.add_argument("--overwrite", help="replace files that are there (default: False)", **_FLAG)
+    parser.add_switch("--overwrite", help="replace files that are there")
     return parser
 
 
@@ -364,7 +357,7 @@ def _fit_parser() -> FlagParser:
     ):
         parser.add_argument(flag, type=kind, default=default, metavar="X", help="as for train.py (%(default)s)")
     parser.add_argument("--sample_rate", type=optional(int), metavar="HZ", help="as for train.py")
-    parser.add_argument("--refit", help="also where lo and hi are given already (default: False)", **_FLAG)
+    parser.add_switch("--refit", help="also where lo and hi are given already")
     parser.add_argument(
         "--output_path", type=Path, metavar="FILE",
         help=f"the schema (default: --schema, or {SCHEMA_NAME} in the folder of the curves)",
@@ -443,7 +436,7 @@ def _check_parser() -> FlagParser:
     parser = _parser("check", "Look through a corpus for parameters that are missing, broken or out of range.")
     parser.add_argument("data_dir", type=Path, metavar="DATA_DIR", help="folder of recordings")
     _add_sources(parser)
-    parser.add_argument("--all", help=f"show all faults, not only {MOST_FAULTS} (default: False)", **_FLAG)
+    parser.add_switch("--all", help=f"show all faults, not only {MOST_FAULTS}")
     return parser
 
 

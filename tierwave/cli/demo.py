@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 
-from tierwave.cli.flags import FlagParser, boolean, run
+from tierwave.cli.flags import FlagParser
 from tierwave.controls.sources import MANIFEST_NAME
 from tierwave.data.demo import make_corpus
 
@@ -19,11 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--random_seed", type=int, default=0, metavar="N", help="same seed, same bytes (%(default)s)")
     parser.add_argument("--sample_rate", type=int, default=16000, metavar="HZ", help="(%(default)s)")
     parser.add_argument("--seconds", type=float, default=1.25, metavar="S", help="length of each tone (%(default)s)")
-    parser.add_argument("--debug", type=boolean, nargs="?", const=True, default=False, metavar="True|False")
-    flags = parser.parse_args(argv)
 
-    def body() -> None:
+    def body(flags: Namespace) -> None:
         tones = make_corpus(flags.folder, seed=flags.random_seed, sample_rate=flags.sample_rate, seconds=flags.seconds)
         print(f"{len(tones)} tones, {len(tones) * flags.seconds:.0f} s, and {MANIFEST_NAME} in {flags.folder}")
 
-    return run(body, debug=flags.debug)
+    return parser.run(body, argv)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tierwave.analysis.distances import common_rate, compare, load_sounds
-from tierwave.cli.flags import JSON_FLAG, REPEATABLE, FlagParser, boolean, print_result, run
+from tierwave.cli.flags import JSON_FLAG, REPEATABLE, FlagParser, print_result
 from tierwave.errors import UsageError
 
 
@@ -23,15 +23,12 @@ def parser() -> FlagParser:
     flags.add_argument("--sample_rate", type=int, help="Hz, at which they are compared (default: the lowest of all)")
     flags.add_argument("--random_seed", type=int, default=0, help="of what is drawn (default: 0)")
     flags.add_argument("--json", **JSON_FLAG)
-    flags.add_argument("--debug", nargs="?", const=True, default=False, type=boolean, help="show tracebacks")
     return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, compare, return the exit code."""
-    flags = parser()
-    arguments = flags.parse_args(argv)
-    return run(lambda: _compare(arguments), debug=arguments.debug, flags=flags)
+    return parser().run(_compare, argv)
 
 
 def _compare(arguments: Any) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.cli.flags import JSON_FLAG, FlagParser, boolean, print_result, run
+from tierwave.cli.flags import JSON_FLAG, FlagParser, print_result
 from tierwave.errors import UsageError
 from tierwave.evaluation.likelihood import compare_sounds, evaluate, follow
 from tierwave.generation.load import load_run
@@ -25,7 +25,6 @@ def parser() -> FlagParser:
         "tierwave evaluate",
         description="How well a trained network predicts recordings, and follows its parameters.",
     )
-    flag: dict[str, Any] = {"nargs": "?", "const": True, "default": False, "type": boolean}
     flags.add_argument("run", metavar="RUN", type=Path, help="a checkpoint, its .index file, a run or an id's folder")
     flags.add_argument("--data_dir", type=Path, help="folder of recordings, searched recursively")
     flags.add_argument(
@@ -52,18 +51,15 @@ def parser() -> FlagParser:
         action="extend",
         help="generated sounds: how near is their average spectrum to the recordings'",
     )
-    flags.add_argument("--best", help="of a folder: the best checkpoint, not the newest", **flag)
+    flags.add_switch("--best", help="of a folder: the best checkpoint, not the newest")
     flags.add_argument("--batch_size", type=int, help="files read side by side (default: as in training)")
     flags.add_argument("--json", **JSON_FLAG)
-    flags.add_argument("--debug", help="show tracebacks (default: False)", **flag)
     return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, evaluate, return the exit code."""
-    flags = parser()
-    arguments = flags.parse_args(argv)
-    return run(lambda: _evaluate(arguments), debug=arguments.debug, flags=flags)
+    return parser().run(_evaluate, argv)
 
 
 def _evaluate(arguments: Any) -> None:

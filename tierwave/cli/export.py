@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.cli.flags import REPEATABLE, FlagParser, boolean, run, sentences
+from tierwave.cli.flags import REPEATABLE, FlagParser
+from tierwave.cli.running import sentences
 from tierwave.nn.runtime import import_tensorflow, one_thread_per_call
 
 
@@ -21,12 +22,11 @@ def parser() -> FlagParser:
     flags = FlagParser(
         "tierwave export", description="Hand a trained run on: weights, documents, a sound, a model card."
     )
-    flag: dict[str, Any] = {"nargs": "?", "const": True, "default": False, "type": boolean}
     flags.add_argument("run", metavar="RUN", type=Path, help="a checkpoint, its .index file, a run or an id's folder")
     flags.add_argument("--output", type=Path, required=True, help="a new folder, or a file that ends in .zip")
-    flags.add_argument("--best", help="of a folder: the best checkpoint, not the newest", **flag)
-    flags.add_argument("--onnx", help="also the generation step for ONNX Runtime (default: False)", **flag)
-    flags.add_argument("--litert", help="also the generation step for LiteRT (default: False)", **flag)
+    flags.add_switch("--best", help="of a folder: the best checkpoint, not the newest")
+    flags.add_switch("--onnx", help="also the generation step for ONNX Runtime")
+    flags.add_switch("--litert", help="also the generation step for LiteRT")
     flags.add_argument("--dur", type=float, default=3.0, help="seconds of the sample; 0: none (default: 3)")
     flags.add_argument("--temperature", type=float, default=0.75, help="of the sample (default: 0.75)")
     flags.add_argument("--random_seed", type=int, default=0, help="of the sample (default: 0)")
@@ -37,15 +37,12 @@ def parser() -> FlagParser:
         help="of the sample, as of generate.py (default: the middle of what was trained on)",
     )
     flags.add_argument("--text", help="of the sample of a MelNet that reads: what is said")
-    flags.add_argument("--debug", help="show tracebacks (default: False)", **flag)
     return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, export, return the exit code."""
-    flags = parser()
-    arguments = flags.parse_args(argv)
-    return run(lambda: _export(arguments), debug=arguments.debug, flags=flags)
+    return parser().run(_export, argv)
 
 
 def _export(arguments: Any) -> None:

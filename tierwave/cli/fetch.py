@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tierwave.cli.flags import FlagParser, boolean, optional, run
+from tierwave.cli.flags import FlagParser, optional
 from tierwave.data.fetch import COLLECTIONS, MODELS, fetch
 from tierwave.errors import UsageError
 from tierwave.system.progress import ProgressLine, amounts
@@ -23,7 +23,6 @@ from tierwave.system.progress import ProgressLine, amounts
 def parser() -> FlagParser:
     """All flags of `python -m tierwave fetch`."""
     flags = FlagParser("tierwave fetch", description="Download a corpus and lay it out for train.py.")
-    flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean, "default": False}
     flags.add_argument("corpus", choices=sorted(COLLECTIONS), help=", ".join(sorted(COLLECTIONS)))
     flags.add_argument("folder", metavar="FOLDER", type=Path, help="created if missing")
     flags.add_argument(
@@ -41,15 +40,13 @@ def parser() -> FlagParser:
         metavar="HEX|None",
         help="another checksum than the known one; None: take what comes, and write its checksum down (default: known)",
     )
-    flags.add_argument("--keep_archive", help="leave the archive beside the recordings (default: False)", **flag)
-    flags.add_argument("--debug", help="show tracebacks (default: False)", **flag)
+    flags.add_switch("--keep_archive", help="leave the archive beside the recordings")
     return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, fetch, say what to do next."""
-    arguments = parser().parse_args(argv)
-    return run(lambda: _fetch(arguments), debug=arguments.debug)
+    return parser().run(_fetch, argv)
 
 
 def _fetch(arguments: Any) -> None:

@@ -6,25 +6,22 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tierwave.cli.flags import REPEATABLE, FlagParser, run
+from tierwave.cli.flags import REPEATABLE, FlagParser
 from tierwave.config import apply_overrides, read_document
 from tierwave.training.memory import GIGABYTE, demands
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> FlagParser:
     """All flags of `python -m tierwave memory`."""
     flags = FlagParser("tierwave memory", description="What training a config will take, without training.")
     flags.add_argument("--config_file", type=Path, required=True, help="*.config.json, one or more", **REPEATABLE)
     flags.add_argument("--set", **REPEATABLE, metavar="KEY=VALUE", help="override config keys, dotted")
-    flags.add_argument("--debug", action="store_true", help="show tracebacks")
     return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, print a line per stage, return the exit code."""
-    flags = parser()
-    arguments = flags.parse_args(argv)
-    return run(lambda: _print(arguments), debug=arguments.debug, flags=flags)
+    return parser().run(_print, argv)
 
 
 def _print(arguments: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.cli.flags import FlagParser, boolean, optional, run
+from tierwave.cli.flags import FlagParser, optional
 from tierwave.errors import RunError, UsageError
 from tierwave.nn.runtime import import_tensorflow, one_thread_per_call
 from tierwave.system.signals import ENDING, handled
@@ -30,25 +30,21 @@ GRACE_SECONDS = 1  # for which a server that is stopped waits for pages to close
 def parser() -> FlagParser:
     """All flags of `python -m tierwave play`."""
     flags = FlagParser("tierwave play", description="Play a trained network on a web page.")
-    flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean, "default": False}
     flags.add_argument("run", metavar="RUN", type=Path, help="a checkpoint, its .index file, a run or an id's folder")
-    flags.add_argument("--best", help="of a folder: the best checkpoint, not the newest", **flag)
+    flags.add_switch("--best", help="of a folder: the best checkpoint, not the newest")
     flags.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     flags.add_argument("--port", type=int, default=8765, help="to listen on, 0: a free one (default: 8765)")
     flags.add_argument("--osc", type=optional(int), metavar="PORT", help="also take OSC on this UDP port of loopback")
-    flags.add_argument("--open", help="open the page in a browser (default: False)", **flag)
+    flags.add_switch("--open", help="open the page in a browser")
     flags.add_argument(
         "--max_voices", type=optional(int), metavar="N", help="pages that play at once (default: as measured)"
     )
-    flags.add_argument("--debug", help="show tracebacks (default: False)", **flag)
     return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, serve until Ctrl-C, return the exit code."""
-    flags = parser()
-    arguments = flags.parse_args(argv)
-    return run(lambda: _play(arguments), debug=arguments.debug, flags=flags)
+    return parser().run(_play, argv)
 
 
 def _play(arguments: Any) -> None:

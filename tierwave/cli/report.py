@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tierwave.cli.flags import FlagParser, boolean, run, sentences
+from tierwave.cli.flags import FlagParser
+from tierwave.cli.running import sentences
 from tierwave.errors import UsageError
 from tierwave.files.folders import refuse_file
 from tierwave.nn.runtime import import_tensorflow, one_thread_per_call
@@ -23,28 +24,20 @@ from tierwave.system.progress import ProgressLine
 def parser() -> FlagParser:
     """All flags."""
     flags = FlagParser("tierwave report", description="One self-contained HTML page about a run.")
-    flag: dict[str, Any] = {"nargs": "?", "const": True, "type": boolean}
     flags.add_argument("run", metavar="RUN", type=Path, help="a run, or an id's folder (its newest run)")
     flags.add_argument("--output", type=Path, help="the page (default: report.html in the run, or beside a zip)")
     flags.add_argument("--seconds", type=float, default=3.0, help="of the sound of each checkpoint (default: 3)")
     flags.add_argument("--random_seed", type=int, default=0, help="the same for all of them (default: 0)")
     flags.add_argument("--temperature", type=float, default=0.75, help="(default: 0.75)")
     flags.add_argument("--text", help="MelNet with text: what is said")
-    flags.add_argument(
-        "--likelihood", default=True, help="measure it anew, if the recordings are there (default: True)", **flag
-    )
-    flags.add_argument(
-        "--controls", default=False, help="ask for every parameter, and measure (default: False)", **flag
-    )
-    flags.add_argument("--debug", default=False, help="show tracebacks (default: False)", **flag)
+    flags.add_switch("--likelihood", help="measure it anew, if the recordings are there", default=True)
+    flags.add_switch("--controls", help="ask for every parameter, and measure")
     return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, write the page, return the exit code."""
-    flags = parser()
-    arguments = flags.parse_args(argv)
-    return run(lambda: _report(arguments), debug=arguments.debug, flags=flags)
+    return parser().run(_report, argv)
 
 
 def _report(arguments: Any) -> None:
