@@ -14,8 +14,8 @@ from bench.limits import generation_limit
 def measure(name: str, streams: int, *, seconds: float = 2.0, repeats: int = 7) -> dict[str, Any]:
     """One configuration; limit and generation take turns, medians of both."""
     import samplernn
-    from samplernn.sampler import SampleStream, group_sizes
-    from tierwave.generation.request import Request, usable_cores
+    from samplernn.sampler import SampleStream
+    from tierwave.generation.request import Request, group_sizes, usable_cores
     from tierwave.nn.runtime import one_thread_per_call
 
     one_thread_per_call()

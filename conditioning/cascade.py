@@ -1,9 +1,9 @@
-"""Several tiers on one timeline, from slow parameters down to audio; a single tier is a timeline of one.
+"""Several tiers on one timeline, from slow controls down to audio; a single tier is a timeline of one.
 
 Time is in seconds from the first generated sample. Step k of a tier at rate r lies at k / r; it is predicted from step
-k - 1 and the parameters there. A parameter comes from the user (`tierwave.controls.live`) or from an earlier tier,
-whose steps are made when they are needed, not before, and are joined by straight lines: what is set live is heard as
-soon as it can be, and a sound does not depend on the sizes of the blocks it is asked for in.
+k - 1 and the controls there. A control comes from the user (`tierwave.controls.live`) or from an earlier tier, whose
+steps are generated when they are needed, not before, and are interpolated: what is set live takes effect as soon as
+possible, and the sound does not depend on the sizes of blocks.
 
     time       0         8 ms      16 ms
     125 Hz     |---------|---------|         rmse, pitch
@@ -29,14 +29,14 @@ from tierwave.generation.request import Request, Stream
 if TYPE_CHECKING:
     from conditioning.model import ConditionalTier
 
-_EARLIER = 4  # frames of a tier that are kept before those a tier below asks for
+_EARLIER = 4  # steps of a tier before those that a lower tier reads, for interpolation
 
 
 class TierStream(Stream):
-    """Sound, or parameters, of a stage or a cascade as they are made: `render`, `set`, `record`, `curves`.
+    """Sound, or controls, of a stage or a cascade: `render`, `set`, `record`, `curves` (see `Stream`).
 
-    A name that a tier generates and that `request.controls` draws is taken from there instead. models: one per tier;
-    only: the one tier to take, conditioned on what is drawn.
+    A curve of `request.controls` replaces what a tier generates under its name. models: one per tier; only: the one
+    tier to run, conditioned on the request's curves.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class TierStream(Stream):
         self.request, self.schema, self.tier_count = request, schema, len(config.tiers)
         self.voices = request.sequences
         names = [name for name in schema.names if name in used and (name not in made or name in drawn)]
-        # What only tiers that are not run would follow steers nothing.
+        # Controls of tiers that are not run have no effect.
         idle = {name for name in schema.names if name not in names} if only is None else set[str]()
         kept = [{name: each[name] for name in each if name not in idle} for each in request.controls]
         self.gestures = Gestures(
@@ -81,7 +81,7 @@ class TierStream(Stream):
             tier.prime()
 
     def set(self, *, voice: int | None = None, **values: float | str) -> float:
-        """Parameters in raw units, temperature and top_k (0: off), from the next knot on (see `Gestures`)."""
+        """Controls in raw units, temperature and top_k (0: off), from the next control point on."""
         last = self._tiers[-1]
         return self.gestures.set(round(last.made / last.rate * self.sample_rate), voice=voice, **values)
 
@@ -98,7 +98,7 @@ class TierStream(Stream):
             return self._tiers[-1].model.quantizer.table()[codes]
 
     def curves(self, seconds: float, voice: int = 0) -> dict[str, Controls]:
-        """The generated parameters of every tier in raw units up to `seconds`, by the tier's name."""
+        """The generated controls of every tier in raw units up to `seconds`, by the tier's name."""
         found: dict[str, Controls] = {}
         for tier in self._tiers:
             replaced = [name in self.gestures.schema.names for name in tier.stage.generates]
@@ -110,22 +110,22 @@ class TierStream(Stream):
         return found
 
     def controls_at(self, tier: _Tier, first: int, count: int) -> np.ndarray:
-        """The parameters that a tier sees at its steps `first` and on, float32 `[voices, count, parameters]`."""
+        """The controls of a tier at its steps from `first` on, float32 `[voices, count, controls]`."""
         names = tier.stage.conditioned_on
         values = np.empty([self.voices, count, len(names)], np.float32)
         own = self.gestures.schema.names
         if any(name in own for name in names):
-            steered = self.gestures.inputs(first, count, rate=tier.rate)
+            given = self.gestures.inputs(first, count, rate=tier.rate)
         for column, name in enumerate(names):
             if name in own:
-                values[:, :, column] = steered[:, :, own.index(name)]
+                values[:, :, column] = given[:, :, own.index(name)]
             else:
                 values[:, :, column] = self._maker[name].read(name, first, count, tier.rate)
         return values
 
 
 def refuse_faster(tiers: Sequence[Stage], sample_rate: int) -> None:
-    """UsageError for a tier of parameters above the sample rate, which the config may not know."""
+    """UsageError for a tier of controls above the sample rate, which the config need not state."""
     for tier in tiers:
         if not tier.makes_audio and tier.rate is not None and tier.rate > sample_rate:
             raise UsageError(
@@ -135,9 +135,9 @@ def refuse_faster(tiers: Sequence[Stage], sample_rate: int) -> None:
 
 
 class _Tier:
-    """One tier on the timeline: makes its steps, and gives them to the tiers below at their rates.
+    """One tier on the timeline: generates its steps, and gives them to lower tiers at their rates.
 
-    index: its place in the config, from which its random numbers follow.
+    index: its place in the config, which its random numbers depend on.
     """
 
     def __init__(self, stream: TierStream, index: int, stage: Stage, model: ConditionalTier):
@@ -149,21 +149,21 @@ class _Tier:
         self.rate = float(stream.sample_rate if stage.makes_audio else stage.rate or 0.0)
         self.made = 0
         seed = request.tier_seed.get(self.name)
-        if seed is None:  # a tier's own, whichever others play; the last one's are those of a single tier
+        if seed is None:  # one per tier, whichever others run; the last tier's is that of a single tier
             last = stream.tier_count - 1
             seed = request.random_seed if index == last else request.random_seed * 1_000_003 + index + 1
-        self.voice_set = TierVoices(model, stream.voices, seed, top_p=request.top_p)
+        self.voices = TierVoices(model, stream.voices, seed, top_p=request.top_p)
         given = request.tier_temperature.get(self.name)
         self.temperatures = None if given is None else np.full(stream.voices, given, np.float32)
         self.parameters = [] if stage.makes_audio else [stream.schema.of(name) for name in stage.generates]
-        self._steps = np.zeros([stream.voices, 64, len(self.parameters)], np.float32)  # normalised, room to grow
-        self._before: np.ndarray | None = None  # the step before the first, if something was primed with
+        self._steps = np.zeros([stream.voices, 64, len(self.parameters)], np.float32)  # normalised; grows
+        self._before: np.ndarray | None = None  # the step before the first, if primed
         self._first_controls: np.ndarray | None = None
 
     # --- making -----------------------------------------------------------------------------------------------------
 
     def prime(self) -> None:
-        """Go on from the seed: all tiers from the same place of the same recording."""
+        """Continue from the seed: all tiers from the same place of the same recording."""
         request, stream, stage = self.stream.request, self.stream, self.stage
         seconds = request.seed_seconds(stream.sample_rate)
         steps = math.floor(seconds * self.rate + 1e-9)
@@ -184,16 +184,16 @@ class _Tier:
         controls = None
         if names and request.seed_controls is not None and set(names) <= set(request.seed_controls):
             controls = np.repeat(self._seed_inputs(names, seconds, steps)[None], stream.voices, axis=0)
-        elif names:  # what is asked for at the start holds before it too
+        elif names:  # the controls at the start hold before it too
             controls = np.repeat(self.stream.controls_at(self, 0, 1), steps, axis=1)
         repeated = np.repeat(values[None], stream.voices, axis=0)
-        self.voice_set.warm(repeated, controls)
+        self.voices.prime(repeated, controls)
         self._first_controls = None if controls is None else controls[:, -1]
         if not stage.makes_audio:
             self._before = repeated[:, -1]
 
     def _seed_inputs(self, names: Sequence[str], seconds: float, steps: int) -> np.ndarray:
-        """What the network saw of the seed's parameters during its last `steps` steps, `[steps, parameters]`."""
+        """The seed's normalised controls at its last `steps` steps, `[steps, controls]`."""
         controls = self.stream.request.seed_controls or {}
         columns = []
         for parameter in self.stream.schema.select(names).parameters:
@@ -205,29 +205,29 @@ class _Tier:
         return np.stack(columns, axis=-1)
 
     def make(self, steps: int) -> np.ndarray:
-        """The next steps: codes `[voices, steps]` or normalised parameters `[voices, steps, features]`."""
+        """The next steps: codes `[voices, steps]` or normalised controls `[voices, steps, features]`."""
         stream, first = self.stream, self.made
-        controls = stream.controls_at(self, first - 1, steps)  # step k follows from what holds at step k - 1
+        controls = stream.controls_at(self, first - 1, steps)  # step k follows from the controls at k - 1
         if first == 0 and self._first_controls is not None:
             controls[:, 0] = self._first_controls
         voices = stream.voices
         top_k = np.zeros([voices, steps], np.int32)
         if self.stage.makes_audio:
             temperature, top_k = stream.gestures.temperature(first, steps), stream.gestures.top_k(first, steps)
-        elif stream.makes_audio:  # what is set live is the sound's
+        elif stream.makes_audio:  # a temperature that is set live is the sound's
             temperature = np.repeat(np.asarray(stream.request.temperatures, np.float32)[:, None], steps, axis=1)
         else:
             at = np.round(np.arange(first, first + steps) / self.rate * stream.sample_rate).astype(int)
             temperature = np.concatenate([stream.gestures.temperature(int(place), 1) for place in at], axis=1)
         if self.temperatures is not None:
             temperature = np.repeat(self.temperatures[:, None], steps, axis=1)
-        values = self.voice_set.run(Settings(controls, temperature, top_k))
+        values = self.voices.run(Settings(controls, temperature, top_k))
         if not self.stage.makes_audio:
-            self._keep(values)
+            self._store(values)
         self.made += steps
         return values
 
-    def _keep(self, values: np.ndarray) -> None:
+    def _store(self, values: np.ndarray) -> None:
         needed = self.made + values.shape[1]
         if needed > self._steps.shape[1]:
             room = np.zeros_like(self._steps, shape=(len(values), 2 * needed, values.shape[2]))
@@ -236,24 +236,24 @@ class _Tier:
         self._steps[:, self.made : needed] = values
 
     def reach(self, step: int) -> None:
-        """Have made all steps up to this one."""
+        """Generate all steps up to this one."""
         if step >= self.made:
             self.make(step + 1 - self.made)
 
     # --- giving -----------------------------------------------------------------------------------------------------
 
     def read(self, name: str, first: int, count: int, rate: float) -> np.ndarray:
-        """A generated parameter, normalised, at times (first + i) / rate: float32 `[voices, count]`."""
+        """A generated control, normalised, at times (first + i) / rate: float32 `[voices, count]`."""
         column = self.stage.generates.index(name)
         parameter = self.parameters[column]
         self.reach(max(0, math.ceil((first + count - 1) / rate * self.rate - 1e-9)))
         start = max(0, math.floor(first / rate * self.rate) - _EARLIER)
         stop = min(self.made, math.ceil((first + count - 1) / rate * self.rate) + 2)
         times = np.arange(start, stop) / self.rate
-        values = _heard(self._steps[:, start:stop, column], parameter)
+        values = _clipped(self._steps[:, start:stop, column], parameter)
         if start == 0 and self._before is not None:
             times = np.concatenate([[-1.0 / self.rate], times])
-            before = _heard(self._before[:, None, column], parameter)
+            before = _clipped(self._before[:, None, column], parameter)
             values = np.concatenate([before, values], axis=1)
         return np.stack(
             [
@@ -263,15 +263,15 @@ class _Tier:
         )
 
     def tracks(self, voice: int, seconds: float) -> Controls:
-        """What was made up to `seconds`, in raw units."""
+        """The generated controls up to `seconds`, in raw units."""
         found = {}
         stop = min(self.made, math.ceil(seconds * self.rate - 1e-9) + 1)
         for column, parameter in enumerate(self.parameters):
-            raw = parameter.denormalise(_heard(self._steps[voice, :stop, column], parameter))
+            raw = parameter.denormalise(_clipped(self._steps[voice, :stop, column], parameter))
             found[parameter.name] = Track.regular(parameter.name, raw, self.rate, f"tier {self.name}")
         return found
 
 
-def _heard(values: np.ndarray, parameter: Parameter) -> np.ndarray:
-    """As the tiers below were trained to see them: within the range, unless the schema allows what lies beyond."""
+def _clipped(values: np.ndarray, parameter: Parameter) -> np.ndarray:
+    """Values as the lower tiers were trained on: within the range, unless the schema allows others."""
     return values if parameter.outside == "allow" else np.clip(values, 0.0, 1.0)

@@ -117,6 +117,18 @@ class Stage(StrictModel):
         return self.generates == [AUDIO]
 
     @property
+    def value_width(self) -> int:
+        """How many inputs of the network the values of a step take."""
+        widths = {"scalar": 1, "onehot": self.q_levels, "embedding": self.emb_size}
+        return widths[self.audio_input] if self.makes_audio else len(self.generates)
+
+    @property
+    def stacks(self) -> int:
+        """How many recurrent stacks the network has."""
+        features = len(self.generates)
+        return {"split": 2, "shared_split": 3, "pathways": features, "shared_pathways": features + 1}.get(self.net, 1)
+
+    @property
     def loss_name(self) -> str:
         """The loss, None resolved."""
         return self.loss or ("mixture" if self.net == "mixture" else "nll")

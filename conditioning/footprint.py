@@ -11,18 +11,14 @@ from tierwave.nn.footprint import Footprint, linear, stack
 def footprint(tier: Stage, input_sizes: Sequence[int] | None = None) -> Footprint:
     """All weights, and the activations of one lane; input_sizes: as of `ConditionalTier`."""
     time, hidden, features = tier.seq_len, tier.hidden_size, len(tier.generates)
-    values = features
-    if tier.makes_audio:
-        values = {"scalar": 1, "onehot": tier.q_levels, "embedding": tier.emb_size}[tier.audio_input]
-    inputs = values + (len(tier.conditioned_on) if input_sizes is None else sum(input_sizes))
+    inputs = tier.value_width + (len(tier.conditioned_on) if input_sizes is None else sum(input_sizes))
     width = 3 * inputs if tier.net == "wide" else hidden
     whole = linear(inputs, width) + Footprint(kept=2 * width * time)
     if tier.net == "wide":
         whole += linear(width, hidden) + Footprint(kept=hidden * time)
     if tier.makes_audio and tier.audio_input == "embedding":
         whole += Footprint(tier.q_levels * tier.emb_size)
-    stacks = {"split": 2, "shared_split": 3, "pathways": features, "shared_pathways": features + 1}.get(tier.net, 1)
-    for _ in range(stacks):
+    for _ in range(tier.stacks):
         whole += stack(
             hidden,
             hidden,

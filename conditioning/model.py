@@ -1,11 +1,10 @@
-"""The networks of MTCRNN and RNNControl: one recurrent tier over parameters or samples, steered by parameters.
+"""The networks of MTCRNN and RNNControl: one recurrent tier over controls or samples, conditioned on controls.
 
-    values of step t, parameters of step t -> first map -> [shared stack] -> stack(s) -> heads: what step t + 1 may be
+    values of step t, controls of step t -> first map -> [shared stack] -> stack(s) -> head: what step t + 1 may be
 
 One set of weights in two forms: `ConditionalTier.sequence` runs whole windows (training, likelihoods), `step` one time
 step inside a compiled loop (`conditioning.sampler`, and scheduled sampling here). Both take effective weights as plain
-tensors. Values are codes (int32) where the tier makes audio, and parameters normalised by the run's schema otherwise.
-Knows nothing of files, training loops or generation.
+tensors. Values are codes (int32) where the tier generates audio, else controls normalised by the run's schema.
 """
 
 from __future__ import annotations
@@ -18,53 +17,45 @@ import numpy as np
 import tensorflow as tf
 
 from conditioning.config import Stage
+from conditioning.heads import LinearWeights, Prediction, head_of
 from tierwave.audio.quantize import Quantizer
 from tierwave.config import validate
 from tierwave.controls.schema import Schema
 from tierwave.data.control_windows import transplanted
 from tierwave.errors import UsageError
-from tierwave.nn.distributions import (
-    LossSums,
-    categorical_nats,
-    draw_categorical,
-    draw_gaussian,
-    draw_mixture,
-    gaussian_nats,
-    mixture_nats,
-)
+from tierwave.nn.distributions import LossSums
 from tierwave.nn.linear import Linear, NormalisableLayer, encoded, linear, matmul
 from tierwave.nn.recurrent import RecurrentStack, StackState, StackWeights, reset_lanes
 
 TierState = tuple[StackState, ...]  # the shared stack first, if there is one, then the others
-Prediction = tuple[tf.Tensor, ...]  # (logits), or (means, raw deviations), or (logits, means, raw deviations)
+_SHARED = ("shared_split", "shared_pathways")
 
 
 class TierWeights(NamedTuple):
     """Effective weights of a tier.
 
-    values: what the values add to the first map: `[levels, width]`, or `[1, width]` for scalar audio, or
-    `[features, width]`; controls `[parameters, width]` or None; bias `[width]`; wide: the second map of the wide net.
+    values: what the values add to the first map, `[levels, width]`, or `[1, width]` for scalar audio, or
+    `[features, width]`; controls `[controls, width]` or None; bias `[width]`; wide: the second map of the wide net.
     """
 
     values: tf.Tensor
     controls: tf.Tensor | None
     bias: tf.Tensor
-    wide: tuple[tf.Tensor, tf.Tensor | None] | None
+    wide: LinearWeights | None
     stacks: tuple[StackWeights, ...]
-    heads: tuple[tuple[tf.Tensor, tf.Tensor | None], ...]
+    heads: tuple[LinearWeights, ...]
 
 
 @keras.saving.register_keras_serializable("tierwave")
 class ConditionalTier(keras.Model):
-    """The network of a `Stage`. State is passed in and out.
+    """The network of a `Stage` (MTCRNN, Huzaifah & Wyse 2020; RNNControl, Wyse 2018), without their peepholes.
 
-    `model(values)` or `model({"inputs": values, "controls": ...})` begins with fresh lanes; `model(inputs, state)` goes
-    on from a state, and returns the next one too.
+    `model(values)` or `model({"inputs": values, "controls": ...})` begins with new lanes; `model(inputs, state)`
+    continues from a state, and returns the next one too.
 
-    input_sizes: how many inputs each parameter takes that it is conditioned on; None: one each.
-    compute_dtype: what matrix products are computed in; sums, states, outputs and losses stay float32, and so do
-    parameters, where they come in and where they go out. fused: run the stacks' sequences through Keras' layers (cuDNN
-    on a GPU; not under XLA).
+    input_sizes: how many inputs each control takes, None: one each. compute_dtype: of matrix products; sums, states,
+    outputs and losses stay float32, and so do maps from and to controls. fused: run the stacks' sequences by Keras'
+    layers (cuDNN on a GPU; not under XLA).
     """
 
     def __init__(
@@ -80,21 +71,19 @@ class ConditionalTier(keras.Model):
         self.stage, self.product_dtype, self.fused = stage, compute_dtype, fused
         self.features = len(stage.generates)
         self.quantizer = Quantizer(stage.q_type, stage.q_levels)
-        self.unit = "bits" if stage.makes_audio else "nats" if stage.loss_name != "sampled_mse" else "squared error"
-        self.has_accuracy = stage.makes_audio
+        self.head = head_of(stage, compute_dtype)
+        self.unit, self.has_accuracy = self.head.unit, stage.makes_audio
         self.steps_are = "samples" if stage.makes_audio else f"steps at {stage.rate:g} Hz"
         hidden = stage.hidden_size
         self.embedding = None
-        self.value_width = self._value_width()
+        self.value_width = stage.value_width
         inputs = self.value_width + sum(self.input_sizes)
         width = 3 * inputs if stage.net == "wide" else hidden
         self.first = Linear(inputs, width, name="first")
         self.wide = Linear(width, hidden, name="wide") if stage.net == "wide" else None
         if stage.makes_audio and stage.audio_input == "embedding":
             self.embedding = _Embedding(stage.q_levels, stage.emb_size)
-        shared = stage.net in ("shared_split", "shared_pathways")
-        private = {"split": 2, "shared_split": 2, "pathways": self.features, "shared_pathways": self.features}
-        self.shared = shared
+        self.shared = stage.net in _SHARED
         self.stacks = [
             RecurrentStack(
                 hidden,
@@ -109,27 +98,27 @@ class ConditionalTier(keras.Model):
                 recompute=stage.recompute,
                 name=f"rnn_{index}",
             )
-            for index in range(private.get(stage.net, 1) + shared)
+            for index in range(stage.stacks)
         ]
-        self.heads = [Linear(hidden, size, name=f"head_{index}") for index, size in enumerate(self._head_sizes())]
+        self.heads = [Linear(hidden, size, name=f"head_{index}") for index, size in enumerate(self.head.sizes)]
         self.built = True
 
     def call(
         self, inputs: Any, state: TierState | None = None, training: bool = False, dropout_seed: tf.Tensor | None = None
     ) -> Any:
-        """What it predicts of the values one step later, teacher-forced; with a state given, the pair of that and the
+        """The prediction of the values one step later, teacher-forced; with a state given, the pair of that and the
         next state.
 
         inputs: codes int32 `[batch, time]` or values float32 `[batch, time, features]`, or a dict of them as "inputs"
         and of "controls", float32 `[batch, time, controls]`. dropout_seed: int32 `[2]`, for dropout in training.
-        Returns logits `[batch, time, levels]` of audio, else the parameters of the distribution (see `draw`), a tuple.
+        Returns logits `[batch, time, levels]` of audio, else a prediction (see `conditioning.heads`).
         """
-        given = inputs if isinstance(inputs, dict) else {"inputs": inputs}
-        values = tf.convert_to_tensor(given["inputs"])
-        controls = tf.convert_to_tensor(given["controls"]) if self.stage.conditioned_on else None
+        inputs = inputs if isinstance(inputs, dict) else {"inputs": inputs}
+        values = tf.convert_to_tensor(inputs["inputs"])
+        controls = tf.convert_to_tensor(inputs["controls"]) if self.stage.conditioned_on else None
         before = self.initial_state(tf.shape(values)[0]) if state is None else state
         seed = dropout_seed if training else None
-        found, after = self.sequence(values, controls, before, self.weights_in_effect(), dropout_seed=seed)
+        found, after = self.sequence(values, controls, before, self.effective_weights(), dropout_seed=seed)
         prediction = found[0] if self.stage.makes_audio else found
         return prediction if state is None else (prediction, after)
 
@@ -148,27 +137,13 @@ class ConditionalTier(keras.Model):
         options = {key: value for key, value in config.items() if key != "stage"}
         return cls(validate(Stage, config["stage"], "get_config()"), **options)
 
-    def _value_width(self) -> int:
-        if not self.stage.makes_audio:
-            return self.features
-        return {"scalar": 1, "onehot": self.stage.q_levels, "embedding": self.stage.emb_size}[self.stage.audio_input]
-
-    def _head_sizes(self) -> list[int]:
-        if self.stage.makes_audio:
-            return [self.stage.q_levels]
-        if self.stage.net == "mixture":
-            return [self.features * self.stage.mixtures] * 3  # logits, means, raw deviations
-        if self.stage.net in ("pathways", "shared_pathways"):
-            return [1, 1] * self.features  # mean and raw deviation of each
-        return [self.features, self.features]
-
     def initial_state(self, batch: int | tf.Tensor) -> TierState:
         """The state before the first step of a recording, for `batch` lanes."""
         return tuple(stack.initial_state(batch) for stack in self.stacks)
 
-    def weights_in_effect(self) -> TierWeights:
+    def effective_weights(self) -> TierWeights:
         """All effective weights as plain tensors."""
-        kernel, bias = self.first.weights_in_effect()
+        kernel, bias = self.first.effective_weights()
         values, controls = kernel[: self.value_width], kernel[self.value_width :]
         if self.embedding is not None:
             values = matmul(tf.convert_to_tensor(self.embedding.table), values, self.product_dtype)
@@ -176,28 +151,28 @@ class ConditionalTier(keras.Model):
             values,
             controls if self.stage.conditioned_on else None,
             bias,
-            None if self.wide is None else self.wide.weights_in_effect(),
-            tuple(stack.weights_in_effect() for stack in self.stacks),
-            tuple(head.weights_in_effect() for head in self.heads),
+            None if self.wide is None else self.wide.effective_weights(),
+            tuple(stack.effective_weights() for stack in self.stacks),
+            tuple(head.effective_weights() for head in self.heads),
         )
 
     # --- the network ------------------------------------------------------------------------------------------------
 
-    def steered(self, controls: tf.Tensor | None, weights: TierWeights) -> tf.Tensor:
-        """What parameters `[..., parameters]` add to the first map, with its bias: `[..., width]`, or `[width]`."""
+    def control_term(self, controls: tf.Tensor | None, weights: TierWeights) -> tf.Tensor:
+        """What controls `[..., controls]` add to the first map, with its bias: `[..., width]`, or `[width]`."""
         if controls is None or weights.controls is None:
             return weights.bias
         return matmul(encoded(controls, self.input_sizes), weights.controls) + weights.bias
 
-    def seen(self, values: tf.Tensor, steered: tf.Tensor, weights: TierWeights) -> tf.Tensor:
-        """What the recurrent layers see: values `[...]` (codes) or `[..., features]` -> `[..., hidden]`."""
+    def rnn_input(self, values: tf.Tensor, control_term: tf.Tensor, weights: TierWeights) -> tf.Tensor:
+        """The input of the recurrent layers: values `[...]` (codes) or `[..., features]` -> `[..., hidden]`."""
         if not self.stage.makes_audio:
-            added = matmul(values, weights.values)
+            term = matmul(values, weights.values)
         elif self.stage.audio_input == "scalar":
-            added = self.scaled(values)[..., None] * weights.values[0]
+            term = self.scaled(values)[..., None] * weights.values[0]
         else:
-            added = tf.gather(weights.values, values)
-        first = added + steered
+            term = tf.gather(weights.values, values)
+        first = term + control_term
         if self.stage.net != "rnncontrol":
             first = tf.nn.relu(first)
         return first if weights.wide is None else linear(first, weights.wide, self.product_dtype)
@@ -216,25 +191,25 @@ class ConditionalTier(keras.Model):
         dropout_seed: tf.Tensor | None = None,
     ) -> tuple[Prediction, TierState]:
         """A whole window: values `[batch, time]` (codes) or `[batch, time, features]`, controls
-        `[batch, time, parameters]` -> predictions of the values one step later, and the last state."""
+        `[batch, time, controls]` -> predictions of the values one step later, and the last state."""
         fold = tf.random.experimental.stateless_fold_in
 
         def run(index: int, inputs: tf.Tensor) -> tuple[tf.Tensor, StackState]:
             seed = None if dropout_seed is None else fold(dropout_seed, index)
             return self.stacks[index].sequence(inputs, state[index], weights.stacks[index], dropout_seed=seed)
 
-        return self._body(self.seen(values, self.steered(controls, weights), weights), run, weights)
+        return self._body(self.rnn_input(values, self.control_term(controls, weights), weights), run, weights)
 
     def step(
-        self, values: tf.Tensor, steered: tf.Tensor, state: TierState, weights: TierWeights
+        self, values: tf.Tensor, control_term: tf.Tensor, state: TierState, weights: TierWeights
     ) -> tuple[Prediction, TierState]:
-        """One step: values `[batch]` (codes) or `[batch, features]`, `steered(controls)` `[batch, width]` -> the
-        prediction of the next values, and the next state."""
+        """One step: values `[batch]` (codes) or `[batch, features]`, control_term `[batch, width]` -> the prediction of
+        the next values, and the next state."""
 
         def run(index: int, inputs: tf.Tensor) -> tuple[tf.Tensor, StackState]:
             return self.stacks[index].step(inputs, state[index], weights.stacks[index])
 
-        return self._body(self.seen(values, steered, weights), run, weights)
+        return self._body(self.rnn_input(values, control_term, weights), run, weights)
 
     def _body(self, inputs: tf.Tensor, run: Any, weights: TierWeights) -> tuple[Prediction, TierState]:
         states = []
@@ -246,77 +221,7 @@ class ConditionalTier(keras.Model):
             output, stack_state = run(index, inputs)
             outputs.append(output)
             states.append(stack_state)
-        return self._predicted(outputs, weights), tuple(states)
-
-    def _predicted(self, outputs: list[tf.Tensor], weights: TierWeights) -> Prediction:
-        def head(index: int, output: tf.Tensor) -> tf.Tensor:
-            return linear(output, weights.heads[index], self.product_dtype if self.stage.makes_audio else "float32")
-
-        if self.stage.makes_audio:
-            return (head(0, outputs[0]),)
-        if self.stage.net == "mixture":
-            squashed = tf.tanh(outputs[0])
-            lead = [-1 if size is None else size for size in squashed.shape[:-1]]
-            if lead.count(-1) > 1:  # neither the lanes nor the steps are known: one graph for seeds of any length
-                lead = tf.unstack(tf.shape(squashed)[:-1])
-            shape = [*lead, self.features, self.stage.mixtures]
-            return tuple(tf.reshape(head(index, squashed), shape) for index in range(3))
-        if self.stage.net in ("pathways", "shared_pathways"):
-            pairs = [(head(2 * index, output), head(2 * index + 1, output)) for index, output in enumerate(outputs)]
-            return tuple(tf.concat(parts, axis=-1) for parts in zip(*pairs, strict=True))
-        return head(0, outputs[0]), head(1, outputs[-1])
-
-    # --- what predictions mean --------------------------------------------------------------------------------------
-
-    @property
-    def draws(self) -> int:
-        """Uniform numbers that a draw takes per step."""
-        if self.stage.makes_audio:
-            return 1
-        return 2 * self.features if self.stage.net == "mixture" else self.features
-
-    def draw(
-        self,
-        prediction: Prediction,
-        uniform: tf.Tensor,
-        temperature: tf.Tensor | float = 1.0,
-        top_k: tf.Tensor | None = None,
-        top_p: float | None = None,
-    ) -> tf.Tensor:
-        """The next values, codes `[batch]` or `[batch, features]`, by uniform numbers `[batch, draws]`. Temperature
-        `[batch]` or a scalar divides logits and multiplies standard deviations; 0 takes the most likely value."""
-        if self.stage.makes_audio:
-            return draw_categorical(prediction[0], uniform[:, 0], temperature, top_k, top_p)
-        if self.stage.net == "mixture":
-            logits, means, raw = prediction
-            pairs = tf.reshape(uniform, [-1, self.features, 2])
-            return draw_mixture(logits, means, self._log_deviation(raw), 0.0, pairs, temperature)
-        mean, raw = prediction
-        return draw_gaussian(mean, raw, self.floor, uniform, temperature)
-
-    @property
-    def floor(self) -> float:
-        """The smallest standard deviation. MTCRNN's own loss has none."""
-        return 0.0 if self.stage.loss_name == "sampled_mse" else self.stage.scale_floor
-
-    def _log_deviation(self, raw: tf.Tensor) -> tf.Tensor:
-        """ln(softplus(raw) + floor): MTCRNN's mixtures have softplus deviations."""
-        return tf.math.log(tf.nn.softplus(raw) + self.stage.scale_floor)
-
-    def nats(self, prediction: Prediction, targets: tf.Tensor, uniform: tf.Tensor | None = None) -> tf.Tensor:
-        """-ln p of each target, `[batch, time]` (codes) or `[batch, time, features]`; with the loss sampled_mse the
-        squared error of a draw by `uniform [batch, time, features]` instead (without it: of the mean), as MTCRNN has
-        it."""
-        if self.stage.makes_audio:
-            return categorical_nats(prediction[0], targets)
-        if self.stage.net == "mixture":
-            logits, means, raw = prediction
-            return mixture_nats(targets, logits, means, self._log_deviation(raw), 0.0)
-        mean, raw = prediction
-        if self.stage.loss_name == "sampled_mse":
-            drawn = mean if uniform is None else draw_gaussian(mean, raw, self.floor, uniform)
-            return tf.square(drawn - targets)
-        return gaussian_nats(targets, mean, raw, self.floor)
+        return self.head.predict(outputs, weights.heads), tuple(states)
 
     # --- training ---------------------------------------------------------------------------------------------------
 
@@ -329,12 +234,13 @@ class ConditionalTier(keras.Model):
         teacher_forcing: tf.Tensor | None = None,
         input_noise: float = 0.0,
     ) -> LossSums:
-        """Likelihood of a batch of windows, each lane going on from its state.
+        """Likelihood of a batch of windows; each lane continues from its state.
 
         batch: `inputs` int32 `[batch, 1 + time]` or float32 `[batch, 1 + time, features]`, `controls` float32
-        `[batch, 1 + time, parameters]` if there are any, `mask` float32 `[batch, time]`, `reset` bool `[batch]`. Step t
-        sees values and parameters t and predicts value t + 1 (MTCRNN). In training only: dropout_seed, from which all
-        that is random comes; teacher_forcing, the rate of `mixed` (None: always the truth); input_noise (`noisy`).
+        `[batch, 1 + time, controls]` if there are any, `mask` float32 `[batch, time]`, `reset` bool `[batch]`. Step t
+        sees values and controls t and predicts value t + 1 (MTCRNN). In training only: dropout_seed, the seed of all
+        random numbers; teacher_forcing, the rate of `scheduled_inputs` (None: always the truth); input_noise, the width
+        of `add_input_noise`.
         """
         inputs, mask = batch["inputs"], batch["mask"]
         values, targets = inputs[:, :-1], inputs[:, 1:]
@@ -346,19 +252,19 @@ class ConditionalTier(keras.Model):
             if input_noise > 0.0:
                 # An input is real where it was a target; the first is what came before the window, or silence.
                 real = tf.pad(mask[:, :-1], [[0, 0], [1, 0]]) > 0.0
-                values = self.noisy(values, input_noise, fold(dropout_seed, 101), real)
+                values = self.add_input_noise(values, input_noise, fold(dropout_seed, 101), real)
             if teacher_forcing is not None or self.stage.loss_name == "sampled_mse":
-                shape = [tf.shape(mask)[0], mask.shape[1], self.draws]
+                shape = [tf.shape(mask)[0], mask.shape[1], self.head.uniforms]
                 uniform = tf.random.stateless_uniform(shape, fold(dropout_seed, 102), alg="philox")
             if teacher_forcing is not None and uniform is not None:
                 coins = tf.random.stateless_uniform([mask.shape[1]], fold(dropout_seed, 103), alg="philox")
-                weights = self.weights_in_effect()
-                values = self.mixed(values, controls, state, weights, coins < teacher_forcing, uniform)
+                weights = self.effective_weights()
+                values = self.scheduled_inputs(values, controls, state, weights, coins < teacher_forcing, uniform)
         given = {"inputs": values} if controls is None else {"inputs": values, "controls": controls}
         found, state = self(given, state, training=dropout_seed is not None, dropout_seed=dropout_seed)
         prediction = (found,) if self.stage.makes_audio else found
         per_step = mask if self.stage.makes_audio else mask[..., None] * tf.ones([1, 1, self.features])
-        nats = self.nats(prediction, targets, uniform) * per_step
+        nats = self.head.nats(prediction, targets, uniform) * per_step
         correct = tf.zeros_like(nats)
         if self.stage.makes_audio:
             guesses = tf.argmax(prediction[0], axis=-1, output_type=tf.int32)
@@ -369,9 +275,11 @@ class ConditionalTier(keras.Model):
 
         return LossSums(per_lane(nats), per_lane(correct), per_lane(per_step), state)
 
-    def noisy(self, values: tf.Tensor, width: float, seed: tf.Tensor, real: tf.Tensor | None = None) -> tf.Tensor:
+    def add_input_noise(
+        self, values: tf.Tensor, width: float, seed: tf.Tensor, real: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """RNNControl's input noise, without its offset: uniform in +- width times half the range of each window's
-        sound; real: bool `[batch, time]`, what of it counts. Audio is decoded before and encoded after."""
+        sound; real: bool `[batch, time]`, False for padding. Audio is decoded before and encoded after."""
         sound = self.quantizer.decode_tensor(values) if self.stage.makes_audio else values
         if real is None:
             real = tf.ones(tf.shape(sound)[:2], tf.bool)
@@ -384,7 +292,7 @@ class ConditionalTier(keras.Model):
         sound = sound + width * half * noise
         return self.quantizer.encode_tensor(sound) if self.stage.makes_audio else sound
 
-    def mixed(
+    def scheduled_inputs(
         self,
         values: tf.Tensor,
         controls: tf.Tensor | None,
@@ -393,34 +301,27 @@ class ConditionalTier(keras.Model):
         truth_next: tf.Tensor,
         uniform: tf.Tensor,
     ) -> tf.Tensor:
-        """Inputs of which some are the network's own draws (teacher forcing below 1, scheduled sampling; MTCRNN
+        """Inputs of which some are the network's own samples (teacher forcing below 1, scheduled sampling; MTCRNN
         network/model.py, 105-136).
 
         truth_next: bool `[time]`, one coin per step for the whole batch: whether the input of the step after it is the
-        truth. The first input always is. No gradient flows through a draw, so the inputs can be found by one compiled
-        loop of steps first, and the whole sequence then runs at once over them. They are drawn as in generation,
-        without dropout.
+        truth. The first input always is. No gradient flows through a sample, so one loop of steps finds the inputs
+        first, as in generation and without dropout; then the whole sequence runs over them at once.
         """
         time = truth_next.shape[0]
-        steered = self.steered(controls, weights)
-        hoisted = len(steered.shape) == 3
+        term = self.control_term(controls, weights)
+        per_step = len(term.shape) == 3
 
-        def loop(index, fed, state, arrays):
-            at = steered[:, index] if hoisted else steered
-            prediction, state = self.step(fed, at, state, weights)
-            drawn = self.draw(prediction, uniform[:, index])
-            following = tf.where(truth_next[index], values[:, tf.minimum(index + 1, time - 1)], drawn)
-            return index + 1, following, state, arrays.write(index, fed)
+        def step(index, current, state, inputs):
+            prediction, state = self.step(current, term[:, index] if per_step else term, state, weights)
+            sample = self.head.sample(prediction, uniform[:, index])
+            following = tf.where(truth_next[index], values[:, tf.minimum(index + 1, time - 1)], sample)
+            return index + 1, following, state, inputs.write(index, current)
 
-        arrays = tf.TensorArray(values.dtype, size=time, element_shape=values[:, 0].shape)
-        *_, arrays = tf.while_loop(
-            lambda index, *_: index < time,
-            loop,
-            (tf.constant(0), values[:, 0], state, arrays),
-            maximum_iterations=time,
-        )
-        order = [1, 0, *range(2, len(values.shape))]
-        return tf.stop_gradient(tf.transpose(arrays.stack(), order))
+        inputs = tf.TensorArray(values.dtype, size=time, element_shape=values[:, 0].shape)
+        start = (tf.constant(0), values[:, 0], state, inputs)
+        *_, inputs = tf.while_loop(lambda index, *_: index < time, step, start, maximum_iterations=time)
+        return tf.stop_gradient(tf.transpose(inputs.stack(), [1, 0, *range(2, len(values.shape))]))
 
 
 class _Embedding(NormalisableLayer):
@@ -442,7 +343,7 @@ def transplant(source: ConditionalTier, target: ConditionalTier, source_schema: 
     width = source.value_width
     if source.stage.net == "wide" and source.first.kernel.shape != target.first.kernel.shape:
         raise UsageError('the net "wide" is as wide as its inputs: weights go only to the same number of parameters')
-    steering = transplanted(
+    kernel, bias = transplanted(
         keras.ops.convert_to_numpy(source.first.kernel)[width:],
         keras.ops.convert_to_numpy(source.first.bias),
         source.stage.conditioned_on,
@@ -451,6 +352,6 @@ def transplant(source: ConditionalTier, target: ConditionalTier, source_schema: 
         schema,
     )
     values = keras.ops.convert_to_numpy(source.first.kernel)[:width]
-    target.first.kernel.assign(np.concatenate([values, steering[0]]))
+    target.first.kernel.assign(np.concatenate([values, kernel]))
     if target.first.bias is not None:
-        target.first.bias.assign(steering[1])
+        target.first.bias.assign(bias)

@@ -1,172 +1,152 @@
 """New values from a trained tier: one compiled loop over steps.
 
-A stretch of up to a few thousand steps is one call of one compiled function. All it needs (weights, state, the last
-values, position) goes in and comes out as values, so the result does not depend on the size of the blocks it is asked
-for in; random numbers are a function of (seed, stream, position). What parameters add to the first map is multiplied
-out for the whole stretch before the loop.
-
-Knows one tier; timelines of several are `conditioning.cascade`'s matter.
+A block of up to a few thousand steps is one call of one compiled function. All state (recurrent state, the last values,
+the position) goes in and comes out as values, and random numbers are a function of (seed, voice, position), so the
+result does not depend on the sizes of the blocks. What controls add to the first map is computed for the whole block
+before the loop.
 """
 
 from __future__ import annotations
 
 import functools
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from conditioning.model import ConditionalTier, TierState, TierWeights
 from tierwave.controls.live import Settings
-from tierwave.generation.request import group_sizes, usable_cores
+from tierwave.generation.voices import VoiceGroups
 from tierwave.nn.compiled import Calls
-from tierwave.nn.distributions import counter_uniform, stream_seeds
+from tierwave.nn.distributions import counter_uniform
 
-CAPACITIES = (256, 4096)  # steps of one compiled call: live blocks, and long stretches
+CAPACITIES = (256, 4096)  # steps of one compiled call: live blocks, and long ones
 
 
-class Carry(NamedTuple):
-    """What goes from one stretch to the next: the last values `[streams]` or `[streams, features]`, recurrent state,
-    position."""
+class GenerationState(NamedTuple):
+    """What one block hands to the next: the last values `[voices]` or `[voices, features]`, recurrent state, steps so
+    far."""
 
     values: tf.Tensor
-    state: TierState
+    recurrent: TierState
     position: tf.Tensor
 
 
 class TierSampler:
-    """The compiled loops of one model. top_p and whether there is a top_k are part of the graph; jit is for tests."""
+    """The compiled generation loop of one model. top_p and whether there is a top_k (limited) are part of the graph;
+    jit is for tests."""
 
     def __init__(self, model: ConditionalTier, *, limited: bool = False, top_p: float | None = None, jit: bool = True):
         self.model, self.limited, self.top_p = model, limited, top_p
-        self.weights = tf.function(model.weights_in_effect, autograph=False)
-        self._warm = tf.function(
+        self.weights = tf.function(model.effective_weights, autograph=False)
+        self._prime = tf.function(
             lambda values, controls, state, weights: model.sequence(values, controls, state, weights)[1],
             autograph=False,
             reduce_retracing=True,
         )
-        self._stretch = Calls(self.stretch, jit=jit)
+        self._block = Calls(self.block, jit=jit)
 
-    def start(self, streams: int) -> Carry:
-        """Before the first value: silence or zeros behind, zero state."""
+    def start(self, voices: int) -> GenerationState:
+        """The state before the first value: silence or zeros behind, zero recurrent state."""
         model = self.model
         if model.stage.makes_audio:
-            values = tf.fill([streams], model.quantizer.silence)
+            values = tf.fill([voices], model.quantizer.silence)
         else:
-            values = tf.zeros([streams, model.features])
-        return Carry(values, model.initial_state(streams), tf.constant(0, tf.int64))
+            values = tf.zeros([voices, model.features])
+        return GenerationState(values, model.initial_state(voices), tf.constant(0, tf.int64))
 
-    def warm(self, carry: Carry, values: np.ndarray, controls: np.ndarray | None, weights: TierWeights) -> Carry:
-        """Run over `values` `[streams, steps]` (codes) or `[streams, steps, features]` and parameters
-        `[streams, steps, parameters]`, so that generation goes on from them: all but the last build the state, the
-        last is the first input (MTCRNN's rule)."""
-        state = carry.state
+    def prime(
+        self, state: GenerationState, values: np.ndarray, controls: np.ndarray | None, weights: TierWeights
+    ) -> GenerationState:
+        """The state after `values` `[voices, steps]` (codes) or `[voices, steps, features]` with controls
+        `[voices, steps, controls]`: all but the last are run over, the last is the first input (MTCRNN's rule)."""
+        recurrent = state.recurrent
         for start in range(0, values.shape[1] - 1, CAPACITIES[-1]):
             stop = min(start + CAPACITIES[-1], values.shape[1] - 1)
-            piece = None if controls is None else tf.constant(controls[:, start:stop])
-            state = self._warm(tf.constant(values[:, start:stop]), piece, state, weights)
-        return Carry(tf.constant(values[:, -1]), state, carry.position)
+            beside = None if controls is None else tf.constant(controls[:, start:stop])
+            recurrent = self._prime(tf.constant(values[:, start:stop]), beside, recurrent, weights)
+        return GenerationState(tf.constant(values[:, -1]), recurrent, state.position)
 
     def run(
-        self, weights: TierWeights, carry: Carry, steps: int, settings: Settings, seeds: np.ndarray
-    ) -> tuple[np.ndarray, Carry]:
-        """The next `steps` values, `[streams, steps]` or with features; settings are padded to a capacity."""
-        steered = [tf.constant(part) for part in settings]
-        kind = settings.temperature.shape  # streams and capacity
-        values, carry = self._stretch(kind, weights, carry, tf.constant(steps), *steered, tf.constant(seeds))
-        return values.numpy()[:, :steps], carry
+        self, weights: TierWeights, state: GenerationState, steps: int, settings: Settings, seeds: np.ndarray
+    ) -> tuple[np.ndarray, GenerationState]:
+        """The next `steps` values, `[voices, steps]` or with features; settings are padded to a capacity."""
+        given = [tf.constant(part) for part in settings]
+        kind = settings.temperature.shape  # voices and capacity
+        values, state = self._block(kind, weights, state, tf.constant(steps), *given, tf.constant(seeds))
+        return values.numpy()[:, :steps], state
 
-    def stretch(
+    def block(
         self,
         weights: TierWeights,
-        carry: Carry,
+        state: GenerationState,
         steps: tf.Tensor,
         controls: tf.Tensor,
         temperature: tf.Tensor,
         top_k: tf.Tensor,
         seeds: tf.Tensor,
-    ) -> tuple[tf.Tensor, Carry]:
-        """The graph of `run`: values `[streams, capacity]`, of which the first `steps` are made."""
-        model = self.model
-        streams, capacity = temperature.shape
-        draws = model.draws
-        uniform = counter_uniform(seeds, carry.position * draws, capacity * draws)
-        uniform = tf.transpose(tf.reshape(uniform, [streams, capacity, draws]), [1, 0, 2])
-        steered = model.steered(tf.transpose(controls, [1, 0, 2]) if model.stage.conditioned_on else None, weights)
-        hoisted = len(steered.shape) == 3
+    ) -> tuple[tf.Tensor, GenerationState]:
+        """The graph of `run`: values `[voices, capacity]`, of which the first `steps` are new."""
+        model, count = self.model, self.model.head.uniforms
+        voices, capacity = temperature.shape
+        uniform = counter_uniform(seeds, state.position * count, capacity * count)
+        uniform = tf.transpose(tf.reshape(uniform, [voices, capacity, count]), [1, 0, 2])
+        term = model.control_term(tf.transpose(controls, [1, 0, 2]) if model.stage.conditioned_on else None, weights)
+        per_step = len(term.shape) == 3
         temperature, top_k = tf.transpose(temperature), tf.transpose(top_k)
-        made = tf.TensorArray(carry.values.dtype, size=capacity, element_shape=carry.values.shape)
+        written = tf.TensorArray(state.values.dtype, size=capacity, element_shape=state.values.shape)
 
-        def step(index, values, state, made):
-            prediction, state = model.step(values, steered[index] if hoisted else steered, state, weights)
+        def step(index, values, recurrent, written):
+            prediction, recurrent = model.step(values, term[index] if per_step else term, recurrent, weights)
             limit = top_k[index] if self.limited else None
-            values = model.draw(prediction, uniform[index], temperature[index], limit, self.top_p)
-            return index + 1, values, state, made.write(index, values)
+            values = model.head.sample(prediction, uniform[index], temperature[index], limit, self.top_p)
+            return index + 1, values, recurrent, written.write(index, values)
 
-        _, values, state, made = tf.while_loop(
-            lambda index, *_: index < steps, step, (tf.constant(0), carry.values, carry.state, made)
+        _, values, recurrent, written = tf.while_loop(
+            lambda index, *_: index < steps, step, (tf.constant(0), state.values, state.recurrent, written)
         )
-        result = made.stack()
+        result = written.stack()
         result = tf.transpose(result, [1, 0, *range(2, len(result.shape))])
-        return result, Carry(values, state, carry.position + tf.cast(steps, tf.int64))
+        return result, GenerationState(values, recurrent, state.position + tf.cast(steps, tf.int64))
 
 
 @functools.lru_cache(maxsize=32)
 def sampler_of(model: ConditionalTier, limited: bool, top_p: float | None) -> TierSampler:
-    """The model's sampler for these options; compiled once, also for in-training generation."""
+    """The model's sampler for these options, compiled once; previews during training use it too."""
     return TierSampler(model, limited=limited, top_p=top_p)
 
 
 class TierVoices:
-    """The streams of one tier as they are made, in groups that run side by side in threads.
+    """The voices of one tier, in groups that run in threads."""
 
-    A group is one compiled call; see `group_sizes`.
-    """
-
-    def __init__(self, model: ConditionalTier, streams: int, seed: int, *, top_p: float | None = None):
-        self.model, self.top_p, self.streams = model, top_p, streams
-        self.made = 0
+    def __init__(self, model: ConditionalTier, voices: int, seed: int, *, top_p: float | None = None):
+        self.model, self.top_p = model, top_p
         sampler = sampler_of(model, False, top_p)
         self._weights = sampler.weights()
-        sizes = group_sizes(streams, usable_cores())
-        self._bounds = np.cumsum([0, *sizes])
-        seeds = stream_seeds(seed, streams)
-        self._carries = [sampler.start(size) for size in sizes]
-        self._seeds = [seeds[first:last] for first, last in self._pairs()]
-        self._threads = ThreadPoolExecutor(len(sizes)) if len(sizes) > 1 else None
+        self.groups = VoiceGroups(voices, seed, sampler.start)
 
-    def _pairs(self) -> list[tuple[int, int]]:
-        return [(int(first), int(last)) for first, last in zip(self._bounds[:-1], self._bounds[1:], strict=True)]
-
-    def warm(self, values: np.ndarray, controls: np.ndarray | None) -> None:
-        """Go on from `values` with these parameters (see `TierSampler.warm`)."""
+    def prime(self, values: np.ndarray, controls: np.ndarray | None) -> None:
+        """Continue from `values` with these controls (see `TierSampler.prime`)."""
         sampler = sampler_of(self.model, False, self.top_p)
-        for index, (first, last) in enumerate(self._pairs()):
-            part = None if controls is None else controls[first:last]
-            self._carries[index] = sampler.warm(self._carries[index], values[first:last], part, self._weights)
+        self.groups.prime(
+            lambda voices, state: sampler.prime(
+                state, values[voices], None if controls is None else controls[voices], self._weights
+            )
+        )
 
     def run(self, settings: Settings) -> np.ndarray:
-        """As many values as `settings` has steps: `[streams, steps]`, or with a last axis of features."""
+        """As many values as `settings` has steps: `[voices, steps]`, or with a last axis of features."""
         steps = settings.temperature.shape[1]
         sampler = sampler_of(self.model, bool(settings.top_k.any()), self.top_p)
-
         capacity = next((size for size in CAPACITIES if size >= steps), CAPACITIES[-1])
 
-        def group(index: int) -> np.ndarray:
-            first, last = int(self._bounds[index]), int(self._bounds[index + 1])
+        def run(voices: slice, seeds: np.ndarray, state: GenerationState) -> tuple[np.ndarray, GenerationState]:
             pieces = []
             for start in range(0, max(steps, 1), capacity):
                 stop = min(start + capacity, steps)
-                part = settings.part(first, last, start, stop, capacity)
-                values, self._carries[index] = sampler.run(
-                    self._weights, self._carries[index], stop - start, part, self._seeds[index]
-                )
+                part = settings.part(voices.start, voices.stop, start, stop, capacity)
+                values, state = sampler.run(self._weights, state, stop - start, part, seeds)
                 pieces.append(values)
-            return np.concatenate(pieces, axis=1)
+            return np.concatenate(pieces, axis=1), state
 
-        self.made += steps
-        if self._threads is None:
-            return group(0)
-        parts: list[Any] = list(self._threads.map(group, range(len(self._carries))))
-        return np.concatenate(parts, axis=0)
+        return self.groups.run(run)

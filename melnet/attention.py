@@ -85,15 +85,15 @@ class TextAttention(NormalisableLayer):
         self.to_central = Linear(units, units, name="to_central")
         self.built = True
 
-    def weights_in_effect(self) -> AttentionWeights:
+    def effective_weights(self) -> AttentionWeights:
         """All weights as tensors."""
         return AttentionWeights(
             tf.convert_to_tensor(self.embedding),
-            self.forward.weights_in_effect(),
-            self.backward.weights_in_effect(),
-            self.cell.weights_in_effect(),
-            self.mixture.weights_in_effect(),
-            self.to_central.weights_in_effect(),
+            self.forward.effective_weights(),
+            self.backward.effective_weights(),
+            self.cell.effective_weights(),
+            self.mixture.effective_weights(),
+            self.to_central.effective_weights(),
         )
 
     def initial_state(self, batch: int | tf.Tensor) -> AttentionState:
@@ -101,7 +101,7 @@ class TextAttention(NormalisableLayer):
         cell = tuple(tf.zeros([batch, size]) for size, _ in self.cell.state_parts)
         return AttentionState(cell, tf.zeros([batch, self.units]), tf.zeros([batch, self.components]))
 
-    def remember(self, codes: tf.Tensor, weights: AttentionWeights) -> Memory:
+    def encode_text(self, codes: tf.Tensor, weights: AttentionWeights) -> Memory:
         """The encoded text of codes `[batch, U]`."""
         mask = tf.cast(codes > 0, tf.float32)
         lengths = tf.reduce_sum(tf.cast(codes > 0, tf.int32), axis=1)
@@ -158,12 +158,12 @@ class TextAttention(NormalisableLayer):
         ahead, breadth, trust = tf.split(linear(output, weights.mixture), 3, axis=-1)
         kappa = state.kappa + tf.nn.softplus(ahead) + LEAST_STEP
         beta, alpha = tf.nn.softplus(breadth) + LEAST_BREADTH, tf.nn.softmax(trust)
-        alignment = looked(kappa, beta, alpha, memory.mask)
+        alignment = attend(kappa, beta, alpha, memory.mask)
         context = tf.linalg.matvec(memory.values, alignment.weights, transpose_a=True)
         return alignment, AttentionState(cell, context, kappa)
 
 
-def looked(kappa: tf.Tensor, beta: tf.Tensor, alpha: tf.Tensor, mask: tf.Tensor) -> Alignment:
+def attend(kappa: tf.Tensor, beta: tf.Tensor, alpha: tf.Tensor, mask: tf.Tensor) -> Alignment:
     """The discretised mixture of logistics, parameters `[batch, M]`, on the characters of `mask [batch, U]`."""
     edges = tf.range(mask.shape[1] + 1, dtype=tf.float32) + 0.5
     below = tf.sigmoid((edges[:, None] - kappa[:, None]) / beta[:, None])

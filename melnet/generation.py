@@ -25,7 +25,7 @@ from tierwave.controls.schema import Schema
 from tierwave.controls.tracks import Controls
 from tierwave.errors import UsageError
 from tierwave.generation.request import Request, Stream
-from tierwave.nn.distributions import stream_seeds
+from tierwave.nn.distributions import voice_seeds
 
 if TYPE_CHECKING:
     from melnet.attention import Alignment
@@ -244,7 +244,7 @@ class MelStream(Stream):
             rate = self.front_end.frame_rate * size.frames / frames
             controls = self.gestures.inputs(0, size.frames, rate=rate)
         conditions = sampler.condition(lower, controls, weights)
-        memory = sampler.remember(self._codes, weights) if number == 1 and self._codes is not None else None
+        memory = sampler.encode_text(self._codes, weights) if number == 1 and self._codes is not None else None
         looks: list[Alignment] = []
         carry = sampler.start(streams)
         pieces = []
@@ -252,11 +252,11 @@ class MelStream(Stream):
         if forced is not None:
             repeated = np.repeat(forced[None], streams, axis=0)
             made = forced.shape[0]
-            carry = sampler.warm(carry, repeated, conditions, weights, memory)
+            carry = sampler.prime(carry, repeated, conditions, weights, memory)
             pieces.append(repeated)
         name = f"tier{number}"
         seed = request.tier_seed.get(name, request.random_seed * 1_000_003 + number)
-        seeds = stream_seeds(seed, streams)
+        seeds = voice_seeds(seed, streams)
         temperature = np.asarray(request.temperatures, np.float32)
         if name in request.tier_temperature:
             temperature = np.full(streams, request.tier_temperature[name], np.float32)

@@ -111,9 +111,9 @@ class Rnn(NormalisableLayer):
         ]
         self.built = True
 
-    def weights_in_effect(self) -> RnnWeights:
+    def effective_weights(self) -> RnnWeights:
         """All weights as tensors."""
-        return RnnWeights(self.cell.weights_in_effect(), tuple(tf.convert_to_tensor(part) for part in self.initial))
+        return RnnWeights(self.cell.effective_weights(), tuple(tf.convert_to_tensor(part) for part in self.initial))
 
 
 def initial_state(weights: RnnWeights, batch: int | tf.Tensor) -> State:
@@ -138,17 +138,17 @@ class MelLayer(NormalisableLayer):
         self.to_frequency = Linear(units, units, name="to_frequency")
         self.built = True
 
-    def weights_in_effect(self) -> LayerWeights:
+    def effective_weights(self) -> LayerWeights:
         """All weights as tensors."""
         return LayerWeights(
-            self.time.weights_in_effect(),
-            self.up.weights_in_effect(),
-            self.down.weights_in_effect(),
-            self.to_time.weights_in_effect(),
-            None if self.central is None else self.central.weights_in_effect(),
-            None if self.to_central is None else self.to_central.weights_in_effect(),
-            self.frequency.weights_in_effect(),
-            self.to_frequency.weights_in_effect(),
+            self.time.effective_weights(),
+            self.up.effective_weights(),
+            self.down.effective_weights(),
+            self.to_time.effective_weights(),
+            None if self.central is None else self.central.effective_weights(),
+            None if self.to_central is None else self.to_central.effective_weights(),
+            self.frequency.effective_weights(),
+            self.to_frequency.effective_weights(),
         )
 
 
@@ -220,7 +220,7 @@ class MelTier(keras.Model):
             None if lower is None else lower[:, before:],
             given["controls"][:, overlap::ratio] if self.config.conditioned_on else None,
             start,
-            self.weights_in_effect(),
+            self.effective_weights(),
             None if self.text is None else given["text"],
         )
         return prediction if state is None else (prediction, after)
@@ -244,44 +244,44 @@ class MelTier(keras.Model):
         options = {key: value for key, value in config.items() if key != "config"}
         return cls(validate(Config, config["config"], "get_config()"), **options)
 
-    def weights_in_effect(self) -> TierWeights:
+    def effective_weights(self) -> TierWeights:
         """All effective weights as plain tensors."""
 
         def of(layer: Linear | None) -> Any:
-            return None if layer is None else layer.weights_in_effect()
+            return None if layer is None else layer.effective_weights()
 
         return TierWeights(
             of(self.time_input),
             of(self.frequency_input),
             of(self.central_input),
-            tuple(layer.weights_in_effect() for layer in self.layers_of_stacks),
-            tuple(rnn.weights_in_effect() for rnn in self.features),
+            tuple(layer.effective_weights() for layer in self.layers_of_stacks),
+            tuple(rnn.effective_weights() for rnn in self.features),
             of(self.features_to_time),
             of(self.features_to_frequency),
             of(self.controls_to_time),
             of(self.controls_to_frequency),
             of(self.controls_to_central),
             of(self.output_map),
-            None if self.text is None else self.text.weights_in_effect(),
+            None if self.text is None else self.text.effective_weights(),
         )
 
     def initial_state(self, batch: int | tf.Tensor) -> MelState:
         """The state before the first frame of a recording: learned, repeated for every lane and bin."""
         time, central = [], []
         for layer in self.layers_of_stacks:
-            weights = layer.time.weights_in_effect()
+            weights = layer.time.effective_weights()
             time.append(tuple(tf.tile(part[None, None], [batch, self.bins, 1]) for part in weights.initial))
             if layer.central is not None:
-                central.append(initial_state(layer.central.weights_in_effect(), batch))
+                central.append(initial_state(layer.central.effective_weights(), batch))
         return MelState(tuple(time), tuple(central), () if self.text is None else self.text.initial_state(batch))
 
-    def remember(self, text: tf.Tensor | None, weights: TierWeights) -> Memory | None:
+    def encode_text(self, text: tf.Tensor | None, weights: TierWeights) -> Memory | None:
         """The encoded text of codes int32 `[batch, U]`, or None where this tier reads none."""
         if self.text is None or weights.text is None:
             return None
         if text is None:
             raise ValueError("this tier has learned to read: it needs a text")
-        return self.text.remember(text, weights.text)
+        return self.text.encode_text(text, weights.text)
 
     # --- whole windows ----------------------------------------------------------------------------------------------
 
@@ -340,7 +340,7 @@ class MelTier(keras.Model):
         means, log deviations), each `[batch, T, F, mixtures]`, of every element given those before it, and the state
         after the window.
         """
-        conditions, memory = self.conditioning(lower, controls, weights), self.remember(text, weights)
+        conditions, memory = self.conditioning(lower, controls, weights), self.encode_text(text, weights)
         prediction, state, _ = self.stacks(values, previous, conditions, state, weights, memory)
         return prediction, state
 

@@ -1,8 +1,7 @@
 """The SampleRNN network: frame tiers over a sample-level perceptron, any number of tiers.
 
-One set of weights in two forms: `SampleRNN.logits` runs whole windows (training, likelihoods), the generator
-(`samplernn.sampler`) runs the same tiers step by step. Both use `weights_in_effect`, in which the sample tier's first
-maps are folded into lookup tables.
+One set of weights in two forms: `SampleRNN.logits` runs whole windows (training, likelihoods), `samplernn.sampler` the
+same tiers step by step. Both use `effective_weights`, in which the sample tier's first map is a lookup table.
 
 Layout of a window with frame sizes F = [4, 16], seq_len 32 (overlap = top frame = 16; codes `[batch, 16 + 32]`):
 
@@ -12,7 +11,7 @@ Layout of a window with frame sizes F = [4, 16], seq_len 32 (overlap = top frame
     low tier, F=4            ....|....|....|....|...         each frame ends right before the four targets it conditions
     sample tier              windows of the 4 samples before each target
 
-So a target at position a depends on samples up to a-1 only. Knows nothing of files, training loops or generation.
+So a target at position a depends on samples up to a-1 only.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class FrameWeights(NamedTuple):
     """Effective weights of a frame tier.
 
     upsample: kernels `[dim, ...]` side by side, together `[dim, ratio * dim]`; their bias `[ratio * dim]` or None.
-    steer: what parameters add to the frames, or None.
+    steer: the map of the controls, or None.
     """
 
     project: tuple[tf.Tensor, tf.Tensor | None] | None
@@ -53,9 +52,9 @@ class FrameWeights(NamedTuple):
 class SampleWeights(NamedTuple):
     """Effective weights of the sample tier.
 
-    table `[frame, levels, dim]`: what each of the last `frame` samples adds, oldest first. Folded: `table` and the
-    lowest frame tier's upsampling already went through the first hidden map, so only its bias remains; not folded:
-    `hidden[0]` is still to be applied. steer: what parameters add, folded as the table is, or None.
+    table `[frame, levels, dim]`: the embedding of each of the last `frame` samples, oldest first. Folded: `table`,
+    `steer` and the lowest frame tier's upsampling include the first hidden map, of which only the bias remains; not
+    folded: `hidden[0]` is still to be applied. steer: the map of the controls, or None.
     """
 
     table: tf.Tensor
@@ -113,7 +112,7 @@ def _make_stack(config: Config, inputs: int, compute_dtype: str, fused: bool) ->
 
 
 def _make_steer(config: Config, outputs: int) -> Linear | None:
-    """What maps parameters to what they add to a tier."""
+    """The map of the controls to what they add to a tier."""
     if not config.conditioned_on:
         return None
     parameters = sum(config.input_sizes)
@@ -139,7 +138,7 @@ class FrameTier(NormalisableLayer):
         inputs = config.dim if self.project else frame_size
         self.stack = _make_stack(config, inputs, compute_dtype, fused)
         self.steer = _make_steer(config, inputs)
-        # PRiSM's transposed convolution is `ratio` separate linear maps side by side, drawn with its own fans.
+        # PRiSM's transposed convolution is `ratio` linear maps side by side, initialised with the fans of all of them.
         initializer = (
             _linear_initializer(config, config.dim)
             if paper
@@ -151,47 +150,51 @@ class FrameTier(NormalisableLayer):
             self.upsample_bias = self.add_weight(name="upsample_bias", shape=(ratio * config.dim,), initializer="zeros")
         self.built = True
 
-    def weights_in_effect(self) -> FrameWeights:
+    def effective_weights(self) -> FrameWeights:
         """Effective weights as tensors."""
         return FrameWeights(
-            None if self.project is None else self.project.weights_in_effect(),
-            self.stack.weights_in_effect(),
+            None if self.project is None else self.project.effective_weights(),
+            self.stack.effective_weights(),
             (self.effective("upsample"),),
             None if self.upsample_bias is None else tf.convert_to_tensor(self.upsample_bias),
-            None if self.steer is None else self.steer.weights_in_effect(),
+            None if self.steer is None else self.steer.effective_weights(),
         )
 
-    def combined(
-        self, frames: tf.Tensor, condition: tf.Tensor | None, weights: FrameWeights, steered: tf.Tensor | None = None
+    def rnn_input(
+        self,
+        frames: tf.Tensor,
+        condition: tf.Tensor | None,
+        weights: FrameWeights,
+        control_term: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """What the RNN sees: scaled frames `[..., frame_size]`, projected, plus the tier above `[..., dim]`, plus what
-        parameters add."""
-        fed = frames if weights.project is None else linear(frames, weights.project)
-        for part in (condition, steered):
-            fed = fed if part is None else fed + part
-        return fed
+        """The RNN's input: scaled frames `[..., frame_size]`, projected, plus the output of the tier above and the
+        control term, both of the same shape."""
+        total = frames if weights.project is None else linear(frames, weights.project)
+        for part in (condition, control_term):
+            total = total if part is None else total + part
+        return total
 
-    def steered(self, controls: tf.Tensor | None, weights: FrameWeights) -> tf.Tensor | None:
-        """What parameters `[..., parameters]` add, those at the first sample that a frame conditions."""
+    def control_term(self, controls: tf.Tensor | None, weights: FrameWeights) -> tf.Tensor | None:
+        """What controls `[..., controls]` add: those at the first sample that a frame conditions."""
         if controls is None or weights.steer is None:
             return None
         return linear(controls, weights.steer)
 
-    def spread(self, outputs: tf.Tensor, weights: FrameWeights) -> tf.Tensor:
+    def upsampled(self, outputs: tf.Tensor, weights: FrameWeights) -> tf.Tensor:
         """RNN outputs `[..., dim]` -> conditioning of the steps below `[..., ratio, width]`."""
-        spread = tf.concat([matmul(outputs, kernel, self.product_dtype) for kernel in weights.upsample], axis=-1)
+        wide = tf.concat([matmul(outputs, kernel, self.product_dtype) for kernel in weights.upsample], axis=-1)
         if weights.upsample_bias is not None:
-            spread = spread + weights.upsample_bias
+            wide = wide + weights.upsample_bias
         lead = [-1 if size is None else size for size in outputs.shape[:-1]]
-        return tf.reshape(spread, [*lead, self.ratio, spread.shape[-1] // self.ratio])
+        return tf.reshape(wide, [*lead, self.ratio, wide.shape[-1] // self.ratio])
 
 
 class SampleTier(NormalisableLayer):
-    """A perceptron that sees the last `frame_size` samples and the tiers above, and gives the next sample's logits.
+    """A perceptron over the last `frame_size` samples and the tiers above, which gives the next sample's logits.
 
-    Its first layer is a convolution over embeddings in the original. Here it is a lookup table, `table[position, level]
-    = embedding[level] @ kernel[position]`, exact and many times cheaper. With no frame tiers above, an RNN over single
-    samples takes their place.
+    Its first layer is a convolution over embeddings in the original; here an exact lookup table, which is many times
+    cheaper: `table[position, level] = embedding[level] @ kernel[position]`. Without frame tiers above, an RNN over
+    single samples takes their place.
     """
 
     def __init__(self, config: Config, *, compute_dtype: str, fused: bool):
@@ -236,49 +239,45 @@ class SampleTier(NormalisableLayer):
         )
         self.built = True
 
-    def weights_in_effect(self) -> SampleWeights:
+    def effective_weights(self) -> SampleWeights:
         """Effective weights as tensors, not folded."""
         table = self.effective("window")
         if self.embedding is not None:
-            table = _embedded(tf.convert_to_tensor(self.embedding), table, self.product_dtype)
+            embedding, dtype = tf.convert_to_tensor(self.embedding), self.product_dtype
+            table = tf.cast(tf.einsum("le,fed->fld", tf.cast(embedding, dtype), tf.cast(table, dtype)), tf.float32)
         return SampleWeights(
             table,
-            None if self.stack is None else self.stack.weights_in_effect(),
-            tuple(layer.weights_in_effect() for layer in self.hidden),
-            self.to_logits.weights_in_effect(),
+            None if self.stack is None else self.stack.effective_weights(),
+            tuple(layer.effective_weights() for layer in self.hidden),
+            self.to_logits.effective_weights(),
             None,
-            None if self.steer is None else self.steer.weights_in_effect(),
+            None if self.steer is None else self.steer.effective_weights(),
         )
 
 
-def _embedded(embedding: tf.Tensor, window: tf.Tensor, dtype: str) -> tf.Tensor:
-    """`embedding [levels, e]` through the kernel of every position, `window [frame, e, dim]` -> the table."""
-    return tf.cast(tf.einsum("le,fed->fld", tf.cast(embedding, dtype), tf.cast(window, dtype)), tf.float32)
+def embed_window(table: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
+    """The sum of the last `frame` samples' embeddings: codes `[batch, frame - 1 + time]` -> `[batch, time, dim]`.
 
-
-def looked_up(table: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
-    """What the last `frame` samples add up to: codes `[batch, frame - 1 + time]` -> `[batch, time, dim]`.
-
-    table `[frame, levels, dim]`. One tap after the other, in a loop: a sum of all gathers at once is computed twice by
-    XLA (for the rectifier and for its gradient) from 16 stored gathers. The gradient is one sum of rows per tap. Both
-    are compiled by XLA also where the rest of the step is not: TensorFlow's own gather and scatter take five times as
-    long, and theirs is not always the same order of summation.
+    table `[frame, levels, dim]`. A loop adds one tap after another: XLA would compute a sum of all gathers twice, for
+    the rectifier and for its gradient, from stored gathers. The gradient is one segment sum per tap. Both are compiled
+    by XLA even where the rest of the step is not: TensorFlow's gather and scatter take five times as long, and their
+    order of summation varies.
     """
     frame, levels, _ = table.shape
     time = codes.shape[1] - frame + 1
 
-    def seen(tap: int | tf.Tensor) -> tf.Tensor:
+    def shifted(tap: int | tf.Tensor) -> tf.Tensor:
         return tf.slice(codes, [0, tap], [-1, time])
 
     def forward(table: tf.Tensor) -> tf.Tensor:
         def add(tap: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return tap + 1, total + tf.gather(table[tap], seen(tap))
+            return tap + 1, total + tf.gather(table[tap], shifted(tap))
 
-        first = (tf.constant(1), tf.gather(table[0], seen(0)))
+        first = (tf.constant(1), tf.gather(table[0], shifted(0)))
         return tf.while_loop(lambda tap, _: tap < frame, add, first, maximum_iterations=frame - 1)[1]
 
     def backward(upstream: tf.Tensor) -> tf.Tensor:
-        return tf.stack([tf.math.unsorted_segment_sum(upstream, seen(tap), levels) for tap in range(frame)])
+        return tf.stack([tf.math.unsorted_segment_sum(upstream, shifted(tap), levels) for tap in range(frame)])
 
     @tf.custom_gradient
     def run(table: tf.Tensor) -> tuple[tf.Tensor, Any]:
@@ -288,20 +287,19 @@ def looked_up(table: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
 
 
 def _compiled(function: Any) -> Any:
-    """With XLA inside a graph; as it is where there is none, since there every call would be compiled anew."""
+    """With XLA inside a graph; unchanged in eager code, where every call would be compiled again."""
     return tf.function(function, jit_compile=True, autograph=False) if tf.inside_function() else function
 
 
 @keras.saving.register_keras_serializable("tierwave")
 class SampleRNN(keras.Model):
-    """The network of `Config`. Codes in, logits out, state passed in and out.
+    """The network of `Config` (Mehri et al. 2017): codes in, logits out, state passed in and out.
 
-    `model(codes)` or `model({"inputs": codes, "controls": ...})` begins with fresh lanes; `model(inputs, state)` goes
-    on from a state, and returns the next one too.
+    `model(codes)` or `model({"inputs": codes, "controls": ...})` begins with new lanes; `model(inputs, state)`
+    continues from a state, and returns the next one too.
 
-    compute_dtype: what matrix products are computed in (float32, bfloat16, float16); sums, states, logits and losses
-    stay float32, and so do sound and parameters where they come in. fused: run the RNNs' sequences through Keras'
-    layers (cuDNN on a GPU; not under XLA).
+    compute_dtype: of matrix products (float32, bfloat16, float16); sums, states, logits and losses stay float32, and so
+    do maps of sound and controls. fused: run the RNNs' sequences by Keras' layers (cuDNN on a GPU; not under XLA).
     """
 
     def __init__(self, config: Config, *, compute_dtype: str = "float32", fused: bool = False):
@@ -337,13 +335,13 @@ class SampleRNN(keras.Model):
         inputs: codes int32 `[batch, overlap + time]` (overlap: `config.top_frame`), or a dict of them as "inputs" and
         of "controls", float32 `[batch, overlap + time, controls]`. dropout_seed: int32 `[2]`, for dropout in training.
         """
-        given = inputs if isinstance(inputs, dict) else {"inputs": inputs}
-        codes = tf.convert_to_tensor(given["inputs"])
+        inputs = inputs if isinstance(inputs, dict) else {"inputs": inputs}
+        codes = tf.convert_to_tensor(inputs["inputs"])
         controls = None
         if self.config.conditioned_on:
-            controls = tf.convert_to_tensor(given["controls"])[:, self.config.top_frame :]
+            controls = tf.convert_to_tensor(inputs["controls"])[:, self.config.top_frame :]
         before = self.initial_state(tf.shape(codes)[0]) if state is None else state
-        weights = self.weights_in_effect(folded=self._folds(codes))
+        weights = self.effective_weights(folded=self._folds(codes))
         seed = dropout_seed if training else None
         logits, after = self.logits(codes, before, weights, controls=controls, dropout_seed=seed)
         return logits if state is None else (logits, after)
@@ -374,15 +372,15 @@ class SampleRNN(keras.Model):
             stacks.append(self.sample_tier.stack)
         return tuple(stack.initial_state(batch) for stack in stacks)
 
-    def weights_in_effect(self, *, folded: bool) -> ModelWeights:
+    def effective_weights(self, *, folded: bool) -> ModelWeights:
         """All effective weights as plain tensors.
 
-        folded: pass the table and the lowest upsampling through the sample tier's first hidden map, which is exact
-        because nothing non-linear stands between; saves a dim x dim product per sample and costs frame * (levels + dim)
-        of them once.
+        folded: multiply the table, the controls' map and the lowest upsampling by the sample tier's first hidden map,
+        which is exact since nothing non-linear stands between; saves a dim x dim product per sample and costs frame *
+        (levels + dim) of them once.
         """
-        tiers = tuple(tier.weights_in_effect() for tier in self.tiers)
-        sample = self.sample_tier.weights_in_effect()
+        tiers = tuple(tier.effective_weights() for tier in self.tiers)
+        sample = self.sample_tier.effective_weights()
         if folded and tiers:
             kernel, bias = sample.hidden[0]
             lowest, ratio, dim = tiers[-1], self.tiers[-1].ratio, self.config.dim
@@ -408,7 +406,7 @@ class SampleRNN(keras.Model):
         return ModelWeights(tiers, sample)
 
     def scaled(self, codes: tf.Tensor) -> tf.Tensor:
-        """Codes as the frame tiers see them, in [-2, 2)."""
+        """Codes as the input of frame tiers, in [-2, 2)."""
         return (tf.cast(codes, tf.float32) / (self.config.q_levels / 2) - 1.0) * 2.0
 
     def logits(
@@ -423,10 +421,10 @@ class SampleRNN(keras.Model):
         """Teacher-forced logits of a window.
 
         codes: int32 `[batch, overlap + time]`, the first `overlap` (= top frame) of them context; controls: float32
-        `[batch, time, parameters]` of the codes after it, if the network is steered. Returns logits
-        `[batch, time, levels]` of the codes after the overlap, and the state after the window.
+        `[batch, time, controls]` of the codes after it. Returns logits `[batch, time, levels]` of the codes after the
+        overlap, and the state after the window.
         """
-        weights = self.weights_in_effect(folded=False) if weights is None else weights
+        weights = self.effective_weights(folded=False) if weights is None else weights
         features, state = self.features(codes, state, weights, controls=controls, dropout_seed=dropout_seed)
         return self.perceptron(features, weights.sample), state
 
@@ -439,7 +437,7 @@ class SampleRNN(keras.Model):
         controls: tf.Tensor | None = None,
         dropout_seed: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, ModelState]:
-        """All that comes before the perceptron: `[batch, time, dim]` for the codes after the overlap, and the state."""
+        """The perceptron's input `[batch, time, dim]` for the codes after the overlap, and the state."""
         overlap, frame = self.config.top_frame, self.config.sample_frame
         time = codes.shape[1] - overlap
         scaled = self.scaled(codes)
@@ -451,18 +449,18 @@ class SampleRNN(keras.Model):
             size = tier.frame_size
             frames = tf.reshape(scaled[:, overlap - size : overlap - size + time], [-1, time // size, size])
             seed = None if dropout_seed is None else tf.random.experimental.stateless_fold_in(dropout_seed, index)
-            steered = tier.steered(None if controls is None else controls[:, ::size], tier_weights)
+            term = tier.control_term(None if controls is None else controls[:, ::size], tier_weights)
             outputs, tier_state = tier.stack.sequence(
-                tier.combined(frames, condition, tier_weights, steered),
+                tier.rnn_input(frames, condition, tier_weights, term),
                 state[index],
                 tier_weights.stack,
                 dropout_seed=seed,
             )
-            spread = tier.spread(outputs, tier_weights)
-            condition = tf.reshape(spread, [-1, time // size * tier.ratio, spread.shape[-1]])
+            condition = tier.upsampled(outputs, tier_weights)
+            condition = tf.reshape(condition, [-1, time // size * tier.ratio, condition.shape[-1]])
             states.append(tier_state)
         start = overlap - frame
-        features = looked_up(weights.sample.table, codes[:, start : start + frame + time - 1])
+        features = embed_window(weights.sample.table, codes[:, start : start + frame + time - 1])
         if controls is not None and weights.sample.steer is not None:
             features = features + linear(controls, weights.sample.steer)
         stack, stack_weights = self.sample_tier.stack, weights.sample.stack
@@ -471,25 +469,24 @@ class SampleRNN(keras.Model):
         features, stack_state = stack.sequence(features, state[0], stack_weights, dropout_seed=dropout_seed)
         return features, (stack_state,)
 
-    def perceptron(self, seen: tf.Tensor, weights: SampleWeights) -> tf.Tensor:
-        """The sample tier behind its first layer: `seen [..., dim]` -> logits `[..., levels]`."""
+    def perceptron(self, features: tf.Tensor, weights: SampleWeights) -> tf.Tensor:
+        """The sample tier behind its first layer: `features [..., dim]` -> logits `[..., levels]`."""
         if weights.folded_bias is not None:
-            seen = tf.nn.relu(seen + weights.folded_bias)
+            features = tf.nn.relu(features + weights.folded_bias)
         for layer in weights.hidden:
-            seen = tf.nn.relu(linear(seen, layer, self.product_dtype))
-        logits = linear(seen, weights.logits, self.product_dtype)
+            features = tf.nn.relu(linear(features, layer, self.product_dtype))
+        logits = linear(features, weights.logits, self.product_dtype)
         cap = self.config.logit_cap
         return logits if cap is None else cap * tf.tanh(logits / cap)
 
     def loss_sums(
         self, batch: dict[str, tf.Tensor], state: ModelState, *, dropout_seed: tf.Tensor | None = None
     ) -> LossSums:
-        """Likelihood of a batch of windows, each lane going on from its state.
+        """Likelihood of a batch of windows; each lane continues from its state.
 
         batch: `inputs` int32 `[batch, overlap + time]`, `targets` int32 `[batch, time]`, `mask` float32 `[batch, time]`
-        (0 for padding), `reset` bool `[batch]` (true where a new recording starts), and for a steered network
-        `controls` float32 `[batch, overlap + time, parameters]`. dropout_seed: given in training
-        only. Loss in nats.
+        (0 for padding), `reset` bool `[batch]` (true where a new recording starts), and `controls` float32 `[batch,
+        overlap + time, controls]` if there are any. dropout_seed: in training only. Loss in nats.
         """
         mask = batch["mask"]
         state = reset_lanes(state, self.initial_state(tf.shape(mask)[0]), batch["reset"])
@@ -503,7 +500,7 @@ class SampleRNN(keras.Model):
 
 
 def transplant(source: SampleRNN, target: SampleRNN, source_schema: Schema, schema: Schema) -> None:
-    """Copy all weights; what maps parameters by their names. A tier that was not steered before starts as it was."""
+    """Copy all weights; the maps of controls by name. A control that only the target has starts without effect."""
     pairs = zip([*source.tiers, source.sample_tier], [*target.tiers, target.sample_tier], strict=True)
     for theirs, ours in pairs:
         steers = {id(variable) for layer in (theirs, ours) if layer.steer for variable in layer.steer.variables}

@@ -1,6 +1,6 @@
 """A SampleRNN's step as graphs for other runtimes: one per frame tier, and one per sample.
 
-The same parts in the same order as `samplernn.sampler`, with the loops left to the host. Knows the model.
+The same parts in the same order as `samplernn.sampler`, with the loops left to the host.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def step_graphs(model: SampleRNN) -> list[StepGraph]:
     a row for each step of the tier below, which takes it as `condition`. The sample tier gives the next code's logits.
     """
     config = model.config
-    weights = frozen(model.weights_in_effect(folded=True))
+    weights = frozen(model.effective_weights(folded=True))
     initial = model.initial_state(1)
     parameters = {"controls": tf.TensorSpec([len(config.conditioned_on)], tf.float32)} if config.conditioned_on else {}
     condition = {"condition": tf.TensorSpec([config.dim], tf.float32)}
@@ -29,13 +29,12 @@ def step_graphs(model: SampleRNN) -> list[StepGraph]:
 
         def step(codes, condition=None, controls=None, **carried):
             tier_weights = constants(weights.tiers[index])
-            steered = tier.steered(
-                None if controls is None else encoded(controls[None], config.input_sizes), tier_weights
-            )
+            inputs = None if controls is None else encoded(controls[None], config.input_sizes)
+            term = tier.control_term(inputs, tier_weights)
             above = None if condition is None else condition[None]
-            fed = tier.combined(model.scaled(codes[None]), above, tier_weights, steered)
-            output, following = tier.stack.step(fed, state.nest(**carried), tier_weights.stack)
-            return {"spread": tier.spread(output, tier_weights)[0], **state.flat(following)}
+            rnn_input = tier.rnn_input(model.scaled(codes[None]), above, tier_weights, term)
+            output, following = tier.stack.step(rnn_input, state.nest(**carried), tier_weights.stack)
+            return {"spread": tier.upsampled(output, tier_weights)[0], **state.flat(following)}
 
         inputs = {
             "codes": tf.TensorSpec([tier.frame_size], tf.int32),

@@ -376,7 +376,7 @@ def test_a_stream_does_not_depend_on_the_size_of_its_blocks(
     studio: Studio, sequences: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tierwave.generation.request.SMALLEST_GROUP", 1)
-    monkeypatch.setattr("samplernn.sampler.usable_cores", lambda: 2)  # groups of 2 and 1, in threads
+    monkeypatch.setattr("tierwave.generation.voices.usable_cores", lambda: 2)  # groups of 2 and 1, in threads
     asked = {"sequences": sequences, "temperature": [1.0], "random_seed": 3}
     whole = stream_of(studio, **asked).render(301)
     assert whole.shape == (sequences, 301) and whole.dtype == np.float32

@@ -22,7 +22,7 @@ from tierwave.config import TrainingOptions
 from tierwave.controls.live import Settings
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.errors import UsageError
-from tierwave.nn.distributions import counter_uniform, stream_seeds
+from tierwave.nn.distributions import counter_uniform, voice_seeds
 from tierwave.training.loop import Learner
 
 LEVELS = 16
@@ -118,9 +118,9 @@ def same(one: Any, other: Any, tolerance: float = 1e-5) -> None:
 
 def stepped(model: ConditionalTier, values: Any, controls: Any, state: Any) -> tuple[Any, Any]:
     """The predictions of single steps, one after the other, stacked as a window's; and the last state."""
-    weights, predictions = model.weights_in_effect(), []
+    weights, predictions = model.effective_weights(), []
     for index in range(values.shape[1]):
-        at = model.steered(None if controls is None else controls[:, index], weights)
+        at = model.control_term(None if controls is None else controls[:, index], weights)
         prediction, state = model.step(values[:, index], at, state, weights)
         predictions.append(prediction)
     return tuple(tf.stack(parts, axis=1) for parts in zip(*predictions, strict=True)), state
@@ -131,7 +131,7 @@ def stepped(model: ConditionalTier, values: Any, controls: Any, state: Any) -> t
 
 def check_forms(model: ConditionalTier) -> None:
     """Steps equal windows, two windows one long one, and a lane's neighbours do not matter."""
-    batch, state, weights = batch_of(model), state_of(model), model.weights_in_effect()
+    batch, state, weights = batch_of(model), state_of(model), model.effective_weights()
     values, controls = batch["inputs"], batch.get("controls")
     whole, last = model.sequence(values, controls, state, weights)
     same((whole, last), stepped(model, values, controls, state))
@@ -159,7 +159,7 @@ def check_causality(case: Case) -> None:
     Codes are whole numbers: there every position has a level of its own, and the gradient is that of the table's row.
     """
     model = made(*case, **({"q_levels": 20} if case[1] not in ("one", "three") else {}))
-    batch, weights, state = batch_of(model, 1), model.weights_in_effect(), state_of(model, 1)
+    batch, weights, state = batch_of(model, 1), model.effective_weights(), state_of(model, 1)
     values, controls = batch["inputs"], batch.get("controls")
     if model.stage.makes_audio:
         values = tf.range(TIME + 1)[None]
@@ -190,26 +190,28 @@ def check_causality(case: Case) -> None:
 
 def check_generation(model: ConditionalTier) -> None:
     """What is generated is what its own predictions, given all of it as a window, draw from the same numbers."""
-    weights, steps = model.weights_in_effect(), 4
+    weights, steps = model.effective_weights(), 4
     sampler = TierSampler(model, jit=False)
-    sampler._stretch = lambda kind, *given: sampler.stretch(*given)  # as it is written: to trace it would take longest
+    sampler._block = lambda kind, *given: sampler.block(*given)  # as it is written: to trace it would take longest
     rng = np.random.default_rng(4)
     for streams in (1, 3):
         controls = rng.random([streams, steps, len(model.stage.conditioned_on)]).astype(np.float32)
         temperature = np.repeat(np.float32([[0.8], [1.0], [0.0]])[:streams], steps, axis=1)
         settings = Settings(controls, temperature, np.zeros([streams, steps], np.int32))
-        seeds = stream_seeds(5, streams)
+        seeds = voice_seeds(5, streams)
         start = sampler.start(streams)
-        values, carry = sampler.run(weights, start, steps, settings, seeds)
+        values, after = sampler.run(weights, start, steps, settings, seeds)
         assert values.shape == (streams, steps) if model.stage.makes_audio else (streams, steps, model.features)
         inputs = tf.concat([start.values[:, None], values[:, :-1]], axis=1)
         given = tf.constant(controls) if model.stage.conditioned_on else None
-        prediction, state = model.sequence(inputs, given, start.state, weights)
-        same(carry.state, state)
-        same(carry.values, values[:, -1], 0)
-        uniform = tf.reshape(counter_uniform(seeds, 0, steps * model.draws), [streams, steps, model.draws])
+        prediction, state = model.sequence(inputs, given, start.recurrent, weights)
+        same(after.recurrent, state)
+        same(after.values, values[:, -1], 0)
+        uniform = tf.reshape(
+            counter_uniform(seeds, 0, steps * model.head.uniforms), [streams, steps, model.head.uniforms]
+        )
         for t in range(steps):
-            drawn = model.draw(tuple(part[:, t] for part in prediction), uniform[:, t], temperature[:, t])
+            drawn = model.head.sample(tuple(part[:, t] for part in prediction), uniform[:, t], temperature[:, t])
             np.testing.assert_allclose(drawn, values[:, t], atol=1e-4)
 
 
@@ -257,28 +259,28 @@ def test_networks(case: Case, eager: None) -> None:
 
 @pytest.mark.parametrize("kind", ["three", pytest.param("onehot", marks=pytest.mark.slow)])
 def test_xla_draws_the_same_values(kind: str) -> None:
-    model, values, seeds, steps = model_of(config_of(("rnncontrol", kind, "gru", 1))), [], stream_seeds(5, 2), 6
+    model, values, seeds, steps = model_of(config_of(("rnncontrol", kind, "gru", 1))), [], voice_seeds(5, 2), 6
     controls = np.random.default_rng(4).random([2, steps, 1]).astype(np.float32)
     settings = Settings(controls, np.ones([2, steps], np.float32), np.zeros([2, steps], np.int32))
     for jit in (False, True):
         sampler = TierSampler(model, jit=jit)
-        values.append(sampler.run(model.weights_in_effect(), sampler.start(2), steps, settings, seeds)[0])
+        values.append(sampler.run(model.effective_weights(), sampler.start(2), steps, settings, seeds)[0])
     np.testing.assert_allclose(*values, atol=1e-4)
 
 
 def test_one_graph_goes_on_from_seeds_of_any_length_in_any_number() -> None:
     """Of the first seeds TensorFlow compiles each for itself; then one graph for unknown numbers of lanes and steps."""
     model, rng = made("mixture"), np.random.default_rng(4)
-    sampler, weights = TierSampler(model, jit=False), model.weights_in_effect()
+    sampler, weights = TierSampler(model, jit=False), model.effective_weights()
     for streams, steps in ((1, 3), (2, 4), (3, 5)):
         values = rng.random([streams, steps, model.features]).astype(np.float32)
         controls = rng.random([streams, steps, 1]).astype(np.float32)
-        carry = sampler.warm(sampler.start(streams), values, controls, weights)
+        after = sampler.prime(sampler.start(streams), values, controls, weights)
         _, state = model.sequence(
             tf.constant(values[:, :-1]), tf.constant(controls[:, :-1]), model.initial_state(streams), weights
         )
-        same(carry.state, state)
-        same(carry.values, values[:, -1], 0)
+        same(after.recurrent, state)
+        same(after.values, values[:, -1], 0)
 
 
 @pytest.mark.slow
@@ -359,8 +361,10 @@ def test_rnncontrols_networks_have_their_sizes(layers: int, hidden: int, levels:
 def test_only_rnncontrols_network_has_no_rectifier() -> None:
     for net, least in (("baseline", 0.0), ("rnncontrol", -np.inf)):
         model = made(net)
-        weights = model.weights_in_effect()
-        seen = model.seen(tf.random.normal([50, 3]), model.steered(tf.random.normal([50, 1]), weights), weights)
+        weights = model.effective_weights()
+        seen = model.rnn_input(
+            tf.random.normal([50, 3]), model.control_term(tf.random.normal([50, 1]), weights), weights
+        )
         assert (seen.numpy().min() == 0.0) == (least == 0.0)
 
 
@@ -380,7 +384,7 @@ def predictions_of(model: ConditionalTier, batch: dict) -> list[np.ndarray]:
     controls = batch["controls"][:, :-1] if model.stage.conditioned_on else None
     lanes = batch["inputs"].shape[0]
     prediction, _ = model.sequence(
-        batch["inputs"][:, :-1], controls, model.initial_state(lanes), model.weights_in_effect()
+        batch["inputs"][:, :-1], controls, model.initial_state(lanes), model.effective_weights()
     )
     return [part.numpy().astype(np.float64) for part in prediction]
 
@@ -446,7 +450,7 @@ def test_sampled_squared_error_is_that_of_mtcrnns_draws(features: int) -> None:
     draws = 4000
     uniform = rng.random([draws * lanes, time, features]).astype(np.float32)
     tiled = [np.tile(part, [draws, 1, 1]) for part in (mean, raw, target)]
-    found = model.nats((tiled[0], tiled[1]), tiled[2], uniform).numpy()
+    found = model.head.nats((tiled[0], tiled[1]), tiled[2], uniform).numpy()
     assert found.shape == (draws * lanes, time, features)
     drawn = tiled[0] + softplus(tiled[1]) * scipy.stats.norm.ppf(uniform.astype(np.float64) + 2.0**-25)
     np.testing.assert_allclose(found, (drawn - tiled[2]) ** 2, rtol=1e-3, atol=1e-4)
@@ -506,11 +510,11 @@ def drawn_by_hand(model: ConditionalTier, prediction: Any, uniform: np.ndarray) 
 
 def by_hand(model: ConditionalTier, values: Any, controls: Any, state: Any, coins: Any, uniform: np.ndarray):
     """MTCRNN's loop: step, toss one coin for all, feed the truth or the draw. All inputs and the predictions."""
-    weights = model.weights_in_effect()
+    weights = model.effective_weights()
     fed, inputs, predictions = values[:, 0], [], []
     for t in range(values.shape[1]):
         inputs.append(fed)
-        at = model.steered(None if controls is None else controls[:, t], weights)
+        at = model.control_term(None if controls is None else controls[:, t], weights)
         prediction, state = model.step(fed, at, state, weights)
         predictions.append(prediction)
         if t + 1 < values.shape[1]:
@@ -534,12 +538,12 @@ COINS = np.array([True, False, False, True, False])
 @pytest.mark.parametrize("keys", SAMPLED, ids=str)
 def test_inputs_are_mixed_as_in_mtcrnns_loop(keys: dict[str, Any]) -> None:
     model = made(**keys)
-    batch, state, weights = batch_of(model), state_of(model), model.weights_in_effect()
+    batch, state, weights = batch_of(model), state_of(model), model.effective_weights()
     values = batch["inputs"][:, :-1]
     controls = batch["controls"][:, :-1] if "controls" in batch else None
-    uniform = np.random.default_rng(8).random([3, TIME, model.draws]).astype(np.float32)
+    uniform = np.random.default_rng(8).random([3, TIME, model.head.uniforms]).astype(np.float32)
     for coins in (COINS, np.ones(TIME, bool), np.zeros(TIME, bool)):
-        mixed = model.mixed(values, controls, state, weights, tf.constant(coins), tf.constant(uniform))
+        mixed = model.scheduled_inputs(values, controls, state, weights, tf.constant(coins), tf.constant(uniform))
         assert mixed.dtype == values.dtype and mixed.shape == values.shape
         if coins.all():
             np.testing.assert_array_equal(mixed, values)
@@ -556,13 +560,13 @@ def test_the_gradient_of_scheduled_sampling_is_that_of_the_loop(keys: dict[str, 
     model = made(**keys)
     batch, state = batch_of(model), state_of(model)
     seen: dict[str, Any] = {}
-    mixed = model.mixed
+    mixed = model.scheduled_inputs
 
     def noted(values, controls, state, weights, truth_next, uniform):
         seen.update(coins=truth_next.numpy(), uniform=uniform.numpy())
         return mixed(values, controls, state, weights, truth_next, uniform)
 
-    model.mixed = noted
+    model.scheduled_inputs = noted
     variables = model.trainable_variables
     raw = [variable.value for variable in variables]
     with tf.GradientTape() as tape:
@@ -575,7 +579,7 @@ def test_the_gradient_of_scheduled_sampling_is_that_of_the_loop(keys: dict[str, 
     controls = batch["controls"][:, :-1] if "controls" in batch else None
     with tf.GradientTape() as tape:
         _, predictions = by_hand(model, values, controls, state, seen["coins"], seen["uniform"])
-        expected = tf.reduce_sum(model.nats(predictions, targets))
+        expected = tf.reduce_sum(model.head.nats(predictions, targets))
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
     for variable, ours, theirs in zip(variables, found, tape.gradient(expected, raw), strict=True):
         theirs = tf.convert_to_tensor(theirs).numpy()
@@ -626,7 +630,7 @@ def test_the_rate_of_teacher_forcing_and_its_ends(kind: str) -> None:
         counts.append(coins.numpy().mean())
         raise EnoughError
 
-    model.mixed = counted
+    model.scheduled_inputs = counted
     long = batch_of(model, 1, 2000)
     for rate in (0.2, 0.9):
         with pytest.raises(EnoughError):
@@ -663,7 +667,7 @@ def test_noise_on_parameters_has_no_offset_and_the_width_of_each_window() -> Non
     rng = np.random.default_rng(0)
     lows, highs = np.array([[0.5, 0.2, 0.9], [0.1, 0.0, 0.3]]), np.array([[0.9, 0.3, 1.0], [0.2, 1.0, 0.3]])
     values = (lows[:, None] + (highs - lows)[:, None] * rng.random([2, 5000, 3])).astype(np.float32)
-    noise = model.noisy(tf.constant(values), 0.4, tf.constant([1, 2])).numpy() - values
+    noise = model.add_input_noise(tf.constant(values), 0.4, tf.constant([1, 2])).numpy() - values
     half = 0.4 * (values.max(axis=1) - values.min(axis=1)) / 2
     assert np.all(np.abs(noise) <= half[:, None] + 1e-6)
     np.testing.assert_allclose(np.abs(noise).max(axis=1), half, rtol=0.01, atol=1e-6)
@@ -679,21 +683,21 @@ def test_noise_on_audio_is_added_to_the_sound_between_codes() -> None:
     codec = model.quantizer
     sound = np.random.default_rng(0).uniform(0.3, 0.7, [2, 4000]).astype(np.float32)
     codes = tf.constant(codec.encode(sound).astype(np.int32))
-    noisy = model.noisy(codes, 0.5, tf.constant([1, 2]))
+    noisy = model.add_input_noise(codes, 0.5, tf.constant([1, 2]))
     assert noisy.dtype == tf.int32
     noise = codec.decode(noisy.numpy()) - codec.decode(codes.numpy())
     np.testing.assert_allclose(noise.mean(axis=1), 0, atol=4 * 0.1 / np.sqrt(3 * 4000))
     np.testing.assert_allclose(np.abs(noise).max(axis=1), 0.1, rtol=0.02)
-    edge = model.noisy(tf.constant([[0, 4095] * 50]), 1.0, tf.constant([1, 2])).numpy()
+    edge = model.add_input_noise(tf.constant([[0, 4095] * 50]), 1.0, tf.constant([1, 2])).numpy()
     assert edge.min() >= 0 and edge.max() <= 4095
-    np.testing.assert_array_equal(model.noisy(codes, 0.0, tf.constant([1, 2])), codes)
+    np.testing.assert_array_equal(model.add_input_noise(codes, 0.0, tf.constant([1, 2])), codes)
 
 
 @pytest.mark.parametrize("kind", ["scalar", "three"])
 def test_noise_is_on_the_inputs_only_in_training_and_follows_the_seed(kind: str) -> None:
     model = made(kind=kind)
     batch, state, seen = batch_of(model, time=30), model.initial_state(3), []
-    sequence, nats = model.sequence, model.nats
+    sequence, nats = model.sequence, model.head.nats
 
     def noted(values, controls, *rest, **options):
         seen.append((values.numpy(), controls.numpy()))
@@ -703,7 +707,7 @@ def test_noise_is_on_the_inputs_only_in_training_and_follows_the_seed(kind: str)
         np.testing.assert_array_equal(targets, batch["inputs"][:, 1:])
         return nats(prediction, targets, *rest)
 
-    model.sequence, model.nats = noted, scored
+    model.sequence, model.head.nats = noted, scored
     for seed, noise in (((1, 2), 0.5), ((1, 2), 0.5), ((1, 3), 0.5), ((1, 2), 0.0), (None, 0.5)):
         given = None if seed is None else tf.constant(seed)
         model.loss_sums(batch, state, dropout_seed=given, input_noise=noise)
@@ -783,7 +787,7 @@ def test_a_network_with_more_parameters_starts_as_the_old_one(kind: str) -> None
     for model, schema in ((source, OLD), (target, NEW)):
         controls = np.stack([schema.of(name).normalise(raw[name]) for name in model.stage.conditioned_on], axis=-1)
         predictions.append(
-            model.sequence(values, tf.constant(controls), model.initial_state(3), model.weights_in_effect())[0]
+            model.sequence(values, tf.constant(controls), model.initial_state(3), model.effective_weights())[0]
         )
     same(*predictions)
 
@@ -797,9 +801,9 @@ def test_the_wide_net_takes_only_as_many_parameters() -> None:
     conditioning.FAMILY.take_weights(source, same_size, OLD, OLD)
     batch = batch_of(source)
     values, controls = batch["inputs"], batch["controls"]
-    one = source.sequence(values, controls, source.initial_state(3), source.weights_in_effect())[0]
+    one = source.sequence(values, controls, source.initial_state(3), source.effective_weights())[0]
     turned = tf.reverse(controls, [-1])
-    same(one, same_size.sequence(values, turned, source.initial_state(3), same_size.weights_in_effect())[0])
+    same(one, same_size.sequence(values, turned, source.initial_state(3), same_size.effective_weights())[0])
     larger = conditioning.FAMILY.build(config.model_copy(update={"conditioned_on": ["a", "b", "x"]}))
     with pytest.raises(UsageError, match="weights go only to the same number of parameters"):
         conditioning.FAMILY.take_weights(source, larger, OLD, OLD)

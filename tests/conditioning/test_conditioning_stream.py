@@ -25,7 +25,7 @@ from tierwave.controls.schema import ControlWarning, Parameter, Schema
 from tierwave.controls.tracks import Controls, Track
 from tierwave.errors import UsageError
 from tierwave.generation.request import Request
-from tierwave.nn.distributions import counter_uniform, stream_seeds
+from tierwave.nn.distributions import counter_uniform, voice_seeds
 
 RATE = 1000
 KNOT = 4  # samples, at that rate
@@ -155,7 +155,7 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> None:
 def heard_by(stream: TierStream) -> dict[str, Heard]:
     """By tier, of those that have run; needs the fixture `noted`."""
     return {
-        tier.name: Heard(*(np.concatenate(part, axis=1) for part in zip(*tier.voice_set.noted, strict=True)))
+        tier.name: Heard(*(np.concatenate(part, axis=1) for part in zip(*tier.voices.noted, strict=True)))
         for tier in stream._tiers
         if tier.made
     }
@@ -281,7 +281,7 @@ def compiled(model: Any) -> Any:
     ]
 
     def run(values: Any, controls: Any, state: Any) -> Any:
-        return model.sequence(values, controls, state, model.weights_in_effect())
+        return model.sequence(values, controls, state, model.effective_weights())
 
     return tf.function(run, input_signature=signature, autograph=False)
 
@@ -386,15 +386,15 @@ def check_values(stream: TierStream, heard: dict[str, Heard], seeds: dict[str, i
         voices, steps = temperature.shape
         start = sampler_module.TierSampler(model, jit=False).start(voices)
         inputs = tf.concat([start.values[:, None], values[:, :-1]], axis=1)
-        prediction, _ = compiled(model)(inputs, tf.constant(controls), start.state)
-        uniform = counter_uniform(stream_seeds(seeds[tier.name], voices), 0, steps * model.draws)
+        prediction, _ = compiled(model)(inputs, tf.constant(controls), start.recurrent)
+        uniform = counter_uniform(voice_seeds(seeds[tier.name], voices), 0, steps * model.head.uniforms)
         check_draws(model, prediction, uniform, temperature, values)
 
 
 def check_draws(model: Any, prediction: Any, uniform: Any, temperature: np.ndarray, values: np.ndarray) -> None:
     voices, steps = temperature.shape
     flat = [tf.reshape(part[:, -steps:], [voices * steps, *part.shape[2:]]) for part in prediction]
-    drawn = model.draw(tuple(flat), tf.reshape(uniform, [voices * steps, -1]), temperature.ravel())
+    drawn = model.head.sample(tuple(flat), tf.reshape(uniform, [voices * steps, -1]), temperature.ravel())
     np.testing.assert_allclose(np.reshape(drawn, values.shape), values, atol=2e-4)
 
 
@@ -461,7 +461,7 @@ def test_tiers_below_one_that_is_replaced_draw_as_before(noted: None) -> None:
     assert [tier.name for tier in replaced._tiers] == ["fast", "sound"]
     np.testing.assert_array_equal(replaced._tiers[0]._before, whole._tiers[1]._before)
     for tier, same in zip(replaced._tiers, whole._tiers[1:], strict=True):
-        np.testing.assert_array_equal(tier.voice_set._seeds, same.voice_set._seeds)
+        np.testing.assert_array_equal(tier.voices.groups.seeds, same.voices.groups.seeds)
     again = stream_of(drawn={**DRAWN, **whole.curves(0.4)["slow"]}, **primer)
     play(again)
     play(whole)
@@ -507,7 +507,7 @@ def test_reading_does_not_depend_on_blocks_at_any_rates(
         def __init__(self, model: Any, streams: int, seed: int, **_: Any):
             self.features, self.streams, self.position, self.seen = model.features, streams, 0, []
 
-        def warm(self, *_: Any) -> None:
+        def prime(self, *_: Any) -> None:
             pass
 
         def run(self, given: Any) -> np.ndarray:
@@ -543,7 +543,7 @@ def test_reading_does_not_depend_on_blocks_at_any_rates(
     for blocks in ([], cuts):
         stream = stream_of(config, {}, schema=schema, rate=sample_rate, made=made, sequences=1, random_seed=0, **primer)
         play(stream, cuts=blocks, total=3000)
-        runs.append({tier.name: np.concatenate(tier.voice_set.seen, axis=1) for tier in stream._tiers})
+        runs.append({tier.name: np.concatenate(tier.voices.seen, axis=1) for tier in stream._tiers})
         positions = {tier.name: tier.made for tier in stream._tiers}
     for name in runs[0]:
         np.testing.assert_array_equal(runs[0][name], runs[1][name])
@@ -606,7 +606,7 @@ def test_tiers_go_on_from_a_recording_as_mtcrnn_primes(known: bool, noted: None)
         inputs = np.concatenate([primer[None].repeat(2, axis=0), values[:, :-1]], axis=1)
         given = np.concatenate([past, controls[:, 1:]], axis=1).astype(np.float32)
         prediction, _ = compiled(tier.model)(tf.constant(inputs), tf.constant(given), tier.model.initial_state(2))
-        uniform = counter_uniform(stream_seeds(seeds[tier.name], 2), 0, values.shape[1] * tier.model.draws)
+        uniform = counter_uniform(voice_seeds(seeds[tier.name], 2), 0, values.shape[1] * tier.model.head.uniforms)
         check_draws(tier.model, prediction, uniform, temperature, values)
 
 
@@ -632,12 +632,12 @@ def test_a_primed_sound_does_not_depend_on_blocks_and_long_seeds_are_cut_up(monk
     pieces = sampler_module.TierVoices(models(True)[0], 1, 0)
     codes = np.random.default_rng(0).integers(0, LEVELS, [1, 200]).astype(np.int32)
     controls = np.random.default_rng(0).random([1, 200, 2]).astype(np.float32)
-    pieces.warm(codes, controls)
+    pieces.prime(codes, controls)
     model = models(True)[0]
     _, state = compiled(model)(tf.constant(codes[:, :-1]), tf.constant(controls[:, :-1]), model.initial_state(1))
-    for ours, theirs in zip(tf.nest.flatten(pieces._carries[0].state), tf.nest.flatten(state), strict=True):
+    for ours, theirs in zip(tf.nest.flatten(pieces.groups.states[0].recurrent), tf.nest.flatten(state), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    np.testing.assert_array_equal(pieces._carries[0].values, codes[:, -1])
+    np.testing.assert_array_equal(pieces.groups.states[0].values, codes[:, -1])
 
 
 def test_parameters_may_start_from_noise() -> None:
@@ -702,7 +702,7 @@ def test_temperature_and_seed_of_one_tier(noted: None) -> None:
 
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(sampler_module, "usable_cores", lambda: 2)
+    monkeypatch.setattr("tierwave.generation.voices.usable_cores", lambda: 2)
     yield
 
 
@@ -711,12 +711,12 @@ def test_voices_are_what_they_are_alone(two_cores: None) -> None:
     drawn = tuple({"u": Track.constant("u", voice), "v": DRAWN["v"]} for voice in range(9))
     temperatures = tuple(0.5 + 0.1 * voice for voice in range(9))
     together = stream_of(sequences=9, controls=drawn, temperature=temperatures)
-    assert [len(tier.voice_set._carries) for tier in together._tiers] == [2, 2, 2]
+    assert [len(tier.voices.groups.states) for tier in together._tiers] == [2, 2, 2]
     sound = play(together, [Move(60, 6, {"u": 1.0})], [17], total=120)
     for voice in (4, 6):  # the last of the first group; one within the second, that is moved
         alone = stream_of(sequences=1, controls=(drawn[voice],), temperature=(temperatures[voice],))
         for tier, seed in zip(alone._tiers, (5 * 1_000_003 + 1, 5 * 1_000_003 + 2, 5), strict=True):
-            tier.voice_set._seeds = [stream_seeds(seed, 9)[voice : voice + 1]]
+            tier.voices.groups.seeds = [voice_seeds(seed, 9)[voice : voice + 1]]
         moves = [Move(60, None, {"u": 1.0})] if voice == 6 else []
         np.testing.assert_array_equal(play(alone, moves, total=120)[0], sound[voice])
     assert len({row.tobytes() for row in sound}) == 9

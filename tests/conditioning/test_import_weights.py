@@ -65,17 +65,17 @@ def outputs(model: Any, inputs: np.ndarray, **options: Any) -> list[np.ndarray]:
     values = tf.constant(inputs[..., 0] if model.stage.makes_audio else inputs[..., :width])
     controls = tf.constant(inputs[..., width:])
     state = model.initial_state(len(inputs))
-    prediction, _ = model.sequence(values, controls, state, model.weights_in_effect(), **options)
+    prediction, _ = model.sequence(values, controls, state, model.effective_weights(), **options)
     return [part.numpy() for part in prediction]
 
 
 def outputs_by_steps(model: Any, inputs: np.ndarray) -> list[np.ndarray]:
-    width, weights = model.features, model.weights_in_effect()
+    width, weights = model.features, model.effective_weights()
     state = model.initial_state(len(inputs))
     found = []
     for at in np.moveaxis(inputs, 1, 0):
         values = tf.constant(at[:, 0] if model.stage.makes_audio else at[:, :width])
-        prediction, state = model.step(values, model.steered(tf.constant(at[:, width:]), weights), state, weights)
+        prediction, state = model.step(values, model.control_term(tf.constant(at[:, width:]), weights), state, weights)
         found.append([part.numpy() for part in prediction])
     return [np.stack(parts, axis=1) for parts in zip(*found, strict=True)]
 
@@ -98,7 +98,7 @@ def test_the_means_and_deviations_are_mtcrnns(name: str, tmp_path: Path) -> None
     imported, model = made(MTCRNN / f"{name}.npz", tmp_path, **PARAMETERS)
     config, oracle = imported.config, arrays_of(MTCRNN / f"{name}.npz")
     assert (config.net, config.cell, config.hidden_size, config.num_layers) == (NETS[name], "gru", 8, 2)
-    assert model.floor == 0.0  # MTCRNN's deviations have none
+    assert model.head.floor == 0.0  # MTCRNN's deviations have none
     expected = [oracle["output_0"], oracle["output_1"]]
     same(outputs(model, oracle["inputs"]), expected)
     same(outputs_by_steps(model, oracle["inputs"]), expected)
@@ -162,8 +162,8 @@ def test_a_code_does_what_it_did_there(path: Path, first: str, of: int, tmp_path
     _, model = made(path, tmp_path, **AUDIO)
     codes = np.arange(model.stage.q_levels)
     controls = np.random.default_rng(3).random([len(codes), 2]).astype(np.float32)
-    weights, theirs = model.weights_in_effect(), weights_of(path)
-    seen = model.seen(tf.constant(codes), model.steered(tf.constant(controls), weights), weights)
+    weights, theirs = model.effective_weights(), weights_of(path)
+    seen = model.rnn_input(tf.constant(codes), model.control_term(tf.constant(controls), weights), weights)
     inputs = np.concatenate([codes[:, None] / of, controls], axis=1)
     expected = inputs @ theirs[f"{first}.weight"].T + theirs[f"{first}.bias"]
     if first == "i2d":
@@ -180,8 +180,8 @@ def test_one_hot_audio(tmp_path: Path) -> None:
     imported, model = made(tmp_path / "onehot.npz", tmp_path, **AUDIO)
     assert imported.config.audio_input == "onehot"
     codes, controls = np.array([0, 7, 31]), rng.random([3, 2]).astype(np.float32)
-    effective = model.weights_in_effect()
-    seen = model.seen(tf.constant(codes), model.steered(tf.constant(controls), effective), effective)
+    effective = model.effective_weights()
+    seen = model.rnn_input(tf.constant(codes), model.control_term(tf.constant(controls), effective), effective)
     inputs = np.concatenate([np.eye(32)[codes], controls], axis=1)
     expected = np.maximum(inputs @ weights["i2d.weight"].T + weights["i2d.bias"], 0.0)
     np.testing.assert_allclose(seen, expected, rtol=0, atol=1e-6)
@@ -220,7 +220,7 @@ def test_an_lstm_in_place_of_the_gru(tmp_path: Path) -> None:
     codes = rng.integers(0, 64, [2, 12])
     controls = rng.random([2, 12, 2]).astype(np.float32)
     state = model.initial_state(2)
-    (found,), _ = model.sequence(tf.constant(codes), tf.constant(controls), state, model.weights_in_effect())
+    (found,), _ = model.sequence(tf.constant(codes), tf.constant(controls), state, model.effective_weights())
     h, c = np.zeros([2, 10]), np.zeros([2, 10])
 
     def sigmoid(sums: np.ndarray) -> np.ndarray:

@@ -147,7 +147,7 @@ def test_a_one_hot_network_is_trained_and_asked_by_name(digits: Path) -> None:
 
 def test_a_melnet_adds_the_row_of_a_class_everywhere() -> None:
     _, _, model = built("melnet", conditioned_on=["who"], controls=ONE_HOT)
-    weights = model.weights_in_effect()
+    weights = model.effective_weights()
     kernel, bias = weights.controls_to_time
     lower = tf.zeros([1, 2, model.bins])
     plain = model.conditioning(lower, None, weights)[0]

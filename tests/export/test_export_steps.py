@@ -163,7 +163,7 @@ def test_logits_are_tensorflows_over_2000_steps(name: str, kind: str, tmp_path: 
         state = model.initial_state(1)
         if document["model"] == "samplernn":
             return model.logits(tf.constant(codes[None]), state, controls=steered)[0]
-        return model.sequence(tf.constant(codes[None, :-1]), steered, state, model.weights_in_effect())[0][0]
+        return model.sequence(tf.constant(codes[None, :-1]), steered, state, model.effective_weights())[0][0]
 
     wanted = tf.function(whole, autograph=False)().numpy()[0]
     assert wanted.std() > 0.1  # something to get wrong
@@ -183,7 +183,7 @@ def test_parameter_tiers_predict_what_tensorflow_does(name: str, kind: str, tmp_
     steered = tf.constant(controls[None]) if controls.size else None
 
     def whole() -> Any:
-        return model.sequence(tf.constant(values[None]), steered, model.initial_state(1), model.weights_in_effect())[0]
+        return model.sequence(tf.constant(values[None]), steered, model.initial_state(1), model.effective_weights())[0]
 
     wanted = tf.function(whole, autograph=False)()
     host = Host(tmp_path, kind)

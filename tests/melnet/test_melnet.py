@@ -155,7 +155,7 @@ def test_cached_state_gives_what_whole_windows_give(number: int, parameters: str
     model = tier_of(number, conditioned_on=list(parameters), cell=cell)
     values, lower, controls = material(model, frames=3)
     streams, frames, bins = values.shape
-    weights = model.weights_in_effect()
+    weights = model.effective_weights()
     start = model.initial_state(streams)
     first = tf.zeros([streams, bins])
     whole, after = model.sequence(tf.constant(values), first, lower, controls, start, weights)
@@ -166,7 +166,7 @@ def test_cached_state_gives_what_whole_windows_give(number: int, parameters: str
         seen.append([logits.numpy(), means.numpy(), log_scales.numpy()])
         return tf.constant(order[len(seen) - 1])
 
-    sampler = TierSampler(model, draw=forced, jit=False)
+    sampler = TierSampler(model, sample=forced, jit=False)
     conditions = model.conditioning(
         None if lower is None else tf.constant(lower), None if controls is None else tf.constant(controls), weights
     )
@@ -175,14 +175,14 @@ def test_cached_state_gives_what_whole_windows_give(number: int, parameters: str
         None if part is None else tf.pad(part, [*pads, *[[0, 0]] * (len(part.shape) - 2)]) for part in conditions
     )
     seeds = tf.zeros([streams, 2], tf.int32)
-    made, carry = sampler.stretch(
+    made, last = sampler.block(
         weights, sampler.start(streams), padded, tf.constant(frames), seeds, tf.ones([streams]), tf.constant(0.0)
     )
     np.testing.assert_array_equal(made.values[:, :frames], values)
     for kind, expected in enumerate(whole):
         found = np.stack([each[kind] for each in seen]).reshape(frames, bins, streams, -1).transpose(2, 0, 1, 3)
         np.testing.assert_allclose(found, expected, atol=1e-5)
-    for ours, theirs in zip(tf.nest.flatten(carry.state), tf.nest.flatten(after), strict=True):
+    for ours, theirs in zip(tf.nest.flatten(last.recurrent), tf.nest.flatten(after), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
@@ -195,7 +195,7 @@ def test_an_element_depends_on_what_comes_before_it_and_on_all_below(number: int
     with tf.GradientTape() as tape:
         given, under = tf.constant(values), None if lower is None else tf.constant(lower)
         tape.watch([each for each in (given, under) if each is not None])
-        weights, start = model.weights_in_effect(), model.initial_state(1)
+        weights, start = model.effective_weights(), model.initial_state(1)
         (logits, means, scales), _ = model.sequence(given, tf.zeros([1, model.bins]), under, None, start, weights)
         target = sum(tf.reduce_sum(tf.sin(part[0, at[0], at[1]] * 3.0)) for part in (logits, means, scales))
     gradients = tape.gradient(target, [given] if under is None else [given, under])
@@ -213,7 +213,7 @@ def test_windows_with_carried_state_are_one_window(number: int) -> None:
     """The first tier as it is; of others the features of the tiers below are those of the window they stand in."""
     model = tier_of(number, layers=[2, 1, 1, 2])
     values, _, _ = material(model, streams=2, frames=6)
-    weights = model.weights_in_effect()
+    weights = model.effective_weights()
     conditions = (None, None, None)
     zero = tf.zeros([2, model.bins])
     whole, state, _ = model.stacks(tf.constant(values), zero, conditions, model.initial_state(2), weights)
@@ -309,7 +309,7 @@ def test_a_public_first_tier_says_the_same() -> None:
     take(model.output_map, "W_theta")
     values = tf.constant(stored["spectrogram"].transpose(0, 2, 1))
     (logits, means, log_scales), _ = model.sequence(
-        values, tf.zeros([2, 8]), None, None, model.initial_state(2), model.weights_in_effect()
+        values, tf.zeros([2, 8]), None, None, model.initial_state(2), model.effective_weights()
     )
     for ours, theirs in ((means, "mu_hat"), (log_scales, "sigma_hat"), (logits, "pi_hat")):
         expected = stored[theirs].transpose(0, 2, 1, 3)
@@ -339,10 +339,10 @@ def test_sampling_does_not_depend_on_blocks_and_follows_the_seed() -> None:
     conditions = sampler.condition(None, None, weights)
 
     def sample(cuts: list[int], seed: int) -> np.ndarray:
-        carry, pieces, made = sampler.start(2), [], 0
+        last, pieces, made = sampler.start(2), [], 0
         seeds = np.array([[seed, 0], [seed, 1]], np.int32)
         for count in cuts:
-            found, carry = sampler.run(weights, carry, conditions, made, count, seeds, np.ones(2, np.float32), 0.0)
+            found, last = sampler.run(weights, last, conditions, made, count, seeds, np.ones(2, np.float32), 0.0)
             pieces.append(found.values)
             made += count
         return np.concatenate(pieces, axis=1)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import melnet
 import melnet.generation
 from commands import eagerly
-from melnet.attention import HOLD_FRAMES, TextAttention, end_of, is_past, looked
+from melnet.attention import HOLD_FRAMES, TextAttention, attend, end_of, is_past
 from melnet.config import Config
 from melnet.data import ENCODER
 from melnet.model import MelTier
@@ -78,8 +78,8 @@ def test_steps_equal_the_sequence(layer: int | None, cell: str) -> None:
     rng, frames = np.random.default_rng(1), 4
     values = rng.normal(size=(3, frames, model.bins)).astype(np.float32)
     controls = tf.constant(rng.normal(size=(3, frames, 1)), tf.float32)
-    weights = model.weights_in_effect()
-    memory = model.remember(tf.constant(CODES), weights)
+    weights = model.effective_weights()
+    memory = model.encode_text(tf.constant(CODES), weights)
     conditions = model.conditioning(None, controls, weights)
     expected, after, alignment = model.stacks(
         tf.constant(values), tf.zeros([3, model.bins]), conditions, model.initial_state(3), weights, memory
@@ -91,12 +91,12 @@ def test_steps_equal_the_sequence(layer: int | None, cell: str) -> None:
         seen.append([part.numpy() for part in given[:3]])
         return tf.constant(flat[len(seen) - 1])
 
-    sampler = TierSampler(model, draw=draw, jit=False)
+    sampler = TierSampler(model, sample=draw, jit=False)
     blocks: Any = tuple(
         None if part is None else tf.pad(part, [[0, 0], [0, BLOCK_FRAMES - frames], *[[0, 0]] * (len(part.shape) - 2)])
         for part in conditions
     )
-    made, carry = sampler.stretch(
+    made, last = sampler.block(
         weights,
         sampler.start(3),
         blocks,
@@ -112,14 +112,14 @@ def test_steps_equal_the_sequence(layer: int | None, cell: str) -> None:
     assert made.alignment is not None and alignment is not None
     np.testing.assert_allclose(made.alignment.weights[:, :frames], alignment.weights, atol=1e-5)
     np.testing.assert_allclose(made.alignment.past[:, :frames], alignment.past, atol=1e-5)
-    for stepped, whole in zip(tf.nest.flatten(carry.state), tf.nest.flatten(after), strict=True):
+    for stepped, whole in zip(tf.nest.flatten(last.recurrent), tf.nest.flatten(after), strict=True):
         np.testing.assert_allclose(stepped, whole, atol=1e-5)
 
 
 def test_a_layer_with_text_hears_it() -> None:
     for layer in (1, 3):  # the last too
         model = tier_of(config_of(text={"layer": layer}))
-        state, weights = model.initial_state(3), model.weights_in_effect()
+        state, weights = model.initial_state(3), model.effective_weights()
         given = tf.zeros([3, 2, model.bins]), tf.zeros([3, model.bins]), None, None, state, weights
         one, _ = model.sequence(*given, tf.constant(CODES))
         other, _ = model.sequence(*given, tf.constant(CODES[::-1].copy()))
@@ -128,11 +128,11 @@ def test_a_layer_with_text_hears_it() -> None:
 
 def test_padding_changes_nothing() -> None:
     attention = TextAttention(6, 5, 3, name="text")
-    weights = attention.weights_in_effect()
+    weights = attention.effective_weights()
     h = tf.random.stateless_normal([1, 4, 5], [1, 2])
     results = []
     for codes in (CODES[1:2, :3], CODES[1:2], np.pad(CODES[1:2], [(0, 0), (0, 9)])):
-        memory = attention.remember(tf.constant(codes), weights)
+        memory = attention.encode_text(tf.constant(codes), weights)
         added, alignment, state = attention.sequence(h, memory, attention.initial_state(1), weights)
         assert not np.any(alignment.weights[:, :, 3:])
         results.append([memory.values[:, :3], alignment.weights[:, :, :3], alignment.past, added, *state[1:]])
@@ -143,10 +143,10 @@ def test_padding_changes_nothing() -> None:
 
 def test_the_encoder_reads_both_ways() -> None:
     attention = TextAttention(6, 6, 2, name="text")
-    weights = attention.weights_in_effect()
+    weights = attention.effective_weights()
 
     def encoded(codes: list[int]) -> np.ndarray:
-        return attention.remember(tf.constant([codes], tf.int32), weights).values.numpy()[0]
+        return attention.encode_text(tf.constant([codes], tf.int32), weights).values.numpy()[0]
 
     last, first = encoded([1, 2, 3]) - encoded([1, 2, 4]), encoded([1, 2, 3]) - encoded([5, 2, 3])
     assert np.abs(last[0, :3]).max() == 0.0 and np.abs(last[0, 3:]).max() > 1e-6  # seen from behind only
@@ -158,7 +158,7 @@ def test_the_look_is_a_discretised_mixture_of_logistics() -> None:
     kappa, beta = rng.uniform(0, 6, (2, 3)), rng.uniform(0.2, 2, (2, 3))
     alpha = rng.dirichlet(np.ones(3), 2)
     mask = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]], np.float32)
-    found = looked(*(tf.constant(part, tf.float32) for part in (kappa, beta, alpha, mask)))
+    found = attend(*(tf.constant(part, tf.float32) for part in (kappa, beta, alpha, mask)))
     for lane, length in enumerate((5, 2)):
         for u in range(1, length + 1):
             upper, lower = (1 / (1 + np.exp(-(u + half - kappa[lane]) / beta[lane])) for half in (0.5, -0.5))
@@ -174,8 +174,8 @@ def test_no_component_ever_goes_back(seed: int, scale: float) -> None:
     rng = np.random.default_rng(seed)
     for variable in attention.trainable_variables:
         variable.assign(rng.normal(0, scale, variable.shape))
-    weights = attention.weights_in_effect()
-    memory = attention.remember(tf.constant(CODES), weights)
+    weights = attention.effective_weights()
+    memory = attention.encode_text(tf.constant(CODES), weights)
     state = attention.initial_state(3)
     for _ in range(8):
         before = state.kappa
@@ -191,7 +191,7 @@ def test_the_mean_position_goes_on_where_breadth_and_trust_stay() -> None:
     beta, alpha = tf.constant([[0.3, 0.9]]), tf.constant([[0.6, 0.4]])
     positions = []
     for step in np.linspace(2, 30, 60):
-        weights, _ = looked(tf.constant([[step, 0.8 * step + 1]], tf.float32), beta, alpha, mask)
+        weights, _ = attend(tf.constant([[step, 0.8 * step + 1]], tf.float32), beta, alpha, mask)
         positions.append(float(np.sum(weights * np.arange(1, 41))))
     assert np.all(np.diff(positions) > 0)
     np.testing.assert_allclose(positions[30], 0.6 * 16.237 + 0.4 * (0.8 * 16.237 + 1), atol=0.05)
@@ -235,12 +235,12 @@ def test_gradients_are_those_of_finite_differences(recompute: bool, jit: bool) -
 
 def test_without_text_nothing_is_there() -> None:
     model = MelTier(config_of(text=None), 1)
-    assert model.text is None and model.initial_state(2).text == () and model.weights_in_effect().text is None
+    assert model.text is None and model.initial_state(2).text == () and model.effective_weights().text is None
     assert not any("text" in variable.path for variable in model.variables)
     assert MelTier(config_of(), 2).text is None
     with pytest.raises(ValueError, match="needs a text"):
         reader = tier_of(config_of())
-        reader.remember(None, reader.weights_in_effect())
+        reader.encode_text(None, reader.effective_weights())
 
 
 # --- the end of the text ----------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def test_the_text_is_over_when_more_lies_past_it_than_on_any_character() -> None
     mask, one = tf.ones([1, 6]), tf.ones([1, 1])
     passed = []
     for kappa in (1.0, 5.0, 6.0, 6.4, 6.6, 9.0):
-        look = looked(tf.constant([[kappa]]), 0.3 * one, one, mask)
+        look = attend(tf.constant([[kappa]]), 0.3 * one, one, mask)
         passed.append(bool(is_past(look.weights.numpy(), look.past.numpy())[0]))
     assert passed == [False, False, False, False, True, True]
 

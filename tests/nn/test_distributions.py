@@ -10,13 +10,13 @@ from tierwave.errors import UsageError
 from tierwave.nn.distributions import (
     categorical_nats,
     counter_uniform,
-    draw_categorical,
-    draw_gaussian,
-    draw_mixture,
     gaussian_nats,
     mixture_nats,
+    sample_categorical,
+    sample_gaussian,
+    sample_mixture,
     standard_normal,
-    stream_seeds,
+    voice_seeds,
 )
 
 LAST = 1.0 - 2.0**-24  # the largest uniform number
@@ -29,19 +29,19 @@ def softmax(logits):
 @functools.cache
 def compiled(**filters):
     """By XLA, once for each shape: tests that draw as many codes share it."""
-    return tf.function(functools.partial(draw_categorical, **filters), jit_compile=True, autograph=False)
+    return tf.function(functools.partial(sample_categorical, **filters), jit_compile=True, autograph=False)
 
 
 def draw(logits, uniform, temperature=1.0, jit=False, **filters):
     """Codes for one set of logits [levels] and many uniform numbers, or for logits [streams, levels]."""
     logits = np.broadcast_to(np.asarray(logits, np.float32), (len(uniform), np.shape(logits)[-1]))
-    function = compiled(**filters) if jit else functools.partial(draw_categorical, **filters)
+    function = compiled(**filters) if jit else functools.partial(sample_categorical, **filters)
     temperature = np.broadcast_to(np.float32(temperature), (len(uniform),))
     return function(tf.constant(logits), tf.constant(uniform, tf.float32), tf.constant(temperature)).numpy()
 
 
 def uniforms(count, seed=0):
-    return counter_uniform(stream_seeds(seed, 1), 0, count)[0].numpy()
+    return counter_uniform(voice_seeds(seed, 1), 0, count)[0].numpy()
 
 
 # Categorical
@@ -141,13 +141,13 @@ def test_compiled_draws_equal_eager_draws(filters):
 
 def test_the_draw_works_in_nested_compiled_loops():
     table = tf.constant(np.random.default_rng(6).normal(0, 2, (64, 64)), tf.float32)
-    seeds = stream_seeds(1, 3)
+    seeds = voice_seeds(1, 3)
 
     def frame(index, code, made):
         uniform = counter_uniform(seeds, index * 8, 8)
 
         def sample(inner, code, made):
-            code = draw_categorical(tf.gather(table, code), uniform[:, inner], tf.ones([3]))
+            code = sample_categorical(tf.gather(table, code), uniform[:, inner], tf.ones([3]))
             return inner + 1, code, made.write(index * 8 + inner, code)
 
         _, code, made = tf.while_loop(lambda inner, *_: inner < 8, sample, (0, code, made))
@@ -246,19 +246,19 @@ def test_uniforms_are_threefry(key, counter, expected):
 
 
 def test_uniforms_depend_on_nothing_but_seed_stream_and_position():
-    whole = counter_uniform(stream_seeds(7, 5), 0, 240).numpy()
+    whole = counter_uniform(voice_seeds(7, 5), 0, 240).numpy()
     for count in (3, 16, 48, 240):
-        pieces = [counter_uniform(stream_seeds(7, 5), start, count) for start in range(0, 240, count)]
+        pieces = [counter_uniform(voice_seeds(7, 5), start, count) for start in range(0, 240, count)]
         np.testing.assert_array_equal(np.concatenate(pieces, axis=1), whole)
-    np.testing.assert_array_equal(counter_uniform(stream_seeds(7, 2), 0, 240), whole[:2])
-    other = counter_uniform(stream_seeds(8, 5), 0, 240).numpy()
+    np.testing.assert_array_equal(counter_uniform(voice_seeds(7, 2), 0, 240), whole[:2])
+    other = counter_uniform(voice_seeds(8, 5), 0, 240).numpy()
     assert (other != whole).mean() > 0.99
-    later = counter_uniform(stream_seeds(7, 5), 1 << 32, 240).numpy()
+    later = counter_uniform(voice_seeds(7, 5), 1 << 32, 240).numpy()
     assert (later != whole).mean() > 0.99
 
 
 def test_uniforms_are_the_same_bits_compiled_and_with_either_type_of_position():
-    seeds = stream_seeds(3, 4)
+    seeds = voice_seeds(3, 4)
     compiled = tf.function(lambda position: counter_uniform(seeds, position, 1000), jit_compile=True)
     eager = counter_uniform(seeds, 5000, 1000).numpy()
     np.testing.assert_array_equal(compiled(tf.constant(5000, tf.int32)), eager)
@@ -270,7 +270,7 @@ def test_uniforms_are_the_same_bits_compiled_and_with_either_type_of_position():
 
 
 def test_uniforms_are_uniform_and_independent_of_neighbours():
-    numbers = counter_uniform(stream_seeds(0, 50), 0, 4000).numpy().astype(np.float64)
+    numbers = counter_uniform(voice_seeds(0, 50), 0, 4000).numpy().astype(np.float64)
     assert numbers.min() >= 0.0 and numbers.max() < 1.0
     assert stats.kstest(numbers.ravel(), "uniform").pvalue > 1e-3
     counts = np.bincount((numbers.ravel() * 256).astype(int), minlength=256)
@@ -284,16 +284,16 @@ def test_uniforms_are_uniform_and_independent_of_neighbours():
         cells[:-1] * 16 + cells[1:],  # neighbouring streams
     ):
         assert stats.chisquare(np.bincount(pairs.ravel(), minlength=256)).pvalue > 1e-3
-    other = counter_uniform(stream_seeds(1, 50), 0, 4000).numpy()
+    other = counter_uniform(voice_seeds(1, 50), 0, 4000).numpy()
     correlation = np.corrcoef(numbers.ravel(), other.ravel())[0, 1]
     assert abs(correlation) < 4 / math.sqrt(numbers.size)
 
 
 def test_seeds_of_all_sizes_give_distinct_streams():
     seeds = [0, 1, 2, -1, 1 << 31, 1 << 32, (1 << 32) + 1, (1 << 63) + 5]
-    keys = np.concatenate([stream_seeds(seed, 100) for seed in seeds])
+    keys = np.concatenate([voice_seeds(seed, 100) for seed in seeds])
     assert keys.dtype == np.int32 and len(np.unique(keys, axis=0)) == len(keys)
-    np.testing.assert_array_equal(stream_seeds(-1, 3), stream_seeds((1 << 64) - 1, 3))
+    np.testing.assert_array_equal(voice_seeds(-1, 3), voice_seeds((1 << 64) - 1, 3))
 
 
 def test_standard_normal_is_the_inverse_of_the_normal_distribution_function():
@@ -321,12 +321,14 @@ def test_gaussian_draws_follow_the_density_and_scale_with_temperature():
     uniform = uniforms(20_000)[None]
     mean, raw = np.full((1, 20_000), 1.5, np.float32), np.full((1, 20_000), 0.3, np.float32)
     scale = math.log1p(math.exp(0.3)) + 0.05
-    drawn = draw_gaussian(mean, raw, 0.05, uniform).numpy()[0]
+    drawn = sample_gaussian(mean, raw, 0.05, uniform).numpy()[0]
     assert stats.kstest(drawn, "norm", (1.5, scale)).pvalue > 1e-3
-    wilder = draw_gaussian(mean, raw, 0.05, uniform, tf.constant([2.0])).numpy()[0]
+    wilder = sample_gaussian(mean, raw, 0.05, uniform, tf.constant([2.0])).numpy()[0]
     np.testing.assert_allclose(wilder - 1.5, 2 * (drawn - 1.5), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(draw_gaussian(mean, raw, 0.05, uniform, 0.0)[0], mean[0])
-    two = draw_gaussian(tf.zeros([2, 3]), tf.zeros([2, 3]), 0.0, tf.fill([2, 3], 0.9), tf.constant([0.0, 1.0])).numpy()
+    np.testing.assert_array_equal(sample_gaussian(mean, raw, 0.05, uniform, 0.0)[0], mean[0])
+    two = sample_gaussian(
+        tf.zeros([2, 3]), tf.zeros([2, 3]), 0.0, tf.fill([2, 3], 0.9), tf.constant([0.0, 1.0])
+    ).numpy()
     assert (two[0] == 0.0).all() and (two[1] > 0.5).all()
 
 
@@ -364,8 +366,8 @@ def test_mixture_nats_stays_finite_with_gradients_where_densities_underflow():
 def test_mixture_draws_follow_the_tempered_and_biased_density(temperature, bias):
     count, floor = 20_000, 0.05
     logits, means, log_scales = (np.broadcast_to(part, (1, count, 4)) for part in mixture(()))
-    uniform = counter_uniform(stream_seeds(2, 1), 0, 2 * count)
-    drawn = draw_mixture(
+    uniform = counter_uniform(voice_seeds(2, 1), 0, 2 * count)
+    drawn = sample_mixture(
         logits, means, log_scales, floor, tf.reshape(uniform, [1, count, 2]), temperature, bias
     ).numpy()[0]
     weights = softmax(logits[0, 0] * (1 + bias))
@@ -380,7 +382,7 @@ def test_mixture_draws_follow_the_tempered_and_biased_density(temperature, bias)
 def test_mixture_draws_at_temperature_zero_are_the_mean_of_the_heaviest_component():
     logits, means, log_scales = mixture((3, 20))
     uniform = np.random.default_rng(13).random((3, 20, 2)).astype(np.float32)
-    drawn = draw_mixture(logits, means, log_scales, 0.1, uniform, tf.constant([0.0, 1.0, 0.0])).numpy()
+    drawn = sample_mixture(logits, means, log_scales, 0.1, uniform, tf.constant([0.0, 1.0, 0.0])).numpy()
     heaviest = np.take_along_axis(means, logits.argmax(-1)[..., None], -1)[..., 0]
     np.testing.assert_array_equal(drawn[[0, 2]], heaviest[[0, 2]])
     assert (drawn[1] != heaviest[1]).all()
@@ -390,8 +392,8 @@ def test_loss_and_draw_share_one_density():
     """The mean of the loss over draws is the entropy, which for one component has a closed form."""
     count, floor, log_scale = 20_000, 0.2, -1.0
     parts = [np.full((1, count, 1), value, np.float32) for value in (0.0, 0.7, log_scale)]
-    uniform = tf.reshape(counter_uniform(stream_seeds(3, 1), 0, 2 * count), [1, count, 2])
-    nats = mixture_nats(draw_mixture(*parts, floor, uniform), *parts, floor)
+    uniform = tf.reshape(counter_uniform(voice_seeds(3, 1), 0, 2 * count), [1, count, 2])
+    nats = mixture_nats(sample_mixture(*parts, floor, uniform), *parts, floor)
     entropy = 0.5 * math.log(2 * math.pi * math.e * (math.exp(log_scale) + floor) ** 2)
     np.testing.assert_allclose(np.mean(nats), entropy, atol=0.03)
 
@@ -400,5 +402,5 @@ def test_mixture_draws_compile():
     logits, means, log_scales = mixture((3, 20))
     uniform = np.random.default_rng(14).random((3, 20, 2)).astype(np.float32)
     arguments = (logits, means, log_scales, 0.1, uniform, tf.constant([0.0, 1.0, 0.5]), 0.3)
-    compiled = tf.function(draw_mixture, jit_compile=True)(*arguments)
-    np.testing.assert_allclose(compiled, draw_mixture(*arguments), rtol=1e-5, atol=1e-6)
+    compiled = tf.function(sample_mixture, jit_compile=True)(*arguments)
+    np.testing.assert_allclose(compiled, sample_mixture(*arguments), rtol=1e-5, atol=1e-6)

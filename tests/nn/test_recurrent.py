@@ -42,7 +42,7 @@ def make_layer(cell, reset, *, weight_norm=False, **options):
 
 def value_and_gradients(layer, inputs, state):
     return _value_and_gradients(
-        lambda: layer.sequence(inputs, state, layer.weights_in_effect()), inputs, state, layer.trainable_variables
+        lambda: layer.sequence(inputs, state, layer.effective_weights()), inputs, state, layer.trainable_variables
     )
 
 
@@ -110,7 +110,7 @@ def test_gradient_against_finite_differences(cell, reset):
     layer, inputs, state = make_layer(cell, reset, weight_norm=True)
 
     def loss():
-        outputs, last = layer.sequence(inputs, state, layer.weights_in_effect())
+        outputs, last = layer.sequence(inputs, state, layer.effective_weights())
         return tf.reduce_sum(outputs**2) + tf.add_n([tf.reduce_sum(part**3) for part in last])
 
     with tf.GradientTape() as tape:
@@ -134,7 +134,7 @@ def test_gradient_against_finite_differences(cell, reset):
 @pytest.mark.parametrize("weight_norm", [False, True])
 def test_steps_equal_the_sequence(cell, reset, weight_norm):
     layer, inputs, state = make_layer(cell, reset, weight_norm=weight_norm)
-    weights = layer.weights_in_effect()
+    weights = layer.effective_weights()
     whole, last = layer.sequence(inputs, state, weights)
     for time in range(inputs.shape[1]):
         output, state = layer.step(inputs[:, time], state, weights)
@@ -154,7 +154,7 @@ def test_stack_in_two_windows_and_in_steps(cell, skip, learned):
         if not variable.path.endswith(GATE):
             variable.assign(np.random.default_rng(len(variable.path)).normal(0, 0.4, variable.shape))
     inputs = tf.constant(np.random.default_rng(5).normal(size=[2, 8, 5]), tf.float32)
-    weights = stack.weights_in_effect()
+    weights = stack.effective_weights()
     whole, last = stack.sequence(inputs, stack.initial_state(2), weights)
     first, state = stack.sequence(inputs[:, :3], stack.initial_state(2), weights)
     second, state = stack.sequence(inputs[:, 3:], state, weights)
@@ -178,10 +178,10 @@ def test_skip_wiring_is_the_papers():
 
 def test_weight_normalised_columns_have_their_gain_as_norm():
     layer = Linear(9, 4, weight_norm=True)
-    kernel, _ = layer.weights_in_effect()
+    kernel, _ = layer.effective_weights()
     np.testing.assert_allclose(kernel, layer.kernel.value, rtol=1e-5)  # gains start as the norms
     layer.kernel_gain.assign([1.0, 2.0, 3.0, 4.0])
-    kernel, _ = layer.weights_in_effect()
+    kernel, _ = layer.effective_weights()
     np.testing.assert_allclose(np.linalg.norm(kernel, axis=0), [1, 2, 3, 4], rtol=1e-5)
 
 
@@ -192,8 +192,8 @@ def test_reduced_precision_is_near_and_state_stays_float32():
     for one, other in zip(exact.trainable_variables, rough.trainable_variables, strict=True):
         other.assign(one.value)
     inputs = tf.constant(np.random.default_rng(5).normal(size=[2, 8, 5]), tf.float32)
-    expected, _ = exact.sequence(inputs, exact.initial_state(2), exact.weights_in_effect())
-    found, state = rough.sequence(inputs, rough.initial_state(2), rough.weights_in_effect())
+    expected, _ = exact.sequence(inputs, exact.initial_state(2), exact.effective_weights())
+    found, state = rough.sequence(inputs, rough.initial_state(2), rough.effective_weights())
     assert all(part.dtype == tf.float32 for part in tf.nest.flatten(state))
     difference = np.abs(found - expected).max()
     assert 0 < difference < 0.03
@@ -208,7 +208,7 @@ def test_reset_lanes_takes_initial_values_only_where_told():
 def test_linear_maps_the_last_axis_of_any_shape():
     layer = Linear(3, 2)
     inputs = tf.constant(np.random.default_rng(0).normal(size=[2, 4, 5, 3]), tf.float32)
-    np.testing.assert_allclose(linear(inputs, layer.weights_in_effect()), inputs @ layer.kernel.value, atol=1e-5)
+    np.testing.assert_allclose(linear(inputs, layer.effective_weights()), inputs @ layer.kernel.value, atol=1e-5)
 
 
 # --- phased LSTM --------------------------------------------------------------------------------------------------
@@ -302,7 +302,7 @@ def test_phased_lstm_and_its_gradients_equal_a_plain_reference(training, jit):
         with tf.GradientTape() as tape:
             tape.watch([watched[name] for name in ("inputs", "h", "c")])
             state = (watched["h"], watched["c"], time)
-            outputs, last = layer.sequence(watched["inputs"], state, layer.weights_in_effect(), training=training)
+            outputs, last = layer.sequence(watched["inputs"], state, layer.effective_weights(), training=training)
             loss = tf.reduce_sum(outputs * weighting) + tf.reduce_sum(tf.sin(last[0])) + tf.reduce_sum(last[1] ** 2)
         return outputs, last, tape.gradient(loss, watched)
 
@@ -340,7 +340,7 @@ def test_phased_steps_equal_the_sequence_with_a_reset_between(jit):
     for variable in stack.initial:
         variable.assign(np.random.default_rng(1).normal(size=variable.shape))
     inputs = tf.constant(np.random.default_rng(10).normal(size=[2, 20, 5]), tf.float32)
-    weights, reset = stack.weights_in_effect(), tf.constant([True, False])
+    weights, reset = stack.effective_weights(), tf.constant([True, False])
     sequence, step = by_xla(stack.sequence, jit), by_xla(stack.step, jit)
 
     first, state = sequence(inputs[:, :8], stack.initial_state(2), weights)
@@ -381,7 +381,7 @@ def test_leak_is_there_in_training_only():
     for name, value in zip(GATE, (10.0, 0.0, 0.2), strict=True):
         getattr(layer, name).assign([value] * 4)
     inputs, h = tf.ones([1, 5, 2]), tf.constant([[0.5, -0.5, 0.25, 0.75]])
-    state, weights = ((h, 2 * h, tf.constant([[4]])),), stack.weights_in_effect()
+    state, weights = ((h, 2 * h, tf.constant([[4]])),), stack.effective_weights()
     still, last = stack.sequence(inputs, state, weights)
     np.testing.assert_array_equal(still, tf.repeat(h[:, None], 5, axis=1))
     np.testing.assert_array_equal(last[0][1], 2 * h)
@@ -439,7 +439,7 @@ def test_phased_lstm_equals_mtcrnn_but_for_its_negative_phases(monkeypatch):
     state = (tf.zeros([2, 8]), tf.zeros([2, 8]), tf.zeros([2, 1], tf.int32))
 
     def outputs():
-        hidden, _ = layer.sequence(fed, state, layer.weights_in_effect(), training=True)
+        hidden, _ = layer.sequence(fed, state, layer.effective_weights(), training=True)
         return [hidden.numpy() @ weight(f"{head}.weight").T + weight(f"{head}.bias") for head in ("h2n", "h2v")]
 
     def differences(found):

@@ -12,7 +12,7 @@ import samplernn
 import samplernn.sampler as sampler_module
 from commands import undrawn
 from samplernn.config import Config
-from samplernn.model import SampleRNN, looked_up
+from samplernn.model import SampleRNN, embed_window
 from samplernn.sampler import Sampler
 from tierwave.controls.live import Settings
 
@@ -63,9 +63,9 @@ def steered(model: SampleRNN, streams: int, steps: int) -> tuple[np.ndarray | No
 
 
 @pytest.fixture
-def short_turns(monkeypatch):
-    """A network without frame tiers takes as long turns as the others here, where each step is taken in Python."""
-    monkeypatch.setattr(sampler_module, "PLAIN_BLOCK", 8)
+def short_frames(monkeypatch):
+    """A network without frame tiers takes as long frames as the others here, where each step is taken in Python."""
+    monkeypatch.setattr(sampler_module, "PLAIN_FRAME", 8)
 
 
 def check_step_equals_sequence(keys: dict) -> None:
@@ -73,45 +73,45 @@ def check_step_equals_sequence(keys: dict) -> None:
     model = make_model(**keys)
     overlap, streams = model.config.top_frame, 3
     rng = np.random.default_rng(7)
-    sampler_turn = Sampler(model, jit=False).turn
-    codes = rng.integers(0, LEVELS, [streams, 2 * sampler_turn]).astype(np.int32)
+    frame = Sampler(model, jit=False).frame
+    codes = rng.integers(0, LEVELS, [streams, 2 * frame]).astype(np.int32)
     seen: list[np.ndarray] = []
 
     def forced(logits, uniform, temperature, top_k, top_p):
         seen.append(logits.numpy())
         return tf.constant(codes[:, len(seen) - 1])
 
-    sampler = Sampler(model, draw=forced, jit=False)
-    weights = model.weights_in_effect(folded=True)
+    sampler = Sampler(model, sample=forced, jit=False)
+    weights = model.effective_weights(folded=True)
     start = sampler.start(streams)
-    controls, settings = steered(model, streams, 2 * sampler_turn)
-    made, carry = sampler.stretch(weights, start, tf.constant(2), tf.zeros([streams, 2], tf.int32), *settings)
+    controls, settings = steered(model, streams, 2 * frame)
+    made, last = sampler.block(weights, start, tf.constant(2), tf.zeros([streams, 2], tf.int32), *settings)
     stepped = np.stack(seen, axis=1)
     window = tf.concat([start.window, codes], axis=1)
     whole, state = model.logits(window, model.initial_state(streams), controls=controls)
     np.testing.assert_array_equal(made[:, : codes.shape[1]], codes)
     np.testing.assert_allclose(stepped, whole, atol=1e-5)
     # After its frame of samples the carried window is the newest frame, which the tiers have not read yet.
-    np.testing.assert_array_equal(carry.window, codes[:, -overlap:])
-    for ours, theirs in zip(tf.nest.flatten(carry.state), tf.nest.flatten(state), strict=True):
+    np.testing.assert_array_equal(last.window, codes[:, -overlap:])
+    for ours, theirs in zip(tf.nest.flatten(last.recurrent), tf.nest.flatten(state), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-@pytest.mark.usefixtures("short_turns")
+@pytest.mark.usefixtures("short_frames")
 @pytest.mark.parametrize("keys", chosen(2), ids=str)
 def test_step_form_equals_sequence_form(keys):
     check_step_equals_sequence(keys)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("short_turns")
+@pytest.mark.usefixtures("short_frames")
 @pytest.mark.parametrize("keys", chosen(3), ids=str)
 def test_step_form_equals_sequence_form_in_every_three(keys):
     check_step_equals_sequence(keys)
 
 
 @pytest.mark.exhaustive
-@pytest.mark.usefixtures("short_turns")
+@pytest.mark.usefixtures("short_frames")
 @pytest.mark.parametrize("keys", full_product(), ids=str)
 def test_step_form_equals_sequence_form_in_every_combination(keys):
     check_step_equals_sequence(keys)
@@ -123,7 +123,7 @@ def test_upsampling_in_blocks_is_the_same_generation(monkeypatch):
         monkeypatch.setattr(sampler_module, "LARGE_DIM", threshold)
         sampler = Sampler(make_model(frame_sizes=[4, 8], convention="paper"))
         seeds = tf.constant([[0, 0], [0, 1]])
-        settings = steered(sampler.model, 2, 4 * sampler.turn)[1]
+        settings = steered(sampler.model, 2, 4 * sampler.frame)[1]
         weights = sampler.weights()
         assert [len(tier.upsample) for tier in weights.tiers] == ([2, 4] if threshold == 1 else [1, 1])
         codes.append(sampler.run(weights, sampler.start(2), 4, seeds, settings)[0])
@@ -136,7 +136,7 @@ def test_xla_draws_the_same_codes(keys):
     model, codes = make_model(**keys, conditioned_on=["a"]), []
     for jit in (False, True):
         sampler = Sampler(model, jit=jit)
-        settings = steered(model, 2, 4 * sampler.turn)[1]
+        settings = steered(model, 2, 4 * sampler.frame)[1]
         codes.append(sampler.run(sampler.weights(), sampler.start(2), 4, tf.constant([[0, 0], [0, 1]]), settings)[0])
     np.testing.assert_array_equal(*codes)
 
@@ -158,7 +158,7 @@ def test_lookups_and_their_gradient_are_those_of_plain_gathers(compiled):
     def plain(table, codes):
         return tf.add_n([tf.gather(table[tap], codes[:, tap : tap + time]) for tap in range(frame)])
 
-    ours = tf.function(lambda: both(looked_up), autograph=False)() if compiled else both(looked_up)
+    ours = tf.function(lambda: both(embed_window), autograph=False)() if compiled else both(embed_window)
     for one, other in zip(ours, both(plain), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
@@ -187,7 +187,7 @@ def test_causal_by_gradient(keys):
     model = make_model(**{**keys, "q_levels": 40, "emb_size": 40})
     overlap, time = model.config.top_frame, 16
     positions = tf.range(overlap + time)[None]
-    weights = model.weights_in_effect(folded=False)
+    weights = model.effective_weights(folded=False)
     scaled = model.scaled(positions)
     targets = (0, 3, 8, 15)
     with tf.GradientTape(persistent=True) as tape:
@@ -209,8 +209,8 @@ def test_folding_changes_nothing():
     for keys in ({}, {"convention": "paper"}, {"weight_norm": True}):
         model = make_model(frame_sizes=[4, 8], **keys)
         codes = tf.constant(np.random.default_rng(2).integers(0, LEVELS, [2, 24]), tf.int32)
-        plain, _ = model.logits(codes, model.initial_state(2), model.weights_in_effect(folded=False))
-        folded, _ = model.logits(codes, model.initial_state(2), model.weights_in_effect(folded=True))
+        plain, _ = model.logits(codes, model.initial_state(2), model.effective_weights(folded=False))
+        folded, _ = model.logits(codes, model.initial_state(2), model.effective_weights(folded=True))
         np.testing.assert_allclose(plain, folded, atol=1e-5)
 
 
@@ -218,7 +218,7 @@ def test_lookup_table_is_the_convolution_over_embeddings():
     """Against the original's wording: embed every code, then a valid convolution without bias."""
     model = make_model(frame_sizes=[4, 8])
     codes = tf.constant(np.random.default_rng(2).integers(0, LEVELS, [2, 24]), tf.int32)
-    weights = model.weights_in_effect(folded=False)
+    weights = model.effective_weights(folded=False)
     zeros = tuple(tier._replace(upsample=tf.zeros_like(tier.upsample)) for tier in weights.tiers)
     features, _ = model.features(codes, model.initial_state(2), weights._replace(tiers=zeros))
     embedded = tf.gather(model.sample_tier.embedding.value, codes[:, 4:-1])

@@ -52,7 +52,7 @@ def categorical_nats(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     )
 
 
-def draw_categorical(
+def sample_categorical(
     logits: tf.Tensor,
     uniform: tf.Tensor,
     temperature: tf.Tensor | float,
@@ -182,7 +182,7 @@ def gaussian_nats(target: tf.Tensor, mean: tf.Tensor, raw_scale: tf.Tensor, floo
     return 0.5 * tf.square(distance) + tf.math.log(deviation) + 0.5 * _LOG_TWO_PI
 
 
-def draw_gaussian(
+def sample_gaussian(
     mean: tf.Tensor, raw_scale: tf.Tensor, floor: float, uniform: tf.Tensor, temperature: tf.Tensor | float = 1.0
 ) -> tf.Tensor:
     """A value from the distribution that `gaussian_nats` scores, its standard deviation multiplied by temperature.
@@ -215,7 +215,7 @@ def mixture_nats(
         target: [...].
         logits: [..., components], unnormalised log weights.
         means, log_scales: [..., components]; a standard deviation is exp(log_scale) + floor.
-        floor: in the units of the target; `draw_mixture` takes the same one.
+        floor: in the units of the target; `sample_mixture` takes the same one.
 
     Returns:
         Nats, float32 [...].
@@ -228,7 +228,7 @@ def mixture_nats(
     return -tf.reduce_logsumexp(log_weights + log_density, axis=-1)
 
 
-def draw_mixture(
+def sample_mixture(
     logits: tf.Tensor,
     means: tf.Tensor,
     log_scales: tf.Tensor,
@@ -278,7 +278,7 @@ def _mixture_log_deviation(log_scales: tf.Tensor, floor: float) -> tf.Tensor:
 # Random numbers
 
 
-def stream_seeds(seed: int, streams: int) -> np.ndarray:
+def voice_seeds(seed: int, streams: int) -> np.ndarray:
     """The key of each stream, int32 [streams, 2]: stream i's does not depend on how many there are.
 
     Any Python integer is a seed; those equal modulo 2^64 are the same.
@@ -297,7 +297,7 @@ def counter_uniform(seeds: tf.Tensor, position: tf.Tensor | int, count: int) -> 
     Bit for bit the same in eager code, graphs and under XLA.
 
     Args:
-        seeds: int32 [streams, 2], such as `stream_seeds` gives.
+        seeds: int32 [streams, 2], such as `voice_seeds` gives.
         position: scalar, counted from 0, up to 2^63.
         count: how many numbers.
 

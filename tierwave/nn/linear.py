@@ -69,7 +69,7 @@ class Linear(NormalisableLayer):
         self.bias = self.add_weight(name="bias", shape=(outputs,), initializer="zeros") if use_bias else None
         self.built = True
 
-    def weights_in_effect(self) -> tuple[tf.Tensor, tf.Tensor | None]:
+    def effective_weights(self) -> tuple[tf.Tensor, tf.Tensor | None]:
         """(kernel, bias or None) as tensors."""
         return self.effective("kernel"), None if self.bias is None else tf.convert_to_tensor(self.bias)
 

@@ -94,7 +94,7 @@ class Recurrent(NormalisableLayer):
             return (hidden,)
         return (hidden, hidden) if self.cell == "lstm" else (hidden, hidden, (1, tf.int32))
 
-    def weights_in_effect(self) -> CellWeights:
+    def effective_weights(self) -> CellWeights:
         """Kernels (normalised where asked for), biases and time gate as tensors."""
         gate = None
         if self.cell == "phased_lstm":
@@ -281,11 +281,11 @@ class RecurrentStack(keras.layers.Layer):
             for layer in self.layers
         )
 
-    def weights_in_effect(self) -> StackWeights:
+    def effective_weights(self) -> StackWeights:
         """All effective weights as tensors."""
         return StackWeights(
-            tuple(layer.weights_in_effect() for layer in self.layers),
-            tuple(output.weights_in_effect() for output in self.outputs),
+            tuple(layer.effective_weights() for layer in self.layers),
+            tuple(output.effective_weights() for output in self.outputs),
         )
 
     def step(self, inputs: tf.Tensor, state: StackState, weights: StackWeights) -> tuple[tf.Tensor, StackState]:
