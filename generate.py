@@ -183,17 +183,16 @@ def _generate(arguments: Any) -> None:
 
 def _write_curves(stream: Any, path: Path, request: Any, voice: int) -> list[Path]:
     """CSVs beside a wav: what steered it, and what each tier generated."""
-    from tierwave.controls.files import ParamFile, document_of, write_param_file
-    from tierwave.controls.live import write_gestures
+    from tierwave.controls.files import write_controls, write_take
 
     written = []
     steered = stream.record(voice)
     if steered:
         written.append(path.with_name(f"{path.stem}_controls.csv"))
-        write_gestures(written[-1], steered, stream.sample_rate, averaged=request.averaged)
+        write_take(written[-1], steered, stream.sample_rate, averaged=request.averaged)
     for tier, curves in stream.curves(request.seconds, voice).items():
         written.append(path.with_name(f"{path.stem}_{tier}.csv"))
-        write_param_file(written[-1], ParamFile(written[-1], document_of(curves)))
+        write_controls(written[-1], curves)
     return written
 
 

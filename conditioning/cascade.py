@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from conditioning.config import Cascade, Config, Stage, playing
-from tierwave.controls.live import Gestures, Settings
+from tierwave.controls.live import LiveControls, Settings
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.tracks import Controls, Track, resample_track
 from tierwave.data.control_windows import seen
@@ -64,7 +64,7 @@ class TierStream(Stream):
         # Controls of tiers that are not run have no effect.
         idle = {name for name in schema.names if name not in names} if only is None else set[str]()
         kept = [{name: each[name] for name in each if name not in idle} for each in request.controls]
-        self.gestures = Gestures(
+        self.live = LiveControls(
             schema.select(names),
             self.voices,
             sample_rate,
@@ -83,11 +83,11 @@ class TierStream(Stream):
     def set(self, *, voice: int | None = None, **values: float | str) -> float:
         """Controls in raw units, temperature and top_k (0: off), from the next control point on."""
         last = self._tiers[-1]
-        return self.gestures.set(round(last.made / last.rate * self.sample_rate), voice=voice, **values)
+        return self.live.set(round(last.made / last.rate * self.sample_rate), voice=voice, **values)
 
     def record(self, voice: int = 0) -> Controls:
         """What was drawn and set, to be drawn again."""
-        return self.gestures.record(voice)
+        return self.live.record(voice)
 
     def render(self, samples: int) -> np.ndarray:
         """The next samples, float32 `[voices, samples]`."""
@@ -101,21 +101,21 @@ class TierStream(Stream):
         """The generated controls of every tier in raw units up to `seconds`, by the tier's name."""
         found: dict[str, Controls] = {}
         for tier in self._tiers:
-            replaced = [name in self.gestures.schema.names for name in tier.stage.generates]
+            replaced = [name in self.live.schema.names for name in tier.stage.generates]
             if tier.stage.makes_audio or all(replaced):
                 continue
             tier.reach(math.ceil(seconds * tier.rate - 1e-9))
             made = tier.tracks(voice, seconds)
-            found[tier.name] = {name: made[name] for name in made if name not in self.gestures.schema.names}
+            found[tier.name] = {name: made[name] for name in made if name not in self.live.schema.names}
         return found
 
     def controls_at(self, tier: _Tier, first: int, count: int) -> np.ndarray:
         """The controls of a tier at its steps from `first` on, float32 `[voices, count, controls]`."""
         names = tier.stage.conditioned_on
         values = np.empty([self.voices, count, len(names)], np.float32)
-        own = self.gestures.schema.names
+        own = self.live.schema.names
         if any(name in own for name in names):
-            given = self.gestures.inputs(first, count, rate=tier.rate)
+            given = self.live.inputs(first, count, rate=tier.rate)
         for column, name in enumerate(names):
             if name in own:
                 values[:, :, column] = given[:, :, own.index(name)]
@@ -213,12 +213,12 @@ class _Tier:
         voices = stream.voices
         top_k = np.zeros([voices, steps], np.int32)
         if self.stage.makes_audio:
-            temperature, top_k = stream.gestures.temperature(first, steps), stream.gestures.top_k(first, steps)
+            temperature, top_k = stream.live.temperature(first, steps), stream.live.top_k(first, steps)
         elif stream.makes_audio:  # a temperature that is set live is the sound's
             temperature = np.repeat(np.asarray(stream.request.temperatures, np.float32)[:, None], steps, axis=1)
         else:
             at = np.round(np.arange(first, first + steps) / self.rate * stream.sample_rate).astype(int)
-            temperature = np.concatenate([stream.gestures.temperature(int(place), 1) for place in at], axis=1)
+            temperature = np.concatenate([stream.live.temperature(int(place), 1) for place in at], axis=1)
         if self.temperatures is not None:
             temperature = np.repeat(self.temperatures[:, None], steps, axis=1)
         values = self.voices.run(Settings(controls, temperature, top_k))

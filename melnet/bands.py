@@ -15,7 +15,7 @@ from melnet.front_end import MelFrontEnd
 from tierwave.audio.finding import search_audio
 from tierwave.audio.recordings import load
 from tierwave.cli.flags import FlagParser
-from tierwave.controls.files import ParamFile, document_of, write_param_file
+from tierwave.controls.files import write_controls
 from tierwave.errors import AudioError, UsageError
 from tierwave.family import load_config
 from tierwave.files.folders import refuse_shared, told
@@ -65,7 +65,7 @@ def _write(arguments: Any) -> None:
             tracks = band_tracks(front_end.analyse(sound), front_end.frame_rate, arguments.bands)
             target = targets[path]
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_param_file(target, ParamFile(target, document_of(tracks)))
+            write_controls(target, tracks)
             written += 1
             line.count("Measuring", number, len(files))
     print(f"{written} recordings, {arguments.bands} bands each, in {arguments.param_dir}")

@@ -20,7 +20,7 @@ from melnet.inversion import invert
 from melnet.multiscale import Size, below, interleave, sizes, split
 from melnet.text import alphabet_of, normalised, padded
 from tierwave.audio.spectrogram import LOG_FLOOR
-from tierwave.controls.live import Gestures
+from tierwave.controls.live import LiveControls
 from tierwave.controls.schema import Schema
 from tierwave.controls.tracks import Controls
 from tierwave.errors import UsageError
@@ -64,7 +64,7 @@ class MelStream(Stream):
         self.first = max(request.from_tier, self.last - len(models) + 1)
         self.front_end = MelFrontEnd(config.audio, sample_rate)
         self.normaliser = Normaliser.from_document(dataset_state, config.audio.mel_channels)
-        self.gestures = Gestures(
+        self.live = LiveControls(
             schema,
             request.sequences,
             sample_rate,
@@ -103,11 +103,11 @@ class MelStream(Stream):
         """Parameters in raw units and temperature, before the first `render`: a spectrogram is made whole."""
         if self.spectrograms:
             raise UsageError("a MelNet makes the whole sound at once: set what steers it before it begins")
-        return self.gestures.set(0, voice=voice, **values)
+        return self.live.set(0, voice=voice, **values)
 
     def record(self, voice: int = 0) -> Controls:
         """What was drawn and set."""
-        return self.gestures.record(voice)
+        return self.live.record(voice)
 
     def alignment(self, voice: int = 0) -> tuple[str, np.ndarray] | None:
         """What was said and where the first tier read it, `[its frames, characters]`; None without text."""
@@ -242,7 +242,7 @@ class MelStream(Stream):
         controls = None
         if self.config.conditioned_on:
             rate = self.front_end.frame_rate * size.frames / frames
-            controls = self.gestures.inputs(0, size.frames, rate=rate)
+            controls = self.live.inputs(0, size.frames, rate=rate)
         conditions = sampler.condition(lower, controls, weights)
         memory = sampler.encode_text(self._codes, weights) if number == 1 and self._codes is not None else None
         looks: list[Alignment] = []

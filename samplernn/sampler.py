@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from samplernn.model import ModelState, ModelWeights, SampleRNN
-from tierwave.controls.live import Gestures, Settings
+from tierwave.controls.live import LiveControls, Settings
 from tierwave.controls.schema import Schema
 from tierwave.controls.tracks import Controls
 from tierwave.generation.request import Request, Stream
@@ -258,7 +258,7 @@ class SampleStream(Stream):
 
     def __init__(self, model: SampleRNN, sample_rate: int, request: Request, schema: Schema | None = None):
         super().__init__(sample_rate, request.seconds)
-        self.gestures = Gestures(
+        self.live = LiveControls(
             schema or Schema(),
             request.sequences,
             sample_rate,
@@ -286,23 +286,23 @@ class SampleStream(Stream):
     def _seed_inputs(self, request: Request) -> np.ndarray | None:
         """The controls of the seed, float32 `[voices, samples, controls]`: its own if all are known, else those that
         the request starts with."""
-        schema = self.gestures.schema
+        schema = self.live.schema
         samples = 0 if request.seed_audio is None else len(request.seed_audio)
         if not schema.names:
             return None
         if request.seed_controls is not None and set(schema.names) <= set(request.seed_controls):
             own = schema.inputs(request.seed_controls, self.sample_rate, samples)
             return np.repeat(own[None], request.sequences, axis=0)
-        return np.repeat(self.gestures.inputs(0, 1), samples, axis=1)
+        return np.repeat(self.live.inputs(0, 1), samples, axis=1)
 
     def set(self, *, voice: int | None = None, **values: float | str) -> float:
         """Controls in raw units, temperature and top_k (0: off), from the next control point on; a frame that has begun
         is finished first."""
-        return self.gestures.set(self._generated - self._left.shape[1], voice=voice, **values)
+        return self.live.set(self._generated - self._left.shape[1], voice=voice, **values)
 
     def record(self, voice: int = 0) -> Controls:
         """What was drawn and set, to be drawn again."""
-        return self.gestures.record(voice)
+        return self.live.record(voice)
 
     def render(self, samples: int) -> np.ndarray:
         """The next samples, float32 `[voices, samples]`."""
@@ -321,7 +321,7 @@ class SampleStream(Stream):
     def _next(self, frames: int, capacity: int) -> np.ndarray:
         """The codes of the next top frames, by a call that is compiled for `capacity` of them."""
         samples = frames * self._frame
-        settings = self.gestures.settings(self._generated, samples)
+        settings = self.live.settings(self._generated, samples)
         sampler = sampler_of(self._model, bool(settings.top_k.any()), self._top_p)
         self._generated += samples
 

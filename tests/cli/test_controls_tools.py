@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +13,9 @@ import pytest
 from tierwave.audio.writer import write_wav
 from tierwave.cli import controls
 from tierwave.cli.controls import main
-from tierwave.controls.files import read_manifest, read_param_file, read_schema
-from tierwave.controls.sources import find_param_sources
+from tierwave.controls.files import read_control_file
+from tierwave.controls.sources import find_control_sources
+from tierwave.controls.tables import read_manifest, read_schema
 from tierwave.data.demo import make_corpus, make_tone
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,13 +36,15 @@ def test_extract_writes_curves_that_are_found_again(
     flags = ["extract", str(recordings), "--param_dir", str(target), "--jobs", "1", "--hop", "20", "--window", "40"]
     assert main([*flags, "--features", "rmse,centroid", "midi"]) == 0
     assert "2 of 2 recordings measured: rmse, centroid, midi, voicing" in capsys.readouterr().out
-    found = find_param_sources(recordings, param_dir=target).controls_of(recordings / "deep" / "b_p72.00.wav")
+    found = find_control_sources(recordings, param_dir=target).controls_of(recordings / "deep" / "b_p72.00.wav")
     assert list(found) == ["rmse", "centroid", "midi", "voicing"]
     assert np.median(found["midi"].values) == pytest.approx(72, abs=0.1)
     assert found["rmse"].times.tolist() == pytest.approx(0.02 * np.arange(26))
-    file = read_param_file(target / "deep" / "b_p72.00.csv")
+    file = read_control_file(target / "deep" / "b_p72.00.csv")
     assert file.document["meta"] == {"filename": "b_p72.00.wav"}
-    assert file.declared("voicing") == {"units": "category", "nvals": 2, "minval": 0, "maxval": 1}
+    assert [file.declared(name) for name in found] == [
+        {"units": unit} for unit in ("amplitude", "hertz", "midiPitch", "category")
+    ]
 
 
 def test_extract_adds_to_a_file_and_replaces_only_when_told(
@@ -52,12 +54,15 @@ def test_extract_adds_to_a_file_and_replaces_only_when_told(
     path.write_text(
         json.dumps({"meta": {"filename": "kept.wav"}, "fill": {"times": [0], "values": [1], "units": None}})
     )
-    flags = ["extract", str(recordings / "a_p60.wav"), "--features", "rmse", "--jobs", "1", "--format", "params"]
+    flags = ["extract", str(recordings / "a_p60.wav"), "--jobs", "1", "--format", "params", "--features", "rmse"]
     assert main(flags) == 0
     document = json.loads(path.read_text())
     assert list(document) == ["meta", "fill", "rmse"] and document["meta"] == {"filename": "kept.wav"}
     capsys.readouterr()
-    assert main([*flags, "--sample_rate", "8000"]) == 1
+    assert main([*flags, "--sample_rate", "8000"]) == 0
+    output = capsys.readouterr().out
+    assert "0 of 1 recordings measured" in output and "1 of them had all of these curves already" in output
+    assert main([*flags, "zcr"]) == 1
     output = capsys.readouterr()
     assert "has rmse already: --overwrite replaces them" in output.out and "none of the 1" in output.err
     assert main([*flags, "--overwrite"]) == 0
@@ -113,63 +118,40 @@ def test_extract_by_processes_writes_the_same_bytes(recordings: Path, tmp_path: 
     assert tree(tmp_path / "1") == tree(tmp_path / "2") and len(tree(tmp_path / "1")) == 3
 
 
-def interrupt(
-    flags: list[str], after: int, monkeypatch: pytest.MonkeyPatch, at: str = "write_bytes", early: bool = True
-) -> None:
-    """A run that is stopped at its call number `after` of what writes or measures."""
-    calls = 0
-    original = getattr(controls, at)
-
-    def stops(*given: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == after and early:
-            raise KeyboardInterrupt
-        result = original(*given)
-        if calls == after:
-            raise KeyboardInterrupt
-        return result
-
-    with monkeypatch.context() as patched:
-        patched.setattr(controls, at, stops)
-        assert main(flags) == 130
-
-
-@pytest.mark.parametrize("moment", ["measured", "not yet written", "just written"])
-@pytest.mark.parametrize("more", [[], ["--overwrite"], ["--format", "params"]])
 def test_extract_goes_on_where_it_was_interrupted(
-    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-    moment: str, more: list[str],
-) -> None:  # fmt: skip
-    write_wav(recordings / "z.wav", make_tone(0, 64, 1.0, seconds=0.5), 16000)
-    (recordings / "a_p60.csv").write_text("name,time,value\nfill,0,1\n")
-    before = tree(recordings)
-    flags = ["extract", str(recordings), "--features", "rmse", "--jobs", "1", *more]
+    recordings: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["extract", str(recordings), "--features", "rmse", "--jobs", "1"]
     assert main(flags) == 0
     whole = tree(recordings)
-    for path in recordings.rglob("*"):
-        if path.suffix in (".csv", ".params"):
-            path.unlink()
-    for name, content in before.items():
-        (recordings / name).write_bytes(content) if name.endswith(".csv") else None
-    interrupt(flags, 2, monkeypatch, "measure" if moment == "measured" else "write_bytes", moment != "just written")
+    (recordings / "deep" / "b_p72.00.csv").unlink()
     (recordings / f".{'0a' * 16}.part").touch()  # as a process leaves that is killed
-    capsys.readouterr()
     measured = []
     measure = controls.measure
     monkeypatch.setattr(controls, "measure", lambda *given: (measured.append(1), measure(*given))[1])
+    capsys.readouterr()
     assert main(flags) == 0
-    done = 0 if "--overwrite" in more else 2 if moment == "just written" else 1
     output = capsys.readouterr().out
-    assert f"{3 - done} of 3 recordings measured" in output and output.count("--overwrite replaces") == done
-    assert len(measured) == 3 - done
-    assert tree(recordings) == whole
+    assert "1 of 2 recordings measured" in output and "1 of them had all of these curves already" in output
+    assert len(measured) == 1 and tree(recordings) == whole
+
+
+def test_extract_refuses_two_recordings_whose_curves_differ_in_case_only(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (recordings / "a_p60.wav").rename(recordings / "a.wav")
+    write_wav(recordings / "A.wav", make_tone(0, 60, 1.0, seconds=0.3), 16000)
+    if len(list(recordings.glob("[aA].wav"))) < 2:
+        pytest.skip("this disk has one file for both names")
+    assert main(["extract", str(recordings), "--param_dir", str(tmp_path / "curves"), "--jobs", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "A.wav" in error and "a.wav would share" in error and not (tmp_path / "curves").exists()
 
 
 def test_convert_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "in"
     (source / "deep").mkdir(parents=True)
-    document = {"meta": {"filename": "x"}, "a, b": {"times": [0, 1.0], "values": [float("nan"), 5e-324], "units": None}}
+    document = {"meta": {"filename": "x"}, "a, b": {"times": [0, 1.0], "values": [float("nan"), 5e-324]}}
     for path in (source / "x.params", source / "deep" / "y_a00.30.params"):
         path.write_text(json.dumps(document, indent=4))
     (tmp_path / "csv").mkdir()
@@ -177,7 +159,7 @@ def test_convert_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / "csv" / "params_schema.csv").write_text("name\np\n")
     assert main(["convert", str(source), str(tmp_path / "csv"), "--to", "csv"]) == 0
     assert main(["convert", str(tmp_path / "csv"), str(tmp_path / "out"), "--to", "params"]) == 0
-    assert "layout" not in capsys.readouterr().out
+    assert "Not in the CSV" not in capsys.readouterr().out
     written = sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert [path.relative_to(tmp_path / "out").as_posix() for path in written] == ["deep/y_a00.30.params", "x.params"]
     assert all(path.read_bytes() == (source / "x.params").read_bytes() for path in written)
@@ -192,9 +174,9 @@ def test_convert_reports_repairs_and_never_replaces_unasked(tmp_path: Path, caps
     assert "1 commas before a closing bracket" in capsys.readouterr().out
     assert main(["convert", str(source), str(target), "--lenient"]) == 1
     assert "x.csv is there already: --overwrite replaces it" in capsys.readouterr().err
-    source.write_text('{"p": {"times": [0, 1], "values": [5, 6]}}')
+    source.write_text('{"p": {"times": [0, 1], "values": [5, 6], "nvals": 2, "maxval": null}, "notes": "loud"}')
     assert main(["convert", str(source), str(target), "--overwrite"]) == 0
-    assert "its content is kept, its layout is not" in capsys.readouterr().out
+    assert "Not in the CSV, which holds points, units and meta: nvals, notes" in capsys.readouterr().out
     (tmp_path / "folder").mkdir()
     for name, text in (("a", "{"), ("b", "{}")):
         (tmp_path / "folder" / f"{name}.params").write_text(text)
@@ -273,12 +255,12 @@ def test_plot_draws_held_ends_and_steps(
         pictures, "sound_picture", lambda *given, **named: (drawn.update(named), original(*given, **named))
     )
     (recordings / "a_p60.csv").write_text(
-        '#param,gate,"{""units"": ""category""}"\nname,time,value\np,0.1,60\np,0.2,62\ngate,0,0\ngate,0.25,1\n'
+        "#units,gate=category\nname,time,value\np,0.1,60\np,0.2,62\ngate,0,0\ngate,0.25,1\n"
     )
     png = tmp_path / "new" / "x.png"
     assert main(["plot", str(recordings / "a_p60.wav"), "--output_path", str(png)]) == 0
     assert png.read_bytes().startswith(b"\x89PNG") and png.stat().st_size > 10_000
-    assert list(drawn["curves"]) == ["gate", "p"]
+    assert list(drawn["curves"]) == ["p", "gate"]
     times, values = drawn["curves"]["p"]
     assert np.interp([0, 0.15, 0.5], times, values).tolist() == pytest.approx([60, 61, 62])
     times, values = drawn["curves"]["gate"]

@@ -133,7 +133,7 @@ def test_a_repeated_time_is_a_step(place: Place, capsys: Capture) -> None:
     assert "p 60 to 72 (over time)" in capsys.readouterr().out
 
 
-WRONG_UNIT = '#param,p,"{""units"": ""hertzz""}"\nname,time,value\np,0,1\ninst,0,0\n'
+WRONG_UNIT = "#units,p=hertzz\nname,time,value\np,0,1\ninst,0,0\n"
 
 
 @pytest.mark.parametrize(

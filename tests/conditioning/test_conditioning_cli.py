@@ -23,7 +23,7 @@ from commands import call, told
 from tierwave.audio.recordings import load
 from tierwave.audio.writer import write_wav
 from tierwave.cli import evaluate
-from tierwave.controls.files import read_param_file
+from tierwave.controls.files import read_control_file
 from tierwave.errors import UsageError
 from tierwave.family import load_config
 from tierwave.generation.load import Trained, load_run
@@ -298,7 +298,7 @@ def test_what_is_asked_for_steers_the_sound_and_is_written_beside_it(studio: Stu
     ]:
         path = studio.make(named, name, "--control", "inst=1", f"p={p}", "a=0.3", *LIVELY)
         found[name] = path.read_bytes()
-        track = read_param_file(path.with_name(f"{name}_controls.csv")).track("p")
+        track = read_control_file(path.with_name(f"{name}_controls.csv")).track("p")
         assert list(zip(track.times, track.values, strict=True)) == points
     assert len(set(found.values())) == 4
 
@@ -470,7 +470,7 @@ def test_parameters_are_generated_as_curves_in_raw_units(studio: Studio, curves:
     ranges = {entry["name"]: (entry["lo"], entry["hi"]) for entry in run.read("schema.json")["parameters"]}
     made = []
     for index in range(2):
-        tracks = read_param_file(studio.out / f"curve_e=0({index})_t=1_conditioning.csv").tracks()
+        tracks = read_control_file(studio.out / f"curve_e=0({index})_t=1_conditioning.csv").tracks()
         assert list(tracks) == ["rmse", "pitch"]
         for name, track in tracks.items():
             np.testing.assert_allclose(np.diff(track.times), 0.01)
@@ -478,7 +478,7 @@ def test_parameters_are_generated_as_curves_in_raw_units(studio: Studio, curves:
             lo, hi = ranges[name]
             assert lo <= track.values.min() < track.values.max() <= hi
         made.append(tracks["pitch"].values)
-        assert read_param_file(studio.out / f"curve_e=0({index})_t=1_controls.csv").holds("fill")
+        assert read_control_file(studio.out / f"curve_e=0({index})_t=1_controls.csv").holds("fill")
     assert not np.array_equal(made[0], made[1])
     assert not list(studio.out.glob("curve*.wav"))
 
@@ -627,7 +627,7 @@ def test_a_cascade_makes_a_sound_a_curve_per_tier_and_a_picture(studio: Studio, 
     assert there == {"all.wav", "all.json", "all.png", "all_controls.csv", "all_slow.csv", "all_mid.csv"}
     parameters = {entry["name"]: entry for entry in studio.run(cascade).read("schema.json")["parameters"]}
     for tier, name, rate in (("slow", "rmse", 50), ("mid", "pitch", 100)):
-        ((found, track),) = read_param_file(studio.out / f"all_{tier}.csv").tracks().items()
+        ((found, track),) = read_control_file(studio.out / f"all_{tier}.csv").tracks().items()
         assert found == name and track.times[-1] >= 0.03 - 1e-9
         np.testing.assert_allclose(np.diff(track.times), 1 / rate)
         assert parameters[name]["lo"] - 1e-6 <= track.values.min()
@@ -648,7 +648,7 @@ def test_a_tier_may_be_replaced_by_a_curve(
     typed = studio.make(cascade, "typed", *FILL, "pitch=0:60,0.01:60,0.01:72", "--temperature", 0, seconds=0.03)
     plain = studio.make(cascade, "plain", *FILL, "--temperature", 0, seconds=0.03)
     assert given.read_bytes() == typed.read_bytes() != plain.read_bytes()
-    beside = read_param_file(studio.out / "given_controls.csv")
+    beside = read_control_file(studio.out / "given_controls.csv")
     assert beside.track("pitch").values.tolist() == [60, 60, 72] and beside.holds("fill")
 
 
@@ -673,7 +673,7 @@ def test_a_cascade_continues_a_seed_in_every_tier(studio: Studio, cascade: str) 
     words = ["--seed", seed, "--prime", 0.05]
     found = studio.make(cascade, "seeded", *words, "--include_seed", seconds=0.03)
     assert soundfile.info(found).frames == round(0.08 * RATE)
-    track = read_param_file(studio.out / "seeded_controls.csv").track("fill")
+    track = read_control_file(studio.out / "seeded_controls.csv").track("fill")
     assert set(track.values) == {0.9}
     typed = studio.make(cascade, "typed", *words, "--control", "fill=0.9", seconds=0.03)
     assert soundfile.read(found, dtype="int16")[0][-240:].tolist() == soundfile.read(typed, dtype="int16")[0].tolist()

@@ -12,7 +12,7 @@ import soundfile
 import generate
 import train
 from tierwave.cli import controls, evaluate
-from tierwave.controls.files import read_param_file
+from tierwave.controls.files import read_control_file
 from tierwave.data.demo import make_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +87,7 @@ def test_a_cascade_over_measured_controls_is_trained_and_played(demo: Path) -> N
     assert generate.main([str(word) for word in [*command, "--control", "level=-40:-10", "--random_seed", 1]]) == 0
     assert soundfile.info(demo / "song.wav").frames == RATE // 2
     for tier, names in (("pitch", ["midi"]), ("colour", ["flatness", "centroid"]), ("controls", ["level"])):
-        assert list(read_param_file(demo / f"song_{tier}.csv").tracks()) == names
-    curve = read_param_file(demo / "song_pitch.csv").track("midi")
-    measured = [read_param_file(each).track("midi").values for each in (demo / "curves").glob("*.csv")]
+        assert list(read_control_file(demo / f"song_{tier}.csv").tracks()) == names
+    curve = read_control_file(demo / "song_pitch.csv").track("midi")
+    measured = [read_control_file(each).track("midi").values for each in (demo / "curves").glob("*.csv")]
     assert min(map(min, measured)) - 1e-3 <= curve.values.min() <= curve.values.max() <= max(map(max, measured)) + 1e-3

@@ -20,7 +20,7 @@ import conditioning
 import conditioning.sampler as sampler_module
 from conditioning.cascade import TierStream
 from conditioning.config import Cascade, Config
-from tierwave.controls.live import read_gestures, write_gestures
+from tierwave.controls.files import read_take, write_take
 from tierwave.controls.schema import ControlWarning, Parameter, Schema
 from tierwave.controls.tracks import Controls, Track
 from tierwave.errors import UsageError
@@ -250,8 +250,8 @@ def test_a_performance_sounds_the_same_from_its_file(config: Any, tmp_path: Path
     records = []
     for voice in range(2):
         path = tmp_path / f"{voice}.csv"
-        write_gestures(path, first.record(voice), RATE)
-        tracks, live = read_gestures(path)
+        write_take(path, first.record(voice), RATE)
+        tracks, live = read_take(path)
         assert live
         records.append(tracks)
     assert any(np.any(records[0][name].values != track.values) for name, track in records[1].items() if name == "v")

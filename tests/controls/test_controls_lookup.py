@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 
 from tierwave.audio.writer import write_wav
-from tierwave.controls.files import ParamFile, document_of, schema_text, write_param_file
+from tierwave.controls.check import audit
+from tierwave.controls.files import write_controls
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.sources import (
-    audit,
-    find_param_sources,
+    find_control_sources,
     name_parameter,
     pattern_manifest,
     unused_manifest,
     without_audio_suffix,
 )
+from tierwave.controls.tables import schema_text
 from tierwave.controls.tracks import Track
 from tierwave.errors import RunError, UsageError
 
@@ -37,7 +38,7 @@ def curves(path: Path, **tracks: float | list[tuple[float, float]]) -> Path:
         name: Track.from_events(name, given) if isinstance(given, list) else Track.constant(name, given)
         for name, given in tracks.items()
     }
-    write_param_file(path, ParamFile(path, document_of(made)))
+    write_controls(path, made)
     return path
 
 
@@ -126,7 +127,7 @@ def test_the_first_source_wins_and_the_last_is_the_name(tmp_path: Path) -> None:
     curves(params / "deep" / "x_p64_a00.50.csv", rmse=0.25)
     curves(params / "deep" / "x_p64_a00.50.params", centroid=1000)
     (params / "params.csv").write_text("filename,inst\ndeep/x_p64_a00.50.wav,2\n")
-    sources = find_param_sources(data, param_dir=params, name_params=["p", "a"])
+    sources = find_control_sources(data, param_dir=params, name_params=["p", "a"])
     found = sources.controls_of(recording)
     assert values(found) == {"rmse": 0.25, "centroid": 1000, "inst": 2, "p": 64, "a": 0.5}
     assert found["p"].source == "its file name" and found["rmse"].source.endswith("x_p64_a00.50.csv")
@@ -138,10 +139,10 @@ def test_sources_may_agree_but_not_differ(tmp_path: Path) -> None:
     curves(tmp_path / "x_p64.csv", p=[(0, 64), (0.5, 64)])
     manifest = tmp_path / "params.csv"
     manifest.write_text("filename,p\nx_p64.wav,64\n")
-    sources = find_param_sources(tmp_path, name_params=["p"])
+    sources = find_control_sources(tmp_path, name_params=["p"])
     assert len(sources.controls_of(recording)["p"].times) == 2
     manifest.write_text("filename,p\nx_p64.wav,65\n")
-    sources = find_param_sources(tmp_path, name_params=["p"])
+    sources = find_control_sources(tmp_path, name_params=["p"])
     with pytest.raises(
         RunError, match=r"p of x_p64.wav is 64 in .*x_p64.csv, but 65 in .*params.csv: correct or remove"
     ):
@@ -149,7 +150,7 @@ def test_sources_may_agree_but_not_differ(tmp_path: Path) -> None:
     curves(tmp_path / "x_p64.params", p=[(0, 64), (0.5, 65)])
     manifest.unlink()
     with pytest.raises(RunError, match=r"64 in .*x_p64.csv, but a curve of 2 points in .*x_p64.params"):
-        find_param_sources(tmp_path).controls_of(recording)
+        find_control_sources(tmp_path).controls_of(recording)
 
 
 def test_a_missing_name_is_an_error_that_names_the_file_and_where_it_was_looked_for(tmp_path: Path) -> None:
@@ -157,44 +158,44 @@ def test_a_missing_name_is_an_error_that_names_the_file_and_where_it_was_looked_
     with pytest.raises(
         RunError, match=r"x_p64.wav has no parameter q \(it has none at all\); looked for in .*x_p64.csv, "
     ):
-        find_param_sources(tmp_path).controls_of(recording, ["q"])
+        find_control_sources(tmp_path).controls_of(recording, ["q"])
     with pytest.raises(RunError, match=r"no parameter p \(it stands in the file name, which --name_params p reads\)"):
-        find_param_sources(tmp_path).controls_of(recording, ["p"])
+        find_control_sources(tmp_path).controls_of(recording, ["p"])
     with pytest.raises(RunError, match=r"no parameter q \(it has p\); looked for in .*, its file name"):
-        find_param_sources(tmp_path, name_params=["p", "q"]).controls_of(recording, ["p", "q"])
-    assert find_param_sources(tmp_path).controls_of(recording) == {}
+        find_control_sources(tmp_path, name_params=["p", "q"]).controls_of(recording, ["p", "q"])
+    assert find_control_sources(tmp_path).controls_of(recording) == {}
 
 
 def test_one_sound_with_its_own_curves(tmp_path: Path) -> None:
     """MTCRNN's single-file mode fails for nested sets; the stem's dots are no suffix."""
     recording = sound(tmp_path / "data" / "nested" / "x_a00.30.wav")
     gesture = curves(tmp_path / "gesture.csv", a=[(0, 0), (1, 1)])
-    sources = find_param_sources(recording, params=gesture)
+    sources = find_control_sources(recording, params=gesture)
     assert len(sources.controls_of(recording)["a"].times) == 2
     curves(tmp_path / "params" / "nested" / "x_a00.30.params", p=5)
-    both = find_param_sources(tmp_path / "data", param_dir=tmp_path / "params")
+    both = find_control_sources(tmp_path / "data", param_dir=tmp_path / "params")
     assert values(both.controls_of(recording)) == {"p": 5}
     with pytest.raises(UsageError, match="gesture.csv holds curves of one sound, and .*data is a folder"):
-        find_param_sources(tmp_path / "data", params=gesture).controls_of(recording)
+        find_control_sources(tmp_path / "data", params=gesture).controls_of(recording)
 
 
 def test_params_may_be_a_manifest_but_only_one(tmp_path: Path) -> None:
     recording = sound(tmp_path / "data" / "x.wav")
     manifest = tmp_path / "all.csv"
     manifest.write_text("filename,p\nx.wav,64\n")
-    assert values(find_param_sources(tmp_path / "data", params=manifest).controls_of(recording)) == {"p": 64}
+    assert values(find_control_sources(tmp_path / "data", params=manifest).controls_of(recording)) == {"p": 64}
     with pytest.raises(UsageError, match="are both manifests"):
-        find_param_sources(tmp_path / "data", params=manifest, manifest=manifest)
+        find_control_sources(tmp_path / "data", params=manifest, manifest=manifest)
 
 
 def test_places_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no recording or folder"):
-        find_param_sources(tmp_path / "none")
+        find_control_sources(tmp_path / "none")
     with pytest.raises(UsageError, match="--param_dir .*none is no folder"):
-        find_param_sources(tmp_path, param_dir=tmp_path / "none")
+        find_control_sources(tmp_path, param_dir=tmp_path / "none")
     for flag in ("params", "manifest", "schema"):
         with pytest.raises(UsageError, match="there is no"):
-            find_param_sources(tmp_path, **{flag: tmp_path / "none.csv"})
+            find_control_sources(tmp_path, **{flag: tmp_path / "none.csv"})
 
 
 def test_a_broken_curve_that_nobody_asks_for_does_no_harm(tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_a_broken_curve_that_nobody_asks_for_does_no_harm(tmp_path: Path) -> Non
     (tmp_path / "x.params").write_text(
         json.dumps({"p": {"times": [0], "values": [1]}, "q": {"times": [0], "values": []}})
     )
-    sources = find_param_sources(tmp_path)
+    sources = find_control_sources(tmp_path)
     assert values(sources.controls_of(recording, ["p"])) == {"p": 1}
     with pytest.raises(RunError, match="q in .*x.params has 1 times but 0 values"):
         sources.controls_of(recording)
@@ -213,13 +214,13 @@ def test_schema_from_its_file_and_from_what_curves_declare(tmp_path: Path) -> No
     for path, high in zip(recordings, (1.0, 3.0), strict=True):
         entry = {"times": [0], "values": [1], "units": "category", "nvals": 2, "minval": -high, "maxval": high}
         path.with_suffix(".params").write_text(json.dumps({"q": entry}))
-    sources = find_param_sources(tmp_path)
+    sources = find_control_sources(tmp_path)
     declared = Parameter(name="q", units="category", nvals=2, minval=-3, maxval=3)
     assert sources.schema_of(recordings) == Schema(parameters=(declared,))
     assert sources.schema_of(recordings, ["p", "q"]) == Schema(parameters=(Parameter(name="p"), declared))
     given = Parameter(name="p", lo=0, hi=1)
     (tmp_path / "params_schema.csv").write_text(schema_text(Schema(parameters=(given,))))
-    sources = find_param_sources(tmp_path)
+    sources = find_control_sources(tmp_path)
     assert sources.schema_of(recordings).parameters == (given,)
     assert sources.schema_of(recordings, ["q", "p"]).parameters == (declared, given)
     recordings[1].with_suffix(".params").write_text(json.dumps({"q": {"times": [0], "values": [1], "units": "hertz"}}))
@@ -232,13 +233,13 @@ def test_a_manifest_that_is_there_is_read_or_refused(tmp_path: Path, text: str) 
     sound(tmp_path / "x.wav")
     (tmp_path / "params.csv").write_text(text)
     with pytest.raises(RunError, match=r"params\.csv"):
-        find_param_sources(tmp_path)
+        find_control_sources(tmp_path)
 
 
 def test_a_manifest_in_other_letters_is_found(tmp_path: Path) -> None:
     sound(tmp_path / "x.wav")
     (tmp_path / "Params.CSV").write_bytes("\ufefffilename;p\r\nx.wav;60,5\r\n".encode())
-    assert values(find_param_sources(tmp_path).controls_of("x.wav")) == {"p": 60.5}
+    assert values(find_control_sources(tmp_path).controls_of("x.wav")) == {"p": 60.5}
     assert "Params.CSV is not used" in unused_manifest(tmp_path)[0]
 
 
@@ -255,7 +256,7 @@ def test_a_manifest_that_is_not_used_is_told(tmp_path: Path) -> None:
         ({"params": data / "params.csv"}, 1, []),
         ({**both, "manifest": tmp_path / "other.csv"}, 3, ["curves", "data"]),
     ):
-        sources = find_param_sources(data, **given)
+        sources = find_control_sources(data, **given)
         assert values(sources.controls_of("x.wav")) == {"p": value}
         assert [remark.startswith(f"{tmp_path / name / 'params.csv'} is not used, since") for name, remark in zip(
             told, sources.remarks, strict=True
@@ -265,9 +266,9 @@ def test_a_manifest_that_is_not_used_is_told(tmp_path: Path) -> None:
 def test_curves_of_a_sound_named_params_are_no_manifest(tmp_path: Path) -> None:
     sound(tmp_path / "x.wav")
     (tmp_path / "params.csv").write_text("time;p\n0;1,5\n")
-    assert "there is none named params" in find_param_sources(tmp_path).remarks[0]
+    assert "there is none named params" in find_control_sources(tmp_path).remarks[0]
     sound(tmp_path / "params.wav")
-    sources = find_param_sources(tmp_path)
+    sources = find_control_sources(tmp_path)
     assert sources.remarks == () and values(sources.controls_of("params.wav")) == {"p": 1.5}
 
 
@@ -278,7 +279,7 @@ def test_an_orderly_corpus_has_no_faults(tmp_path: Path) -> None:
     for number, pitch in enumerate((64, 65, 64)):
         path = sound(tmp_path / f"{number}.wav")
         curves(path.with_suffix(".csv"), p=pitch, rmse=[(0, 0.1), (0.25, 0.5), (0.49, 0.25)])
-    found = audit(find_param_sources(tmp_path))
+    found = audit(find_control_sources(tmp_path))
     assert (found.recordings, found.faults, found.remarks) == (3, (), ())
     assert (found.ranges["p"].recordings, found.ranges["p"].values) == (3, {64, 65})
     assert (found.ranges["rmse"].lowest, found.ranges["rmse"].highest) == (0.1, 0.5)
@@ -300,7 +301,7 @@ def test_every_fault_of_a_corpus_is_told_once(tmp_path: Path) -> None:
     sound(tmp_path / "g.wav")
     (tmp_path / "g.params").write_text("{")
     (tmp_path / "h.wav").write_text("no sound")
-    found = audit(find_param_sources(tmp_path), ["p"])
+    found = audit(find_control_sources(tmp_path), ["p"])
     expected = [
         "g.params is not JSON",
         "a.params holds nan at 0.5 s (1 of 2 values)",
@@ -323,7 +324,7 @@ def test_what_is_mapped_or_declared_is_held_against_the_values(tmp_path: Path) -
         sound(tmp_path / f"x_p{number}.wav")
     schema = Schema(parameters=(Parameter(name="p", nvals=2, lo=0, hi=1),))
     (tmp_path / "params_schema.csv").write_text(schema_text(schema))
-    found = audit(find_param_sources(tmp_path, name_params=["p"]))
+    found = audit(find_control_sources(tmp_path, name_params=["p"]))
     assert found.faults == (
         "p of x_p2.wav goes from 2 to 2, beyond the mapped 0 to 1",
         "p has more different values than its nvals says, 2",
@@ -333,10 +334,10 @@ def test_what_is_mapped_or_declared_is_held_against_the_values(tmp_path: Path) -
 def test_remarks_on_constants_and_repairs_and_a_corpus_without_anything(tmp_path: Path) -> None:
     for stem in "xy":
         sound(tmp_path / f"{stem}.wav")
-    assert "has any parameter" in audit(find_param_sources(tmp_path)).faults[0]
+    assert "has any parameter" in audit(find_control_sources(tmp_path)).faults[0]
     for stem in "xy":
         (tmp_path / f"{stem}.params").write_text('{"p": {"times": [0], "values": [5,]}}')
-    found = audit(find_param_sources(tmp_path, lenient=True))
+    found = audit(find_control_sources(tmp_path, lenient=True))
     assert found.faults == () and len(found.remarks) == 3
     assert found.remarks[-1] == "p is 5 everywhere, so it cannot steer anything"
 
@@ -344,16 +345,16 @@ def test_remarks_on_constants_and_repairs_and_a_corpus_without_anything(tmp_path
 def test_an_analysis_may_end_a_hop_early(tmp_path: Path) -> None:
     sound(tmp_path / "x.wav", seconds=2.0)
     curves(tmp_path / "x.csv", p=[(0.4 * step, step) for step in range(5)])
-    assert audit(find_param_sources(tmp_path)).faults == ()
+    assert audit(find_control_sources(tmp_path)).faults == ()
     curves(tmp_path / "x.csv", p=[(0.3 * step, step) for step in range(5)])
-    assert "ends at 1.20 s" in audit(find_param_sources(tmp_path)).faults[0]
+    assert "ends at 1.20 s" in audit(find_control_sources(tmp_path)).faults[0]
 
 
 def test_a_chunk_has_the_constants_of_the_recording_it_was_cut_from(tmp_path: Path) -> None:
     for name in ("a_chunk_0.wav", "a_chunk_1.wav", "b_chunk_0.wav"):
         write_wav(tmp_path / name, np.zeros(100, np.float32), 8000)
     (tmp_path / "params.csv").write_text("filename,p\na.wav,64\na_chunk_1.wav,65\nb,70\n")
-    sources = find_param_sources(tmp_path)
+    sources = find_control_sources(tmp_path)
     found = {name: sources.controls_of(name, ["p"])["p"].values[0] for name in ("a_chunk_0.wav", "a_chunk_1.wav")}
     assert found == {"a_chunk_0.wav": 64.0, "a_chunk_1.wav": 65.0}  # its own row, where it has one
     assert sources.controls_of("b_chunk_0.wav", ["p"])["p"].values[0] == 70.0
@@ -367,7 +368,7 @@ def test_what_is_there_for_no_recording_is_named(tmp_path: Path) -> None:
     (tmp_path / "data" / "params_schema.csv").write_text("name,lo,hi\np,0,2\nq,0,1\n")
     curves(tmp_path / "curves" / "a.csv", r=1)
     curves(tmp_path / "curves" / "c.params", r=1)
-    sources = find_param_sources(tmp_path / "data", param_dir=tmp_path / "curves")
+    sources = find_control_sources(tmp_path / "data", param_dir=tmp_path / "curves")
     names = ["a.wav", "deep/b_chunk_0.wav", "fl\u006f\u0308te.wav"]
     rows_told, curves_told, schema_told = sources.strays(names)
     assert "params.csv has rows for s9.wav, t0.wav, t1.wav, of which there is no recording (and 7 more)" in rows_told

@@ -13,7 +13,7 @@ from scipy import signal
 
 from tierwave.cli.demo import main
 from tierwave.controls.parse import parse_control
-from tierwave.controls.sources import find_param_sources
+from tierwave.controls.sources import find_control_sources
 from tierwave.data import demo
 from tierwave.errors import UsageError
 
@@ -107,7 +107,7 @@ def test_names_and_manifest_agree_with_each_other_and_the_sound(tmp_path: Path) 
 
 def test_the_instruments_have_names_and_numbers(tmp_path: Path) -> None:
     paths = demo.make_corpus(tmp_path, **{**SMALL, "pitches": [60], "loudnesses": [1]})
-    sources = find_param_sources(tmp_path, name_params=["inst", "p", "a"])
+    sources = find_control_sources(tmp_path, name_params=["inst", "p", "a"])
     schema = sources.schema_of(paths, ["inst", "p", "a"])
     assert [schema.of(name).units for name in ("inst", "p", "a")] == ["category", "midiPitch", "amplitude"]
     for path, name in zip(paths, ("plucked", "bowed", "blown"), strict=True):

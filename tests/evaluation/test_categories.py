@@ -14,9 +14,9 @@ import generate
 import train
 from commands import call, told
 from tierwave.audio.writer import write_wav
-from tierwave.controls.files import read_manifest
 from tierwave.controls.schema import Parameter, Schema
-from tierwave.controls.sources import find_param_sources
+from tierwave.controls.sources import find_control_sources
+from tierwave.controls.tables import read_manifest
 from tierwave.data.control_windows import transplanted
 from tierwave.errors import RunError, UsageError
 from tierwave.family import load_config
@@ -99,7 +99,7 @@ def test_a_schema_beside_the_recordings_names_them_too(tmp_path: Path) -> None:
     write_wav(tmp_path / "a.wav", np.zeros(100), RATE)
     write_text(tmp_path / "params.csv", "filename,who\na.wav,theo\n")
     write_text(tmp_path / "params_schema.csv", f"name,categories\nwho,{'|'.join(WHO)}\n")
-    sources = find_param_sources(tmp_path, categories={"who": ()})
+    sources = find_control_sources(tmp_path, categories={"who": ()})
     assert sources.controls_of("a.wav")["who"].values[0] == 3
     assert sources.schema_of(["a.wav"]).of("who").categories == WHO
 

@@ -22,9 +22,9 @@ from tierwave.audio.recordings import load
 from tierwave.audio.writer import write_wav
 from tierwave.cli.controls import main as controls
 from tierwave.cli.running import run
-from tierwave.controls.live import read_gestures
+from tierwave.controls.files import read_take
 from tierwave.controls.parse import read_array
-from tierwave.controls.sources import find_param_sources
+from tierwave.controls.sources import find_control_sources
 from tierwave.data.corpus import Corpus, load_corpus, summary
 from tierwave.data.splits import Span, Split, find_sources
 from tierwave.errors import RunError, UsageError
@@ -166,7 +166,7 @@ def test_parameters_of_odd_names(tmp_path: Path, capsys: pytest.CaptureFixture[s
         record(tmp_path / name)
     (tmp_path / os.fsdecode(b"fl\xf6te_p62.csv")).write_text("name,time,value\nq,0,1\n")
     assert controls(["manifest", str(tmp_path), "--name_params", "p"]) == 0, capsys.readouterr()
-    sources = find_param_sources(tmp_path)
+    sources = find_control_sources(tmp_path)
     for recording in (tmp_path / os.fsdecode(b"fl\xf6te_p62.wav"), "fl\\xf6te_p62.wav"):
         tracks = sources.controls_of(recording)
         assert {name: track.values[0] for name, track in tracks.items()} == {"q": 1, "p": 62}
@@ -198,7 +198,7 @@ def test_a_chunk_takes_the_row_of_its_recording_in_either_form(tmp_path: Path) -
     record(tmp_path / f"{Path(NFD).stem}_chunk_0.wav")
     record(tmp_path / "b.wav")
     (tmp_path / "params.csv").write_text(f"filename,p\n{NFC},60\nb,61\n", encoding="utf-8")
-    sources = find_param_sources(tmp_path)
+    sources = find_control_sources(tmp_path)
     assert sources.controls_of(f"{Path(NFD).stem}_chunk_0.wav")["p"].values == [60]
     assert sources.controls_of("b.wav")["p"].values == [61] and not sources.controls_of("c_chunk_0.wav")
 
@@ -231,10 +231,10 @@ def test_a_file_that_is_typed_in_the_other_form_is_found(tmp_path: Path) -> None
     (tmp_path / f"kurve_{NFD}.csv").write_text("name,time,value\np,0,1\n", encoding="utf-8")
     (tmp_path / f"liste_{NFD}.csv").write_text(f"filename,p\n{NFC},60\n", encoding="utf-8")
     assert len(load(tmp_path / NFC)[0]) == 2000
-    assert read_gestures(tmp_path / f"kurve_{NFC}.csv")[0]["p"].values == [1]
-    sources = find_param_sources(tmp_path, params=tmp_path / f"liste_{NFC}.csv")
+    assert read_take(tmp_path / f"kurve_{NFC}.csv")[0]["p"].values == [1]
+    sources = find_control_sources(tmp_path, params=tmp_path / f"liste_{NFC}.csv")
     assert sources.controls_of(NFD)["p"].values == [60]
     np.save(tmp_path / f"{NFD}.npy", np.ones((1, 3, 1), np.float32))
     assert read_array(tmp_path / f"{NFC}.npy", ["p"], 10)[0]["p"].values[0] == 1
     with pytest.raises(UsageError, match="there is no parameter file"):
-        read_gestures(tmp_path / "nichts.csv")
+        read_take(tmp_path / "nichts.csv")

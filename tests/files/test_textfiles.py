@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierwave.config import apply_overrides, read_document
-from tierwave.controls.files import read_param_file
+from tierwave.controls.files import read_control_file
 from tierwave.errors import RunError, UsageError
 from tierwave.files.text import MOST_NESTED, decode, parse_json, parse_typed, read_text
 from tierwave.search.space import parse_search
@@ -117,8 +117,8 @@ def test_whatever_takes_json_bears_it_nested_without_end(tmp_path: Path) -> None
         (UsageError, lambda: apply_overrides({}, ["a" + ".a" * 5_000 + "=1"])),
         (UsageError, lambda: parse_search(f"dim={DEEP},1")),
         (UsageError, lambda: task_of({"TF_CONFIG": DEEP})),
-        (RunError, lambda: read_param_file(curves)),
-        (RunError, lambda: read_param_file(table)),
+        (RunError, lambda: read_control_file(curves)),
+        (RunError, lambda: read_control_file(table)),
     ]
     for kind, read in refusals:
         with pytest.raises(kind, match="deep") as refusal:

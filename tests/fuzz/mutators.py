@@ -287,9 +287,7 @@ def _line(text: str, rng: Random) -> str:
     elif way == 1:
         lines.insert(line, lines[line])
     elif way == 2:
-        lines.insert(
-            line, rng.choice(("", ",", "#", "#param,a,{}", "#meta,[]", "#json,{", '#json,{"a":1}', "#newline,crlf"))
-        )
+        lines.insert(line, rng.choice(("", ",", "#", "#units,a=hertz", "#meta,[]", "#meta,{", "#units,a")))
     elif way == 3:
         lines[line] += rng.choice((",", ",1", '"', " ", "\0"))
     elif way == 4:

@@ -18,20 +18,13 @@ import soundfile
 import mutators
 from melnet.text import Alphabet, find_transcripts, normalised
 from rule import Kind, Refusal, Wrong, judged
-from tierwave.controls.files import (
-    ParamFile,
-    csv_text,
-    json_text,
-    manifest_text,
-    read_manifest,
-    read_param_file,
-    read_schema,
-    schema_text,
-)
-from tierwave.controls.live import Gestures, read_gestures
+from tierwave.controls.check import Audit, audit
+from tierwave.controls.files import ControlFile, json_text, read_control_file, read_take
+from tierwave.controls.live import LiveControls
 from tierwave.controls.parse import parse_controls, read_array
 from tierwave.controls.schema import Parameter, Schema
-from tierwave.controls.sources import Audit, audit, find_param_sources
+from tierwave.controls.sources import find_control_sources
+from tierwave.controls.tables import manifest_text, read_manifest, read_schema, schema_text
 from tierwave.controls.tracks import Controls, Track, resample_track
 
 T = TypeVar("T")
@@ -49,7 +42,7 @@ LONG = "name,time,value\n" + "".join(
     for name, values in {"p": (60, 61.5, 64, 72), "a": (0.1, 0.5, 0.9, 1), "inst": (0, 1, 1, 0)}.items()
     for time, value in enumerate(values)
 )
-DIRECTIVES = '#newline,crlf\n#meta,"{""filename"": ""take.wav""}"\n#param,p,"{""units"": ""midiPitch""}"\n' + LONG
+ABOVE = '#meta,"{""filename"": ""take.wav""}"\n#units,p=midiPitch\n' + LONG
 WIDE = "time,p,a\n0,60,0.1\n0.05,61.5,\n0.1,64,0.9\n0.15,,1\n"
 GESTURES = '#meta,"{""gestures"": true, ""sample_rate"": 16000, ""random_seed"": 7}"\n' + LONG
 MANIFEST = "filename,inst,p,a\ntake.wav,0,60,0.5\nother/take 2.wav,1,64.5,\n./third.wav,1,72,0.25\n"
@@ -103,7 +96,7 @@ def attempt_curves(path: Path) -> str:
     """As training, --controls and `controls convert` read a file of curves."""
     outcome = "refused"
     for lenient in (False, True):
-        file = judged(partial(read_param_file, path, lenient=lenient))
+        file = judged(partial(read_control_file, path, lenient=lenient))
         if isinstance(file, Refusal):
             continue
         outcome = "read" if outcome == "refused" and not lenient else outcome
@@ -120,20 +113,31 @@ def attempt_curves(path: Path) -> str:
     return outcome
 
 
-def written(file: ParamFile) -> None:
-    """A document that was read is written in both forms and read again without loss."""
-    for suffix, text in ((".params", lambda: json_text(file.document, file.newline)), (".csv", lambda: csv_text(file))):
+def written(file: ControlFile) -> None:
+    """A document that was read is written in both forms and read again: JSON without loss, CSV with all points."""
+    for suffix, text in ((".params", lambda: json_text(file.document)), (".csv", file.csv_text)):
         again = file.path.with_name(f"again{suffix}")
         told = judged(text)
         if isinstance(told, Refusal):
-            raise Wrong(f"what was read cannot be written: {told.sentence}", f"not written {suffix}")
+            if suffix == ".params" or not isinstance(judged(file.tracks), Refusal):
+                raise Wrong(f"what was read cannot be written: {told.sentence}", f"not written {suffix}")
+            continue
         again.write_text(told, encoding="utf-8", errors="surrogatepass", newline="")
-        back = judged(partial(read_param_file, again))
+        back = judged(partial(read_control_file, again))
         again.unlink()
         if isinstance(back, Refusal):
             raise Wrong(f"what was written as {suffix} cannot be read: {back.sentence}", f"not read again {suffix}")
-        if json.dumps(back.document, sort_keys=True) != json.dumps(file.document, sort_keys=True):
+        if points(back, suffix) != points(file, suffix):
             raise Wrong(f"written as {suffix}, {file.document} became {back.document}", f"changed by {suffix}")
+
+
+def points(file: ControlFile, suffix: str) -> str:
+    """What a form of file keeps."""
+    kept = file.document
+    if suffix == ".csv":
+        kept = {name: [file.document[name][key] for key in ("times", "values")] for name in file.names}
+        kept = {name: entry for name, entry in kept.items() if entry[0]}
+    return json.dumps(kept, sort_keys=True)
 
 
 def attempt_manifest(path: Path) -> str:
@@ -223,7 +227,7 @@ def make_folder(rng: Random, folder: Path) -> Path:
 
 def attempt_folder(folder: Path) -> str:
     """As `controls check` and training look through a corpus."""
-    sources = judged(lambda: find_param_sources(folder, name_params=("p",)))
+    sources = judged(lambda: find_control_sources(folder, name_params=("p",)))
     if isinstance(sources, Refusal):
         return "refused"
     found = judged(lambda: audit(sources))
@@ -285,7 +289,7 @@ def follow(found: Controls) -> str:
     """What a network would see of curves."""
     names = SCHEMA.names
     drawn = {**{name: Track.constant(name, value) for name, value in zip(names, (64, 0.5, 0), strict=True)}, **found}
-    steered = judged(lambda: Gestures(SCHEMA, 1, 16000, drawn=[drawn]).settings(0, 2048))
+    steered = judged(lambda: LiveControls(SCHEMA, 1, 16000, drawn=[drawn]).settings(0, 2048))
     if isinstance(steered, Refusal):
         return "refused"
     if not all(np.isfinite(array).all() for array in steered):
@@ -295,7 +299,7 @@ def follow(found: Controls) -> str:
 
 def attempt_gestures(path: Path) -> str:
     """As generate.py --controls reads and plays a performance."""
-    found = judged(lambda: read_gestures(path))
+    found = judged(lambda: read_take(path))
     return "refused" if isinstance(found, Refusal) else follow(found[0])
 
 
@@ -329,7 +333,7 @@ def attempt_transcripts(given: tuple[Path, str | int]) -> str:
 KINDS = [
     Kind(
         "curves csv",
-        _any_of(_table(LONG, "take.csv"), _table(DIRECTIVES, "take.csv"), _table(WIDE, "a.csv")),
+        _any_of(_table(LONG, "take.csv"), _table(ABOVE, "take.csv"), _table(WIDE, "a.csv")),
         attempt_curves,
     ),
     Kind("curves params", _json, attempt_curves),

@@ -42,7 +42,7 @@ from commands import Capture, call, load_once, told
 from melnet.front_end import Normaliser
 from tierwave.cli import play as command
 from tierwave.config import dumps, validate
-from tierwave.controls.live import read_gestures, write_gestures
+from tierwave.controls.files import read_take, write_take
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.tracks import Controls, Track
 from tierwave.errors import UsageError
@@ -375,12 +375,12 @@ def test_a_recording_plays_again_and_is_what_generate_takes(live: Server, tmp_pa
     assert recorded["seconds"] == END / RATE
     path = tmp_path / "played.csv"
     path.write_text(recorded["csv"], encoding="utf-8", newline="")
-    tracks, was_live = read_gestures(path)
+    tracks, was_live = read_take(path)
     assert was_live
     assert {n: np.stack([t.times, t.values], 1).tolist() for n, t in tracks.items()} == recorded["controls"]
     about = {"random_seed": 5, "seconds": END / RATE, "checkpoint": trained.path.name}
     about |= {"temperature": 0.9, "top_k": None}
-    write_gestures(tmp_path / "written.csv", tracks, RATE, about=about)
+    write_take(tmp_path / "written.csv", tracks, RATE, about=about)
     assert (tmp_path / "written.csv").read_bytes() == path.read_bytes()
     if trained.schema.names:  # generate.py takes no curves of a run without parameters
         words = ["--checkpoint_path", trained.run.folder, "--controls", path, "--random_seed", 5, "--dur", END / RATE]
@@ -401,8 +401,8 @@ def test_a_voice_that_plays_for_ever_forgets_its_beginning(steered: Server, monk
             if number == 18:  # nothing is forgotten for twice that time
                 assert one.ask(type="record")["type"] == "recorded"
         (session,) = steered.studio.playing
-        (course,) = session.voice._stream.gestures._dials["p"].courses
-        assert len(course.ramps) < 24
+        (control,) = session.voice._stream.live._by_name["p"]
+        assert len(control.ramps) < 24
         refused = one.ask(type="record")
         assert refused["type"] == "error" and "forgotten" in refused["message"]
         assert len(one.hear(1050)) == 50
@@ -1031,7 +1031,7 @@ def test_curves_are_given_as_points_and_as_a_csv(instruments: dict[str, Instrume
     ((tier, curves),) = found["curves"].items()
     assert curves["rmse"] == np.stack([expected["rmse"].times, expected["rmse"].values], 1).tolist()
     (tmp_path / "made.csv").write_text(found["csv"][tier], encoding="utf-8", newline="")
-    read, _ = read_gestures(tmp_path / "made.csv")
+    read, _ = read_take(tmp_path / "made.csv")
     assert np.allclose(read["rmse"].values, expected["rmse"].values)
 
 

@@ -27,7 +27,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from melnet.front_end import Normaliser
 from tierwave.config import dumps
-from tierwave.controls.live import read_gestures
+from tierwave.controls.files import read_take
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.family import load_config
 from tierwave.files.writing import write_text
@@ -821,7 +821,7 @@ def test_a_take_is_replayed_sample_by_sample_and_saved(tab: Tab, tmp_path: Path)
     assert first == 0 and np.array_equal(samples, sound)
 
     csv = tab.download("Save the gestures of take 1", tmp_path / "take.csv")
-    controls, recorded = read_gestures(csv)
+    controls, recorded = read_take(csv)
     assert recorded and {"inst", "p", "temperature"} <= set(controls)
     assert controls["p"].values[0] == 67 and abs(controls["p"].values[-1] - 70.8) < 0.1
 
@@ -1045,4 +1045,4 @@ def test_a_run_that_is_not_played_gets_a_simpler_page(kind: str, browser: Browse
             with tab.page.expect_download() as waiting:
                 tab.page.get_by_role("button", name="Save").first.click()
             waiting.value.save_as(tmp_path / "curves.csv")
-            assert set(read_gestures(tmp_path / "curves.csv")[0]) == {"rmse"}
+            assert set(read_take(tmp_path / "curves.csv")[0]) == {"rmse"}

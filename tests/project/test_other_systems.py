@@ -24,7 +24,7 @@ from conditioning.config import Cascade
 from tierwave.audio.quantize import Quantizer
 from tierwave.audio.writer import write_wav
 from tierwave.config import validate
-from tierwave.controls.sources import find_param_sources
+from tierwave.controls.sources import find_control_sources
 from tierwave.data.corpus import load_corpus
 from tierwave.data.splits import find_sources
 from tierwave.errors import UsageError
@@ -331,7 +331,7 @@ def test_chunks_and_pictures_of_oddly_named_recordings(tmp_path: Path, monkeypat
     made = sorted(path.name for path in chunks.iterdir())
     assert len(made) == 8 and not any(map(name_fault, made))
     (chunks / "params.csv").write_bytes((data / "params.csv").read_bytes())
-    sources = find_param_sources(chunks)
+    sources = find_control_sources(chunks)
     assert sources.strays(made) == []
     assert sorted(float(track.values[0]) for name in made for track in sources.read(name).controls().values()) == [
         *(1, 1, 2, 2, 3, 3, 4, 4)

@@ -1,13 +1,11 @@
-"""Parameters on the command line: `python -m tierwave controls VERB ...`.
+"""Controls on the command line: `python -m tierwave controls VERB ...`.
 
-    extract   measure parameters of recordings (librosa)
-    convert   paramManager's .params to CSV and back, without loss
-    manifest  constants from file names, as params.csv and params_schema.csv
-    fit       lo and hi of every parameter from the training split, as params_schema.csv
-    check     look through a corpus for what is missing, broken or out of range
-    plot      a PNG of a recording's curves under its spectrogram
-
-Parses, calls, prints.
+extract   measure parameters of recordings (librosa)
+convert   paramManager's .params to CSV and back
+manifest  constants from file names, as params.csv and params_schema.csv
+fit       lo and hi of every parameter from the training split, as params_schema.csv
+check     look through a corpus for what is missing, broken or out of range
+plot      a PNG of a recording's curves under its spectrogram
 """
 
 from __future__ import annotations
@@ -20,7 +18,6 @@ import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,40 +27,30 @@ from tierwave.audio.finding import search_audio
 from tierwave.audio.recordings import load, load_with_remarks
 from tierwave.cli.flags import REPEATABLE, FlagParser, optional
 from tierwave.config import TrainingOptions
-from tierwave.controls.files import (
-    ParamFile,
-    csv_text,
-    document_of,
-    is_manifest,
-    json_text,
-    manifest_text,
-    read_param_file,
-    schema_text,
-    write_param_file,
-)
+from tierwave.controls.check import Audit, audit
+from tierwave.controls.files import document_of, read_control_file, write_control_file
 from tierwave.controls.schema import Schema
 from tierwave.controls.sources import (
     MANIFEST_NAME,
     SCHEMA_NAME,
-    Audit,
-    ParamSources,
-    audit,
-    find_param_sources,
+    ControlSources,
+    find_control_sources,
     pattern_manifest,
     without_audio_suffix,
 )
+from tierwave.controls.tables import is_manifest, manifest_text, schema_text
 from tierwave.controls.tracks import Controls, constants_of
 from tierwave.errors import AudioError, RunError, UsageError
 from tierwave.files.folders import allowed_name, refuse_file, refuse_shared, told, walk
 from tierwave.files.names import matcher, name_within, printable
-from tierwave.files.writing import unfinished_files, write_bytes, write_text
+from tierwave.files.writing import unfinished_files, write_text
 from tierwave.runs.folder import Run
 from tierwave.system.parallel import parallel_map
 from tierwave.system.progress import ProgressLine
 
 FORMATS = {"csv": ".csv", "params": ".params"}
 MOST_CURVES = 20  # in one picture
-MOST_FAULTS = 20  # that `check` lists unasked
+MOST_FAULTS = 20  # that `check` lists without --all
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,13 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(VERBS)}"
         ProgressLine("stderr").say(f"tierwave controls: {words[0]!r} is no verb; {remedy}")
         return 2
-    make_parser, body = VERBS[words[0]]
-    return make_parser().run(body, words[1:])
-
-
-def _parser(verb: str, description: str) -> FlagParser:
-    parser = FlagParser(prog=f"tierwave controls {verb}", description=description)
-    return parser
+    description, add_flags, body = VERBS[words[0]]
+    parser = FlagParser(prog=f"tierwave controls {words[0]}", description=description)
+    add_flags(parser)
+    return parser.run(body, words[1:])
 
 
 def _listed(words: Sequence[str] | None) -> tuple[str, ...]:
@@ -92,7 +76,7 @@ def _listed(words: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _add_sources(parser: FlagParser) -> None:
-    """The flags of `find_param_sources`."""
+    """The flags of `find_control_sources`."""
     parser.add_argument("--param_dir", type=Path, metavar="FOLDER", help="curves (default: beside the recordings)")
     parser.add_argument("--params", type=Path, metavar="FILE", help="a manifest, or the curves of one recording")
     parser.add_argument("--manifest", type=Path, metavar="FILE", help=f"constants (default: {MANIFEST_NAME}, if there)")
@@ -105,7 +89,7 @@ def _add_sources(parser: FlagParser) -> None:
 
 
 def _recordings(data_dir: Path) -> list[Path]:
-    """All recordings under a folder; what was left out of it is told. RunError where there are none."""
+    """All recordings under a folder; what was left out is printed. RunError where there are none."""
     recordings, left_out = search_audio([data_dir])
     for line in told(left_out, data_dir):
         print(line)
@@ -114,8 +98,14 @@ def _recordings(data_dir: Path) -> list[Path]:
     return recordings
 
 
-def _sources(flags: Namespace, data_dir: Path) -> ParamSources:
-    return find_param_sources(
+def _base(flags: Namespace) -> Path:
+    """The folder of the recordings."""
+    data_dir: Path = flags.data_dir
+    return data_dir if data_dir.is_dir() else data_dir.parent
+
+
+def _sources(flags: Namespace, data_dir: Path) -> ControlSources:
+    return find_control_sources(
         data_dir,
         params=flags.params,
         param_dir=flags.param_dir,
@@ -129,8 +119,7 @@ def _sources(flags: Namespace, data_dir: Path) -> ParamSources:
 # ---- extract ---------------------------------------------------------------------------------------------------------
 
 
-def _extract_parser() -> FlagParser:
-    parser = _parser("extract", "Measure parameters of recordings and write them as curves, a file per recording.")
+def _extract_flags(parser: FlagParser) -> None:
     usual = Analysis()
     parser.add_argument("data_dir", type=Path, metavar="DATA_DIR", help="recordings: a folder, or one of them")
     parser.add_argument(
@@ -152,7 +141,6 @@ def _extract_parser() -> FlagParser:
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="files side by side (default: all cores)"
     )
-    return parser
 
 
 def _extract(flags: Namespace) -> None:
@@ -162,75 +150,68 @@ def _extract(flags: Namespace) -> None:
     if flags.jobs < 1:
         raise UsageError(f"--jobs {flags.jobs} must be 1 or more")
     recordings = _recordings(flags.data_dir)
-    base = flags.data_dir if flags.data_dir.is_dir() else flags.data_dir.parent
+    base = _base(flags)
     folder = flags.param_dir or base
     targets = {
         path: folder / f"{without_audio_suffix(path.relative_to(base).as_posix())}{FORMATS[flags.format]}"
         for path in recordings
     }
     refuse_shared(targets)
-    tasks = list(targets.items())
     work = functools.partial(_measure, analysis=analysis, sample_rate=flags.sample_rate, overwrite=flags.overwrite)
     abandoned = unfinished_files(target.parent for target in targets.values())
     outcomes = []
     with ProgressLine() as line:
-        for outcome in parallel_map(work, tasks, jobs=flags.jobs):
-            outcomes.append(outcome)
-            line.count("Measuring", len(outcomes), len(tasks))
+        for each in parallel_map(work, list(targets.items()), jobs=flags.jobs):
+            outcomes.append(each)
+            line.count("Measuring", len(outcomes), len(targets))
     for path in abandoned:
         path.unlink(missing_ok=True)
-    for outcome in outcomes:
-        if outcome.remark:
-            print(outcome.remark)
-    unusable = sum(not outcome.usable for outcome in outcomes)
-    print(f"{len(tasks) - unusable} of {len(tasks)} recordings measured: {', '.join(analysis.names)}; in {folder}")
-    if unusable == len(tasks):
-        raise RunError(f"none of the {len(tasks)} recordings could be measured: see the reasons above")
+    counts = dict.fromkeys(("measured", "there", "unusable"), 0)
+    for outcome, remark in outcomes:
+        counts[outcome] += 1
+        if remark:
+            print(remark)
+    print(f"{counts['measured']} of {len(targets)} recordings measured: {', '.join(analysis.names)}; in {folder}")
+    if counts["there"]:
+        print(f"{counts['there']} of them had all of these curves already: --overwrite replaces them")
+    if counts["unusable"] == len(targets):
+        raise RunError(f"none of the {len(targets)} recordings could be measured: see the reasons above")
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """Whether a recording could be measured, and what is worth reporting of it."""
-
-    usable: bool
-    remark: str = ""
-
-
-def _measure(task: tuple[Path, Path], analysis: Analysis, sample_rate: int | None, overwrite: bool) -> _Outcome:
-    """Measure one recording, of (its path, file of curves), and add the curves to that file."""
-    path, target = task
+def _measure(task: tuple[Path, Path], analysis: Analysis, sample_rate: int | None, overwrite: bool) -> tuple[str, str]:
+    """Measure one recording, of (its path, file of curves), and add the curves to that file. "measured", "there" or
+    "unusable", and a remark."""
     from threadpoolctl import threadpool_limits
 
+    path, target = task
     try:
-        existing = read_param_file(target) if target.exists() else ParamFile(target, {"meta": {"filename": path.name}})
-        there = [name for name in analysis.names if name in existing.document]
+        document = read_control_file(target).document if target.exists() else {"meta": {"filename": path.name}}
+        there = [name for name in analysis.names if name in document]
         if there and not overwrite:
-            return _Outcome(False, f"{target} has {', '.join(there)} already: --overwrite replaces them")
+            if there == list(analysis.names):
+                return "there", ""
+            return "unusable", f"{target} has {', '.join(there)} already: --overwrite replaces them"
         audio, rate, remarks = load_with_remarks(path, sample_rate)
         with threadpool_limits(1):  # the last digits of a matrix product depend on how many threads share it
             tracks = measure(audio, rate, analysis)
-        added = document_of(tracks, analysis.declared(rate))
-        file = ParamFile(target, {**existing.document, **added}, newline=existing.newline)
+        write_control_file(target, {**document, **document_of(tracks, analysis.declared(rate))})
     except (AudioError, RunError) as error:
-        return _Outcome(False, str(error))
-    told = [f"{path}: {remark}" for remark in remarks]
+        return "unusable", str(error)
+    said = [f"{path}: {remark}" for remark in remarks]
     if "voicing" in tracks and not tracks["voicing"].values.any():
-        told.append(f"{path} has no pitch anywhere: its voicing is 0")
-    write_bytes(target, _text_of(file, target).encode())
-    return _Outcome(True, "\n".join(told))
+        said.append(f"{path} has no pitch anywhere: its voicing is 0")
+    return "measured", "\n".join(said)
 
 
 # ---- convert ---------------------------------------------------------------------------------------------------------
 
 
-def _convert_parser() -> FlagParser:
-    parser = _parser("convert", "Turn paramManager's .params into track CSVs and back, without loss.")
+def _convert_flags(parser: FlagParser) -> None:
     parser.add_argument("input", type=Path, metavar="INPUT", help="a .params or .csv file, or a folder of them")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="a .csv or .params file; for a folder, a folder")
     parser.add_argument("--to", choices=list(FORMATS), help="of a folder: what to write")
     parser.add_switch("--lenient", help="repair trailing commas, empty files, curves of unequal lengths")
     parser.add_switch("--overwrite", help="replace files that are there")
-    return parser
 
 
 def _convert(flags: Namespace) -> None:
@@ -255,42 +236,35 @@ def _convert(flags: Namespace) -> None:
         }
         if not pairs:
             raise RunError(f"there is no {source} file with curves under {flags.input}: name another folder")
-    broken = []
+    broken = 0
+    lost: dict[str, None] = {}
     for path, target in pairs.items():
         try:
-            for remark in _convert_one(path, target, flags):
-                print(remark)
+            file = read_control_file(path, lenient=flags.lenient)
+            if target.exists() and not flags.overwrite:
+                raise RunError(f"{target} is there already: --overwrite replaces it")
+            write_control_file(target, file.document)
         except RunError as error:
             if len(pairs) == 1:
                 raise
-            broken.append(str(error))
+            broken += 1
             print(error)
-    print(f"{len(pairs) - len(broken)} of {len(pairs)} files converted, into {flags.output}")
+            continue
+        for remark in file.remarks:
+            print(remark)
+        if target.suffix.lower() == ".csv":
+            lost |= dict.fromkeys(file.not_in_csv())
+    print(f"{len(pairs) - broken} of {len(pairs)} files converted, into {flags.output}")
+    if lost:
+        print(f"Not in the CSV, which holds points, units and meta: {', '.join(lost)}")
     if broken:
-        raise RunError(f"{len(broken)} files could not be converted: see the reasons above, or try --lenient")
-
-
-def _text_of(file: ParamFile, path: Path) -> str:
-    """What is written of it to a file of that name."""
-    return csv_text(file) if path.suffix.lower() == ".csv" else json_text(file.document, file.newline)
-
-
-def _convert_one(path: Path, target: Path, flags: Namespace) -> list[str]:
-    file = read_param_file(path, lenient=flags.lenient)
-    if target.exists() and not flags.overwrite:
-        raise RunError(f"{target} is there already: --overwrite replaces it")
-    write_param_file(target, file)
-    remarks = list(file.remarks)
-    if not file.remarks and _text_of(file, path).encode() != path.read_bytes():
-        remarks.append(f"{path} was laid out in another way than here: its content is kept, its layout is not")
-    return remarks
+        raise RunError(f"{broken} files could not be converted: see the reasons above, or try --lenient")
 
 
 # ---- manifest --------------------------------------------------------------------------------------------------------
 
 
-def _manifest_parser() -> FlagParser:
-    parser = _parser("manifest", "Read constants from file names and write them as a manifest and a schema.")
+def _manifest_flags(parser: FlagParser) -> None:
     parser.add_argument("data_dir", type=Path, metavar="DATA_DIR", help="folder of recordings")
     parser.add_argument(
         "--name_params", nargs="+", metavar="NAME", help="RNNControl's form: inst,p,a for _inst00.00_p64.00_a00.50"
@@ -304,7 +278,6 @@ def _manifest_parser() -> FlagParser:
         "--output_path", type=Path, metavar="FILE", help=f"the manifest (default: {MANIFEST_NAME} in DATA_DIR)"
     )
     parser.add_switch("--overwrite", help="replace files that are there")
-    return parser
 
 
 def _manifest(flags: Namespace) -> None:
@@ -317,7 +290,7 @@ def _manifest(flags: Namespace) -> None:
             raise UsageError(f"--units {text} is not NAME=UNIT: write for example p=midiPitch")
         units[name] = unit
     recordings = _recordings(flags.data_dir)
-    base = flags.data_dir if flags.data_dir.is_dir() else flags.data_dir.parent
+    base = _base(flags)
     names = [name_within(path, base) for path in recordings]
     manifest = flags.output_path or base / MANIFEST_NAME
     refuse_file("--output_path", manifest)
@@ -329,7 +302,7 @@ def _manifest(flags: Namespace) -> None:
         rows, schema = pattern_manifest(names, flags.name_pattern, units)
     else:
         wanted = _listed(flags.name_params)
-        sources = ParamSources(base, Path(os.devnull), name_params=wanted)
+        sources = ControlSources(base, Path(os.devnull), name_params=wanted)
         found = {name: sources.controls_of(name, wanted) for name in names}
         rows = {name: {key: float(track.values[0]) for key, track in tracks.items()} for name, tracks in found.items()}
         schema = Schema.from_document([{"name": name, "units": units.get(name)} for name in wanted], "--units")
@@ -344,8 +317,7 @@ def _manifest(flags: Namespace) -> None:
 # ---- fit -------------------------------------------------------------------------------------------------------------
 
 
-def _fit_parser() -> FlagParser:
-    parser = _parser("fit", "Take lo and hi of every parameter from the recordings that are trained on.")
+def _fit_flags(parser: FlagParser) -> None:
     parser.add_argument("data_dir", type=Path, metavar="DATA_DIR", help="folder of recordings")
     _add_sources(parser)
     options = TrainingOptions()
@@ -362,7 +334,6 @@ def _fit_parser() -> FlagParser:
         "--output_path", type=Path, metavar="FILE",
         help=f"the schema (default: --schema, or {SCHEMA_NAME} in the folder of the curves)",
     )  # fmt: skip
-    return parser
 
 
 def _fit(flags: Namespace) -> None:
@@ -373,7 +344,7 @@ def _fit(flags: Namespace) -> None:
         raise RunError(f"no recording under {flags.data_dir} has any parameter: run extract or manifest first")
     if flags.refit:
         schema = schema.unfitted()
-    base = flags.data_dir if flags.data_dir.is_dir() else flags.data_dir.parent
+    base = _base(flags)
     sounds = {name_within(path, base): sources.controls_of(path, schema.names) for path in recordings}
     stretches = _training_stretches(flags, sounds)
     fitted = schema.fit(
@@ -432,12 +403,10 @@ def _training_stretches(flags: Namespace, sounds: dict[str, Controls]) -> list[t
 # ---- check -----------------------------------------------------------------------------------------------------------
 
 
-def _check_parser() -> FlagParser:
-    parser = _parser("check", "Look through a corpus for parameters that are missing, broken or out of range.")
+def _check_flags(parser: FlagParser) -> None:
     parser.add_argument("data_dir", type=Path, metavar="DATA_DIR", help="folder of recordings")
     _add_sources(parser)
     parser.add_switch("--all", help=f"show all faults, not only {MOST_FAULTS}")
-    return parser
 
 
 def _check(flags: Namespace) -> None:
@@ -473,15 +442,13 @@ def _table(found: Audit) -> str:
 # ---- plot ------------------------------------------------------------------------------------------------------------
 
 
-def _plot_parser() -> FlagParser:
-    parser = _parser("plot", "Draw a recording's waveform, spectrogram and curves.")
+def _plot_flags(parser: FlagParser) -> None:
     parser.add_argument("recording", type=Path, metavar="RECORDING", help="the sound")
     parser.add_argument("--output_path", type=Path, metavar="PNG", help="(default: named after RECORDING, here)")
     parser.add_argument(
         "--data_dir", type=Path, metavar="FOLDER", help="of the corpus, if the curves mirror it (default: RECORDING's)"
     )
     _add_sources(parser)
-    return parser
 
 
 def _plot(flags: Namespace) -> None:
@@ -507,11 +474,15 @@ def _plot(flags: Namespace) -> None:
     print(f"{target}: {', '.join(shown)}{left_out}")
 
 
-VERBS: dict[str, tuple[Callable[[], FlagParser], Callable[[Namespace], None]]] = {
-    "extract": (_extract_parser, _extract),
-    "convert": (_convert_parser, _convert),
-    "manifest": (_manifest_parser, _manifest),
-    "fit": (_fit_parser, _fit),
-    "check": (_check_parser, _check),
-    "plot": (_plot_parser, _plot),
-}
+VERBS: dict[str, tuple[str, Callable[[FlagParser], None], Callable[[Namespace], None]]] = {
+    "extract": (
+        "Measure parameters of recordings and write them as curves, a file per recording.", _extract_flags, _extract
+    ),
+    "convert": ("Turn paramManager's .params into CSVs of curves and back.", _convert_flags, _convert),
+    "manifest": (
+        "Read constants from file names and write them as a manifest and a schema.", _manifest_flags, _manifest
+    ),
+    "fit": ("Take lo and hi of every parameter from the recordings that are trained on.", _fit_flags, _fit),
+    "check": ("Look through a corpus for parameters that are missing, broken or out of range.", _check_flags, _check),
+    "plot": ("Draw a recording's waveform, spectrogram and curves.", _plot_flags, _plot),
+}  # fmt: skip

@@ -1,14 +1,13 @@
-"""Which parameters belong to which recording, and whether a whole corpus is in order.
+"""Which controls belong to which recording.
 
-Looked for, the first that has a name winning, are
+They are looked up in this order, and the first source that has a name wins:
 
 1. the file given for this one sound (`--params`),
 2. `<param_dir>/<path of the recording>.csv`, then `.params`; the folder is the recordings' own if none is given,
 3. the recording's row in the manifest: the one given, else `params.csv` in either folder,
 4. its file name, for the names that may stand in it: `_p76.00_a00.30.wav`, as RNNControl writes it.
 
-The others must then not say anything else, and a name that is asked for must be found. Knows files and their places;
-their formats are `files`' matter.
+Sources that disagree are an error, and so is a name that none of them has. `check` goes through a whole corpus.
 """
 
 from __future__ import annotations
@@ -21,32 +20,19 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
-from tierwave.audio.finding import AUDIO_SUFFIXES, search_audio
-from tierwave.audio.recordings import probe
+from tierwave.audio.finding import AUDIO_SUFFIXES
 from tierwave.config import validate
-from tierwave.controls.files import (
-    FILENAME,
-    Manifest,
-    ParamFile,
-    holds_curves,
-    is_manifest,
-    read_manifest,
-    read_param_file,
-    read_schema,
-)
-from tierwave.controls.schema import Parameter, Schema, coverage, mismatch
+from tierwave.controls.files import FILENAME, ControlFile, holds_curves, read_control_file
+from tierwave.controls.schema import Parameter, Schema
+from tierwave.controls.tables import Manifest, is_manifest, read_manifest, read_schema
 from tierwave.controls.tracks import Controls, Track
-from tierwave.errors import AudioError, RunError, UsageError
-from tierwave.files.folders import chunk_stem, told
+from tierwave.errors import RunError, UsageError
+from tierwave.files.folders import chunk_stem
 from tierwave.files.names import folded, located, name_within, printable
 from tierwave.files.places import Url, place_of
 
 MANIFEST_NAME = "params.csv"
 SCHEMA_NAME = "params_schema.csv"
-FEW_VALUES = 32  # that many different values are listed one by one
-_TOLERATED_SECONDS = 0.1  # between the ends of a track and of its recording, besides a step of a steady one
 
 
 # ---- file names ------------------------------------------------------------------------------------------------------
@@ -71,7 +57,7 @@ def name_parameter(file_name: str, name: str) -> float | None:
 
 
 def pattern_manifest(
-    names: Sequence[str], pattern: str, units: Mapping[str, str] | None = None
+    names: Sequence[str], pattern: str, units: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[dict[str, dict[str, float]], Schema]:
     """A manifest's rows, and a schema, from recordings' names and a regular expression with named groups.
 
@@ -91,7 +77,7 @@ def pattern_manifest(
         raise UsageError(f"the pattern {pattern} is no regular expression ({error}): correct it") from None
     if not expression.groupindex:
         raise UsageError(f"the pattern {pattern} names nothing: write groups such as (?P<p>\\d+)")
-    for name in units or {}:
+    for name in units:
         if name not in expression.groupindex:
             raise UsageError(f"a unit is given for {name}, but the pattern has {', '.join(expression.groupindex)}")
     texts: dict[str, dict[str, str]] = {}
@@ -104,7 +90,7 @@ def pattern_manifest(
     parameters = []
     for group in expression.groupindex:
         values = sorted({found[group] for found in texts.values()})
-        entry: dict[str, Any] = {"name": group, "units": (units or {}).get(group)}
+        entry: dict[str, Any] = {"name": group, "units": units.get(group)}
         if all(re.fullmatch(r"-?\d+(\.\d+)?", value, re.ASCII) for value in values):
             columns[group] = {value: float(value) for value in values}
         else:
@@ -115,12 +101,66 @@ def pattern_manifest(
     return rows, Schema(parameters=tuple(parameters))
 
 
-# ---- lookup ----------------------------------------------------------------------------------------------------------
+# ---- one recording ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class ParamSources:
-    """Where the parameters of the recordings under `data_dir` lie; made by `find_param_sources`.
+class FoundControls:
+    """What all sources say of one recording, the first in order winning. looked: where it was looked for."""
+
+    name: str
+    files: tuple[ControlFile, ...]
+    constants: tuple[tuple[str, dict[str, float]], ...]
+    looked: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """All names that any source has."""
+        sources: list[Iterable[str]] = [file.names for file in self.files] + [values for _, values in self.constants]
+        return list(dict.fromkeys(name for source in sources for name in source))
+
+    def controls(self, names: Sequence[str] | None = None) -> Controls:
+        """The tracks of `names`, in that order, or all."""
+        return {name: self.track(name) for name in (self.names if names is None else names)}
+
+    def track(self, name: str) -> Track:
+        """The track of that name. RunError where there is none, it is broken, or sources differ."""
+        tracks = [file.track(name) for file in self.files if name in file.names]
+        tracks += [Track.constant(name, values[name], source) for source, values in self.constants if name in values]
+        if not tracks:
+            raise RunError(self._missing(name))
+        for other in tracks[1:]:
+            if not tracks[0].agrees_with(other):
+                raise RunError(
+                    f"{name} of {self.name} is {_summary(tracks[0])} in {tracks[0].source}, but {_summary(other)} in "
+                    f"{other.source}: correct or remove one of them"
+                )
+        return tracks[0]
+
+    def declared(self, name: str) -> tuple[dict[str, Any], str]:
+        """What the first file with that curve says of the parameter, and which file that is."""
+        return next(
+            ((file.declared(name), str(file.path)) for file in self.files if name in file.names), ({}, self.name)
+        )
+
+    def _missing(self, name: str) -> str:
+        if "its file name" not in self.looked and name_parameter(self.name, name) is not None:
+            remedy = f"it stands in the file name, which --name_params {name} reads"
+        else:
+            remedy = f"it has {', '.join(self.names)}" if self.names else "it has none at all"
+        return f"{self.name} has no parameter {name} ({remedy}); looked for in {', '.join(self.looked)}"
+
+
+def _summary(track: Track) -> str:
+    return f"{track.values[0]:g}" if track.is_constant else f"a curve of {len(track.values)} points"
+
+
+# ---- a corpus --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ControlSources:
+    """Where the controls of the recordings under `data_dir` lie; made by `find_control_sources`.
 
     data_dir: a folder of recordings, or one recording. params: curves of this one sound. remarks: which manifest that
     is there is not used, and why, one sentence each.
@@ -143,33 +183,32 @@ class ParamSources:
         """
         return self.read(recording).controls(names)
 
-    def read(self, recording: Path | str) -> FoundParams:
-        """What all sources tell of one recording."""
-        name = self._name(recording)
+    def read(self, recording: Path | str) -> FoundControls:
+        """What all sources say of one recording."""
+        name = self.name_of(recording)
         stem = without_audio_suffix(name)
-        files = []
-        if self.params is not None:
-            if self.data_dir.is_dir() and folded(self.params.stem) != folded(PurePosixPath(stem).name):
-                raise UsageError(
-                    f"--params {self.params} holds curves of one sound, and {self.data_dir} is a folder of them: give "
-                    "a manifest, or a folder of curves with --param_dir"
-                )
-            files.append(self.params)
-        beside = [located(self.param_dir / f"{stem}{suffix}") for suffix in (".csv", ".params")]
-        for path in beside:
-            # The manifest may stand where the curves of a `params.wav` would.
-            if path.is_file() and path not in files and not (path.name == MANIFEST_NAME and is_manifest(path)):
-                files.append(path)
-        constants: list[tuple[str, dict[str, float]]] = []
+        is_other = self.params is not None and folded(self.params.stem) != folded(PurePosixPath(stem).name)
+        if is_other and self.data_dir.is_dir():
+            raise UsageError(
+                f"--params {self.params} holds curves of one sound, and {self.data_dir} is a folder of them: give "
+                "a manifest, or a folder of curves with --param_dir"
+            )
+        looked = [] if self.params is None else [self.params]
+        looked += [located(self.param_dir / f"{stem}{suffix}") for suffix in (".csv", ".params")]
+        # The manifest may stand where the curves of a `params.wav` would.
+        files = [
+            path
+            for path in dict.fromkeys(looked)
+            if path == self.params or (path.is_file() and not (path.name == MANIFEST_NAME and is_manifest(path)))
+        ]
+        constants: dict[str, dict[str, float]] = {}
         if self.manifest is not None:
-            constants.append((str(self.manifest.path), self.manifest.of(name, stem)))
-        spelt = {key: name_parameter(name, key) for key in self.name_params}
-        constants.append(("its file name", {key: value for key, value in spelt.items() if value is not None}))
-        looked = [str(path) for path in ([self.params] if self.params else []) + beside]
-        looked += [str(self.manifest.path)] if self.manifest else []
-        looked += ["its file name"] if self.name_params else []
-        read = tuple(read_param_file(path, lenient=self.lenient) for path in files)
-        return FoundParams(name, read, tuple(constants), tuple(looked))
+            constants[str(self.manifest.path)] = self.manifest.of(name, stem)
+        if self.name_params:
+            spelt = {key: name_parameter(name, key) for key in self.name_params}
+            constants["its file name"] = {key: value for key, value in spelt.items() if value is not None}
+        read = tuple(read_control_file(path, lenient=self.lenient) for path in files)
+        return FoundControls(name, read, tuple(constants.items()), (*map(str, looked), *constants))
 
     def schema_of(self, recordings: Iterable[Path | str], names: Sequence[str] | None = None) -> Schema:
         """The schema of the corpus: that of the schema file, and for other parameters what the curves' files declare.
@@ -183,58 +222,87 @@ class ParamSources:
         elif names is not None and set(names) <= set(self.schema.names):
             found = self.schema.select(names)
         else:
-            found = _schema(self.schema, [self.read(recording) for recording in recordings], names)
+            found = self.declared_schema([self.read(recording) for recording in recordings], names)
         if self.manifest is None:
             return found
         named = self.manifest.categories
         changes = {name: {"categories": list(named[name])} for name in found.names if name in named}
         return found.updated(changes, str(self.manifest.path))
 
+    def declared_schema(self, sounds: Iterable[FoundControls], names: Sequence[str] | None) -> Schema:
+        """The schema file's parameters, and what the files of `sounds` declare of the other `names` (None: of all)."""
+        declared: dict[str, dict[str, Any]] = {}
+        first: dict[str, str] = {}
+        for sound in sounds:
+            for name in sound.names if names is None else names:
+                entry = declared.setdefault(name, {"name": name})
+                fields, source = sound.declared(name)
+                if fields:
+                    first.setdefault(name, source)
+                for key, value in fields.items():
+                    if key == "units" and entry.setdefault(key, value) != value:
+                        raise RunError(
+                            f"the units of {name} are {value} for {sound.name}, but {entry[key]} before: make them "
+                            "agree"
+                        )
+                    widest = min if key == "minval" else max
+                    entry[key] = widest(entry.get(key, value), value)
+        known = {parameter.name: parameter for parameter in self.schema.parameters}
+        return Schema(
+            parameters=tuple(
+                known[name]
+                if name in known
+                else validate(
+                    Parameter, declared.get(name, {"name": name}), f"{name} in {first.get(name, 'its files')}"
+                )
+                for name in (declared if names is None else names)
+            )
+        )
+
     def strays(self, recordings: Iterable[str]) -> list[str]:
         """What is there for no recording, a sentence for each kind: rows of the manifest, files in a folder of curves,
         parameters of the schema. recordings: all there are, by their paths within `data_dir`, usable or not."""
         names = list(recordings)
         stems = {folded(without_audio_suffix(name)) for name in names}
-        bare = {stem.rpartition("/")[2] for stem in stems}
-        known = stems | bare | {re.sub(r"_chunk_\d+$", "", stem) for stem in stems | bare}
+        known = stems | {stem.rpartition("/")[2] for stem in stems}
+        known |= {re.sub(r"_chunk_\d+$", "", stem) for stem in known}
         found = []
         if self.manifest is not None:
-            rows = [
+            rows = {row: without_audio_suffix(row) for row in self.manifest.rows}
+            strays = [
                 row
-                for row in self.manifest.rows
-                if folded(stem := without_audio_suffix(row)) not in known
-                and folded(chunk_stem(stem.rpartition("/")[2])) not in known
+                for row, stem in rows.items()
+                if known.isdisjoint([folded(stem), folded(chunk_stem(stem.rpartition("/")[2]))])
             ]
-            if rows:
-                listed = without_recording(rows)
+            if strays:
+                listed = without_recording(strays)
                 found.append(f"{self.manifest.path} has rows for {listed}: correct the names, or delete the rows")
-        base = self.data_dir if self.data_dir.is_dir() else self.data_dir.parent
-        if base == self.data_dir and not self.param_dir.samefile(base):
+        if self.data_dir.is_dir() and not self.param_dir.samefile(self.data_dir):
             files = [
                 path.relative_to(self.param_dir).as_posix()
                 for path in sorted(self.param_dir.rglob("*"))
                 if path.suffix.lower() in (".csv", ".params") and path.name.lower() not in (MANIFEST_NAME, SCHEMA_NAME)
             ]
-            files = [name for name in files if folded(name.rpartition(".")[0]) not in stems]
-            if files:
-                listed = without_recording(files)
+            strays = [name for name in files if folded(name.rpartition(".")[0]) not in stems]
+            if strays:
+                listed = without_recording(strays)
                 found.append(f"{self.param_dir} has curves for {listed}: correct the names, or delete the files")
         unknown = set(self.schema.names)
         for name in names:
             if not unknown:
                 break
-            with contextlib.suppress(RunError):  # told where the recording is read
+            with contextlib.suppress(RunError):  # which whoever reads the recording reports
                 unknown -= set(self.read(name).names)
         if unknown and names:
             listed = ", ".join(name for name in self.schema.names if name in unknown)
             found.append(f"the schema describes {listed}, which no recording has: correct the name, or delete the row")
         return found
 
-    def _name(self, recording: Path | str) -> str:
-        base = self.data_dir if self.data_dir.is_dir() else self.data_dir.parent
+    def name_of(self, recording: Path | str) -> str:
+        """A recording's path within `data_dir`."""
         path = Path(recording)
         try:
-            return name_within(path, base)
+            return name_within(path, self.data_dir if self.data_dir.is_dir() else self.data_dir.parent)
         except ValueError:
             return printable(path.name if path.is_absolute() else path.as_posix())
 
@@ -245,91 +313,7 @@ def without_recording(names: Sequence[str]) -> str:
     return f"{listed}, of which there is no recording" + (f" (and {len(names) - 3} more)" if len(names) > 3 else "")
 
 
-@dataclass(frozen=True)
-class FoundParams:
-    """What all sources tell of one recording, the first in order winning. looked: where it was looked for."""
-
-    name: str
-    files: tuple[ParamFile, ...]
-    constants: tuple[tuple[str, dict[str, float]], ...]
-    looked: tuple[str, ...]
-
-    @property
-    def names(self) -> list[str]:
-        """All names that any source has."""
-        found: list[str] = []
-        for file in self.files:
-            found += [name for name in file.document if file.holds(name)]
-        for _, values in self.constants:
-            found += values
-        return list(dict.fromkeys(found))
-
-    def controls(self, names: Sequence[str] | None = None) -> Controls:
-        """The tracks of `names`, in that order, or all."""
-        return {name: self.track(name) for name in (self.names if names is None else names)}
-
-    def track(self, name: str) -> Track:
-        """The track of that name. RunError where there is none, it is broken, or sources differ."""
-        tracks = [file.track(name) for file in self.files if file.holds(name)]
-        tracks += [Track.constant(name, values[name], source) for source, values in self.constants if name in values]
-        if not tracks:
-            raise RunError(self._missing(name))
-        for other in tracks[1:]:
-            if not tracks[0].agrees_with(other):
-                raise RunError(
-                    f"{name} of {self.name} is {_told(tracks[0])} in {tracks[0].source}, but {_told(other)} in "
-                    f"{other.source}: correct or remove one of them"
-                )
-        return tracks[0]
-
-    def declared(self, name: str) -> dict[str, Any]:
-        """What the first file that has the curve says of the parameter itself."""
-        return next((file.declared(name) for file in self.files if file.holds(name)), {})
-
-    def file_of(self, name: str) -> str:
-        """The file that `declared` tells of."""
-        return next((str(file.path) for file in self.files if file.holds(name)), self.name)
-
-    def _missing(self, name: str) -> str:
-        if "its file name" not in self.looked and name_parameter(self.name, name) is not None:
-            remedy = f"it stands in the file name, which --name_params {name} reads"
-        else:
-            remedy = f"it has {', '.join(self.names)}" if self.names else "it has none at all"
-        return f"{self.name} has no parameter {name} ({remedy}); looked for in {', '.join(self.looked)}"
-
-
-def _told(track: Track) -> str:
-    return f"{track.values[0]:g}" if track.is_constant else f"a curve of {len(track.values)} points"
-
-
-def _schema(given: Schema, sounds: Iterable[FoundParams], names: Sequence[str] | None) -> Schema:
-    """`given`, and what the files of `sounds` declare of the other `names` (None: of all that there are)."""
-    declared: dict[str, dict[str, Any]] = {}
-    first: dict[str, str] = {}
-    for sound in sounds:
-        for name in sound.names if names is None else names:
-            told = declared.setdefault(name, {"name": name})
-            if sound.declared(name):
-                first.setdefault(name, sound.file_of(name))
-            for key, value in sound.declared(name).items():
-                if key == "units" and told.setdefault(key, value) != value:
-                    raise RunError(
-                        f"the units of {name} are {value} for {sound.name}, but {told[key]} before: make them agree"
-                    )
-                widest = min if key == "minval" else max
-                told[key] = widest(told.get(key, value), value)
-    known = {parameter.name: parameter for parameter in given.parameters}
-    return Schema(
-        parameters=tuple(
-            known[name]
-            if name in known
-            else validate(Parameter, declared.get(name, {"name": name}), f"{name} in {first.get(name, 'its files')}")
-            for name in (declared if names is None else names)
-        )
-    )
-
-
-def find_param_sources(
+def find_control_sources(
     data_dir: Path | Url | str,
     *,
     params: Path | str | None = None,
@@ -339,13 +323,13 @@ def find_param_sources(
     name_params: Sequence[str] = (),
     categories: Mapping[str, Sequence[str]] = MappingProxyType({}),
     lenient: bool = False,
-) -> ParamSources:
+) -> ControlSources:
     """The sources for recordings under `data_dir` (a folder, or one recording).
 
     params: a manifest, or curves of the one recording. param_dir: folder of curves that mirrors the recordings'; by
     default they lie beside them. manifest, schema: by default `params.csv` and `params_schema.csv` in param_dir or
     data_dir, if they are there: none is passed over without a remark. name_params: names that may stand in file names.
-    categories: the parameters that a manifest may give by name, beside those of the schema (see `read_manifest`).
+    categories: the parameters that a manifest may give by name, besides those of the schema (see `read_manifest`).
 
     Raises:
         UsageError: a file or folder that does not exist, or two manifests.
@@ -363,50 +347,41 @@ def find_param_sources(
     curves = Path(param_dir) if param_dir is not None else beside
     if not curves.is_dir():
         raise UsageError(f"--param_dir {curves} is no folder: name the folder of .params or .csv files")
-    params = None if params is None else located(Path(params))
-    if params is not None and is_manifest(params):
+    own = None if params is None else located(Path(params))
+    if own is not None and is_manifest(own):
         if manifest is not None:
-            raise UsageError(f"--params {params} and --manifest {manifest} are both manifests: give one of them")
-        manifest, params = params, None
-    if params is not None and not Path(params).is_file():
-        raise UsageError(f"there is no file {params}: check --params")
-    manifest, remarks = _manifest_of(curves, beside, None if manifest is None else Path(manifest), data_dir)
-    if schema is None:
-        schema = _named(curves, SCHEMA_NAME) or _named(beside, SCHEMA_NAME)
+            raise UsageError(f"--params {own} and --manifest {manifest} are both manifests: give one of them")
+        manifest, own = own, None
+    if own is not None and not own.is_file():
+        raise UsageError(f"there is no file {own}: check --params")
+    manifest, remarks = _manifest_of(curves, beside, None if manifest is None else Path(manifest))
+    schema = schema or _named(curves, SCHEMA_NAME) or _named(beside, SCHEMA_NAME)
     declared = Schema() if schema is None else read_schema(schema)
     named = {name: categories.get(name) or declared.named.get(name, ()) for name in [*declared.named, *categories]}
-    return ParamSources(
-        data_dir,
-        curves,
-        None if params is None else Path(params),
-        None if manifest is None else read_manifest(manifest, named),
-        declared,
-        tuple(name_params),
-        lenient,
-        tuple(remarks),
-    )
+    constants = None if manifest is None else read_manifest(manifest, named)
+    return ControlSources(data_dir, curves, own, constants, declared, tuple(name_params), lenient, tuple(remarks))
 
 
 def unused_manifest(data_dir: Path | Url) -> list[str]:
-    """What to tell of a manifest that lies among recordings of which no parameter is asked for, in a sentence."""
+    """A sentence where a manifest lies among recordings of which the config wants no parameter, or []."""
     found = None if isinstance(data_dir, Url) else _named(data_dir, MANIFEST_NAME)
     return [] if found is None else [f"{found} is not used, since the config names no parameters in conditioned_on"]
 
 
 def _named(folder: Path, name: str) -> Path | None:
-    """The file of that name, or of the same letters in another case, as elsewhere it would be found too."""
-    if (folder / name).is_file() or not folder.is_dir():
-        return folder / name if (folder / name).is_file() else None
-    return next((path for path in sorted(folder.iterdir()) if path.name.lower() == name and path.is_file()), None)
+    """The file of that name, or of the same letters in another case: other systems find it by either."""
+    if (folder / name).is_file():
+        return folder / name
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return next((path for path in files if path.name.lower() == name and path.is_file()), None)
 
 
-def _manifest_of(curves: Path, beside: Path, given: Path | None, data_dir: Path) -> tuple[Path | None, list[str]]:
+def _manifest_of(curves: Path, beside: Path, given: Path | None) -> tuple[Path | None, list[str]]:
     """The manifest, the given one or the first that is there, and what becomes of the others."""
     remarks = []
     for path in filter(None, dict.fromkeys(_named(folder, MANIFEST_NAME) for folder in (curves, beside))):
         if not is_manifest(path) and holds_curves(path):
-            owners = [name for name in AUDIO_SUFFIXES if _named(beside, f"{path.stem.lower()}{name}")]
-            if not owners:
+            if not any(_named(beside, f"{path.stem.lower()}{suffix}") for suffix in AUDIO_SUFFIXES):
                 remarks.append(
                     f"{path} is not used: it holds curves of one sound, and there is none named {path.stem}; "
                     f"a manifest has a column {FILENAME}"
@@ -416,138 +391,3 @@ def _manifest_of(curves: Path, beside: Path, given: Path | None, data_dir: Path)
         elif not given.exists() or not given.samefile(path):
             remarks.append(f"{path} is not used, since {given} is the manifest")
     return given, remarks
-
-
-# ---- audit -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Range:
-    """Where a parameter was found: in how many recordings, from which to which value, and which values, if few."""
-
-    recordings: int = 0
-    lowest: float = float("inf")
-    highest: float = float("-inf")
-    values: set[float] | None = field(default_factory=set)
-
-    def add(self, track: Track) -> None:
-        """Count one recording's track."""
-        self.recordings += 1
-        self.lowest = min(self.lowest, float(track.values.min()))
-        self.highest = max(self.highest, float(track.values.max()))
-        if self.values is not None:
-            self.values |= set(track.values.tolist())
-            if len(self.values) > FEW_VALUES:
-                self.values = None
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What `audit` found. faults: one sentence each, nothing of which may be left for training; remarks: what is worth
-    knowing; ranges: by parameter; recordings: how many were looked at."""
-
-    recordings: int
-    ranges: dict[str, Range]
-    faults: tuple[str, ...]
-    remarks: tuple[str, ...]
-
-
-def audit(sources: ParamSources, names: Sequence[str] | None = None) -> Audit:
-    """Look through a whole corpus for recordings without parameters, broken or contradictory ones, values beyond what
-    is declared or mapped, and curves that are not as long as the sound.
-
-    names: what every recording must have; None: the schema's, or else whatever any of them has.
-    """
-    recordings, left_out = search_audio([sources.data_dir])
-    faults: list[str] = []
-    remarks = [*sources.remarks, *told(left_out, sources.data_dir)]
-    found: dict[str, FoundParams] = {}
-    for path in recordings:
-        try:
-            read = sources.read(path)
-            found[read.name] = read
-            remarks += [remark for file in read.files for remark in file.remarks]
-        except RunError as error:
-            faults.append(str(error))
-    if names is None:
-        everywhere = dict.fromkeys(name for read in found.values() for name in read.names)
-        names = list(dict.fromkeys([*sources.schema.names, *everywhere]))
-    if recordings and not names:
-        faults.append(f"no recording under {sources.data_dir} has any parameter")
-    try:
-        schema: Schema | None = _schema(sources.schema, found.values(), names)
-    except (UsageError, RunError) as error:
-        schema = None
-        faults.append(str(error))
-    ranges = {name: Range() for name in names}
-    tracks: dict[str, list[Track]] = {name: [] for name in names}
-    for path in recordings:
-        name = sources._name(path)
-        seconds = None
-        try:
-            seconds = probe(path).seconds
-        except AudioError as error:
-            faults.append(str(error))
-        for key in names if name in found else []:
-            try:
-                track = found[name].track(key)
-            except RunError as error:
-                faults.append(str(error))
-                continue
-            ranges[key].add(track)
-            tracks[key].append(track)
-            if seconds is not None:
-                faults += _misfits(track, name, seconds)
-            if schema is not None:
-                faults += _beyond(track, schema.of(key), name)
-    for key, extent in ranges.items():
-        if extent.recordings > 1 and extent.lowest == extent.highest:
-            remarks.append(f"{key} is {extent.lowest:g} everywhere, so it cannot steer anything")
-        nvals = 0 if schema is None else schema.of(key).nvals
-        if nvals and (extent.values is None or len(extent.values) > nvals):
-            faults.append(f"{key} has more different values than its nvals says, {nvals}")
-        parameter = None if schema is None else _mapped(schema.of(key))
-        if parameter is not None:
-            faults += filter(None, [mismatch(parameter, tracks[key])])
-            remarks += coverage(parameter, tracks[key])
-    remarks += sources.strays(sources._name(path) for path in [*recordings, *(path for path, _ in left_out)])
-    return Audit(len(recordings), ranges, tuple(faults), tuple(dict.fromkeys(remarks)))
-
-
-def _mapped(parameter: Parameter) -> Parameter | None:
-    """With the range that training takes if none is given; None where that follows from the recordings."""
-    if parameter.categories and None in (parameter.lo, parameter.hi):
-        return parameter.model_copy(update={"lo": 0.0, "hi": len(parameter.categories) - 1.0})
-    return None if None in (parameter.lo, parameter.hi) else parameter
-
-
-def _misfits(track: Track, name: str, seconds: float) -> list[str]:
-    if len(track.times) == 1:
-        return []
-    first, last = float(track.times[0]), float(track.times[-1])
-    # The last frame of an analysis lies up to a hop before the end.
-    steady = len(track.times) > 3 and float(np.diff(track.times).max()) < 1.5 * track.interval
-    tolerated = _TOLERATED_SECONDS + (track.interval if steady else 0.0)
-    told = f"{track.name} of {name} ({track.source})"
-    found = []
-    if first > tolerated:
-        found.append(f"{told} begins at {first:.2f} s: what comes before has its first value")
-    if last < seconds - tolerated:
-        found.append(f"{told} ends at {last:.2f} s, and the sound lasts {seconds:.2f} s: the rest has its last value")
-    if last > seconds + tolerated or first < -tolerated:
-        found.append(f"{told} runs from {first:.2f} to {last:.2f} s, and the sound lasts only {seconds:.2f} s")
-    return found
-
-
-def _beyond(track: Track, parameter: Parameter, name: str) -> list[str]:
-    lowest, highest = float(track.values.min()), float(track.values.max())
-    slack = 1e-6 * max(abs(lowest), abs(highest))
-    limits = {"declared": (parameter.minval, parameter.maxval)}
-    if parameter.lo is not None and parameter.hi is not None:
-        limits["mapped"] = (min(parameter.lo, parameter.hi), max(parameter.lo, parameter.hi))
-    found = []
-    for what, (low, high) in limits.items():
-        if (low is not None and lowest < low - slack) or (high is not None and highest > high + slack):
-            range_ = " to ".join("any" if end is None else f"{end:g}" for end in (low, high))
-            found.append(f"{track.name} of {name} goes from {lowest:g} to {highest:g}, beyond the {what} {range_}")
-    return found

@@ -27,9 +27,9 @@ import numpy.typing as npt
 from tierwave.audio.finding import find_audio
 from tierwave.audio.recordings import load, probe
 from tierwave.audio.writer import write_wav
-from tierwave.controls.files import schema_text
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.sources import MANIFEST_NAME, SCHEMA_NAME
+from tierwave.controls.tables import schema_text
 from tierwave.errors import AudioError, UsageError
 from tierwave.files.writing import write_text
 

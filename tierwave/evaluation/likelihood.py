@@ -36,7 +36,7 @@ from tierwave.audio.quantize import Quantizer
 from tierwave.audio.recordings import load
 from tierwave.audio.writer import write_wav
 from tierwave.config import TrainingOptions
-from tierwave.controls.sources import find_param_sources
+from tierwave.controls.sources import find_control_sources
 from tierwave.data.control_windows import Steering
 from tierwave.data.corpus import Corpus, Encoder, load_corpus
 from tierwave.data.splits import Span, Split
@@ -245,7 +245,7 @@ def evaluate(
             places = {"param_dir": param_dir, "params": params}
             if own and not any(places.values()):
                 places = {key: Path(described[key]) if described.get(key) else None for key in places}
-            sources = find_param_sources(
+            sources = find_control_sources(
                 data_dir,
                 param_dir=places["param_dir"],
                 params=places["params"],

@@ -18,8 +18,7 @@ from typing import Any
 
 from tierwave.analysis.plots import controls_picture, stages_picture
 from tierwave.audio.recordings import load
-from tierwave.controls.files import ParamFile, document_of, write_param_file
-from tierwave.controls.live import write_gestures
+from tierwave.controls.files import write_controls, write_take
 from tierwave.errors import RunError, UsageError
 from tierwave.export.card import Heard, card
 from tierwave.export.manifest import write_steps
@@ -143,12 +142,12 @@ def write_sample(trained: Trained, folder: Path, request: Request, control: Sequ
         files.append("sample.wav")
     steered = stream.record()
     if steered:
-        write_gestures(folder / "sample_controls.csv", steered, stream.sample_rate, averaged=request.averaged)
+        write_take(folder / "sample_controls.csv", steered, stream.sample_rate, averaged=request.averaged)
         files.append("sample_controls.csv")
     made = stream.curves(request.seconds)
     for stage, curves in made.items():
         path = folder / f"sample_{stage}.csv"
-        write_param_file(path, ParamFile(path, document_of(curves)))
+        write_controls(path, curves)
         files.append(path.name)
     if stream.makes_audio:
         sound, rate = load(folder / "sample.wav")

@@ -170,8 +170,9 @@ def _names(folder: Path, wanted: Callable[[str], bool]) -> Iterator[str]:
 
 
 def refuse_shared(targets: Mapping[Path, Path]) -> None:
-    """UsageError where what is made of two files would be the same one. targets: by what they are made of."""
-    first: dict[Path, Path] = {}
+    """UsageError where what is made of two files would be the same one, also where upper and lower case are the same.
+    targets: by what they are made of."""
+    first: dict[str, Path] = {}
     for path, target in targets.items():
-        if first.setdefault(target, path) != path:
-            raise UsageError(f"{first[target]} and {path} would share {target}: rename one of them")
+        if (other := first.setdefault(str(target).casefold(), path)) != path:
+            raise UsageError(f"{other} and {path} would share {target}: rename one of them")

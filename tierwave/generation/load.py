@@ -16,7 +16,7 @@ import numpy as np
 from tierwave.audio.recordings import load
 from tierwave.config import difference, offset_in_samples
 from tierwave.controls.schema import Schema
-from tierwave.controls.sources import find_param_sources
+from tierwave.controls.sources import find_control_sources
 from tierwave.controls.tracks import Controls, shifted
 from tierwave.data.corpus import Normalize, normalised
 from tierwave.errors import RunError, UsageError
@@ -230,7 +230,7 @@ def seed_parameters(trained: Trained, path: Path, offset: int | str) -> Controls
     param_dir, params = (described.get(key) if inside else None for key in ("param_dir", "params"))
     recording = path.resolve() if inside else path
     try:
-        sources = find_param_sources(
+        sources = find_control_sources(
             root if inside else path,
             param_dir=param_dir,
             params=params,

@@ -16,8 +16,7 @@ import numpy as np
 
 from tierwave.audio.finding import find_audio
 from tierwave.audio.quantize import Quantizer
-from tierwave.controls.files import read_param_file
-from tierwave.controls.live import read_gestures
+from tierwave.controls.files import read_control_file, read_take
 from tierwave.controls.parse import parse_controls, read_array
 from tierwave.controls.schema import Schema
 from tierwave.controls.tracks import Controls, Track, shifted
@@ -228,7 +227,7 @@ def _controls(
     averaged = True
     from_file: Controls = {}
     if asked.controls is not None:
-        from_file, live = read_gestures(asked.controls)
+        from_file, live = read_take(asked.controls)
         averaged = not live
         ignored = [name for name in from_file if name not in (*schema.names, *LIVE_NAMES)]
         if ignored:
@@ -298,8 +297,8 @@ def _overrides(texts: Sequence[str], schema: Schema, wanted: Sequence[str]) -> d
         schema.of(name)
         if name in wanted:
             raise UsageError(f"--override {text}: no tier generates {name}; give it with --controls or --control")
-        file = read_param_file(Path(path))
-        if not file.holds(name):
+        file = read_control_file(Path(path))
+        if name not in file.names:
             raise UsageError(f"--override {text}: {path} has no {name}, only {', '.join(file.tracks()) or 'nothing'}")
         found[name] = file.track(name)
     return found

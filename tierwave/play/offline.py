@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from tierwave.config import StrictModel
-from tierwave.controls.files import ParamFile, csv_text, document_of
+from tierwave.controls.files import ControlFile, document_of
 from tierwave.controls.tracks import Controls
 from tierwave.errors import RunError
 from tierwave.generation.prompt import Asked, refuse_foreign
@@ -74,7 +74,7 @@ class Made:
                 for tier, controls in self.curves.items()
             },
             "csv": {
-                tier: csv_text(ParamFile(Path(f"{tier}.csv"), document_of(controls)))
+                tier: ControlFile(Path(f"{tier}.csv"), document_of(controls)).csv_text()
                 for tier, controls in self.curves.items()
             },
         }

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tierwave.controls.live import gestures_text
+from tierwave.controls.files import take_text
 from tierwave.controls.tracks import Controls
 from tierwave.play.instrument import Instrument
 from tierwave.play.protocol import Start
@@ -77,7 +77,7 @@ class Voice:
         sound: np.ndarray = self._stream.render(samples)[0]
         self.made += samples
         if self.made >= self._forget_at * self.sample_rate:
-            self._stream.gestures.forget(self.made - REMEMBERED_SECONDS * self.sample_rate)
+            self._stream.live.forget(self.made - REMEMBERED_SECONDS * self.sample_rate)
             self._forget_at += REMEMBERED_SECONDS
         return sound
 
@@ -85,7 +85,7 @@ class Voice:
         """Change values by name. Raises UsageError, and then nothing is changed."""
         meant = {name: self.instrument.allowed(name, value) for name, value in values.items()}
         arrived = self._stream.set(**meant)
-        current = self._stream.gestures.current()
+        current = self._stream.live.current()
         applied = {name: current[name] for name in meant}
         sample = math.ceil(arrived * self.sample_rate - 1e-6)
         return Change(sample, applied, self.instrument.clipped({name: [value] for name, value in meant.items()}))
@@ -104,7 +104,7 @@ class Voice:
             "top_k": self.start.top_k,
         }
         return {
-            "csv": gestures_text(tracks, self.sample_rate, averaged=not self.start.gestures, about=about),
+            "csv": take_text(tracks, self.sample_rate, averaged=not self.start.gestures, about=about),
             "random_seed": self.random_seed,
             "seconds": self.made / self.sample_rate,
             "start": {

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tierwave.controls.schema import Parameter, Schema, mismatch
-from tierwave.controls.sources import ParamSources, find_param_sources, unused_manifest
+from tierwave.controls.sources import ControlSources, find_control_sources, unused_manifest
 from tierwave.controls.tracks import Controls, constants_of
 from tierwave.data.control_windows import Steering
 from tierwave.data.corpus import Corpus, load_corpus, summary
@@ -125,7 +125,7 @@ def _sample_rate(plan: Plan, described: dict[str, Any] | None) -> int | None:
 
 def _controls(
     plan: Plan, corpus: Corpus, described: dict[str, Any] | None
-) -> tuple[ParamSources | None, tuple[Controls, ...]]:
+) -> tuple[ControlSources | None, tuple[Controls, ...]]:
     """Where the parameters lie, None if the config has none; and those of every recording."""
     session, names = plan.session, plan.family.parameters(plan.config)
     if not names:
@@ -141,7 +141,7 @@ def _controls(
         given = {key: Path(described[key]) if described.get(key) else None for key in given}
     # Whether names may stand for the values of a parameter, and which, is the config's to say.
     known = Schema(parameters=tuple(Parameter(name=name) for name in names))
-    sources = find_param_sources(
+    sources = find_control_sources(
         session.data_dir,
         param_dir=given["param_dir"],
         params=given["params"],
@@ -185,7 +185,9 @@ def _split(plan: Plan, corpus: Corpus, controls: Sequence[Controls]) -> Split:
     )
 
 
-def _fitted(plan: Plan, sources: ParamSources, corpus: Corpus, split: Split, controls: tuple[Controls, ...]) -> Schema:
+def _fitted(
+    plan: Plan, sources: ControlSources, corpus: Corpus, split: Split, controls: tuple[Controls, ...]
+) -> Schema:
     """The schema of the corpus and the config, its open ranges fitted to what is trained on."""
     names = plan.family.parameters(plan.config)
     schema = sources.schema_of([recording.name for recording in corpus.recordings], names)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tierwave.analysis.faults import Fault, sound_faults
 from tierwave.audio.recordings import load
-from tierwave.controls.files import ParamFile, document_of, write_param_file
+from tierwave.controls.files import write_controls
 from tierwave.controls.schema import ControlWarning
 from tierwave.generation.request import Request, Stream, sequence_paths, write_sounds
 from tierwave.runs.folder import CheckpointEntry
@@ -60,7 +60,7 @@ class Generation(Callback):
             for voice, path in enumerate(paths):
                 for curves in stream.curves(request.seconds, voice).values():
                     path = path.with_suffix(".csv")
-                    write_param_file(path, ParamFile(path, document_of(curves)))
+                    write_controls(path, curves)
                     self.say(f"Generated {path}")
             return
         seconds = stream.seconds
