@@ -19,7 +19,7 @@ def measure(name: str, lanes: int, *, minutes: float = 10.0, steps: int = 20) ->
     from tierwave.config import TrainingOptions
     from tierwave.data.corpus import load_corpus
     from tierwave.data.splits import Span
-    from tierwave.training.loop import Learner
+    from tierwave.training.step import Learner
 
     config = CONFIGS[name]
     with tempfile.TemporaryDirectory() as folder:

@@ -78,7 +78,7 @@ def _training(
 
     import conditioning
     from tierwave.config import TrainingOptions, validate
-    from tierwave.training.loop import Learner
+    from tierwave.training.step import Learner
 
     config = _config(hidden, layers, window)
     rng = np.random.default_rng(0)

@@ -23,7 +23,7 @@ def measure(
     import samplernn
     from tierwave.config import TrainingOptions, validate
     from tierwave.generation.request import usable_cores
-    from tierwave.training.loop import Learner
+    from tierwave.training.step import Learner
 
     config = CONFIGS[name]
     cores = usable_cores()

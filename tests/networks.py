@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tierwave.config import TrainingOptions
 from tierwave.family import load_config
-from tierwave.training.loop import Learner
+from tierwave.training.step import Learner
 
 LANES, STEPS = 4, 20
 

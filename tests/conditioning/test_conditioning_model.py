@@ -23,7 +23,7 @@ from tierwave.controls.live import Settings
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.errors import UsageError
 from tierwave.nn.distributions import counter_uniform, voice_seeds
-from tierwave.training.loop import Learner
+from tierwave.training.step import Learner
 
 LEVELS = 16
 TIME = 5

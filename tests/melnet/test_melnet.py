@@ -27,7 +27,7 @@ from tierwave.config import difference, dumps
 from tierwave.data.splits import Span, Split
 from tierwave.errors import UsageError
 from tierwave.family import load_config
-from tierwave.training.loop import Learner
+from tierwave.training.step import Learner
 
 ORACLE = Path(__file__).parents[1] / "oracle" / "melnet" / "tier1.npz"
 TINY: dict[str, Any] = {

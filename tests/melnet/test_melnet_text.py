@@ -34,7 +34,7 @@ from tierwave.data.splits import Span, Split
 from tierwave.data.windows import Where
 from tierwave.errors import RunError, UsageError
 from tierwave.generation.request import Request
-from tierwave.training.loop import Learner
+from tierwave.training.step import Learner
 
 RATE = 8000
 AUDIO = {"n_fft": 128, "win_length": 96, "hop_length": 64, "mel_channels": 8}

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from networks import LANES, NETWORKS, STEPS, batch_of, learner
 from tierwave.runs.checkpoints import make_checkpoint, restore_checkpoint
-from tierwave.training.loop import Learner
+from tierwave.training.step import Learner
 
 ROOT = Path(__file__).resolve().parents[2]
 # Of the training loss after 20 steps, as a share of how far float32's fell: README states them.
@@ -88,7 +88,7 @@ from tierwave.training.devices import make_devices
 found = {}
 for name in ("one", "mirrored"):
     made = tests.learner("conditioning-gru", "mixed_float16", False, devices=make_devices(name))
-    batch, state, losses = made.devices.dealt(tests.batch_of("conditioning-gru")), made.initial_state(4), []
+    batch, state, losses = made.devices.shard(tests.batch_of("conditioning-gru")), made.initial_state(4), []
     made.loss_scale.assign(2.0**126)
     scales = []
     for step in range(6):

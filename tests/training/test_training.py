@@ -41,8 +41,9 @@ from tierwave.training.callbacks import (
     generation_request,
     standard_callbacks,
 )
-from tierwave.training.loop import LN2, Callback, Learner, Trainer, measure
+from tierwave.training.loop import Callback, Trainer
 from tierwave.training.previews import Generation, Sound
+from tierwave.training.step import LN2, Learner
 from tierwave.training.tensorboard import HeldAgainst, TensorBoard
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,7 +112,7 @@ def values_of(made: Learner) -> list[np.ndarray]:
 
 def batches_of(made: Learner, data: LaneWindows, count: int) -> list[dict[str, tf.Tensor]]:
     epochs = -(-count // data.steps)
-    return [batch for epoch in range(epochs) for batch in made.batches(data, epoch)][:count]
+    return [batch for epoch in range(epochs) for batch in data.epoch(epoch)][:count]
 
 
 def losses_of(made: Learner, count: int) -> np.ndarray:
@@ -380,7 +381,8 @@ tf.config.set_logical_device_configuration(
 import test_training as tests
 from tierwave.config import TrainingOptions
 from tierwave.training.devices import make_devices
-from tierwave.training.loop import Learner, Trainer, measure
+from tierwave.training.loop import Trainer
+from tierwave.training.step import Learner
 from tierwave.generation.request import Request
 from tierwave.analysis.statistics import average_spectrum, log_spectral_distance
 from tierwave.runs.folder import CheckpointEntry, Run
@@ -466,7 +468,7 @@ def test_a_measured_span_is_its_likelihood_from_a_fresh_state_without_dropout() 
     made = learner(TrainingOptions(learning_rate=0.01), num_rnn_layers=2, rnn_dropout=0.5)
     losses_of(made, 10)
     held_out = windows(VALID, shuffled=False, whole_spans=True, lanes=2)
-    first, second = measure(made, held_out), measure(made, held_out)
+    first, second = made.evaluator.measure(held_out), made.evaluator.measure(held_out)
     np.testing.assert_array_equal(first, second)
     for span, (nats, correct, elements) in zip(VALID, first, strict=True):
         signal = CORPUS.of(span.recording)[span.start : span.stop].astype(np.int32)
@@ -752,8 +754,8 @@ def test_no_checkpoint_holds_weights_that_a_broken_gradient_has_spoilt(
     made = trainer(tmp_path / "run", lambda m: [*saving(m)], checkpoint_steps=1)
     step = made.learner.train_step
 
-    def broken(batch: Any, state: Any, number: int, news: Any) -> Any:
-        results, state = step(batch, state, number, news)
+    def broken(batch: Any, state: Any, number: int) -> Any:
+        results, state = step(batch, state, number)
         return ({**results, "gradient_norm": math.inf} if number == 3 else results), state
 
     monkeypatch.setattr(made.learner, "train_step", broken)

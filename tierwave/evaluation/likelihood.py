@@ -197,7 +197,7 @@ def evaluate(
     """
     import tensorflow as tf
 
-    from tierwave.training.loop import Evaluator, measure
+    from tierwave.training.step import Evaluator
 
     family, config, run = trained.family, trained.config, trained.run
     described = run.read("run.json")
@@ -272,7 +272,7 @@ def evaluate(
                 steering=steering,
                 dataset_state=dataset_state,
             )
-            measured = measure(Evaluator(model, jit=jit), windows, told(f"Measuring {stage}"))
+            measured = Evaluator(model, jit=jit).measure(windows, told(f"Measuring {stage}"))
             if not np.isfinite(measured).all():
                 raise RunError(
                     f"the network gives {_worst(measured, spans, corpus)} no finite likelihood, so its weights are "

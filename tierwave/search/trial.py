@@ -21,11 +21,12 @@ from tierwave.files.documents import sealed, unsealed, validated
 from tierwave.files.writing import write_text
 from tierwave.runs.folder import Run, only_training, runs_of
 from tierwave.search.space import EQUAL_TIME, Space
-from tierwave.training.loop import LN2, Callback, Trainer, measure
+from tierwave.training.loop import Callback, Trainer
 from tierwave.training.memory import memory_kills
 from tierwave.training.plan import TrainingRequest
 from tierwave.training.prepare import SPLIT_OPTIONS
 from tierwave.training.session import train
+from tierwave.training.step import LN2
 
 MOST_KILLS = 3  # for want of memory at the same step, and a trial is given up
 PATIENCE_SECONDS = 2.0  # between looks whether another process has let go of a trial
@@ -119,7 +120,7 @@ class Watch(Callback):
         found = {"loss": progress.nats, "accuracy": progress.correct}
         found = {name: value / max(progress.elements, 1.0) for name, value in found.items()}
         if trainer.valid is not None:
-            nats, correct, elements = map(float, measure(trainer.learner, trainer.valid).sum(axis=0))
+            nats, correct, elements = map(float, trainer.learner.evaluator.measure(trainer.valid).sum(axis=0))
             found.update(val_loss=nats / elements, val_accuracy=correct / elements)
         return found
 

@@ -24,8 +24,9 @@ from tierwave.generation.request import Request
 from tierwave.runs.checkpoints import restore_checkpoint
 from tierwave.runs.history import BASELINES, LOSSES
 from tierwave.system.progress import SayLine, clock
-from tierwave.training.loop import LN2, Callback, Trainer
+from tierwave.training.loop import Callback, Trainer
 from tierwave.training.previews import Generation, Print, say_once
+from tierwave.training.step import LN2
 from tierwave.training.tensorboard import HeldAgainst, TensorBoard
 
 

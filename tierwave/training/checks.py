@@ -147,7 +147,7 @@ def refuse_other_slots(
     """UsageError where a checkpoint holds the state of another optimiser than a stage now has; RunError where it,
     or what was noted on the way, is damaged."""
     from tierwave.runs.checkpoints import check_run_id, read_progress
-    from tierwave.training.loop import slots_of
+    from tierwave.training.step import slots_of
 
     stored = root.read(CONFIG_NAME)
     source = str(root.folder / CONFIG_NAME)

@@ -12,7 +12,7 @@ import contextlib
 import functools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -47,38 +47,51 @@ class Devices:
         """Whether this worker writes and prints."""
         return self.rank == 0
 
-    def run(self, step: Any, *arguments: Any) -> Any:
-        """`step` on every replica of this worker."""
-        return step(*arguments) if self.replicas == 1 else self.strategy.run(step, args=arguments)
+    # --- steps ------------------------------------------------------------------------------------------------------
+
+    def graph(self, part: Callable[..., Any], *, jit: bool = False) -> Callable[..., Any]:
+        """`part` of a replica's step as a graph of its own, compiled with XLA if `jit`; where several replicas share a
+        process it stays part of the graph around it."""
+        return tf.function(part, jit_compile=jit, autograph=False) if self.local == 1 else part
+
+    def on_replicas(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """`step` run on every replica of this worker."""
+        if self.replicas == 1:
+            return step
+        return tf.function(lambda *given: self.strategy.run(step, args=given), autograph=False)
+
+    def initial_state(self, model: Any, lanes: int) -> Any:
+        """Recurrent state of all `lanes` before their first window, sharded over this worker's replicas."""
+        return self.on_replicas(lambda: model.initial_state(lanes // self.replicas))()
 
     # --- lanes ------------------------------------------------------------------------------------------------------
 
-    def own(self, lanes: int) -> slice:
-        """The lanes of this worker out of all (as of `dataset.LaneWindows`)."""
+    def local_lanes(self, lanes: int) -> slice:
+        """The lanes of this worker out of all (see `LaneWindows`)."""
         return slice(self.rank * lanes // self.workers, (self.rank + 1) * lanes // self.workers)
 
-    def dealt(self, structure: Any) -> Any:
+    def shard(self, structure: Any) -> Any:
         """Tensors `[lanes of this worker, ...]`, cut into those of its replicas."""
         if self.replicas == 1:
             return structure
         first = self.rank * self.local
 
-        def deal(value: tf.Tensor) -> Any:
+        def cut(value: tf.Tensor) -> Any:
             pieces = tf.split(value, self.local)
             return self.strategy.experimental_distribute_values_from_function(
                 lambda context: pieces[context.replica_id_in_sync_group - first]
             )
 
-        return tf.nest.map_structure(deal, structure)
+        return tf.nest.map_structure(cut, structure)
 
-    def local_lanes(self, dealt: Any) -> tf.Tensor:
-        """What `dealt` cut, in one piece again."""
-        parts = self.strategy.experimental_local_results(dealt)
+    def joined(self, shards: Any) -> tf.Tensor:
+        """The tensor that `shard` cut."""
+        parts = self.strategy.experimental_local_results(shards)
         return parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
 
-    def all_lanes(self, dealt: Any) -> tf.Tensor:
-        """The same with the lanes of all workers; all of them must ask."""
-        return self.local_lanes(dealt) if self.workers == 1 else self.strategy.gather(dealt, axis=0)
+    def all_lanes(self, shards: Any) -> tf.Tensor:
+        """The same with the lanes of all workers; all of them must call."""
+        return self.joined(shards) if self.workers == 1 else self.strategy.gather(shards, axis=0)
 
     # --- agreement --------------------------------------------------------------------------------------------------
 

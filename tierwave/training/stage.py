@@ -25,8 +25,9 @@ from tierwave.training.summary import sounds_of
 if TYPE_CHECKING:
     from tierwave.training.callbacks import Limits
     from tierwave.training.devices import Devices
-    from tierwave.training.loop import Learner, Trainer
+    from tierwave.training.loop import Trainer
     from tierwave.training.previews import Generation
+    from tierwave.training.step import Learner
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def _trainer(
     import tensorflow as tf
 
     from tierwave.training.callbacks import standard_callbacks
-    from tierwave.training.loop import Learner, Trainer
+    from tierwave.training.loop import Trainer
+    from tierwave.training.step import Learner
     from tierwave.training.tensorboard import MOST_SECONDS, HeldAgainst
 
     devices, family, config = context.devices, plan.family, plan.config

@@ -23,8 +23,9 @@ from tierwave.controls.schema import Schema
 from tierwave.errors import UsageError
 from tierwave.runs.folder import CheckpointEntry
 from tierwave.training.hparams import hparams_of, write_hparams
-from tierwave.training.loop import LN2, Callback, Trainer
+from tierwave.training.loop import Callback, Trainer
 from tierwave.training.previews import Generation, Sound
+from tierwave.training.step import LN2
 
 MOST_SECONDS = 30.0  # of recordings that generated sound is compared with
 _FOLLOWED_SECONDS, _FOLLOWED_SOUNDS = 4.0, 2  # measuring pitch takes a few tenths of a second per second
