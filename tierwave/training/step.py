@@ -103,7 +103,9 @@ class Learner:
             if self.scaled:  # float16 underflows below 6e-8: the loss is scaled up, the gradients down again
                 self.scaling = keras.optimizers.LossScaleOptimizer(self.optimizer)
                 self.scaling.build(self.model.trainable_variables)
-                self.loss_scale, self.finite_steps = self.scaling.dynamic_scale, self.scaling.step_counter
+                self.loss_scale = self.scaling.dynamic_scale
+                # Keras would count in 64 bits, and checkpoints hold 32.
+                self.finite_steps = self.scaling.step_counter = tf.Variable(0, trainable=False)
         self.evaluator = Evaluator(self.model, jit=self.jit, devices=devices)
         gradients = self._gradients if self.parts == 1 else self._gradients_in_parts
         # XLA cannot compile collectives: with several replicas it compiles only what each computes by itself.
