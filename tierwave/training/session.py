@@ -21,10 +21,10 @@ from tierwave.files.places import absolute
 from tierwave.files.writing import write_text
 from tierwave.generation.load import DATASET_STATE, Source, find_source, hardly_trained
 from tierwave.runs.folder import CONFIG_NAME, Run, create_run, environment, now, only_training
+from tierwave.runs.log import Log
 from tierwave.system.progress import SayLine, unheard
 from tierwave.system.tasks import meet, task_of
 from tierwave.training.checks import refuse_other_slots, refuse_other_workers, refuse_too_large, refuse_untrainable
-from tierwave.training.log import Log
 from tierwave.training.memory import Demand
 from tierwave.training.plan import Checkpoint, Plan, TrainingRequest, TrainingResult, plan_of
 from tierwave.training.prepare import Material, load_recordings, prepare
