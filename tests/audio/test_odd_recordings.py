@@ -15,7 +15,7 @@ import soundfile
 
 from tierwave.audio import recordings as audio
 from tierwave.audio.containers import second_movie
-from tierwave.audio.recordings import opened, probe
+from tierwave.audio.recordings import open_recording, probe
 from tierwave.errors import AudioError, AudioWarning
 
 RATE = 16000
@@ -42,7 +42,7 @@ def kept(path: Path, content: bytes) -> Path:
 
 def read(path: Path) -> tuple[np.ndarray, list[str]]:
     """The sound and the remarks; `probe` has to agree on the length."""
-    with opened(path) as reading:
+    with open_recording(path) as reading:
         sound = np.concatenate(list(reading.blocks(block_seconds=0.3)))
         remarks = list(reading.remarks)
     assert probe(path).frames == len(sound) or any("damaged" in remark for remark in remarks)
@@ -179,7 +179,7 @@ def test_values_that_no_sound_has_are_refused_with_their_place(tmp_path: Path) -
 def test_a_flac_cut_off_between_two_frames_is_told(tmp_path: Path) -> None:
     content = coded("FLAC", 4096 * 3.05 / RATE)  # the last frame is shorter than what other headers may be wrong by
     frames = [place for place in range(len(content)) if content[place : place + 2] == b"\xff\xf8"]
-    with opened(kept(tmp_path / "a", content[: frames[-1]])) as reading:
+    with open_recording(kept(tmp_path / "a", content[: frames[-1]])) as reading:
         assert sum(map(len, reading.blocks())) == 4096 * 3
         assert len(reading.remarks) == 1 and "cut off" in reading.remarks[0]
 
@@ -202,7 +202,7 @@ def test_a_header_with_hundreds_of_channels_takes_no_gigabyte(tmp_path: Path, mo
         return made(shape, *kind)
 
     monkeypatch.setattr(np, "empty", watched)
-    with opened(kept(tmp_path / "a", bytes(content))) as reading:
+    with open_recording(kept(tmp_path / "a", bytes(content))) as reading:
         assert sum(map(len, reading.blocks())) == 2 * RATE // 700
     assert max(buffered) <= 1 << 24
 
@@ -294,8 +294,9 @@ def test_an_ogg_with_a_damaged_page_is_told(tmp_path: Path, place: int, told: st
 
 def test_blocks_of_an_mp3_are_what_one_go_gives(tmp_path: Path) -> None:
     path = kept(tmp_path / "a.mp3", variable())
-    whole = np.concatenate(list(audio.read_blocks(path)))
-    np.testing.assert_array_equal(np.concatenate(list(audio.read_blocks(path, block_seconds=0.1))), whole)
+    whole = audio.load(path)[0]
+    with open_recording(path) as reading:
+        np.testing.assert_array_equal(np.concatenate(list(reading.blocks(block_seconds=0.1))), whole)
     assert np.abs(whole[RATE + 4000 : -4000] - tone(3.0)[4000:-4000]).max() < 0.05
 
 

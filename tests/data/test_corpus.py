@@ -78,7 +78,7 @@ def refuse_to_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("this was in the cache")
 
-    monkeypatch.setattr(corpus_module, "opened", refuse)
+    monkeypatch.setattr(corpus_module, "open_recording", refuse)
 
 
 # ---- what is loaded --------------------------------------------------------------------------------------------------
@@ -234,13 +234,13 @@ def test_without_normalisation_every_file_is_decoded_once(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = []
-    opened = corpus_module.opened
+    open_recording = corpus_module.open_recording
 
     def counted(path: Path) -> AbstractContextManager[Reading]:
         decoded.append(path)
-        return opened(path)
+        return open_recording(path)
 
-    monkeypatch.setattr(corpus_module, "opened", counted)
+    monkeypatch.setattr(corpus_module, "open_recording", counted)
     loaded(folder, tmp_path)
     assert len(decoded) == len(set(decoded)) == 4
 
@@ -370,9 +370,8 @@ def test_after_a_kill_only_the_rest_is_decoded_and_the_cache_is_the_same(
 ) -> None:
     kill(folder, tmp_path / "cache", normalize)
     whole = loaded(folder, tmp_path / "whole", normalize=normalize)
-    decoded = []
-    opened = corpus_module.opened
-    monkeypatch.setattr(corpus_module, "opened", lambda path: (decoded.append(path.name), opened(path))[1])
+    decoded, opened = [], corpus_module.open_recording
+    monkeypatch.setattr(corpus_module, "open_recording", lambda path: (decoded.append(path.name), opened(path))[1])
     again = loaded(folder, tmp_path, normalize=normalize)
     if normalize == "corpus":  # the second pass had not begun
         assert decoded == ["take 10.wav", "Übung 東京.flac", "x.wav", "take 2.wav", "take 10.wav"]
@@ -510,14 +509,14 @@ def test_a_cache_in_a_folder_of_a_corpus_at_a_url_made_by_processes(
 
 
 def test_an_interrupted_cache_at_a_url_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache, opened = f"ram://{tmp_path.name}/cache", corpus_module.opened
+    cache, open_recording = f"ram://{tmp_path.name}/cache", corpus_module.open_recording
 
     def stops(path: Path) -> AbstractContextManager[Reading]:
         if path.name == "take 10.wav":
             raise KeyboardInterrupt
-        return opened(path)
+        return open_recording(path)
 
-    monkeypatch.setattr(corpus_module, "opened", stops)
+    monkeypatch.setattr(corpus_module, "open_recording", stops)
     with pytest.raises(KeyboardInterrupt):
         loaded(folder, tmp_path, cache_dir=cache)
     monkeypatch.undo()

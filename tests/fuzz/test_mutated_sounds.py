@@ -21,7 +21,7 @@ import soundfile
 import mutators
 from rule import LONGEST_SENTENCE, Kind, Refusal, Wrong, judged
 from tierwave.audio.arrays import find_rows, read_row
-from tierwave.audio.recordings import LENGTH_TOLERANCE, AudioInfo, opened, probe
+from tierwave.audio.recordings import LENGTH_TOLERANCE, AudioInfo, open_recording, probe
 from tierwave.errors import AudioError
 
 FFMPEG = shutil.which("ffmpeg")
@@ -137,7 +137,7 @@ def _can_be(suffix: str, subtype: str, channels: int, rate: int) -> bool:
 
 def read(path: Path, rate: int | None) -> tuple[np.ndarray, AudioInfo, list[str]]:
     """As training, chunking and seeds read a recording: its sound, what its header says, and what was told of it."""
-    with opened(path) as reading:
+    with open_recording(path) as reading:
         blocks = list(reading.blocks(rate))
         return np.concatenate(blocks), reading.info, reading.remarks
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from natsort import natsorted
 
 from tierwave.audio.finding import AUDIO_SUFFIXES, search_audio
-from tierwave.audio.recordings import opened
+from tierwave.audio.recordings import open_recording
 from tierwave.audio.resample import Audio, highpass_blocks
 from tierwave.audio.writer import wav_subtype, write_wav
 from tierwave.errors import AudioError, UsageError
@@ -244,7 +244,7 @@ def chunk_file(
     remarks: tuple[str, ...] = ()
     progress = _Progress(source, on_progress or (lambda done: None))
     try:
-        with opened(source) as reading:
+        with open_recording(source) as reading:
             info = reading.info
             rate = options.sample_rate or info.sample_rate
             chunk_frames, overlap_frames = options.frames(rate)

@@ -407,84 +407,12 @@ def _flac_parts(data: _Bytes, start: int) -> Iterator[Part]:
         following = data.find(b"fLaC", begun + 4)
         while following >= 0 and data.at(following + 4, 4) not in (_STREAMINFO, b"\x80" + _STREAMINFO[1:]):
             following = data.find(b"fLaC", following + 4)
-        yield _flac_part(data, begun, data.size if following < 0 else following)
+        # A stream that was never closed has no number of samples in its header: 0, in 36 bits.
+        head = data.at(begun, 26)
+        closed = len(head) < 26 or bool(head[21] & 15) or any(head[22:])
+        stop = data.size if following < 0 else following
+        yield Part(((begun, stop),), unfinished=not closed, certain=closed)
         begun = following
-
-
-def _flac_part(data: _Bytes, start: int, stop: int) -> Part:
-    """A part whose header tells its length: a stream that was never closed has none there."""
-    head = bytearray(data.at(start, 42))
-    if len(head) < 42 or head[21] & 15 or any(head[22:26]):
-        return Part(((start, stop),))
-    samples = _flac_samples(data, start, stop)
-    if samples is None:
-        return Part(((start, stop),), certain=False)
-    head[21] |= samples >> 32
-    head[22:26] = (samples & 0xFFFFFFFF).to_bytes(4, "big")
-    return Part(((start + 42, stop),), bytes(head), unfinished=True)
-
-
-def _flac_samples(data: _Bytes, start: int, stop: int) -> int | None:
-    """How many samples a stream has by its last frame, which tells its place."""
-    position = start + 4
-    last = False
-    while not last:
-        head = data.at(position, 4)
-        if len(head) < 4:
-            return None
-        last = bool(head[0] & 128)
-        position += 4 + int.from_bytes(head[1:], "big")
-    like = data.at(position, 2)  # all frames begin alike
-    whole = data.number(start + 8, 2, "big")
-    if like not in (b"\xff\xf8", b"\xff\xf9"):
-        return None
-    reach = 1 << 16
-    while True:
-        begin = max(position, stop - reach)
-        tail = data.at(begin, stop - begin)
-        found = tail.rfind(like)
-        while found >= 0:
-            end = _flac_frame_end(tail[found : found + 16], whole)
-            if end is not None:
-                return end
-            found = tail.rfind(like, 0, found)
-        if begin == position:
-            return None
-        reach *= 8
-
-
-def _flac_frame_end(head: bytes, whole: int) -> int | None:
-    """The sample behind the frame with this header; None where it is none."""
-    if len(head) < 6:
-        return None
-    lead = head[4]
-    more = 0 if lead < 0x80 else 8 - (~lead & 0xFF).bit_length() - 1  # as in UTF-8
-    if lead == 0xFF or 0x80 <= lead < 0xC0 or len(head) < 8 + more:
-        return None
-    number = lead if not more else lead & (0x3F >> more)
-    for value in head[5 : 5 + more]:
-        number = number << 6 | value & 0x3F
-    at = 5 + more
-    code = head[2] >> 4
-    if code in (6, 7):
-        count = int.from_bytes(head[at : at + code - 5], "big") + 1
-        at += code - 5
-    else:
-        count = 192 if code == 1 else 576 << code - 2 if code < 6 else 256 << code - 8
-    rate = head[2] & 15
-    at += {12: 1, 13: 2, 14: 2}.get(rate, 0)
-    if code == 0 or rate == 15 or at >= len(head) or _crc8(head[:at]) != head[at]:
-        return None
-    return number + count if head[1] & 1 else number * whole + count
-
-
-def _crc8(content: bytes) -> int:
-    value = 0
-    for byte in content:
-        value ^= byte
-        for _ in range(8):
-            value = (value << 1 ^ 7) & 0xFF if value & 0x80 else value << 1
-    return value
 
 
 # ---- MPEG audio: frames ----------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ import numpy as np
 
 from tierwave.analysis.features import FEATURES, Analysis, measure
 from tierwave.audio.finding import search_audio
-from tierwave.audio.recordings import load, load_with_remarks
+from tierwave.audio.recordings import load, open_recording
 from tierwave.cli.flags import REPEATABLE, FlagParser, optional
 from tierwave.config import TrainingOptions
 from tierwave.controls.check import Audit, audit
@@ -191,13 +191,14 @@ def _measure(task: tuple[Path, Path], analysis: Analysis, sample_rate: int | Non
             if there == list(analysis.names):
                 return "there", ""
             return "unusable", f"{target} has {', '.join(there)} already: --overwrite replaces them"
-        audio, rate, remarks = load_with_remarks(path, sample_rate)
+        with open_recording(path) as reading:
+            audio, rate = reading.whole(sample_rate), sample_rate or reading.info.sample_rate
         with threadpool_limits(1):  # the last digits of a matrix product depend on how many threads share it
             tracks = measure(audio, rate, analysis)
         write_control_file(target, {**document, **document_of(tracks, analysis.declared(rate))})
     except (AudioError, RunError) as error:
         return "unusable", str(error)
-    said = [f"{path}: {remark}" for remark in remarks]
+    said = [f"{path}: {remark}" for remark in reading.remarks]
     if "voicing" in tracks and not tracks["voicing"].values.any():
         said.append(f"{path} has no pitch anywhere: its voicing is 0")
     return "measured", "\n".join(said)

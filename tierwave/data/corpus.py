@@ -28,7 +28,7 @@ import numpy as np
 
 from tierwave.audio.arrays import SUFFIX, Row, find_rows, read_row
 from tierwave.audio.finding import find_audio_at, search_audio
-from tierwave.audio.recordings import opened, probe
+from tierwave.audio.recordings import open_recording, probe
 from tierwave.data.shards import Part, Shards
 from tierwave.errors import AudioError, RunError, UsageError
 from tierwave.files.documents import sealed, unsealed
@@ -477,7 +477,7 @@ def _decode(path: Path | Row, rate: int, keep: Callable[[np.ndarray], None] | No
         if isinstance(path, Row):
             add([read_row(path)])
         else:
-            with opened(path) as reading:
+            with open_recording(path) as reading:
                 add(reading.blocks(rate))
                 levels.remarks = tuple(reading.remarks)
     except AudioError as error:
