@@ -34,6 +34,10 @@ PACKAGES = {"samplernn": "samplernn", "conditioning": "conditioning", "cascade":
 """The packages of families by what the config key `model` says; each has its family as `FAMILY`."""
 
 
+# XLA takes up to half a minute to compile a step and makes it up to 1.6 times as fast, so that it pays after this.
+LEAST_MINUTES_FOR_XLA = 2.0
+
+
 @dataclass(frozen=True)
 class Preview:
     """A sound that training makes after each checkpoint. name: after the stage's name in the file's; below: the stages
@@ -167,6 +171,15 @@ class Family(abc.ABC):
         """The measured choice of `--jit auto` (bench/README.md): on a CPU XLA wins at every size that was tried, by 1.1
         to 1.6 times; on a GPU cuDNN's recurrent kernels, which XLA lacks, are taken instead."""
         return not on_gpu
+
+    def uses_xla(self, config: Any, stage: str, options: TrainingOptions, on_gpu: bool) -> bool:
+        """Whether the training of a stage is compiled with XLA; by its options alone, so that a resumed one is too."""
+        if options.jit != "auto":
+            return options.jit
+        minutes = options.max_minutes
+        if minutes is not None and "max_minutes" not in self.training_of(config, stage):
+            minutes /= len(self.stages(config))
+        return (minutes is None or minutes >= LEAST_MINUTES_FOR_XLA) and bool(self.prefers_xla(config, on_gpu))
 
     def training_inputs(self, options: TrainingOptions, steps: int) -> Callable[[Any], dict[str, Any]]:
         """A function of the optimiser step, of `steps` in all: what else `loss_sums` is told in training."""

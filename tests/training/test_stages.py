@@ -15,15 +15,15 @@ from tierwave.training.callbacks import Limits
 from tierwave.training.loop import Trainer
 from tierwave.training.plan import Plan, TrainingRequest, TrainingResult, plan_of
 from tierwave.training.session import _train_stages
-from tierwave.training.stage import RunContext
+from tierwave.training.stage import RunContext, Stage
 
 MEL = {"model": "melnet", "tiers": 3, "layers": [1, 1, 1], "hidden_size": 8}
 
 
 def planned(document: dict[str, Any], said: list[str], **typed: Any) -> Plan:
     session = TrainingRequest("one", Path("data"), document, "here", typed=typed, logdir_root=Path("nowhere"))
-    plan, resumed = plan_of(session, dict, lambda text, rewrite: said.append(text))
-    assert resumed is None
+    plan = plan_of(session, dict, lambda text, rewrite: said.append(text))
+    assert plan.resumed is None
     return plan
 
 
@@ -65,18 +65,20 @@ def test_what_one_stage_overruns_leaves_the_next_half_of_its_share_at_least(
     run, shares = Run(tmp_path), []
 
     def train_stage(
-        plan: Plan, stage: str, options: TrainingOptions, material: Any, context: Any, entry_: Any, limits: Limits
+        plan: Plan, stage: Stage, options: TrainingOptions, material: Any, context: Any, entry_: Any, limits: Limits
     ) -> TrainingResult:
-        part = plan.part(context.run, stage)
+        part = plan.part(context.run, stage.name)
         shares.append(60.0 * (options.max_minutes or 0.0))
         limits.seconds = took[len(shares) - 1]
-        saved(part, entry(22, epoch=0 if stage == "tier3" else 1))
+        saved(part, entry(22, epoch=0 if stage.name == "tier3" else 1))
         return TrainingResult("max_minutes is over", part, None)
 
     monkeypatch.setattr("tierwave.training.session.train_stage", train_stage)
     devices: Any = SimpleNamespace(is_chief=True, from_chief=lambda value: value)
     material: Any = None
-    _train_stages(plan, material, RunContext(run, devices, {}, "", plan.say_line), {}, None)
+    windows: Any = None
+    stages = [Stage(name, plan.by_stage[name], windows, None, False, windows) for name in plan.stages]
+    _train_stages(plan, stages, material, RunContext(run, devices, {}, "", plan.say_line))
     assert shares == pytest.approx(expected)
     (warning,) = [text for text in said if text.startswith("Warning")]
     assert "tier3 was trained for 22 steps, less than one epoch" in warning and "--max_minutes" in warning
@@ -84,11 +86,16 @@ def test_what_one_stage_overruns_leaves_the_next_half_of_its_share_at_least(
 
 def test_xla_is_left_out_where_it_costs_more_time_than_it_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("melnet.FAMILY.prefers_xla", lambda config, on_gpu: True)
-    chosen = {minutes: planned(MEL, [], max_minutes=minutes).jit("tier1", False) for minutes in (None, 2.0, 5.9, 6.0)}
+
+    def uses_xla(stage: str, document: dict[str, Any] = MEL, **typed: Any) -> bool:
+        plan = planned(document, [], **typed)
+        return plan.family.uses_xla(plan.config, stage, plan.by_stage[stage], False)
+
+    chosen = {minutes: uses_xla("tier1", max_minutes=minutes) for minutes in (None, 2.0, 5.9, 6.0)}
     assert chosen == {None: True, 2.0: False, 5.9: False, 6.0: True}  # three tiers share it
-    assert planned(MEL, [], max_minutes=1.0, jit=True).jit("tier1", False)
+    assert uses_xla("tier1", max_minutes=1.0, jit=True)
     own = {**MEL, "training_per_tier": [{"max_minutes": 3.0}, {}, {}]}
-    assert [planned(own, [], max_minutes=3.0).jit(stage, False) for stage in ("tier1", "tier2")] == [True, False]
+    assert [uses_xla(stage, own, max_minutes=3.0) for stage in ("tier1", "tier2")] == [True, False]
 
 
 def test_stages_that_were_hardly_trained_are_named(tmp_path: Path) -> None:

@@ -4,24 +4,23 @@ together, networks that do not fit, workers that would not train the same."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tierwave.config import TrainingOptions, difference, resolve_training, split_training
 from tierwave.data.corpus import Corpus
-from tierwave.data.splits import Span, Split
-from tierwave.data.windows import LaneWindows
 from tierwave.errors import UsageError
-from tierwave.family import Family, load_config
+from tierwave.family import Family
 from tierwave.files.names import folded
 from tierwave.files.places import Url
-from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run
+from tierwave.runs.folder import CONFIG_NAME, Run
 from tierwave.runs.history import read_history
 from tierwave.training.memory import Demand, TooLarge, judged, room_of
 
 if TYPE_CHECKING:
     from tierwave.training.devices import Devices
+    from tierwave.training.plan import Plan
 
 # ---- before anything is read -----------------------------------------------------------------------------------------
 
@@ -41,20 +40,18 @@ def refuse_imported(run: Run) -> None:
         )
 
 
-def refuse_other_architecture(document: dict[str, Any], stored: dict[str, Any], run: Run, source: str) -> None:
-    def architecture(of: dict[str, Any], source: str) -> dict[str, Any]:
-        config = load_config(of, source)[1].model_dump(mode="json")
+def refuse_other_architecture(config: Any, stored: Any, run: Run) -> None:
+    def architecture(config: Any) -> dict[str, Any]:
+        document = config.model_dump(mode="json")
         # How the tiers are trained is no part of what they are; another bound on gradients is what a sentence advises.
         for name in ("training_per_tier", "recompute", "gradient_clip"):
-            config.pop(name, None)
-        for tier in config["tiers"] if isinstance(config.get("tiers"), list) else ():
+            document.pop(name, None)
+        for tier in document["tiers"] if isinstance(document.get("tiers"), list) else ():
             for name in ("training", "recompute", "gradient_clip"):
                 tier.pop(name, None)
-        return split_training(config)[0]
+        return split_training(document)[0]
 
-    before = architecture(stored, str(run.folder / CONFIG_NAME))
-    now = architecture(document, source)
-    changes = difference(before, now)
+    changes = difference(architecture(stored), architecture(config))
     if changes:
         raise UsageError(
             f"the run {run.folder} was trained with another config ({'; '.join(changes)}): give this one another --id, "
@@ -102,27 +99,12 @@ def refuse_other_parameters(digests: Mapping[str, str], described: dict[str, Any
         )
 
 
-def refuse_untrainable(
-    family: Family,
-    config: Any,
-    by_stage: Mapping[str, TrainingOptions],
-    windows_of: Callable[[str, Sequence[Span]], LaneWindows],
-    split: Split,
-) -> None:
-    """Refuse what a later stage would be refused for, before anything is trained."""
-    for stage, options in by_stage.items():
-        monitor = options.monitor
-        if monitor.endswith("accuracy") and not family.has_accuracy(config, stage):
-            raise UsageError(
-                f"--monitor {monitor}: {stage} generates values, of which none is right or wrong; take "
-                f"{monitor.replace('accuracy', 'loss')}"
-            )
-        for part, spans in (("train", split.train), ("validate", split.valid)):
-            try:
-                if spans:
-                    windows_of(stage, spans)
-            except UsageError as error:
-                raise UsageError(f"what there is to {part} on: {error}") from None
+def refuse_monitor(family: Family, config: Any, stage: str, monitor: str) -> None:
+    if monitor.endswith("accuracy") and not family.has_accuracy(config, stage):
+        raise UsageError(
+            f"--monitor {monitor}: {stage} generates values, of which none is right or wrong; take "
+            f"{monitor.replace('accuracy', 'loss')}"
+        )
 
 
 # ---- of devices and checkpoints --------------------------------------------------------------------------------------
@@ -141,31 +123,29 @@ def refuse_too_large(demands: Iterable[Demand], devices: Devices) -> None:
             raise TooLarge(text)
 
 
-def refuse_other_slots(
-    by_stage: Mapping[str, TrainingOptions], root: Run, entries: Mapping[str, tuple[Run, CheckpointEntry]]
-) -> None:
-    """UsageError where a checkpoint holds the state of another optimiser than a stage now has; RunError where it,
-    or what was noted on the way, is damaged."""
+def refuse_other_slots(plan: Plan) -> None:
+    """UsageError where a checkpoint holds the state of another optimiser than a stage now has; RunError where it, or
+    the history of its run, is damaged."""
     from tierwave.runs.checkpoints import check_run_id, read_progress
     from tierwave.training.step import slots_of
 
-    stored = root.read(CONFIG_NAME)
-    source = str(root.folder / CONFIG_NAME)
-    family, config = load_config(stored, source)
-    for stage, (part, entry) in entries.items():
+    for stage, (part, entry) in plan.entries().items():
+        assert plan.resumed is not None
         check_run_id(part.folder / entry.name, part)
-        read_history(part)  # of which training goes on too
+        read_history(part)  # which training continues too
         before = read_progress(part.folder / entry.name).get("slots", "")
-        if not before:  # a checkpoint of old, which did not say
-            training = {**split_training(stored)[1], **family.training_of(config, stage)}
-            before = slots_of(resolve_training({}, {"training": training}, source))
-        now = slots_of(by_stage[stage])
-        if before != now:
-            optimizer, momentum = by_stage[stage].optimizer, by_stage[stage].momentum
-            typed = f"--optimizer {optimizer}" + (f" --momentum {momentum:g}" if optimizer in before else "")
+        if not before:  # an old checkpoint, which did not say
+            own = plan.family.training_of(plan.resumed.config, stage)
+            training = {**split_training(plan.resumed.document)[1], **own}
+            before = slots_of(resolve_training({}, {"training": training}, plan.source))
+        options = plan.by_stage[stage]
+        if before != slots_of(options):
+            typed = f"--optimizer {options.optimizer}"
+            typed += f" --momentum {options.momentum:g}" if options.optimizer in before else ""
             raise UsageError(
                 f"{typed} cannot go on in the run {part.folder}, whose checkpoints hold the state of {before}: "
-                f"leave it out, or start from the run's weights under another --id, with --init_from {root.folder}"
+                f"leave it out, or start from the run's weights under another --id, with --init_from "
+                f"{plan.resumed.root.folder}"
             )
 
 

@@ -349,6 +349,6 @@ def demands(document: dict[str, Any], source: str, *, on_gpu: bool = False) -> l
     for stage in family.stages(config):
         training = {**split_training(document)[1], **family.training_of(config, stage)}
         options = resolve_training({}, {"training": training}, source)
-        jit = family.prefers_xla(config, on_gpu) if options.jit == "auto" else options.jit
+        jit = family.uses_xla(config, stage, options, on_gpu)
         found.append(Demand(family, config, stage, options, jit, on_gpu))
     return found

@@ -6,27 +6,19 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from tierwave.config import TrainingOptions, apply_overrides, resolve_training, split_training
-from tierwave.data.windows import LaneWindows
 from tierwave.errors import UsageError
 from tierwave.family import Family, load_config
 from tierwave.files.places import Url
+from tierwave.generation.load import Source, find_source
 from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, find_checkpoint, runs_of
 from tierwave.system.progress import SayLine
 from tierwave.training.checks import refuse_foreign_options, refuse_imported, refuse_other_architecture
-from tierwave.training.memory import Demand
 
 if TYPE_CHECKING:
-    from tierwave.training.devices import Devices
     from tierwave.training.loop import Callback
-
-# XLA takes up to half a minute to compile a step and makes it up to 1.6 times as fast, so that it pays after this.
-LEAST_MINUTES_FOR_XLA = 2.0
-
-Checkpoint: TypeAlias = tuple[Run, CheckpointEntry]
-"""A checkpoint, and the folder of the stage that it lies in."""
 
 
 def _unwatched(stage: str) -> Sequence[Callback]:
@@ -70,8 +62,8 @@ class TrainingRequest:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a session ended: why, where its run lies, and the signal that ended it, if one did. finished: whether it
-    ended by itself, not by the clock or a signal."""
+    """How training ended: why, where its run lies, and the signal that ended it, if one did. finished: whether it ended
+    by itself, not by the clock or a signal."""
 
     reason: str
     run: Run
@@ -80,11 +72,26 @@ class TrainingResult:
 
 
 @dataclass(frozen=True)
+class Resumed:
+    """The checkpoint that training resumes from: the folder of its stage, its entry, and the config of its run."""
+
+    part: Run
+    entry: CheckpointEntry
+    document: dict[str, Any]
+    config: Any
+
+    @property
+    def root(self) -> Run:
+        """The run that the stage belongs to."""
+        return self.part.root
+
+
+@dataclass(frozen=True)
 class Plan:
-    """A session made definite. options: of training as a whole; stages: those to train, in order; by_stage: the options
+    """A request made definite. options: of training as a whole; stages: those to train, in order; by_stage: the options
     of each stage of the config; source: what to call the config in messages."""
 
-    session: TrainingRequest
+    request: TrainingRequest
     family: Family
     config: Any
     options: TrainingOptions
@@ -92,76 +99,80 @@ class Plan:
     by_stage: Mapping[str, TrainingOptions]
     source: str
     say_line: SayLine
+    resumed: Resumed | None
 
     @property
     def has_several(self) -> bool:
         """Whether the config has several stages, each with a folder of its own in the run."""
         return len(self.by_stage) > 1
 
+    @property
+    def root(self) -> Run | None:
+        """The run that training resumes in."""
+        return None if self.resumed is None else self.resumed.root
+
     def part(self, run: Run, stage: str) -> Run:
         """The folder of a stage in a run."""
         return run.stage(stage if self.has_several else None)
 
-    def jit(self, stage: str, on_gpu: bool) -> bool:
-        """Whether a stage is compiled with XLA; by its options alone, so that it is when training goes on, too."""
-        options = self.by_stage[stage]
-        if options.jit != "auto":
-            return options.jit
-        minutes = options.max_minutes
-        if minutes is not None and "max_minutes" not in self.family.training_of(self.config, stage):
-            minutes /= len(self.by_stage)
-        worth_it = minutes is None or minutes >= LEAST_MINUTES_FOR_XLA
-        return worth_it and bool(self.family.prefers_xla(self.config, on_gpu))
+    def entries(self) -> dict[str, tuple[Run, CheckpointEntry]]:
+        """The checkpoint that each stage resumes from: the one that was named, else its newest."""
+        if self.resumed is None:
+            return {}
+        parts = {stage: self.part(self.resumed.root, stage) for stage in self.stages}
+        found = {stage: (part, part.latest()) for stage, part in parts.items() if part.checkpoints}
+        named = self.resumed.part.folder
+        return found | {stage: (part, self.resumed.entry) for stage, part in parts.items() if part.folder == named}
 
-    def demand(self, stage: str, options: TrainingOptions, devices: Devices, windows: LaneWindows) -> Demand:
-        """What training a stage takes of the memory of one worker."""
-        import tensorflow as tf
+    def sources(self) -> dict[str, Source | None]:
+        """Where the weights of each new stage come from, by --init_from."""
+        path, root = self.request.init_from, self.root
+        new = [stage for stage in self.stages if root is None or not self.part(root, stage).checkpoints]
+        if path is None or not new:
+            return {}
+        found = {stage: find_source(self.family, self.config, stage, path) for stage in new}
+        if not any(found.values()):
+            raise UsageError(f"--init_from {path} fits none of {', '.join(found)}: use its config with --config_file")
+        return found
 
-        on_gpu = bool(tf.config.list_physical_devices("GPU"))
-        jit = self.jit(stage, on_gpu) and devices.local == 1
-        shared = {"replicas": devices.replicas, "local": devices.local}
-        return Demand(self.family, self.config, stage, options, jit, on_gpu, windows, **shared)
 
-
-def plan_of(
-    session: TrainingRequest, default_document: Callable[[], dict[str, Any]], say_line: SayLine
-) -> tuple[Plan, Checkpoint | None]:
-    """A session made definite, and the checkpoint that it goes on from. Raises UsageError and RunError."""
-    resumed = _checkpoint_to_resume(session)
-    if resumed is not None:
-        refuse_imported(resumed[0].root)
-    stored = None if resumed is None else resumed[0].root.read(CONFIG_NAME)
-    document = session.document
-    if document is None and stored is None and session.init_from is not None:
-        document, _ = split_training(find_checkpoint(session.init_from)[0].root.read(CONFIG_NAME))
+def plan_of(request: TrainingRequest, default_document: Callable[[], dict[str, Any]], say_line: SayLine) -> Plan:
+    """A request made definite. Raises UsageError and RunError."""
+    checkpoint = _checkpoint_to_resume(request)
+    stored: dict[str, Any] | None = None
+    if checkpoint is not None:
+        refuse_imported(checkpoint[0].root)
+        stored = checkpoint[0].root.read(CONFIG_NAME)
+    document = request.document
+    if document is None and stored is None and request.init_from is not None:
+        document, _ = split_training(find_checkpoint(request.init_from)[0].root.read(CONFIG_NAME))
     if document is None:
         document = stored if stored is not None else default_document()
-    document = apply_overrides(document, session.overrides)
-    family, config = load_config(document, session.source)
-    if stored is None:
-        trained_with, source = document, session.source
-    else:
-        assert resumed is not None
-        refuse_other_architecture(document, stored, resumed[0].root, session.source)
-        trained_with = apply_overrides(stored, session.overrides)
-        source = str(resumed[0].root.folder / CONFIG_NAME)
-    options = resolve_training(session.typed, trained_with, source)
+    document = apply_overrides(document, request.overrides)
+    family, config = load_config(document, request.source)
+    trained_with, source, resumed = document, request.source, None
+    if checkpoint is not None and stored is not None:
+        source = str(checkpoint[0].root.folder / CONFIG_NAME)
+        resumed = Resumed(*checkpoint, stored, load_config(stored, source)[1])
+        refuse_other_architecture(config, resumed.config, resumed.root)
+        trained_with = apply_overrides(stored, request.overrides)
+    options = resolve_training(request.typed, trained_with, source)
     refuse_foreign_options(options, family)
     by_stage = {}
     for stage in family.stages(config):
         own = family.training_of(config, stage)
         by_stage[stage] = options
-        if own:  # what was typed wins over the stage's own options, those over the options of all
+        if own:  # typed options win over a stage's own, and those over the options of all
             training = {**split_training(trained_with)[1], **own}
-            by_stage[stage] = resolve_training(session.typed, {"training": training}, f"{source}: {stage}")
+            by_stage[stage] = resolve_training(request.typed, {"training": training}, f"{source}: {stage}")
             refuse_foreign_options(by_stage[stage], family)
-    stages = _stages(session, list(by_stage))
-    return Plan(session, family, config, options, stages, by_stage, source, say_line), resumed
+    stages = _stages(request, list(by_stage))
+    return Plan(request, family, config, options, stages, by_stage, source, say_line, resumed)
 
 
-def _stages(session: TrainingRequest, known: Sequence[str]) -> list[str]:
+def _stages(request: TrainingRequest, known: Sequence[str]) -> list[str]:
     """The stages that are asked for, in the order of the config."""
-    wanted = known if session.stages is None else session.stages
+    wanted = known if request.stages is None else request.stages
     for stage in wanted:
         if stage not in known:
             near = difflib.get_close_matches(stage, known, n=1)
@@ -170,13 +181,13 @@ def _stages(session: TrainingRequest, known: Sequence[str]) -> list[str]:
     return [stage for stage in known if stage in wanted]
 
 
-def _checkpoint_to_resume(session: TrainingRequest) -> Checkpoint | None:
-    """The stage, or run of one stage, and the checkpoint of it that training goes on from."""
-    if not session.resume:
+def _checkpoint_to_resume(request: TrainingRequest) -> tuple[Run, CheckpointEntry] | None:
+    """The stage, or run of one stage, and the checkpoint of it that training resumes from."""
+    if not request.resume:
         return None
-    if session.resume_from is not None:
-        return find_checkpoint(session.resume_from)
-    for run in reversed(runs_of(session.logdir_root / session.identity)):
+    if request.resume_from is not None:
+        return find_checkpoint(request.resume_from)
+    for run in reversed(runs_of(request.logdir_root / request.identity)):
         for stage in reversed(run.stages):
             return stage, stage.latest()
     return None

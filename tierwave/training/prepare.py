@@ -1,4 +1,4 @@
-"""What a session trains on: recordings as codes, their controls, what is held out, and what the family makes of it."""
+"""What is trained on: recordings as codes, their controls, what is held out, and what the family makes of it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from tierwave.controls.sources import ControlSources, find_control_sources, unus
 from tierwave.controls.tracks import Controls, constants_of
 from tierwave.data.control_windows import Steering
 from tierwave.data.corpus import Corpus, load_corpus, summary
-from tierwave.data.splits import Span, Split, make_split
-from tierwave.data.windows import LaneWindows
+from tierwave.data.splits import Split, make_split
 from tierwave.errors import RunError, UsageError
 from tierwave.generation.load import DATASET_STATE, load_schema
-from tierwave.runs.folder import Run
 from tierwave.system.tasks import TF_CONFIG
 from tierwave.training.checks import refuse_other_corpus, refuse_other_parameters
 from tierwave.training.plan import Plan
@@ -51,34 +49,28 @@ class Material:
         document: dict[str, Any] | None = None if self.dataset_state is None else self.dataset_state.to_json()
         return document
 
-    def windows(self, plan: Plan, stage: str, spans: Sequence[Span], **options: Any) -> LaneWindows:
-        """What a stage sees of `spans`; options as of `LaneWindows`."""
-        return plan.family.dataset(
-            self.corpus, spans, plan.config, stage, steering=self.steering, dataset_state=self.dataset_state, **options
-        )
 
-
-def prepare(plan: Plan, root: Run | None) -> Material:
-    """Read, decode and split all that is trained on; as the run `root` did, if training goes on in it.
+def prepare(plan: Plan) -> Material:
+    """Read, decode and split all that is trained on; as the run did that training resumes in, if it does.
 
     Raises UsageError and RunError where it is not what the run was trained on, or where there is too little of it.
     """
-    session, family, config = plan.session, plan.family, plan.config
+    request, family, config, root = plan.request, plan.family, plan.config, plan.root
     described = None if root is None else root.read("run.json")
     corpus = load_recordings(plan, described)
     remarks = [summary(corpus), *(f"Warning: {text}" for text in [*corpus.warnings(), *family.warnings(config)])]
     sources, controls = _controls(plan, corpus, described)
     digests = _digests(corpus, controls) if controls else {}
     if sources is None:
-        passed_over = unused_manifest(session.data_dir)
+        passed_over = unused_manifest(request.data_dir)
     else:
         everything = [*(recording.name for recording in corpus.recordings), *(name for name, _ in corpus.left_out)]
         passed_over = [*sources.remarks, *sources.strays(everything)]
     remarks += [f"Warning: {text}" for text in passed_over]
     if root is not None and described is not None:
-        refuse_other_corpus(corpus, described, session.data_dir, root)
+        refuse_other_corpus(corpus, described, request.data_dir, root)
         refuse_other_parameters(digests, described, root)
-        ignored = sorted(SPLIT_OPTIONS & session.typed.keys())
+        ignored = sorted(SPLIT_OPTIONS & request.typed.keys())
         if ignored:
             remarks.append(f"Warning: --{ignored[0]} changes nothing here: a resumed run keeps what it held out.")
         split = Split.from_document(root.read("split.json"), corpus)
@@ -89,7 +81,7 @@ def prepare(plan: Plan, root: Run | None) -> Material:
         remarks += [f"Warning: {text}" for text in split.remarks]
         schema = Schema() if sources is None else _fitted(plan, sources, corpus, split, controls)
         stored = None
-    dataset_state = family.prepare(corpus, split, config, stored, data_dir=session.data_dir)
+    dataset_state = family.prepare(corpus, split, config, stored, data_dir=request.data_dir)
     remarks += [f"Warning: {text}" for text in (() if dataset_state is None else dataset_state.remarks)]
     steering = None
     if sources is not None:
@@ -100,16 +92,16 @@ def prepare(plan: Plan, root: Run | None) -> Material:
 
 def load_recordings(plan: Plan, described: dict[str, Any] | None) -> Corpus:
     """The recordings, encoded; described: what a run that is resumed knows of them."""
-    session = plan.session
+    request = plan.request
     return load_corpus(
-        session.data_dir,
+        request.data_dir,
         plan.family.encoder(plan.config),
         sample_rate=_sample_rate(plan, described),
         normalize=plan.config.normalize,
-        cache_dir=session.cache_dir or session.logdir_root / ".cache",
+        cache_dir=request.cache_dir or request.logdir_root / ".cache",
         # Workers of a machine find the cache made, or make it without taking each other's cores.
         jobs=1 if os.environ.get(TF_CONFIG) else os.cpu_count() or 1,
-        without=[root / name for root in (session.logdir_root, session.output_dir) for name in ("", session.identity)],
+        without=[root / name for root in (request.logdir_root, request.output_dir) for name in ("", request.identity)],
         progress=lambda done, total: plan.say_line(f"Decoding: {done}/{total} recordings", True),
     )
 
@@ -127,22 +119,22 @@ def _controls(
     plan: Plan, corpus: Corpus, described: dict[str, Any] | None
 ) -> tuple[ControlSources | None, tuple[Controls, ...]]:
     """Where the parameters lie, None if the config has none; and those of every recording."""
-    session, names = plan.session, plan.family.parameters(plan.config)
+    request, names = plan.request, plan.family.parameters(plan.config)
     if not names:
-        for flag, value in (("param_dir", session.param_dir), ("params", session.params)):
+        for flag, value in (("param_dir", request.param_dir), ("params", request.params)):
             if value is not None:
                 raise UsageError(
                     f"--{flag} {value} has nothing to steer: name parameters in the config's conditioned_on, or "
                     "leave it out"
                 )
         return None, ()
-    given = {"param_dir": session.param_dir, "params": session.params}
+    given = {"param_dir": request.param_dir, "params": request.params}
     if described is not None and not any(given.values()):
         given = {key: Path(described[key]) if described.get(key) else None for key in given}
     # Whether names may stand for the values of a parameter, and which, is the config's to say.
     known = Schema(parameters=tuple(Parameter(name=name) for name in names))
     sources = find_control_sources(
-        session.data_dir,
+        request.data_dir,
         param_dir=given["param_dir"],
         params=given["params"],
         name_params=names,
@@ -180,7 +172,7 @@ def _split(plan: Plan, corpus: Corpus, controls: Sequence[Controls]) -> Split:
         valid_fraction=fraction,
         test_fraction=options.test_frac,
         seed=options.random_seed,
-        smallest_guard=max(family.overlap(config), plan.session.guard),
+        smallest_guard=max(family.overlap(config), plan.request.guard),
         values=[constants_of(each) for each in controls] or None,
     )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tierwave.config import TrainingOptions
 from tierwave.controls.tracks import Controls, shifted
+from tierwave.data.splits import Span
 from tierwave.data.windows import LaneWindows, lane_warnings
 from tierwave.errors import UsageError
 from tierwave.files.folders import make_own
@@ -17,7 +18,8 @@ from tierwave.generation.request import Request, Stream
 from tierwave.runs.folder import CheckpointEntry, Run
 from tierwave.runs.history import code_baselines
 from tierwave.system.progress import SayLine
-from tierwave.training.memory import announced, judged, room_of, told_when_it_runs_out
+from tierwave.training.checks import refuse_monitor
+from tierwave.training.memory import Demand, announced, judged, room_of, told_when_it_runs_out
 from tierwave.training.plan import Plan, TrainingResult
 from tierwave.training.prepare import Material
 from tierwave.training.summary import sounds_of
@@ -25,61 +27,128 @@ from tierwave.training.summary import sounds_of
 if TYPE_CHECKING:
     from tierwave.training.callbacks import Limits
     from tierwave.training.devices import Devices
-    from tierwave.training.loop import Trainer
+    from tierwave.training.loop import Callback
     from tierwave.training.previews import Generation
     from tierwave.training.step import Learner
 
 
 @dataclass(frozen=True)
-class RunContext:
-    """The run that the stages are trained in, and what of it concerns all of them.
+class Stage:
+    """A stage ready to be trained: its options, its windows, whether XLA compiles it, and the memory it needs."""
 
-    devices: that train it; weights: where those of a new stage come from, if from another run; config_text: the config
-    as it is trained; statistics: of the corpus; begin(): writes what the run keeps of the session, the first time that
-    it is called.
+    name: str
+    options: TrainingOptions
+    data: LaneWindows
+    valid: LaneWindows | None
+    jit: bool
+    demand: Demand
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """The run that the stages are trained in, and what they share of it.
+
+    devices: that train it; sources: where the weights of a new stage come from, if from another run; config_text: the
+    config as it is trained; statistics: of the corpus; begin(): writes what the run records, at its first call.
     """
 
     run: Run
     devices: Devices
-    weights: Mapping[str, Source | None]
+    sources: Mapping[str, Source | None]
     config_text: str
     say_line: SayLine
     statistics: Mapping[str, float] = field(default_factory=dict)
     begin: Callable[[], None] = lambda: None
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that is not rewritten."""
         self.say_line(text, False)
+
+    def recorded(self, statistics: Mapping[str, float], say_line: SayLine, begin: Callable[[], None]) -> RunContext:
+        """The same of the process that writes."""
+        return replace(self, statistics=statistics, say_line=say_line, begin=begin)
+
+
+def stage_of(plan: Plan, name: str, material: Material, devices: Devices) -> Stage:
+    """Make a stage ready. Raises UsageError where it cannot be trained on what there is."""
+    import tensorflow as tf
+
+    family, config, options = plan.family, plan.config, plan.by_stage[name]
+    refuse_monitor(family, config, name, options.monitor)
+
+    def windows(part: str, spans: Sequence[Span], **order: Any) -> LaneWindows:
+        try:
+            return family.dataset(
+                material.corpus,
+                spans,
+                config,
+                name,
+                steering=material.steering,
+                dataset_state=material.dataset_state,
+                lanes=options.batch_size,
+                multiple_of=devices.replicas,
+                worker=(devices.rank, devices.workers),
+                **order,
+            )
+        except UsageError as error:
+            raise UsageError(f"what there is to {part} on: {error}") from None
+
+    split = material.split
+    data = windows("train", split.train, seed=options.random_seed)
+    valid = windows("validate", split.valid, shuffled=False) if split.valid else None
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    jit = family.uses_xla(config, name, options, on_gpu) and devices.local == 1
+    shared = {"replicas": devices.replicas, "local": devices.local}
+    demand = Demand(family, config, name, options, jit, on_gpu, data, **shared)
+    return Stage(name, options, data, valid, jit, demand)
 
 
 def train_stage(
     plan: Plan,
-    stage: str,
+    stage: Stage,
     options: TrainingOptions,
     material: Material,
     context: RunContext,
     entry: CheckpointEntry | None,
     limits: Limits,
 ) -> TrainingResult:
-    """Train a stage, from its checkpoint `entry` on where there is one; limits: of time and steps."""
+    """Train a stage, from its checkpoint `entry` on where there is one. options: the stage's, with the minutes that it
+    has; limits: of time and steps."""
     from tierwave.training.devices import lost_workers_told
+    from tierwave.training.loop import Trainer
+    from tierwave.training.step import Learner
 
-    part = plan.part(context.run, stage)
-    trainer = _trainer(plan, stage, options, part, material, context, limits)
+    family, config, devices, part = plan.family, plan.config, context.devices, plan.part(context.run, stage.name)
+    steps = options.num_epochs * stage.data.steps
+    learner = Learner(
+        lambda: family.build(
+            config,
+            stage.name,
+            compute_dtype=options.precision.removeprefix("mixed_"),
+            fused=stage.demand.on_gpu and not stage.jit,
+        ),
+        options,
+        jit=stage.jit,
+        devices=devices,
+        inputs=family.training_inputs(options, min(steps, options.num_steps or steps)),
+        **family.clipping(config, stage.name),
+    )
+    _announce(stage, learner, context)
+    callbacks = _callbacks(plan, stage, options, learner, material, context, limits)
+    trainer = Trainer(learner, stage.data, stage.valid, options, part, [*plan.request.watch(stage.name), *callbacks])
     if entry is not None:
         for remark in trainer.restore(part, entry):
             context.say(remark)
-        typed_rate = plan.session.typed.get("learning_rate")
+        typed_rate = plan.request.typed.get("learning_rate")
         if typed_rate is not None:
             trainer.learning_rate = typed_rate
         context.say(f"Going on from {part.folder / entry.name} (step {entry.step}).")
-    elif (source := context.weights.get(stage)) is not None:
-        take_weights(trainer.learner.model, plan.family, source, material.schema, material.dataset_json)
+    elif (source := context.sources.get(stage.name)) is not None:
+        take_weights(learner.model, family, source, material.schema, material.dataset_json)
     context.begin()
-    if context.devices.is_chief:
+    if devices.is_chief:
         part.folder.mkdir(exist_ok=True)
-    demand = plan.demand(stage, options, context.devices, trainer.data)
-    with lost_workers_told(context.devices), told_when_it_runs_out(demand):
+    with lost_workers_told(devices), told_when_it_runs_out(stage.demand):
         trainer.fit()
     reason = trainer.stop_reason or ""
     best = part.best()
@@ -89,59 +158,49 @@ def train_stage(
     return TrainingResult(reason, part, trainer.interrupted, trainer.finished)
 
 
-def _trainer(
+def _announce(stage: Stage, learner: Learner, context: RunContext) -> None:
+    """Say how large the network is, in which steps it learns, and how much memory it will need."""
+    devices, data, options = context.devices, stage.data, stage.options
+    for warning in lane_warnings(data, options.batch_size):
+        context.say(f"Warning: {warning}")
+    shared = "" if devices.replicas == 1 else f", {devices.replicas} replicas"
+    shared += f" on {devices.workers} workers" if devices.replicas > 1 and devices.workers > 1 else ""
+    context.say(
+        f"{learner.model.count_params():,} parameters, {data.lanes} lanes x {data.window} "
+        f"{learner.model.steps_are}, {data.steps} steps an epoch, {options.precision}, "
+        f"{'XLA' if stage.jit else 'no XLA'}{shared}"
+    )
+    room = room_of(stage.demand)
+    context.say(announced(stage.demand.estimate(), room))
+    if tight := judged(stage.demand, room):
+        context.say(f"Warning: {tight}.")
+
+
+def _callbacks(
     plan: Plan,
-    stage: str,
+    stage: Stage,
     options: TrainingOptions,
-    part: Run,
+    learner: Learner,
     material: Material,
     context: RunContext,
     limits: Limits,
-) -> Trainer:
-    import tensorflow as tf
-
+) -> list[Callback]:
     from tierwave.training.callbacks import standard_callbacks
-    from tierwave.training.loop import Trainer
-    from tierwave.training.step import Learner
     from tierwave.training.tensorboard import MOST_SECONDS, HeldAgainst
 
-    devices, family, config = context.devices, plan.family, plan.config
-    on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    jit = plan.jit(stage, on_gpu)
-    shape = {
-        "lanes": options.batch_size,
-        "multiple_of": devices.replicas,
-        "worker": (devices.rank, devices.workers),
-    }
-    split = material.split
-    data = material.windows(plan, stage, split.train, seed=options.random_seed, **shape)
-    valid = material.windows(plan, stage, split.valid, shuffled=False, **shape) if split.valid else None
-    steps = options.num_epochs * data.steps
-    learner = Learner(
-        lambda: family.build(
-            config, stage, compute_dtype=options.precision.removeprefix("mixed_"), fused=on_gpu and not jit
-        ),
-        options,
-        jit=jit,
-        devices=devices,
-        inputs=family.training_inputs(options, min(steps, options.num_steps or steps)),
-        **family.clipping(config, stage),
-    )
-    _announce(plan, stage, options, learner, data, context)
-    baselines = family.baselines(material.dataset_state, split, config, stage)
+    split, is_chief, encoder = material.split, context.devices.is_chief, plan.family.encoder(plan.config)
+    baselines = plan.family.baselines(material.dataset_state, split, plan.config, stage.name)
     if baselines:
         listed = ", ".join(f"{nats:.3f} ({name})" for name, nats in baselines.items())
         context.say(f"To beat on held-out sound, in nats per value: {listed}")
-    elif devices.is_chief and learner.model.has_accuracy:
+    elif is_chief and learner.model.has_accuracy:
         baselines = code_baselines(context.statistics)
-    generation = _generation(plan, stage, options, learner, material, context) if devices.is_chief else None
-    encoder = family.encoder(config)
-    callbacks = standard_callbacks(
+    return standard_callbacks(
         config_text=context.config_text,
-        generation=generation,
+        generation=_generation(plan, stage.name, options, learner, material, context) if is_chief else None,
         say_line=context.say_line,
-        rewrite=plan.session.rewrite,
-        is_chief=devices.is_chief,
+        rewrite=plan.request.rewrite,
+        is_chief=is_chief,
         limits=limits,
         baselines=baselines,
         held_against=HeldAgainst(
@@ -150,28 +209,6 @@ def _trainer(
             material.schema,
         ),
     )
-    return Trainer(learner, data, valid, options, part, [*plan.session.watch(stage), *callbacks])
-
-
-def _announce(
-    plan: Plan, stage: str, options: TrainingOptions, learner: Learner, data: LaneWindows, context: RunContext
-) -> None:
-    """Say how large the network is, in which steps it learns, and how much memory it will need."""
-    devices = context.devices
-    for warning in lane_warnings(data, options.batch_size):
-        context.say(f"Warning: {warning}")
-    shared = "" if devices.replicas == 1 else f", {devices.replicas} replicas"
-    shared += f" on {devices.workers} workers" if devices.replicas > 1 and devices.workers > 1 else ""
-    context.say(
-        f"{learner.model.count_params():,} parameters, {data.lanes} lanes x {data.window} "
-        f"{learner.model.steps_are}, {data.steps} steps an epoch, {options.precision}, "
-        f"{'XLA' if learner.jit else 'no XLA'}{shared}"
-    )
-    demand = plan.demand(stage, options, devices, data)
-    room = room_of(demand)
-    context.say(announced(demand.estimate(), room))
-    if tight := judged(demand, room):
-        context.say(f"Warning: {tight}.")
 
 
 def _generation(
@@ -181,13 +218,13 @@ def _generation(
     from tierwave.training.callbacks import generation_request
     from tierwave.training.previews import Generation, Sound
 
-    session, family, config, corpus = plan.session, plan.family, plan.config, material.corpus
+    request, family, config, corpus = plan.request, plan.family, plan.config, material.corpus
     if not options.generate or options.max_generate_per_epoch == 0:
         return None
     seed = seed_audio(options.seed, options.seed_offset, corpus.sample_rate, config.normalize, corpus.gain)
-    folder = session.output_dir / session.identity
+    folder = request.output_dir / request.identity
     try:  # now, not after the first epoch
-        make_own(session.output_dir)
+        make_own(request.output_dir)
         make_own(folder)
     except OSError as error:
         raise UsageError(
@@ -201,7 +238,7 @@ def _generation(
         for span in held_out[: options.max_generate_per_epoch]:
             tracks = material.steering.controls[span.recording]
             followed += (shifted({name: tracks[name] for name in names}, span.start / corpus.sample_rate),)
-    name = f"{session.identity}_{stage}" if plan.has_several else session.identity
+    name = f"{request.identity}_{stage}" if plan.has_several else request.identity
     sounds = []
     for preview in family.previews(corpus, held_out, config, stage, material.dataset_state):
         below = {each: context.run.stage(each) for each in preview.below}
