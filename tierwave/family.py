@@ -118,8 +118,8 @@ class Family(abc.ABC):
 
     @abc.abstractmethod
     def footprint(self, config: Any, stage: str, windows: LaneWindows | None = None) -> Footprint:
-        """What training a stage keeps in memory, added up from its parts: weights exactly, and activations per lane.
-        windows: what it is trained on, where that says more than the config."""
+        """What training a stage stores of one lane besides weights, added up from its parts. windows: what it is
+        trained on, where that says more than the config."""
 
     @abc.abstractmethod
     def architecture(self, config: Any, stage: str) -> dict[str, Any]:
@@ -162,6 +162,13 @@ class Family(abc.ABC):
     def warnings(self, config: Any) -> list[str]:
         """What a person should know about this config before training, one sentence each."""
         return []
+
+    def count_weights(self, config: Any, stage: str) -> int:
+        """How many weights the model of a stage has; none of them is allocated."""
+        import tensorflow as tf
+
+        with tf.Graph().as_default():  # where a variable is no more than its shape
+            return int(self.build(config, stage).count_params())
 
     def clipping(self, config: Any, stage: str | None = None) -> dict[str, float | None]:
         """How the gradients of a stage are bounded, as `Learner` takes it."""

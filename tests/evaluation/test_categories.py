@@ -129,7 +129,7 @@ def test_one_hot_where_a_config_asks_for_it_and_one_number_elsewhere(family: str
         module, config, model = built(family, conditioned_on=["who", "p"], controls=controls)
         shapes[name] = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
         stage = module.stages(config)[-1]
-        assert module.footprint(config, stage).weights == shapes[name]
+        assert module.count_weights(config, stage) == shapes[name]
     assert shapes["one_hot"] > shapes["number"]
     with pytest.raises(UsageError, match="needs to know how many values"):
         built(family, conditioned_on=["who"], controls={"who": {"units": "category", "encoding": "one_hot"}})

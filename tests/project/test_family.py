@@ -97,7 +97,7 @@ class MarkovFamily(Family):
         return MarkovStream(models[0], request, sample_rate)
 
     def footprint(self, config: Config, stage: str, windows: Any = None) -> Footprint:
-        return Footprint(weights=config.q_levels**2)
+        return Footprint()
 
     def architecture(self, config: Config, stage: str) -> dict[str, Any]:
         return {"q_levels": config.q_levels}

@@ -338,7 +338,12 @@ def test_no_tf_config_is_one_process() -> None:
     for text in ("", " ", "{}"):
         assert task_of({"TF_CONFIG": text}) == Task()
     alone = Devices()
-    assert alone.is_chief and alone.texts("é") == ["é"] and alone.total([1.5]) == [1.5] and alone.own(7) == slice(0, 7)
+    assert (
+        alone.is_chief
+        and alone.texts("é") == ["é"]
+        and alone.total([1.5]) == [1.5]
+        and alone.local_lanes(7) == slice(0, 7)
+    )
 
 
 def test_strategies_that_do_not_fit_tf_config() -> None:

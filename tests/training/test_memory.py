@@ -29,7 +29,7 @@ from tierwave.training import memory
 from tierwave.training.memory import Demand, Estimate, Room, demands, estimate, judged, machine_memory
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted(ROOT.glob("configs/*.config.json"))
+CONFIGS = [ROOT / f"configs/{name}.config.json" for name in ("tiny", "vocoder", "melnet_tiny")]
 S: dict[str, Any] = {
     "model": "samplernn",
     "seq_len": 64,
@@ -71,11 +71,11 @@ NETWORKS = [
 def test_weights_are_counted_exactly(document: dict[str, Any]) -> None:
     family, config = load_config(document, "here")
     for stage in family.stages(config):
-        assert family.footprint(config, stage).weights == family.build(config, stage).count_params()
+        assert family.count_weights(config, stage) == family.build(config, stage).count_params()
 
 
 def floats(footprint: Footprint) -> int:
-    return footprint.kept + footprint.looped + footprint.passing
+    return footprint.stored + footprint.recurrent + footprint.transient
 
 
 @pytest.mark.parametrize("document", NETWORKS, ids=str)
@@ -86,7 +86,6 @@ def test_longer_and_wider_takes_more_and_recomputing_keeps_less(document: dict[s
         one = family.footprint(config, stage)
         longer = family.footprint(config.model_copy(update={"seq_len": 2 * config.seq_len}), stage)
         wider = family.footprint(config.model_copy(update={width: 16}), stage)
-        assert longer.weights == one.weights and wider.weights > one.weights
         assert floats(longer) == pytest.approx(2 * floats(one), rel=0.3)
         assert floats(wider) > floats(one)
         deep = {"num_rnn_layers": 6} if document["model"] == "samplernn" else {"num_layers": 6}
@@ -97,7 +96,7 @@ def test_longer_and_wider_takes_more_and_recomputing_keeps_less(document: dict[s
             family.footprint(config.model_copy(update={**deep, "recompute": recompute}), stage)
             for recompute in (False, True)
         )
-        assert floats(again) < 0.8 * floats(keeps) and again.weights == keeps.weights
+        assert floats(again) < 0.8 * floats(keeps)
 
 
 @settings(deadline=None, max_examples=30)
@@ -108,22 +107,22 @@ def test_longer_and_wider_takes_more_and_recomputing_keeps_less(document: dict[s
     jit=st.booleans(),
 )
 def test_bytes_are_those_of_the_closed_form(lanes: int, parts: int, optimizer: Any, jit: bool) -> None:
-    footprint = Footprint(weights=10**6, kept=10**5, looped=10**5, passing=10**4, loops=3)
+    footprint = Footprint(stored=10**5, recurrent=10**5, transient=10**4, loops=3)
     options = TrainingOptions(optimizer=optimizer, accumulate=parts)
-    need = estimate(footprint, options, lanes, jit=jit)
+    need = estimate(10**6, footprint, options, lanes, jit=jit)
     assert need.weights == 4e6
     assert need.total == pytest.approx(need.weights + need.optimizer + need.activations + need.process)
-    whole = estimate(footprint, options.model_copy(update={"accumulate": 1}), lanes, jit=jit)
+    whole = estimate(10**6, footprint, options.model_copy(update={"accumulate": 1}), lanes, jit=jit)
     assert need.activations == pytest.approx(whole.activations * -(-lanes // parts) / lanes)
-    assert estimate(footprint, options, lanes + parts, jit=jit).total > need.total
-    adam = estimate(footprint, options.model_copy(update={"optimizer": "adam"}), lanes, jit=jit)
+    assert estimate(10**6, footprint, options, lanes + parts, jit=jit).total > need.total
+    adam = estimate(10**6, footprint, options.model_copy(update={"optimizer": "adam"}), lanes, jit=jit)
     assert need.optimizer <= adam.optimizer
 
 
 def test_footprints_add_up() -> None:
-    one, other = Footprint(1, 10, 100, 5, 1), Footprint(2, 20, 200, 3, 1)
-    assert one + other == Footprint(3, 30, 300, 5, 2)
-    assert one.again(4) == Footprint(1, 4, 0, 115, 2)
+    one, other = Footprint(10, 100, 5, 1), Footprint(20, 200, 3, 1)
+    assert one + other == Footprint(30, 300, 5, 2)
+    assert one.again(4) == Footprint(4, 0, 115, 2)
 
 
 # What there is ---------------------------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ def _print(arguments: argparse.Namespace) -> None:
     for path in arguments.config_file:
         document = apply_overrides(read_document(path), arguments.set)
         for demand in demands(document, str(path)):
-            need, weights = demand.estimate(), demand.family.footprint(demand.config, demand.stage).weights
+            need = demand.estimate()
             print(
-                f"{path.name.removesuffix('.config.json'):24} {demand.stage:12} {weights:12,} parameters, "
+                f"{path.name.removesuffix('.config.json'):24} {demand.stage:12} {demand.weights:12,} parameters, "
                 f"batch_size {demand.options.batch_size:4}: {need.total / GIGABYTE:6.1f} GB"
             )

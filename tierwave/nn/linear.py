@@ -36,10 +36,10 @@ class NormalisableLayer(keras.layers.Layer):
         """A kernel variable; with weight normalisation a `<name>_gain` of its initial column norms goes with it."""
         kernel = self.add_weight(name=name, shape=tuple(shape), initializer=initializer)
         if self.weight_norm:
-            values = keras.ops.convert_to_numpy(kernel)
-            norms = ((values.astype("float64") ** 2).sum(axis=tuple(range(values.ndim - 1)))) ** 0.5
-            gain = self.add_weight(name=f"{name}_gain", shape=norms.shape, initializer="ones")
-            gain.assign(norms)
+            gain = self.add_weight(name=f"{name}_gain", shape=kernel.shape[-1:], initializer="ones")
+            if tf.executing_eagerly():  # in a graph only shapes are wanted (`Family.count_weights`)
+                values = keras.ops.convert_to_numpy(kernel)
+                gain.assign(((values.astype("float64") ** 2).sum(axis=tuple(range(values.ndim - 1)))) ** 0.5)
             setattr(self, f"{name}_gain", gain)
         return kernel
 

@@ -1,14 +1,14 @@
 """How much memory the training of a stage will need, how much there is, and what helps where it is too little.
 
-A family says in numbers what a stage keeps (`Footprint`, added up from the parts here); `estimate` makes bytes of them,
-with factors that were measured (bench/README.md). Nothing is built for it. Knows no family by name, and TensorFlow only
-to ask whether there is a GPU.
+Weights are counted on the model itself; a family says in numbers what a stage stores of a lane (`Footprint`), and
+`estimate` makes bytes of both, with factors that were measured (bench/README.md).
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import os
 import shutil
 import subprocess
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from tierwave.data.windows import LaneWindows
 
 GIGABYTE = 1e9
-# Floats per unit and step that wait for the backward pass: outputs in both layouts, and what the cell's gradient needs.
 
 
 class Factors(NamedTuple):
@@ -35,9 +34,9 @@ class Factors(NamedTuple):
 
     process: float
     loop: float
-    kept: float
-    looped: float
-    passing: float
+    stored: float
+    recurrent: float
+    transient: float
 
 
 _XLA = Factors(1.0e9, 32e6, 1.0, 1.0, 1.2)
@@ -62,20 +61,28 @@ class Estimate:
 
 
 def estimate(
-    footprint: Footprint, options: TrainingOptions, lanes: int, *, jit: bool, on_gpu: bool = False, copies: int = 1
+    weights: int,
+    footprint: Footprint,
+    options: TrainingOptions,
+    lanes: int,
+    *,
+    jit: bool,
+    on_gpu: bool = False,
+    copies: int = 1,
 ) -> Estimate:
     """What training will take. lanes: of a batch, on this machine (or GPU); copies: of the model on it."""
     factors = _XLA if jit else _GRAPH
     slots = {"adam": 2, "rmsprop": 1 + (options.momentum > 0), "sgd": int(options.momentum > 0)}[options.optimizer]
     gradients = 1 + (options.accumulate > 1)
-    weights = 4.0 * footprint.weights * copies
-    floats = footprint.kept * factors.kept + footprint.looped * factors.looped + footprint.passing * factors.passing
+    size = 4.0 * weights * copies
+    floats = footprint.stored * factors.stored + footprint.recurrent * factors.recurrent
+    floats += footprint.transient * factors.transient
     activations = 4.0 * floats * -(-lanes // options.accumulate)
     if options.precision != "float32":
         activations *= _ROUNDED
     # On a GPU the process itself is elsewhere, and what it loads of its libraries is here.
     process = _GPU_LIBRARIES if on_gpu else factors.process + factors.loop * footprint.loops
-    return Estimate(weights, weights * (slots + gradients), activations, process)
+    return Estimate(size, size * (slots + gradients), activations, process)
 
 
 # --- what there is ------------------------------------------------------------------------------------------------
@@ -216,6 +223,11 @@ class Demand:
     replicas: int = 1
     local: int = 1
 
+    @functools.cached_property
+    def weights(self) -> int:
+        """How many weights the model has."""
+        return self.family.count_weights(self.config, self.stage)
+
     def estimate(self, config: Any = None, **changes: Any) -> Estimate:
         """What it needs; of another config, with other options."""
         options = self.options.model_copy(update=changes)
@@ -225,7 +237,7 @@ class Demand:
             lanes = min(lanes, self.windows.lanes)
         copies = 1 if self.on_gpu else self.local
         lanes = -(-lanes * copies // self.replicas)
-        return estimate(footprint, options, lanes, jit=self.jit, on_gpu=self.on_gpu, copies=copies)
+        return estimate(self.weights, footprint, options, lanes, jit=self.jit, on_gpu=self.on_gpu, copies=copies)
 
     def remedies(self, limit: float) -> list[str]:
         """What brings it below `limit` bytes, the most harmless first."""
