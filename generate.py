@@ -1,7 +1,4 @@
-"""Make sound with a trained network: `python generate.py --checkpoint_path logdir/default --output_path new.wav`.
-
-Parses, calls, prints.
-"""
+"""Make sound with a trained network: `python generate.py --checkpoint_path logdir/default --output_path new.wav`."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ import json
 import secrets
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,9 @@ from tierwave.errors import UsageError
 from tierwave.files.folders import refuse_file
 from tierwave.nn.runtime import import_tensorflow, one_thread_per_call
 from tierwave.system.progress import ProgressLine, clock
+
+# Flags that only one family knows: `Request.options`.
+FAMILY_FLAGS = ("frames", "text", "bias", "from_tier", "inversion")
 
 
 def parser() -> FlagParser:
@@ -88,56 +89,38 @@ def _generate(arguments: Any) -> None:
         raise UsageError(f"--sample_rate {arguments.sample_rate} must be a positive number of Hz")
     if arguments.include_seed and arguments.seed is None:
         raise UsageError("--include_seed has no seed to keep: give --seed, or leave it out")
-    offset = int(arguments.seed_offset) if arguments.seed_offset.isdigit() else arguments.seed_offset
     seed_path = None if arguments.seed is None else str(arguments.seed)
-    resolve_training({"seed": seed_path, "seed_offset": offset}, {}, "")  # refuses no offset, and one without a seed
+    if arguments.seed_offset.isdigit():
+        arguments.seed_offset = int(arguments.seed_offset)
+    resolve_training({"seed": seed_path, "seed_offset": arguments.seed_offset}, {}, "")  # refuses what is no offset
     document = None if arguments.config_file is None else read_document(arguments.config_file)
 
     from tierwave.audio.writer import writable_suffix
-    from tierwave.generation.prompt import Asked, request_of
+    from tierwave.generation.prompt import PromptOptions, build_request
     from tierwave.generation.request import Request, sequence_paths, write_sounds
 
-    random_seed = secrets.randbelow(2**31) if arguments.random_seed is None else arguments.random_seed
+    if arguments.random_seed is None:
+        arguments.random_seed = secrets.randbelow(2**31)
+    typed = vars(arguments)
     plain = Request(
         sequences=arguments.num_seqs,
         seconds=arguments.dur,
-        temperature=arguments.temperature,
-        top_k=arguments.top_k,
-        top_p=arguments.top_p,
-        random_seed=random_seed,
-        frames=arguments.frames,
-        from_tier=arguments.from_tier or 1,
-        bias=arguments.bias,
-        inversion=arguments.inversion,
-        text=arguments.text,
+        options={name: typed[name] for name in FAMILY_FLAGS if typed[name] != parser().get_default(name)},
+        **{name: typed[name] for name in ("temperature", "top_k", "top_p", "random_seed")},
     )  # refuses wrong values before a model is loaded
-    asked = Asked(
-        seed=arguments.seed,
-        seed_offset=offset,
-        prime=arguments.prime,
-        controls=arguments.controls,
-        control=arguments.control,
-        external_array=arguments.external_array,
-        external_rate=arguments.external_sr,
-        override=arguments.override,
-        tier_temperature=arguments.tier_temperature,
-        tier_seed=arguments.tier_seed,
-        extrapolate=arguments.extrapolate,
-        low_resolution=arguments.low_resolution,
-        vocoder=arguments.vocoder,
-    )
-    if arguments.output_path.suffix.lower() != ".csv":  # which may be right for a run of parameters
-        writable_suffix(arguments.output_path)  # refuses one of another format
+    prompt = PromptOptions(**{field.name: typed[field.name] for field in fields(PromptOptions)})
+    if arguments.output_path.suffix.lower() != ".csv":  # a run that generates controls writes CSVs
+        writable_suffix(arguments.output_path)  # refuses another format
     refuse_file("--output_path", arguments.output_path)
     line = ProgressLine()
     import_tensorflow(debug=arguments.debug)
     one_thread_per_call()
     from tierwave.generation.load import hardly_trained, load_run
     from tierwave.runs.folder import Run
-    from tierwave.training.previews import heard
+    from tierwave.training.previews import faults_of
 
     trained = load_run(arguments.checkpoint_path, best=arguments.best, config_document=document)
-    trained, request, remarks = request_of(trained, plain, asked)
+    trained, request, remarks = build_request(trained, plain, prompt)
     parts = {stage: Run(path.parent) for stage, path in trained.checkpoints.items()}
     hardly = hardly_trained(parts) if len(parts) > 1 else []
     for remark in [*remarks, *(f"Warning: {text}" for text in hardly)]:
@@ -151,22 +134,22 @@ def _generate(arguments: Any) -> None:
     paths = sequence_paths(target, request, epoch=trained.entry.epoch if arguments.num_seqs > 1 else None)
     seconds = stream.seconds
     line.say(f"Generating {seconds:g} s x {arguments.num_seqs} from {trained.path}")
-    line.say(f"Random seed: {random_seed}")
+    line.say(f"Random seed: {arguments.random_seed}")
     if not stream.makes_audio:
         for name in ("spectrogram", "include_seed", "sample_rate", "top_k", "top_p"):
-            if getattr(arguments, name):
+            if typed[name]:
                 raise UsageError(f"--{name} belongs to sound, and this run generates parameters: leave it out")
-        for voice, (path, temperature) in enumerate(zip(paths, request.temperatures, strict=True)):
+        for voice, path in enumerate(paths):
             for written in _write_curves(stream, path, request, voice):
                 line.say(f"Wrote {written}")
-            _describe(path, temperature, request, trained, arguments, stream, voice)
+            _describe(path, request, trained, arguments, voice)
         return
 
     def progress(done: float, speed: float) -> None:
         left = clock((seconds - done) / max(speed, 1e-9))
         line.say(f"{done:.1f} of {seconds:g} s, {speed:.2f}x real time, {left} left", True)
 
-    speed = write_sounds(
+    speed, sounds = write_sounds(
         stream,
         paths,
         seconds,
@@ -174,10 +157,13 @@ def _generate(arguments: Any) -> None:
         before=request.seed_audio if arguments.include_seed else None,
         progress=progress,
     )
-    for voice, (path, temperature) in enumerate(zip(paths, request.temperatures, strict=True)):
+    rate = arguments.sample_rate or trained.sample_rate
+    for voice, (path, sound) in enumerate(zip(paths, sounds, strict=True)):
         curves = [*_write_curves(stream, path, request, voice), *_write_stages(stream, path, voice)]
-        _describe(path, temperature, request, trained, arguments, stream, voice)
-        line.say(f"Wrote {path}{heard(path)}" + "".join(f", {curve.name}" for curve in curves))
+        _describe(path, request, trained, arguments, voice)
+        if arguments.spectrogram:
+            _draw(path, sound, rate, request, trained, stream, voice)
+        line.say(f"Wrote {path}{faults_of(sound, rate)}" + "".join(f", {curve.name}" for curve in curves))
     line.say(f"{speed:.2f} x real time per sequence, {speed * len(paths):.2f} x for all together")
 
 
@@ -218,54 +204,35 @@ def _write_stages(stream: Any, path: Path, voice: int) -> list[Path]:
     return [array, picture]
 
 
-def _describe(
-    path: Path, temperature: float, request: Any, trained: Any, arguments: Any, stream: Any, voice: int
-) -> None:
-    """The JSON beside a wav, and its picture."""
+def _describe(path: Path, request: Any, trained: Any, arguments: Any, voice: int) -> None:
+    """The JSON beside a sound: every flag, and what it came to."""
     from tierwave.files.writing import write_text
 
-    about = {
+    skipped = ("output_path", "config_file", "debug", "spectrogram")
+    about = {name: value for name, value in vars(arguments).items() if name not in skipped}
+    about |= {
         "checkpoint": str(trained.path),
         "checkpoints": {stage: str(place) for stage, place in trained.checkpoints.items()},
         "epoch": trained.entry.epoch,
         "step": trained.entry.step,
-        "temperature": temperature,
-        "top_k": request.top_k,
-        "top_p": request.top_p,
+        "temperature": request.temperatures[voice],
         "seconds": request.seconds,
         "sample_rate": arguments.sample_rate or trained.sample_rate,
-        "random_seed": request.random_seed,
-        "seed": None if arguments.seed is None else str(arguments.seed),
-        "seed_offset": arguments.seed_offset,
-        "prime": arguments.prime,
-        "best": arguments.best,
-        "include_seed": arguments.include_seed,
-        "extrapolate": arguments.extrapolate,
-        "control": arguments.control,
-        "external_array": None if arguments.external_array is None else str(arguments.external_array),
-        "external_sr": arguments.external_sr,
-        "text": arguments.text,
-        "bias": arguments.bias,
-        "from_tier": arguments.from_tier,
-        "low_resolution": None if arguments.low_resolution is None else str(arguments.low_resolution),
-        "inversion": arguments.inversion,
-        "vocoder": None if arguments.vocoder is None else str(arguments.vocoder),
-        "controls": None if arguments.controls is None else str(arguments.controls),
-        "override": arguments.override,
         "tier_temperature": dict(request.tier_temperature),
         "tier_seed": dict(request.tier_seed),
     }
-    write_text(path.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
-    if arguments.spectrogram:
-        from tierwave.analysis.plots import controls_picture
-        from tierwave.audio.recordings import load
+    write_text(path.with_suffix(".json"), json.dumps(about, indent=1, default=str) + "\n")
 
-        sound, rate = load(path)
-        curves = {name: track for name, track in stream.record(voice).items() if name in trained.schema.names}
-        for made in stream.curves(request.seconds, voice).values():
-            curves |= {name: track for name, track in made.items() if name not in curves}
-        title = f"{path.stem} (temperature {temperature:g})"
-        controls_picture(path.with_suffix(".png"), sound, rate, curves, trained.schema, title)
+
+def _draw(path: Path, sound: Any, rate: int, request: Any, trained: Any, stream: Any, voice: int) -> None:
+    """The picture beside a sound: its spectrogram, and the curves that it follows or was made of."""
+    from tierwave.analysis.plots import controls_picture
+
+    curves = {name: track for name, track in stream.record(voice).items() if name in trained.schema.names}
+    for made in stream.curves(request.seconds, voice).values():
+        curves = {**made, **curves}
+    title = f"{path.stem} (temperature {request.temperatures[voice]:g})"
+    controls_picture(path.with_suffix(".png"), sound, rate, curves, trained.schema, title)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def _whole(channels: int = 256, frames: int = 200, hidden: int = 64, repeats: in
     dataset_state = {"offset": [0.0], "scale": 1.0, "clip": False}
 
     def sample() -> None:
-        request = Request(frames=frames, random_seed=1, temperature=[1.0])
+        request = Request(options={"frames": frames}, random_seed=1, temperature=[1.0])
         melnet.FAMILY.stream(models, config, request, sample_rate=22050, dataset_state=dataset_state).log_mels()
 
     started = time.perf_counter()

@@ -74,7 +74,11 @@ def reading(trained: Trained, data_dir: Path, each: int, temperature: float, bia
     held_out = float(np.mean([name == label for name, label in zip(classifier.names_of(vectors), labels, strict=True)]))
     asked = [word for word in classifier.names for _ in range(each)]
     request = Request(
-        sequences=len(asked), seconds=1.2, temperature=(temperature,), random_seed=1, text=tuple(asked), bias=bias
+        sequences=len(asked),
+        seconds=1.2,
+        temperature=(temperature,),
+        random_seed=1,
+        options={"text": tuple(asked), "bias": bias},
     )
     stream: Any = trained.stream(request)  # of a MelNet
     sounds = stream.render(round(stream.seconds * rate))
@@ -117,7 +121,9 @@ def upsampling(trained: Trained, data_dir: Path, recordings: int = 12) -> dict[s
             inside = [np.clip(place, grid[0], grid[-1]) for place, grid in zip(places, grids, strict=True)]
             made = {"bilinear": RegularGridInterpolator(grids, low)(np.stack(inside, axis=-1))}
             for temperature in (0, 1):
-                request = Request(temperature=(temperature,), random_seed=1, from_tier=first, low_audio=sound)
+                request = Request(
+                    temperature=(temperature,), random_seed=1, options={"from_tier": first, "low_audio": sound}
+                )
                 stream: Any = trained.stream(request)  # of a MelNet
                 made[f"temperature {temperature}"] = normaliser.normalise(stream.log_mels()[0])
             for name, spectrogram in made.items():

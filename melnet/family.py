@@ -113,11 +113,11 @@ class MelNetFamily(Family):
             whole["text"] = dataset_state.texts.said[spans[0].recording]
         tier = _tier(config, stage)
         if tier == 1:
-            return [Preview(asked=whole)]
+            return [Preview(options=whole)]
         span = max(spans, key=lambda each: each.stop - each.start)
         sound = sound_of(corpus, span.recording)[span.start : span.stop]
-        asked = {"inversion": "griffin_lim", "low_audio": sound[: PREVIEW_SECONDS * corpus.sample_rate]}
-        return [Preview(asked=asked), Preview("_whole", tuple(_stages(config)[: tier - 1]), whole)]
+        upsampled = {"inversion": "griffin_lim", "low_audio": sound[: PREVIEW_SECONDS * corpus.sample_rate]}
+        return [Preview(options=upsampled), Preview("_whole", tuple(_stages(config)[: tier - 1]), whole)]
 
     def baselines(self, dataset_state: Spectrograms, split: Split, config: Config, stage: str) -> dict[str, float]:
         """What a stage has to beat on held-out sound, in nats per element by name."""

@@ -9,8 +9,9 @@ with text says what the request has written, and its sound ends with the text, i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -34,11 +35,36 @@ if TYPE_CHECKING:
 TEXT_LENGTHS = 32  # texts are padded to multiples of so many characters, each of which is compiled once
 
 
+@dataclass(frozen=True)
+class SpectrogramOptions:
+    """What only a MelNet is asked for: `Request.options`.
+
+    frames: their number, instead of seconds. from_tier: the first tier that is sampled, above the lower tiers of the
+    recording low_audio, float32 `[samples]`. bias: sharpens the mixtures (Graves 2013). text: what is said, in all
+    sequences or one in each. inversion: how spectrograms become sound; vocoder: what makes it instead
+    (`tierwave.generation.vocoder`).
+    """
+
+    frames: int | None = None
+    from_tier: int = 1
+    low_audio: np.ndarray | None = None
+    bias: float = 0.0
+    text: str | Sequence[str] | None = None
+    inversion: Literal["griffin_lim", "gradient"] = "gradient"
+    vocoder: Callable[[np.ndarray, float, int], np.ndarray] | None = None
+
+    def __post_init__(self) -> None:
+        if self.frames is not None and self.frames < 1:
+            raise UsageError(f"frames is {self.frames}, and it must be 1 or more")
+        if self.from_tier < 1 or not self.bias >= 0:
+            raise UsageError(f"from_tier ({self.from_tier}) must be 1 or more, and bias ({self.bias:g}) 0 or more")
+
+
 class MelStream(Stream):
     """Sound of a MelNet: `render`; `spectrograms` are the stages of it, coarse to fine.
 
     models: one per tier, or per tier up to `stage`, or that of `stage` alone, which then is heard on the low tiers of
-    `request.low_audio` or by itself if it is the first.
+    the option low_audio or by itself if it is the first.
 
     Known once the spectrograms are made: `lengths`, the frames of each sequence; with text `alignments`, how much of
     each new frame of the first tier looked at each character, one `[frames, characters]` per sequence, beside `texts`.
@@ -61,7 +87,8 @@ class MelStream(Stream):
         super().__init__(sample_rate, request.seconds)
         self.models, self.config, self.request = models, config, request
         self.last = config.tiers if stage is None else int(stage.removeprefix("tier"))
-        self.first = max(request.from_tier, self.last - len(models) + 1)
+        self.options = SpectrogramOptions(**request.options)
+        self.first = max(self.options.from_tier, self.last - len(models) + 1)
         self.front_end = MelFrontEnd(config.audio, sample_rate)
         self.normaliser = Normaliser.from_document(dataset_state, config.audio.mel_channels)
         self.live = LiveControls(
@@ -83,8 +110,8 @@ class MelStream(Stream):
     @property
     def frames(self) -> int:
         """New frames that are asked for, before rounding up to what divides into tiers."""
-        if self.request.frames is not None:
-            return self.request.frames
+        if self.options.frames is not None:
+            return self.options.frames
         return self.front_end.frames(self.request.samples(self.sample_rate))
 
     @property
@@ -94,10 +121,10 @@ class MelStream(Stream):
             self.log_mels()
             if max(self.lengths) < self.frames:
                 return max(self.lengths) / self.front_end.frame_rate
-        low = self.request.low_audio
+        low = self.options.low_audio
         if low is not None:
             return len(low) / self.sample_rate
-        return self.frames / self.front_end.frame_rate if self.request.frames is not None else self.request.seconds
+        return self.frames / self.front_end.frame_rate if self.options.frames is not None else self.request.seconds
 
     def set(self, *, voice: int | None = None, **values: float | str) -> float:
         """Parameters in raw units and temperature, before the first `render`: a spectrogram is made whole."""
@@ -137,9 +164,9 @@ class MelStream(Stream):
         return self.spectrograms[-1]
 
     def _make(self) -> np.ndarray:
-        if self.request.vocoder is not None:
+        if self.options.vocoder is not None:
             rate, hop = self.front_end.frame_rate, self.config.audio.hop_length
-            return self.request.vocoder(self.log_mels(), rate, self.log_mels().shape[1] * hop)
+            return self.options.vocoder(self.log_mels(), rate, self.log_mels().shape[1] * hop)
         sounds = []
         finished = self.log_mels()
         for number, (log_mel, length) in enumerate(zip(finished, self.lengths, strict=True)):
@@ -147,7 +174,7 @@ class MelStream(Stream):
             def tell(done: int, total: int, before: int = number) -> None:
                 self.progress("Inverting", before * total + done, len(finished) * total)
 
-            method = self.request.inversion
+            method = self.options.inversion
             sounds.append(invert(log_mel[:length], self.front_end, method=method, progress=tell))
         longest = max(map(len, sounds))
         return np.stack([np.pad(sound, (0, longest - len(sound))) for sound in sounds])
@@ -156,7 +183,7 @@ class MelStream(Stream):
 
     def _spelt(self, dataset_state: dict[str, Any]) -> np.ndarray | None:
         """Codes int32 `[sequences, characters]` of what the first tier reads; None where it reads nothing."""
-        text, sequences = self.request.text, self.request.sequences
+        text, sequences = self.options.text, self.request.sequences
         if self.config.text is None:
             if text is not None:
                 raise UsageError('this run has not learned to read: leave --text out, or train one with "text"')
@@ -184,7 +211,7 @@ class MelStream(Stream):
         config, request = self.config, self.request
         given = self._given(request.seed_audio, config.time_factor, whole=False)
         prime = 0 if given is None else given.shape[0]
-        low = self._given(request.low_audio, config.time_factor, whole=True)
+        low = self._given(self.options.low_audio, config.time_factor, whole=True)
         wanted = self.frames if low is None else low.shape[0] - prime
         frames = prime + math.ceil(wanted / config.time_factor) * config.time_factor
         every = sizes(frames, config.audio.mel_channels, config.tiers)
@@ -264,7 +291,7 @@ class MelStream(Stream):
             self.progress(f"Tier {number}", made, size.frames)
             count = min(BLOCK_FRAMES, size.frames - made)
             block, carry = sampler.run(
-                weights, carry, conditions, made, count, seeds, temperature, request.bias, memory
+                weights, carry, conditions, made, count, seeds, temperature, self.options.bias, memory
             )
             pieces.append(block.values)
             made += count

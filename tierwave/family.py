@@ -41,11 +41,11 @@ LEAST_MINUTES_FOR_XLA = 2.0
 @dataclass(frozen=True)
 class Preview:
     """A sound that training makes after each checkpoint. name: after the stage's name in the file's; below: the stages
-    that it needs besides the one in training, in their order; asked: fields of its `Request`."""
+    that it needs besides the one in training, in their order; options: of its `Request`."""
 
     name: str = ""
     below: tuple[str, ...] = ()
-    asked: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

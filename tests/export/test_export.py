@@ -245,7 +245,7 @@ def reader(studio: Studio) -> Trained:
 @pytest.mark.slow
 def test_a_melnet_that_reads_sounds_the_same(studio: Studio, tmp_path: Path) -> None:
     trained = reader(studio)
-    plain = Request(seconds=0.05, random_seed=5, text="ab.", inversion="griffin_lim")
+    plain = Request(seconds=0.05, random_seed=5, options={"text": "ab.", "inversion": "griffin_lim"})
     share(trained, tmp_path / "reader", sample=Sample(plain))  # the original's sound
     assert_nobody_is_named(tmp_path / "reader", studio)
     found = load_run(tmp_path / "reader")

@@ -121,7 +121,7 @@ def attempt_prepared(folder: Path) -> str:
 
     def begun() -> MelStream:
         prepared = Run(folder).read("prepared.json")
-        request = Request(seconds=0.1, sequences=1, text="bad")
+        request = Request(seconds=0.1, sequences=1, options={"text": "bad"})
         return MelStream([], MEL, request, sample_rate=RATE, schema=Schema(parameters=()), dataset_state=prepared)
 
     stream = judged(begun)

@@ -508,7 +508,7 @@ def test_the_sound_ends_with_the_text(reader: tuple[Config, list[MelTier], dict[
     config, models, stored = reader
     hurried(models[0], 0.49)
     texts = ("abc", "a cab cab")  # past 3.5 after frame 8, past 9.5 after frame 20 (of 0.49 characters each)
-    request = Request(sequences=2, frames=100, text=texts, random_seed=3)  # type: ignore[arg-type]
+    request = Request(sequences=2, random_seed=3, options={"frames": 100, "text": texts})
     stream = melnet.FAMILY.stream(models, config, request, sample_rate=RATE, dataset_state=stored)
     log_mels = stream.log_mels()
     ends = [8 - 1 + HOLD_FRAMES, 20 - 1 + HOLD_FRAMES]
@@ -528,7 +528,7 @@ def test_the_sound_ends_with_the_text(reader: tuple[Config, list[MelTier], dict[
 def test_no_longer_than_asked_for(reader: tuple[Config, list[MelTier], dict[str, Any]]) -> None:
     config, models, stored = reader
     hurried(models[0], 0.01)
-    request = Request(sequences=2, frames=37, text="abc")
+    request = Request(sequences=2, options={"frames": 37, "text": "abc"})
     stream = melnet.FAMILY.stream(models[:1], config, request, sample_rate=RATE, dataset_state=stored, stage="tier1")
     assert stream.log_mels().shape == (2, 37, 8) and stream.lengths == [37, 37]
     assert [look.shape for look in stream.alignments] == [(19, 3), (19, 3)]
@@ -540,7 +540,7 @@ def test_a_seed_has_been_read(reader: tuple[Config, list[MelTier], dict[str, Any
     config, models, stored = reader
     hurried(models[0], 0.49)
     seed = np.sin(0.3 * np.arange(64 * 7)).astype(np.float32)  # 8 frames, 4 of the first tier
-    request = Request(sequences=2, frames=100, text="abc", seed_audio=seed)
+    request = Request(sequences=2, seed_audio=seed, options={"frames": 100, "text": "abc"})
     stream = melnet.FAMILY.stream(models[:1], config, request, sample_rate=RATE, dataset_state=stored, stage="tier1")
     assert stream.log_mels().shape == (2, 2 * (8 - 1 + HOLD_FRAMES - 4), 8)
     assert len(stream.alignments[0]) == 8 - 1 + HOLD_FRAMES - 4
@@ -550,7 +550,7 @@ def test_the_same_text_whatever_is_beside_it(reader: tuple[Config, list[MelTier]
     config, models, stored = reader
     made = []
     for texts in (("ab", "abc"), ("ab", "cab cab cab cab cab cab cab cab cab cab")):  # the second is padded further
-        request = Request(sequences=2, frames=12, text=texts, random_seed=5)  # type: ignore[arg-type]
+        request = Request(sequences=2, random_seed=5, options={"frames": 12, "text": texts})
         stream = melnet.FAMILY.stream(
             models[:1], config, request, sample_rate=RATE, dataset_state=stored, stage="tier1"
         )
@@ -564,8 +564,9 @@ def test_the_same_text_whatever_is_beside_it(reader: tuple[Config, list[MelTier]
 def test_what_cannot_be_read(reader: tuple[Config, list[MelTier], dict[str, Any]]) -> None:
     config, models, stored = reader
 
-    def ask(config: Config = config, **request: Any) -> Any:
-        return melnet.FAMILY.stream(models, config, Request(**request), sample_rate=RATE, dataset_state=stored)
+    def ask(config: Config = config, sequences: int = 1, **options: Any) -> Any:
+        request = Request(sequences=sequences, options=options)
+        return melnet.FAMILY.stream(models, config, request, sample_rate=RATE, dataset_state=stored)
 
     with pytest.raises(UsageError, match="--text"):
         ask()

@@ -123,8 +123,8 @@ class SoundWriter:
             raise UsageError(f"Cannot write {self.path} ({reason}): choose a folder that can be written") from error
         return self
 
-    def write(self, block: npt.ArrayLike) -> None:
-        """Append floats, `[samples]` or `[samples, channels]`."""
+    def write(self, block: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Append floats, `[samples]` or `[samples, channels]`; returns them as they were rounded and clipped."""
         if self._file is None:
             raise ValueError("SoundWriter.write is for inside the with statement")
         array = np.asarray(block)
@@ -145,6 +145,7 @@ class SoundWriter:
         # soundfile asserts that everything was written.
         except (OSError, soundfile.SoundFileError, AssertionError) as error:
             raise RunError(f"Cannot write {self.path} to its end: is the disk full?") from error
+        return array
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -57,7 +57,7 @@ def _export(arguments: Any) -> None:
             seconds=arguments.dur,
             temperature=[arguments.temperature],
             random_seed=arguments.random_seed,
-            text=arguments.text,
+            options={"text": arguments.text} if arguments.text else {},
         )
         sample = Sample(plain, arguments.control)
     import_tensorflow(debug=arguments.debug)

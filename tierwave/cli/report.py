@@ -51,8 +51,7 @@ def _report(arguments: Any) -> None:
         seconds=arguments.seconds,
         temperature=[arguments.temperature],
         random_seed=arguments.random_seed,
-        text=arguments.text,
-        inversion="griffin_lim",
+        options={"text": arguments.text, "inversion": "griffin_lim"},
     )
     # A run is told of, too, that broke off before its first checkpoint.
     path = arguments.run

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from tierwave.analysis.plots import controls_picture, stages_picture
-from tierwave.audio.recordings import load
 from tierwave.controls.files import write_controls, write_take
 from tierwave.errors import RunError, UsageError
 from tierwave.export.card import Heard, card
@@ -25,7 +24,7 @@ from tierwave.export.manifest import write_steps
 from tierwave.files.folders import refuse_file
 from tierwave.files.writing import write_text
 from tierwave.generation.load import DATASET_STATE, Trained
-from tierwave.generation.prompt import Asked, request_of
+from tierwave.generation.prompt import PromptOptions, build_request
 from tierwave.generation.request import Request, write_sounds
 from tierwave.runs.archive import SUFFIX, pack
 from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, refuse_pattern
@@ -129,7 +128,7 @@ def _public_config(document: Mapping[str, Any]) -> dict[str, Any]:
 def _told(trained: Trained, sample: Sample) -> tuple[Request, tuple[str, ...]]:
     """The whole request and the words for its controls. UsageError for what the run cannot do."""
     control = (*sample.control, *_middle(trained, sample.control))
-    _, request, _ = request_of(trained, sample.plain, Asked(control=control))
+    _, request, _ = build_request(trained, sample.plain, PromptOptions(control=control))
     return request, control
 
 
@@ -138,7 +137,7 @@ def write_sample(trained: Trained, folder: Path, request: Request, control: Sequ
     stream = trained.stream(request)
     files = []
     if stream.makes_audio:
-        write_sounds(stream, [folder / "sample.wav"], stream.seconds)
+        (sound,) = write_sounds(stream, [folder / "sample.wav"], stream.seconds).sounds
         files.append("sample.wav")
     steered = stream.record()
     if steered:
@@ -150,20 +149,23 @@ def write_sample(trained: Trained, folder: Path, request: Request, control: Sequ
         write_controls(path, curves)
         files.append(path.name)
     if stream.makes_audio:
-        sound, rate = load(folder / "sample.wav")
         drawn = {name: track for name, track in steered.items() if name in trained.schema.names}
         for curves in made.values():
             drawn |= {name: track for name, track in curves.items() if name not in drawn}
-        controls_picture(folder / "sample.png", sound, rate, drawn, trained.schema)
+        controls_picture(folder / "sample.png", sound, stream.sample_rate, drawn, trained.schema)
         files.append("sample.png")
     if stream.stages():
         stages_picture(folder / "sample_stages.png", stream.stages(), stream.seconds)
         files.append("sample_stages.png")
     words = ["--dur", f"{request.seconds:g}", "--temperature", *(f"{value:g}" for value in request.temperature)]
     words += ["--random_seed", str(request.random_seed)]
-    words += ["--inversion", request.inversion] if request.inversion != Request.inversion else []
     words += ["--control", *control] if control else []
-    words += ["--text", request.text] if isinstance(request.text, str) else []
+    words += [
+        word
+        for name in ("inversion", "text")
+        if request.options.get(name)
+        for word in (f"--{name}", request.options[name])
+    ]
     return Heard(tuple(words), tuple(files))
 
 

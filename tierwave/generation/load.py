@@ -198,15 +198,13 @@ def take_weights(
     family.take_weights(other, model, their_schema, schema, **documents)
 
 
-def seed_audio(
-    path: str | Path | None, offset: int | str, sample_rate: int, normalize: Normalize, gain: float
-) -> np.ndarray | None:
-    """The recording to continue, float32 `[samples]` at `sample_rate`, from `offset` (samples, or "1.5s") on.
+def seed_audio(trained: Trained, path: str | Path, offset: int | str = 0) -> np.ndarray:
+    """A recording to continue from `offset` (samples, or "1.5s"), float32 `[samples]` at the run's rate and level."""
+    return load_seed(path, offset, trained.sample_rate, trained.config.normalize, trained.gain)
 
-    Its level is changed as the corpus's was: normalize and gain are those of the run.
-    """
-    if path is None:
-        return None
+
+def load_seed(path: str | Path, offset: int | str, sample_rate: int, normalize: Normalize, gain: float) -> np.ndarray:
+    """`seed_audio` of a run that is not trained yet: its level is changed as the corpus's."""
     sound, _ = load(path, sample_rate)
     first = offset_in_samples(offset, sample_rate)
     if first >= len(sound):
@@ -217,8 +215,8 @@ def seed_audio(
     return normalised(sound, normalize, gain)[first:]
 
 
-def seed_parameters(trained: Trained, path: Path, offset: int | str) -> Controls | None:
-    """The parameters of a recording from `offset` on, as far as they can be found; None where there are none.
+def seed_controls(trained: Trained, path: Path, offset: int | str) -> Controls | None:
+    """The controls of a recording from `offset` on, as far as they can be found; None where there are none.
 
     Looked for as in training if it is one of the corpus's recordings, else beside the recording.
     """

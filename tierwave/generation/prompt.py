@@ -1,7 +1,6 @@
 """From what a person types to a `Request`: seeds, priming, and the curves that a trained network is to follow.
 
-Parameters are looked for in this order: drawn on the command line, a CSV, an array, the seed's own. Knows trained runs
-and files; knows no flags and prints nothing.
+Controls are looked for in this order: typed, in a CSV, in an array, the seed's own.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,18 +21,18 @@ from tierwave.controls.schema import Schema
 from tierwave.controls.tracks import Controls, Track, shifted
 from tierwave.errors import UsageError
 from tierwave.files.names import located
-from tierwave.generation.load import Trained, load_run, seed_audio, seed_parameters
+from tierwave.generation.load import Trained, load_run, seed_audio, seed_controls
 from tierwave.generation.request import Request
 from tierwave.generation.vocoder import Vocoder
 
 NOISE_SECONDS = 0.5
-LIVE_NAMES = ("temperature", "top_k")  # what a recording of gestures holds besides parameters
+LIVE_NAMES = ("temperature", "top_k")  # what a take holds besides parameters
 _Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What generate.py was asked for besides a `Request`'s plain values, as it was typed.
+class PromptOptions:
+    """Flags of generate.py that become part of a `Request` once the run is known, as they were typed.
 
     prime: seconds of the seed, or "random" or "floor", with seconds behind a colon. control, override,
     tier_temperature, tier_seed: `NAME=...`.
@@ -45,7 +44,7 @@ class Asked:
     controls: Path | None = None
     control: Sequence[str] = ()
     external_array: Path | None = None
-    external_rate: float | None = None
+    external_sr: float | None = None
     override: Sequence[str] = ()
     tier_temperature: Sequence[str] = ()
     tier_seed: Sequence[str] = ()
@@ -54,57 +53,46 @@ class Asked:
     vocoder: Path | None = None
 
 
-def request_of(trained: Trained, plain: Request, asked: Asked) -> tuple[Trained, Request, list[str]]:
-    """The run (with ranges opened, if that was asked for), the whole request, and remarks for the person, one sentence
-    each. Raises UsageError and RunError with what to do."""
-    family, config = trained.family, trained.config
-    stages = family.stages(config)
-    refuse_foreign(trained, plain, asked)
-    if asked.extrapolate:
-        trained = replace(trained, schema=_open(trained.schema))
-    temperatures = _by_tier(asked.tier_temperature, "--tier_temperature", stages, float)
-    seeds = _by_tier(asked.tier_seed, "--tier_seed", stages, int)
-    remarks: list[str] = []
-    sound, own, after, at_random = _priming(trained, plain, asked, remarks)
-    controls, averaged = _controls(trained, plain, asked, after, remarks)
-    low = None
-    if asked.low_resolution is not None:
-        low = seed_audio(asked.low_resolution, 0, trained.sample_rate, trained.config.normalize, trained.gain)
-    vocoder = None
-    if asked.vocoder is not None:
-        vocoder = Vocoder(load_run(asked.vocoder), trained.sample_rate, plain)
-    return (
-        trained,
-        replace(
-            plain,
-            seed_audio=sound,
-            seed_controls=own,
-            primed_at_random=at_random,
-            controls=controls,
-            averaged=averaged,
-            tier_temperature=temperatures,
-            tier_seed=seeds,
-            low_audio=low,
-            vocoder=vocoder,
-        ),
-        remarks,
-    )
+def build_request(trained: Trained, plain: Request, prompt: PromptOptions) -> tuple[Trained, Request, list[str]]:
+    """The run (with its ranges open, for --extrapolate), the whole request, and remarks, one sentence each.
 
-
-def refuse_foreign(trained: Trained, plain: Request, asked: Asked) -> None:
-    """UsageError for what this model would take and forget."""
-    foreign = trained.family.foreign_requests
-    for name in foreign:
-        value = getattr(asked, name) if hasattr(asked, name) else getattr(plain, name)
-        usual = Request.__dataclass_fields__[name].default if name in Request.__dataclass_fields__ else None
-        given = value is not None and value != usual and not (isinstance(value, (list, tuple)) and not value)
-        if given:
-            raise UsageError(f"--{name} {value} does nothing for this model ({foreign[name]}): leave it out")
-    stages = len(trained.family.stages(trained.config))
-    if plain.from_tier > stages:
-        raise UsageError(f"--from_tier {plain.from_tier}: the run has only {stages} tiers")
-    if (plain.from_tier > 1) != (asked.low_resolution is not None):
+    plain: the request as far as it needs no run. Raises UsageError and RunError with what to do.
+    """
+    stages = trained.family.stages(trained.config)
+    refuse_foreign(trained, plain, prompt)
+    from_tier = plain.options.get("from_tier", 1)
+    if from_tier > len(stages):
+        raise UsageError(f"--from_tier {from_tier}: the run has only {len(stages)} tiers")
+    if (from_tier > 1) != (prompt.low_resolution is not None):
         raise UsageError("--from_tier and --low_resolution belong together: from which tier on, above whose low tiers")
+    if prompt.extrapolate:
+        trained = replace(trained, schema=_open(trained.schema))
+    remarks: list[str] = []
+    priming, after = _priming(trained, plain, prompt, remarks)
+    controls, averaged = _controls(trained, plain, prompt, after, remarks)
+    options = dict(plain.options)
+    if prompt.low_resolution is not None:
+        options["low_audio"] = seed_audio(trained, prompt.low_resolution)
+    if prompt.vocoder is not None:
+        options["vocoder"] = Vocoder(load_run(prompt.vocoder), trained.sample_rate, plain)
+    request = replace(
+        plain,
+        **priming,
+        controls=controls,
+        averaged=averaged,
+        tier_temperature=_by_tier(prompt.tier_temperature, "--tier_temperature", stages, float),
+        tier_seed=_by_tier(prompt.tier_seed, "--tier_seed", stages, int),
+        options=options,
+    )
+    return trained, request, remarks
+
+
+def refuse_foreign(trained: Trained, plain: Request, prompt: PromptOptions = PromptOptions()) -> None:
+    """UsageError for what this family would ignore."""
+    given = {**vars(plain), **plain.options, **vars(prompt)}
+    for name, why in trained.family.foreign_requests.items():
+        if given.get(name):
+            raise UsageError(f"--{name} {given[name]} does nothing for this model ({why}): leave it out")
 
 
 def _open(schema: Schema) -> Schema:
@@ -133,25 +121,26 @@ def _by_tier(
 
 
 def _priming(
-    trained: Trained, plain: Request, asked: Asked, remarks: list[str]
-) -> tuple[np.ndarray | None, Controls | None, Controls | None, bool]:
-    """The seed's sound, its parameters, those after it (time 0 at its end), and whether it is noise."""
-    word, _, amount = (asked.prime or "").partition(":")
+    trained: Trained, plain: Request, prompt: PromptOptions, remarks: list[str]
+) -> tuple[dict[str, Any], Controls | None]:
+    """What comes before the new sound, as fields of a request, and the seed's controls after it (time 0 at its end)."""
+    word, _, amount = (prompt.prime or "").partition(":")
     if word in ("random", "floor"):
-        if asked.seed is not None:
-            raise UsageError(f"--prime {asked.prime} and --seed {asked.seed} both say what comes before: give one")
-        seconds = _seconds(amount, asked) if amount else NOISE_SECONDS
-        return _noise(trained, word, seconds, plain.random_seed), None, None, word == "random"
-    if asked.seed is None:
-        if asked.prime is not None:
-            raise UsageError(f"--prime {asked.prime} has no seed to take seconds of: give --seed, or --prime random")
-        return None, None, None, False
-    path, offset = located(asked.seed), asked.seed_offset
+        if prompt.seed is not None:
+            raise UsageError(f"--prime {prompt.prime} and --seed {prompt.seed} both say what comes before: give one")
+        seconds = _seconds(amount, prompt) if amount else NOISE_SECONDS
+        noise = _noise(trained, word, seconds, plain.random_seed)
+        return {"seed_audio": noise, "primed_at_random": word == "random"}, None
+    if prompt.seed is None:
+        if prompt.prime is not None:
+            raise UsageError(f"--prime {prompt.prime} has no seed to take seconds of: give --seed, or --prime random")
+        return {}, None
+    path, offset = located(prompt.seed), prompt.seed_offset
     rate = trained.sample_rate
     if path.is_dir():
-        if asked.seed_offset not in (0, "0s"):
+        if prompt.seed_offset not in (0, "0s"):
             raise UsageError(
-                f"--seed_offset {asked.seed_offset} into the folder {path}: a random place in it is taken; name one "
+                f"--seed_offset {prompt.seed_offset} into the folder {path}: a random place in it is taken; name one "
                 "recording, or leave the offset out"
             )
         rng = np.random.default_rng(plain.random_seed)
@@ -159,26 +148,24 @@ def _priming(
         if not files:
             raise UsageError(f"--seed {path} holds no recording: name a recording or a folder of them")
         path = files[int(rng.integers(len(files)))]
-        whole = seed_audio(path, 0, rate, trained.config.normalize, trained.gain)
-        wanted = round((_seconds(word, asked) if word else 1.0) * rate)
-        offset = int(rng.integers(max(1, (0 if whole is None else len(whole)) - wanted)))
+        wanted = round((_seconds(word, prompt) if word else 1.0) * rate)
+        offset = int(rng.integers(max(1, len(seed_audio(trained, path)) - wanted)))
         remarks.append(f"Seed: {path} from {offset / rate:.3f} s")
-    sound = seed_audio(path, offset, rate, trained.config.normalize, trained.gain)
-    own = seed_parameters(trained, path, offset) if trained.family.parameters(trained.config) else None
-    if sound is not None and word:
-        sound = sound[: max(1, round(_seconds(word, asked) * rate))]
-    if sound is None or own is None:
-        return sound, None, None, False
-    return sound, own, shifted(own, len(sound) / rate), False
+    sound = seed_audio(trained, path, offset)
+    own = seed_controls(trained, path, offset) if trained.family.parameters(trained.config) else None
+    if word:
+        sound = sound[: max(1, round(_seconds(word, prompt) * rate))]
+    after = None if own is None else shifted(own, len(sound) / rate)
+    return {"seed_audio": sound, "seed_controls": own}, after
 
 
-def _seconds(text: str, asked: Asked) -> float:
+def _seconds(text: str, prompt: PromptOptions) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
     if not 0 < seconds < 1e6:
-        raise UsageError(f"--prime {asked.prime}: give seconds above 0 (1.5), random, floor, or random:0.5")
+        raise UsageError(f"--prime {prompt.prime}: give seconds above 0 (1.5), random, floor, or random:0.5")
     return seconds
 
 
@@ -197,63 +184,55 @@ def _noise(trained: Trained, kind: str, seconds: float, seed: int) -> np.ndarray
 
 
 def _controls(
-    trained: Trained, plain: Request, asked: Asked, own: Controls | None, remarks: list[str]
+    trained: Trained, plain: Request, prompt: PromptOptions, own: Controls | None, remarks: list[str]
 ) -> tuple[tuple[Controls, ...], bool]:
     """The curves to follow, one `Controls` per sequence or one for all, and whether to average them."""
     family, config, schema = trained.family, trained.config, trained.schema
     wanted = family.steerable(config)
     if not schema.names:
-        given = {
-            "control": asked.control,
-            "controls": asked.controls,
-            "external_array": asked.external_array,
-            "external_sr": asked.external_rate,
-            "override": asked.override,
-            "extrapolate": asked.extrapolate,
-        }
-        for flag, value in given.items():
-            if value:
-                told = " ".join(value) if isinstance(value, (list, tuple)) else value
+        for flag in ("control", "controls", "external_array", "external_sr", "override", "extrapolate"):
+            if value := getattr(prompt, flag):
+                words = " ".join(value) if isinstance(value, (list, tuple)) else value
                 raise UsageError(
-                    f"--{flag} {told} has nothing to steer, since {trained.run.folder} was trained without parameters: "
-                    "leave it out"
+                    f"--{flag} {words} has nothing to steer, since {trained.run.folder} was trained without "
+                    "parameters: leave it out"
                 )
         return (), True
-    typed = dict(parse_controls(asked.control, seconds=plain.seconds, schema=schema))
+    typed = dict(parse_controls(prompt.control, seconds=plain.seconds, schema=schema))
     several = len(family.stages(config)) > 1
     for name in typed:
         if name not in wanted and not several:
             raise UsageError(f"--control {name}: this run generates {name}, so it cannot be given; leave it out")
     averaged = True
     from_file: Controls = {}
-    if asked.controls is not None:
-        from_file, live = read_take(asked.controls)
+    if prompt.controls is not None:
+        from_file, live = read_take(prompt.controls)
         averaged = not live
         ignored = [name for name in from_file if name not in (*schema.names, *LIVE_NAMES)]
         if ignored:
-            remarks.append(f"Not used of {asked.controls}: {', '.join(ignored)}")
+            remarks.append(f"Not used of {prompt.controls}: {', '.join(ignored)}")
         from_file = {name: track for name, track in from_file.items() if name not in ignored}
-    replaced = {**_overrides(asked.override, schema, wanted), **{n: t for n, t in typed.items() if n not in wanted}}
+    replaced = {**_overrides(prompt.override, schema, wanted), **{n: t for n, t in typed.items() if n not in wanted}}
     for name in [*replaced, *(name for name in from_file if name in schema.names and name not in wanted)]:
         remarks.append(f"{name} is taken from {(replaced.get(name) or from_file[name]).source}, not generated.")
     arrays: list[Controls] = [{}]
-    if asked.external_array is not None:
-        if asked.external_rate is None:
-            raise UsageError(f"--external_array {asked.external_array} needs its rate in Hz: give --external_sr")
-        arrays = read_array(asked.external_array, wanted, asked.external_rate)
-    elif asked.external_rate is not None:
-        raise UsageError(f"--external_sr {asked.external_rate:g} has no array: give --external_array, or leave it out")
+    if prompt.external_array is not None:
+        if prompt.external_sr is None:
+            raise UsageError(f"--external_array {prompt.external_array} needs its rate in Hz: give --external_sr")
+        arrays = read_array(prompt.external_array, wanted, prompt.external_sr)
+    elif prompt.external_sr is not None:
+        raise UsageError(f"--external_sr {prompt.external_sr:g} has no array: give --external_array, or leave it out")
     seeds_own = {name: own[name] for name in wanted if own is not None and name in own}
     if seeds_own and not set(wanted) <= {*typed, *from_file, *arrays[0]}:
         remarks.append(f"Following the seed's own {', '.join(seeds_own)} where nothing else is given.")
     merged = tuple({**seeds_own, **array, **from_file, **replaced, **typed} for array in arrays)
     if len(merged) > plain.sequences:
-        remarks.append(f"Only the first {plain.sequences} of {len(merged)} sounds in {asked.external_array} are made.")
+        remarks.append(f"Only the first {plain.sequences} of {len(merged)} sounds in {prompt.external_array} are made.")
     for controls in merged:
         check_categories(trained, controls)
     missing = [name for name in family.steerable(config, None, merged[0]) if name not in merged[0]]
     if missing:
-        raise UsageError(_told_missing(trained, missing))
+        raise UsageError(_missing(trained, missing))
     return merged, averaged
 
 
@@ -271,7 +250,7 @@ def check_categories(trained: Trained, controls: Controls) -> None:
                 )
 
 
-def _told_missing(trained: Trained, missing: Sequence[str]) -> str:
+def _missing(trained: Trained, missing: Sequence[str]) -> str:
     parts, examples = [], []
     for name in missing:
         parameter = trained.schema.of(name)

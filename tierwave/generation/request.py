@@ -1,8 +1,4 @@
-"""What is asked of a generator, in the same words for every family.
-
-A family's `stream` and `generate` take a `Request`; `write_sounds` writes a stream to wav files while it is made.
-Knows neither the families nor any network.
-"""
+"""What to generate, in the same words for every family; and a stream of sound, as it is made and written to files."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,19 +28,16 @@ class Request:
     """What to generate.
 
     sequences: how many sounds, side by side. seconds: of each, fractions allowed. temperature: one per sequence; a
-    longer list is cut, a shorter one repeats its last value; 0 takes the most likely value. top_k, top_p: draw only
+    longer list is cut, a shorter one repeats its last value; 0 takes the most likely value. top_k, top_p: sample only
     from the k most likely values, or from the fewest that hold this much probability. seed_audio: float32 `[samples]`
     at the model's rate, to be continued; None starts from silence. random_seed: the same seed gives the same sound.
 
     For steered models: controls, the curves to follow, time 0 at the first new sample, for all sequences or one per
     sequence (the last is repeated); averaged: whether they are averaged where they are finer than a tier (not what
-    was recorded live). seed_controls: the parameters of seed_audio, time 0 at its first sample. primed_at_random: tiers
-    that generate parameters start from noise of the length of seed_audio. tier_temperature, tier_seed: by tier.
+    was recorded live). seed_controls: the controls of seed_audio, time 0 at its first sample. primed_at_random: tiers
+    that generate controls start from noise of the length of seed_audio. tier_temperature, tier_seed: by tier.
 
-    For spectrograms: frames, their number instead of seconds; from_tier, the first tier that is sampled, on top of the
-    lower tiers of low_audio; bias, which sharpens the mixtures (Graves 2013); inversion, how they become sound; text,
-    what is said, in all sequences or one in each; vocoder, what makes sound of them instead
-    (`tierwave.generation.vocoder`).
+    options: what only one family knows, such as `melnet.generation.SpectrogramOptions`; others ignore it.
     """
 
     sequences: int = 1
@@ -60,13 +53,7 @@ class Request:
     primed_at_random: bool = False
     tier_temperature: Mapping[str, float] = field(default_factory=dict)
     tier_seed: Mapping[str, int] = field(default_factory=dict)
-    frames: int | None = None
-    from_tier: int = 1
-    low_audio: np.ndarray | None = field(default=None, repr=False)
-    bias: float = 0.0
-    text: str | Sequence[str] | None = None
-    vocoder: Callable[[np.ndarray, float, int], np.ndarray] | None = field(default=None, repr=False)
-    inversion: Literal["griffin_lim", "gradient"] = "gradient"
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.sequences < 1:
@@ -77,10 +64,6 @@ class Request:
             raise UsageError(f"temperature is {list(self.temperature)}, and every value must be 0 or more")
         if any(not (np.isfinite(t) and t >= 0) for t in self.tier_temperature.values()):
             raise UsageError(f"tier_temperature is {dict(self.tier_temperature)}, and every value must be 0 or more")
-        if self.frames is not None and self.frames < 1:
-            raise UsageError(f"frames is {self.frames}, and it must be 1 or more")
-        if self.from_tier < 1 or not self.bias >= 0:
-            raise UsageError(f"from_tier ({self.from_tier}) must be 1 or more, and bias ({self.bias:g}) 0 or more")
         if self.top_k is not None and self.top_k < 1:
             raise UsageError(f"top_k is {self.top_k}, and it must be 1 or more (None switches it off)")
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -188,6 +171,13 @@ def sequence_paths(output_path: str | Path, request: Request, epoch: int | None 
     ]
 
 
+class Written(NamedTuple):
+    """What `write_sounds` wrote. speed: seconds of sound per second; sounds: float32 `[samples]` of each file."""
+
+    speed: float
+    sounds: list[np.ndarray]
+
+
 def write_sounds(
     stream: Stream,
     paths: Sequence[Path],
@@ -196,9 +186,8 @@ def write_sounds(
     sample_rate: int | None = None,
     before: np.ndarray | None = None,
     progress: Callable[[float, float], None] | None = None,
-    block_seconds: float = 0.5,
-) -> float:
-    """Render `seconds` of every sequence into `paths` while they are made; returns sounds' seconds per second.
+) -> Written:
+    """Render `seconds` of every sequence into `paths`, half a second at a time.
 
     sample_rate: of the files; resampled on the way if it is not the stream's. before: float32 `[samples]` written in
     front of every sequence. progress(seconds done, speed against real time) is called after each block. A file appears
@@ -207,7 +196,7 @@ def write_sounds(
     rate = sample_rate or stream.sample_rate
     wanted = max(1, round(seconds * rate))
     total = -(-wanted * stream.sample_rate // rate)
-    block = max(1, round(block_seconds * stream.sample_rate))
+    block = max(1, stream.sample_rate // 2)
     started = time.perf_counter()
 
     def rendered() -> Iterator[np.ndarray]:
@@ -220,19 +209,22 @@ def write_sounds(
 
     for path in paths:
         if not path.parent.exists():
-            with contextlib.suppress(OSError):  # which the writer tells
+            with contextlib.suppress(OSError):  # SoundWriter says why
                 make_own(path.parent)
+    pieces: list[list[np.ndarray]] = [[] for _ in paths]
     with contextlib.ExitStack() as files:
         writers = [files.enter_context(SoundWriter(path, rate)) for path in paths]
         if before is not None:
-            for writer in writers:
-                writer.write(resample(before, stream.sample_rate, rate))
+            first = resample(before, stream.sample_rate, rate)
+            for writer, written in zip(writers, pieces, strict=True):
+                written.append(writer.write(first))
         left = wanted
         for sounds in resample_blocks(rendered(), stream.sample_rate, rate):
-            for writer, channel in zip(writers, sounds[:left].T, strict=True):
-                writer.write(channel)
+            for writer, written, channel in zip(writers, pieces, sounds[:left].T, strict=True):
+                written.append(writer.write(channel))
             left -= min(left, len(sounds))
-    return total / stream.sample_rate / max(time.perf_counter() - started, 1e-9)
+    speed = total / stream.sample_rate / max(time.perf_counter() - started, 1e-9)
+    return Written(speed, [np.concatenate(written).astype(np.float32) for written in pieces])
 
 
 def usable_cores() -> int:

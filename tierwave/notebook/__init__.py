@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -210,9 +210,7 @@ def seed(trained: Trained, path: Path | str) -> np.ndarray:
     """A recording, float32 `[samples]`, at the rate and level of a trained network: to go on from, or to build on."""
     from tierwave.generation.load import seed_audio
 
-    sound = seed_audio(path, 0, trained.sample_rate, trained.config.normalize, trained.gain)
-    assert sound is not None  # there is a path
-    return sound
+    return seed_audio(trained, path)
 
 
 def play(
@@ -228,17 +226,19 @@ def play(
     """A new sound of a trained network.
 
     steering: curves by name, or as generate.py's --control takes them, `p=64:76 a=0:0.3,2:1`. asked: further fields of
-    `tierwave.generation.request.Request`. Raises UsageError with what to do.
+    `tierwave.generation.request.Request`, and of its options. Raises UsageError with what to do.
     """
     schema = trained.schema
     if isinstance(steering, str):
         steering = parse_controls(steering.split(), seconds=seconds, schema=schema)
+    own = {field.name for field in fields(Request)}
     request = Request(
         seconds=seconds,
         temperature=[temperature],
         random_seed=random_seed,
         controls=(steering,) if steering else (),
-        **asked,
+        options={name: value for name, value in asked.items() if name not in own},
+        **{name: value for name, value in asked.items() if name in own},
     )
     stream = trained.stream(request)
     length = stream.seconds

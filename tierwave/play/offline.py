@@ -20,8 +20,8 @@ from tierwave.config import StrictModel
 from tierwave.controls.files import ControlFile, document_of
 from tierwave.controls.tracks import Controls
 from tierwave.errors import RunError
-from tierwave.generation.prompt import Asked, refuse_foreign
-from tierwave.generation.request import Request, write_sounds
+from tierwave.generation.prompt import refuse_foreign
+from tierwave.generation.request import write_sounds
 from tierwave.play.instrument import TEMPERATURE, Instrument
 from tierwave.play.protocol import LARGEST_SEED, Curves, Values
 
@@ -90,22 +90,23 @@ def make(instrument: Instrument, order: Order, stopped: threading.Event) -> Made
     go_on()
     trained = instrument.at(order.checkpoint)
     random_seed = secrets.randbelow(2**31) if order.random_seed is None else order.random_seed
-    plain: dict[str, Any] = {
-        "seconds": order.seconds,
-        "temperature": (order.temperature,),
-        "top_k": order.top_k or None,
-        "top_p": order.top_p,
-        "random_seed": random_seed,
-        "text": order.text,
-        "bias": order.bias,
-        "averaged": not order.gestures,
-    }
+    options = {name: value for name in ("text", "bias") if (value := getattr(order, name))}
     if instrument.kind == "spectrogram":
-        plain["inversion"] = order.inversion
-    refuse_foreign(trained, Request(**plain), Asked())
+        options["inversion"] = order.inversion
     controls = instrument.drawn(order.values, order.controls)
+    request = instrument.request(
+        controls,
+        seconds=order.seconds,
+        temperature=(order.temperature,),
+        top_k=order.top_k or None,
+        top_p=order.top_p,
+        random_seed=random_seed,
+        averaged=not order.gestures,
+        options=options,
+    )
+    refuse_foreign(trained, request)
     remarks = tuple(instrument.clipped({name: track.values for name, track in controls.items()}).values())
-    stream = trained.stream(instrument.request(controls, **plain))
+    stream = trained.stream(request)
     if instrument.kind == "spectrogram":  # which has no blocks to stop between
         stream.progress = go_on
         if not all(np.isfinite(stage).all() for stage in stream.stages().values()):
@@ -117,5 +118,5 @@ def make(instrument: Instrument, order: Order, stopped: threading.Event) -> Made
         return Made(random_seed, checkpoint, 0.0, curves=stream.curves(order.seconds), remarks=remarks)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "made.wav"
-        speed = write_sounds(stream, [path], stream.seconds, progress=go_on)
+        speed, _ = write_sounds(stream, [path], stream.seconds, progress=go_on)
         return Made(random_seed, checkpoint, speed, path.read_bytes(), remarks=remarks)

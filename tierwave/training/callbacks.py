@@ -314,9 +314,9 @@ def generation_request(
     options: TrainingOptions,
     seed_audio: np.ndarray | None,
     controls: tuple[Controls, ...] = (),
-    preview: Mapping[str, Any] = MappingProxyType({}),
+    family_options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Request:
-    """What in-training generation asks for; preview: what the family adds to it."""
+    """What in-training generation asks for."""
     return Request(
         sequences=options.max_generate_per_epoch,
         seconds=options.output_file_dur,
@@ -324,5 +324,5 @@ def generation_request(
         seed_audio=seed_audio,
         random_seed=options.random_seed,
         controls=controls,
-        **preview,
+        options=family_options,
     )

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from tierwave.analysis.faults import Fault, sound_faults
-from tierwave.audio.recordings import load
 from tierwave.controls.files import write_controls
 from tierwave.controls.schema import ControlWarning
 from tierwave.generation.request import Request, Stream, sequence_paths, write_sounds
@@ -68,22 +69,22 @@ class Generation(Callback):
         def progress(done: float, speed: float) -> None:
             self.say_line(f"Generating: {done:.1f} of {seconds:g} s, {speed:.2f}x real time", True)
 
-        speed = write_sounds(stream, paths, seconds, progress=progress)
+        speed, written = write_sounds(stream, paths, seconds, progress=progress)
         self.made[sound.name] = paths
-        for voice, path in enumerate(paths):
+        for voice, (path, audio) in enumerate(zip(paths, written, strict=True)):
             stages = stream.stages(voice)
             if stages:
                 from tierwave.analysis.plots import stages_picture
 
                 stages_picture(path.with_suffix(".png"), stages, stream.seconds, title=path.stem)
-            faults = sound_faults(*load(path))
+            faults = sound_faults(audio, stream.sample_rate)
             self.say(f"Generated {path} ({speed:.2f}x real time){_told(faults)}")
             say_once(faults, self.told, self.say)
 
 
-def heard(path: Path) -> str:
-    """What is wrong with a generated sound, for the end of a line: "" or " [silent]" and the like."""
-    return _told(sound_faults(*load(path)))
+def faults_of(sound: np.ndarray, sample_rate: int) -> str:
+    """What is wrong with a sound, float `[samples]`, for the end of a line: "" or " [silent]" and the like."""
+    return _told(sound_faults(sound, sample_rate))
 
 
 def _told(faults: Sequence[Fault]) -> str:

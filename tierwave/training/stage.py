@@ -13,7 +13,7 @@ from tierwave.data.splits import Span
 from tierwave.data.windows import LaneWindows, lane_warnings
 from tierwave.errors import UsageError
 from tierwave.files.folders import make_own
-from tierwave.generation.load import Source, load_model, seed_audio, take_weights
+from tierwave.generation.load import Source, load_model, load_seed, take_weights
 from tierwave.generation.request import Request, Stream
 from tierwave.runs.folder import CheckpointEntry, Run
 from tierwave.runs.history import code_baselines
@@ -221,7 +221,9 @@ def _generation(
     request, family, config, corpus = plan.request, plan.family, plan.config, material.corpus
     if not options.generate or options.max_generate_per_epoch == 0:
         return None
-    seed = seed_audio(options.seed, options.seed_offset, corpus.sample_rate, config.normalize, corpus.gain)
+    seed = None
+    if options.seed is not None:
+        seed = load_seed(options.seed, options.seed_offset, corpus.sample_rate, config.normalize, corpus.gain)
     folder = request.output_dir / request.identity
     try:  # now, not after the first epoch
         make_own(request.output_dir)
@@ -261,5 +263,5 @@ def _generation(
                 dataset_state=material.dataset_json,
             )
 
-        sounds.append(Sound(name + preview.name, start, generation_request(options, seed, followed, preview.asked)))
+        sounds.append(Sound(name + preview.name, start, generation_request(options, seed, followed, preview.options)))
     return Generation(sounds, folder, context.say_line)

@@ -327,8 +327,8 @@ def _digest(checkpoints: dict[str, Path], request: Request) -> str:
         for tracks in request.controls
     ]
     asked = {
-        name: getattr(request, name)
-        for name in ("seconds", "temperature", "top_k", "top_p", "random_seed", "text", "inversion", "bias")
+        **{name: getattr(request, name) for name in ("seconds", "temperature", "top_k", "top_p", "random_seed")},
+        **request.options,
     }
     whole = json.dumps([written, controls, asked], sort_keys=True)
     return hashlib.blake2b(whole.encode(), digest_size=8).hexdigest()
