@@ -237,12 +237,7 @@ class _Kind:
 
     def allowed(self, value: float | str) -> float:
         """The raw value that `value` sets, a number or the name of a category. Raises and warns as `check`."""
-        categories = self.parameter.categories if self.parameter is not None else ()
-        try:
-            number = float(categories.index(value) if value in categories else value)
-        except (TypeError, ValueError):
-            known = f" or one of {', '.join(categories)}" if categories else ""
-            raise UsageError(f"{self.name} is {value!r}: give a number{known}") from None
+        number = (self.parameter or Parameter(name=self.name)).number(value)
         if not abs(number) <= _LARGEST:
             raise UsageError(f"{self.name} is {number:g}: give a finite number")
         self.check(np.array([number]))

@@ -52,12 +52,6 @@ def _known_unit(unit: Any) -> Any:
     return text
 
 
-def _without_bars(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) < len(names) or any(not name or name != name.strip() or "|" in name for name in names):
-        raise ValueError("categories need different names, none of them empty, with | in it or spaces around it")
-    return names
-
-
 class Parameter(StrictModel):
     """One parameter and how its raw values map to [0, 1].
 
@@ -108,29 +102,28 @@ class Parameter(StrictModel):
         if self.minval is not None and self.maxval is not None and self.minval > self.maxval:
             raise ValueError(f"{self.name}: minval {self.minval:g} is above maxval {self.maxval:g}; exchange them")
         if self.categories:
-            _without_bars(self.categories)
+            if len(set(self.categories)) < len(self.categories) or any(
+                not name or name != name.strip() or "|" in name for name in self.categories
+            ):
+                raise ValueError(
+                    "categories need different names, none of them empty, with | in it or spaces around it"
+                )
             if self.nvals != len(self.categories):
                 raise ValueError(
                     f"{self.name}: nvals is {self.nvals}, but {len(self.categories)} categories are named; make them "
                     "agree"
                 )
-        if self.encoding == "one_hot":
-            self._check_one_hot()
-        return self
-
-    def _check_one_hot(self) -> None:
-        if self.nvals < 2:
+        if self.encoding == "one_hot" and self.nvals < 2:
             raise ValueError(
                 f'{self.name}: encoding "one_hot" needs to know how many values there are, since the network has an '
                 "input for each; give categories, or nvals"
             )
-        wanted = (0.0, self.nvals - 1.0)
-        if self.scale != "linear" or any(
-            given not in (None, end) for given, end in zip((self.lo, self.hi), wanted, strict=True)
-        ):
+        ends = self.lo in (None, 0.0) and self.hi in (None, self.nvals - 1.0)
+        if self.encoding == "one_hot" and not (self.scale == "linear" and ends):
             raise ValueError(
                 f'{self.name}: encoding "one_hot" is for the values 0 to {self.nvals - 1}; leave lo, hi and scale out'
             )
+        return self
 
     @property
     def inputs(self) -> int:
@@ -145,6 +138,22 @@ class Parameter(StrictModel):
     def name_of(self, value: float) -> str | None:
         """What a value is called; None where it has no name."""
         return self.categories[int(value)] if value in range(len(self.categories)) else None
+
+    def number(self, value: float | str) -> float:
+        """A raw value, or that of a category's name. UsageError for what is neither a number nor such a name."""
+        try:
+            return float(self.categories.index(value) if value in self.categories else value)
+        except (TypeError, ValueError):
+            known = f" or one of {', '.join(self.categories)}" if self.categories else ""
+            raise UsageError(f"{self.name} is {value!r}: give a number{known}") from None
+
+    def refuse_unseen(self, value: float, seen: Sequence[float] | None) -> None:
+        """UsageError for a category that never occurred in training: nothing lies between the others. seen: the raw
+        values that did; None where that is not known."""
+        if self.is_category and seen and not np.isclose(seen, value).any():
+            allowed = ", ".join(self.name_of(each) or f"{each:g}" for each in seen)
+            named = self.name_of(value) or f"{value:g}"
+            raise UsageError(f"{self.name} is {named}, which never occurred in training; give one of {allowed}")
 
     @property
     def span(self) -> tuple[float, float]:
@@ -168,8 +177,7 @@ class Parameter(StrictModel):
         """
         lo, hi = self.span
         raw = np.asarray(values, np.float64)
-        low, high = min(lo, hi), max(lo, hi)
-        slack = ROUNDING * max(abs(lo), abs(hi), high - low)
+        low, high, slack = self._ends
         beyond = ~((raw >= low - slack) & (raw <= high + slack))  # NaN too
         action = outside or self.outside
         if beyond.any():
@@ -200,10 +208,16 @@ class Parameter(StrictModel):
         start, stop = _MAPPED[self.scale](np.array([lo, hi]))
         return _UNMAPPED[self.scale](start + np.asarray(values, np.float64) * (stop - start))
 
+    @property
+    def _ends(self) -> tuple[float, float, float]:
+        """The smaller end of the range, the larger one, and what rounding may add to either."""
+        low, high = sorted(self.span)
+        return low, high, ROUNDING * max(abs(low), abs(high), high - low)
+
     def _range(self) -> str:
-        lo, hi = self.span
+        low, high, _ = self._ends
         named = f" ({', '.join(self.categories)})" if self.categories else f" {self.units}" if self.units else ""
-        return f"{min(lo, hi):g} to {max(lo, hi):g}{named}"
+        return f"{low:g} to {high:g}{named}"
 
 
 class Schema(StrictModel):
@@ -248,18 +262,13 @@ class Schema(StrictModel):
         """
         for name in changes:
             self.of(name)
-        changed = [
-            # Only what was said: what follows from the unit follows anew.
-            validate(
-                Parameter,
-                {**parameter.model_dump(mode="json", exclude_unset=True), **changes[parameter.name]},
-                f"{source}.{parameter.name}",
-            )
-            if parameter.name in changes
-            else parameter
-            for parameter in self.parameters
-        ]
-        return Schema(parameters=tuple(changed))
+        parameters = []
+        for parameter in self.parameters:
+            if parameter.name in changes:  # explicit fields only: defaults implied by the unit are derived again
+                fields = {**parameter.model_dump(mode="json", exclude_unset=True), **changes[parameter.name]}
+                parameter = validate(Parameter, fields, f"{source}.{parameter.name}")
+            parameters.append(parameter)
+        return Schema(parameters=tuple(parameters))
 
     def fit(self, sounds: Iterable[Controls]) -> Schema:
         """lo and hi, where they are not given, as the smallest and largest values of the tracks of `sounds`.
@@ -267,28 +276,23 @@ class Schema(StrictModel):
         Hand in the training split only (`Track.between` cuts stretches). A category with names spans all of them.
         Raises RunError where no sound has a parameter, or its smallest value has no logarithm.
         """
-        lowest: dict[str, float] = {}
-        highest: dict[str, float] = {}
+        extremes: dict[str, list[float]] = {}
         for controls in sounds:
             for name in self.names:
                 if name in controls:
                     values = controls[name].values
-                    lowest[name] = min(lowest.get(name, math.inf), float(values.min()))
-                    highest[name] = max(highest.get(name, -math.inf), float(values.max()))
+                    extremes.setdefault(name, []).extend((float(values.min()), float(values.max())))
         fitted = []
         for parameter in self.parameters:
-            name, missing = parameter.name, parameter.lo is None or parameter.hi is None
-            if missing and (parameter.categories or parameter.encoding == "one_hot"):
-                found = (0.0, parameter.nvals - 1.0)
-            elif missing and name not in lowest:
-                raise RunError(f"no sound has the parameter {name}, so its range cannot be told: set its lo and hi")
-            else:
-                found = (lowest.get(name, 0.0), highest.get(name, 0.0))
-            if missing:
-                lo, hi = (
-                    given if given is not None else value
-                    for given, value in zip((parameter.lo, parameter.hi), found, strict=True)
-                )
+            name, lo, hi = parameter.name, parameter.lo, parameter.hi
+            if lo is None or hi is None:
+                if parameter.categories or parameter.encoding == "one_hot":
+                    lowest, highest = 0.0, parameter.nvals - 1.0
+                elif name in extremes:
+                    lowest, highest = min(extremes[name]), max(extremes[name])
+                else:
+                    raise RunError(f"no sound has the parameter {name}, so its range cannot be told: set its lo and hi")
+                lo, hi = lowest if lo is None else lo, highest if hi is None else hi
                 floor = _ABOVE[parameter.scale]
                 if min(lo, hi) <= floor:
                     raise RunError(
@@ -305,19 +309,12 @@ class Schema(StrictModel):
         return Schema(parameters=tuple(parameter.model_copy(update=blank) for parameter in self.parameters))
 
     def inputs(
-        self,
-        controls: Controls,
-        rate: float,
-        samples: int,
-        *,
-        start_seconds: float = 0.0,
-        first_sample: int = 0,
-        outside: Outside | None = None,
+        self, controls: Controls, rate: float, samples: int, *, first_sample: int = 0
     ) -> npt.NDArray[np.float32]:
         """All parameters of one sound as the network sees them, float32 `[samples, parameters]`.
 
-        The arguments are those of `resample_track` and `Parameter.normalise`. Raises UsageError for a parameter
-        without a track, and as `normalise`.
+        The arguments are those of `resample_track`. Raises UsageError for a parameter without a track, and as
+        `Parameter.normalise`.
         """
         result = np.empty((samples, len(self.parameters)), np.float32)
         for column, parameter in enumerate(self.parameters):
@@ -325,28 +322,24 @@ class Schema(StrictModel):
                 given = ", ".join(controls) or "none"
                 raise UsageError(f"the parameter {parameter.name} is missing: give it too (given: {given})")
             track = controls[parameter.name]
-            raw = resample_track(
-                track, rate, samples, start_seconds=start_seconds, first_sample=first_sample, interp=parameter.interp
-            )
-            result[:, column] = parameter.normalise(raw, outside=outside)
+            raw = resample_track(track, rate, samples, first_sample=first_sample, interp=parameter.interp)
+            result[:, column] = parameter.normalise(raw)
         return result
 
     def to_document(self) -> list[dict[str, Any]]:
         """As JSON, for the run folder; `from_document` reads it."""
-        return [_written(parameter) for parameter in self.parameters]
+        entries = [parameter.model_dump(mode="json") for parameter in self.parameters]
+        for entry in entries:  # left out at their defaults, so that runs read as they always did
+            if not entry["categories"]:
+                del entry["categories"]
+            if entry["encoding"] == "number":
+                del entry["encoding"]
+        return entries
 
     @staticmethod
     def from_document(document: Sequence[Mapping[str, Any]], source: str = "schema") -> Schema:
         """The schema that `to_document` wrote. Raises UsageError that names source, parameter and key."""
         return validate(Schema, {"parameters": [dict(entry) for entry in document]}, source)
-
-
-def _written(parameter: Parameter) -> dict[str, Any]:
-    document = parameter.model_dump(mode="json")
-    for key in ("categories", "encoding"):  # where there is nothing to say, runs read as they always did
-        if document[key] == Parameter.model_fields[key].default or not document[key]:
-            del document[key]
-    return document
 
 
 def input_sizes(names: Sequence[str], controls: Mapping[str, Mapping[str, Any]]) -> tuple[int, ...]:
@@ -370,8 +363,7 @@ def mismatch(parameter: Parameter, tracks: Sequence[Track]) -> str:
     these hold; "" where they can."""
     lowest = min((float(track.values.min()) for track in tracks), default=math.inf)
     highest = max((float(track.values.max()) for track in tracks), default=-math.inf)
-    name, (low, high) = parameter.name, sorted(parameter.span)
-    slack = ROUNDING * max(abs(low), abs(high), high - low)
+    name, (low, high, slack) = parameter.name, parameter._ends
     if not tracks or (lowest >= low - slack and highest <= high + slack):
         return ""
     held = f"{lowest:g} everywhere" if lowest == highest else f"{lowest:g} to {highest:g}"
@@ -391,8 +383,7 @@ def mismatch(parameter: Parameter, tracks: Sequence[Track]) -> str:
 def coverage(parameter: Parameter, tracks: Sequence[Track]) -> list[str]:
     """What is odd about a parameter's range for a corpus whose `tracks` it stands for, one sentence each: most of the
     points lie beyond it, or a category never occurs."""
-    low, high = sorted(parameter.span)
-    slack = ROUNDING * max(abs(low), abs(high), high - low)
+    low, high, slack = parameter._ends
     shares = [float(np.mean((track.values < low - slack) | (track.values > high + slack))) for track in tracks]
     found = []
     if shares and (share := sum(shares) / len(shares)) > 0.5:

@@ -229,25 +229,14 @@ def _controls(
     if len(merged) > plain.sequences:
         remarks.append(f"Only the first {plain.sequences} of {len(merged)} sounds in {prompt.external_array} are made.")
     for controls in merged:
-        check_categories(trained, controls)
+        for parameter in schema.parameters:
+            if parameter.is_category and parameter.name in controls:
+                for value in np.unique(controls[parameter.name].values):
+                    parameter.refuse_unseen(float(value), trained.values.get(parameter.name))
     missing = [name for name in family.steerable(config, None, merged[0]) if name not in merged[0]]
     if missing:
         raise UsageError(_missing(trained, missing))
     return merged, averaged
-
-
-def check_categories(trained: Trained, controls: Controls) -> None:
-    """UsageError for a category that never occurred in training: nothing lies between the others."""
-    for parameter in trained.schema.parameters:
-        known = trained.values.get(parameter.name)
-        if not parameter.is_category or known is None or parameter.name not in controls:
-            continue
-        for value in controls[parameter.name].values:
-            if not np.isclose(known, value).any():
-                allowed = ", ".join(f"{each:g}" for each in known)
-                raise UsageError(
-                    f"{parameter.name} is {value:g}, which never occurred in training; give one of {allowed}"
-                )
 
 
 def _missing(trained: Trained, missing: Sequence[str]) -> str:

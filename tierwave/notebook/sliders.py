@@ -57,12 +57,7 @@ class Sliders:
         for name, value in values.items():
             if name not in self.parameters:
                 raise UsageError(f"there is no slider {name}, only {', '.join(self.parameters)}")
-            parameter = self.trained.schema.of(name)
-            if isinstance(value, str):
-                if value not in parameter.categories:
-                    raise UsageError(f"{name} knows no {value!r}, only {', '.join(parameter.categories) or 'numbers'}")
-                value = float(parameter.categories.index(value))
-            self.parameters[name].value = value
+            self.parameters[name].value = self.trained.schema.of(name).number(value)
 
     def controls(self, **curves: Track | str) -> Controls:
         """Where the sliders stand, in raw units; but for `curves`, which are tracks, or written as generate.py's

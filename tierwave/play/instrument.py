@@ -100,20 +100,11 @@ class Instrument:
     def allowed(self, name: str, value: float | str) -> float:
         """The raw value that is meant. Raises UsageError for a name or a category that there is not."""
         if name in LIVE_NAMES and name not in self.trained.schema.names:
-            if isinstance(value, str):
-                raise UsageError(f"{name} is {value!r}: give a number")
-            return value
+            return Parameter(name=name).number(value)
         parameter = self.trained.schema.of(name)
-        if isinstance(value, str):
-            if value not in parameter.categories:
-                known = ", ".join(parameter.categories) or "a number"
-                raise UsageError(f"{name} is {value!r}: give {'one of ' if parameter.categories else ''}{known}")
-            value = float(parameter.categories.index(value))
-        trained = self.trained.values.get(name)
-        if parameter.is_category and trained and not any(abs(value - each) < 1e-6 for each in trained):
-            told = ", ".join(_category(parameter, each) for each in trained)
-            raise UsageError(f"{name} is {_category(parameter, value)}, which never occurred in training; give {told}")
-        return value
+        number = parameter.number(value)
+        parameter.refuse_unseen(number, self.trained.values.get(name))
+        return number
 
     def clipped(self, values: Mapping[str, npt.ArrayLike]) -> dict[str, str]:
         """A sentence for each name of whose `values` the network is told something nearer."""
@@ -273,7 +264,3 @@ class Instrument:
                 }
             )
         return found
-
-
-def _category(parameter: Parameter, value: float) -> str:
-    return parameter.name_of(value) or f"{value:g}"
