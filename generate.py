@@ -116,6 +116,7 @@ def _generate(arguments: Any) -> None:
     import_tensorflow(debug=arguments.debug)
     one_thread_per_call()
     from tierwave.generation.load import hardly_trained, load_run
+    from tierwave.generation.outputs import draw_sound, draw_stages, write_curves, write_spectrogram
     from tierwave.runs.folder import Run
     from tierwave.training.previews import faults_of
 
@@ -140,7 +141,7 @@ def _generate(arguments: Any) -> None:
             if typed[name]:
                 raise UsageError(f"--{name} belongs to sound, and this run generates parameters: leave it out")
         for voice, path in enumerate(paths):
-            for written in _write_curves(stream, path, request, voice):
+            for written in write_curves(stream, path, request, voice):
                 line.say(f"Wrote {written}")
             _describe(path, request, trained, arguments, voice)
         return
@@ -159,49 +160,13 @@ def _generate(arguments: Any) -> None:
     )
     rate = arguments.sample_rate or trained.sample_rate
     for voice, (path, sound) in enumerate(zip(paths, sounds, strict=True)):
-        curves = [*_write_curves(stream, path, request, voice), *_write_stages(stream, path, voice)]
+        beside = write_curves(stream, path, request, voice) + write_spectrogram(stream, path, voice)
+        beside += draw_stages(stream, path, voice)
         _describe(path, request, trained, arguments, voice)
         if arguments.spectrogram:
-            _draw(path, sound, rate, request, trained, stream, voice)
-        line.say(f"Wrote {path}{faults_of(sound, rate)}" + "".join(f", {curve.name}" for curve in curves))
+            draw_sound(path, sound, rate, stream, request, trained.schema, voice)
+        line.say(f"Wrote {path}{faults_of(sound, rate)}" + "".join(f", {each.name}" for each in beside))
     line.say(f"{speed:.2f} x real time per sequence, {speed * len(paths):.2f} x for all together")
-
-
-def _write_curves(stream: Any, path: Path, request: Any, voice: int) -> list[Path]:
-    """CSVs beside a wav: what steered it, and what each tier generated."""
-    from tierwave.controls.files import write_controls, write_take
-
-    written = []
-    steered = stream.record(voice)
-    if steered:
-        written.append(path.with_name(f"{path.stem}_controls.csv"))
-        write_take(written[-1], steered, stream.sample_rate, averaged=request.averaged)
-    for tier, curves in stream.curves(request.seconds, voice).items():
-        written.append(path.with_name(f"{path.stem}_{tier}.csv"))
-        write_controls(written[-1], curves)
-    return written
-
-
-def _write_stages(stream: Any, path: Path, voice: int) -> list[Path]:
-    """What a spectrogram network made on the way: a picture of every stage, and the last one as an array."""
-    stages = stream.stages(voice)
-    if not stages:
-        return []
-    from tierwave.analysis.plots import stages_picture
-    from tierwave.files.writing import write_array
-
-    array, picture = path.with_suffix(".npy"), path.with_name(f"{path.stem}_stages.png")
-    read = stream.alignment(voice)
-    if read is not None:
-        from tierwave.analysis.plots import alignment_picture
-
-        text, alignment = read
-        alignment_picture(
-            path.with_name(f"{path.stem}_text.png"), alignment, text, stream.seconds / max(1, len(alignment))
-        )
-    write_array(array, list(stages.values())[-1])
-    stages_picture(picture, stages, stream.seconds, title=path.stem)
-    return [array, picture]
 
 
 def _describe(path: Path, request: Any, trained: Any, arguments: Any, voice: int) -> None:
@@ -222,17 +187,6 @@ def _describe(path: Path, request: Any, trained: Any, arguments: Any, voice: int
         "tier_seed": dict(request.tier_seed),
     }
     write_text(path.with_suffix(".json"), json.dumps(about, indent=1, default=str) + "\n")
-
-
-def _draw(path: Path, sound: Any, rate: int, request: Any, trained: Any, stream: Any, voice: int) -> None:
-    """The picture beside a sound: its spectrogram, and the curves that it follows or was made of."""
-    from tierwave.analysis.plots import controls_picture
-
-    curves = {name: track for name, track in stream.record(voice).items() if name in trained.schema.names}
-    for made in stream.curves(request.seconds, voice).values():
-        curves = {**made, **curves}
-    title = f"{path.stem} (temperature {request.temperatures[voice]:g})"
-    controls_picture(path.with_suffix(".png"), sound, rate, curves, trained.schema, title)
 
 
 if __name__ == "__main__":

@@ -16,14 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tierwave.analysis.plots import controls_picture, stages_picture
-from tierwave.controls.files import write_controls, write_take
 from tierwave.errors import RunError, UsageError
 from tierwave.export.card import Heard, card
 from tierwave.export.manifest import write_steps
 from tierwave.files.folders import refuse_file
 from tierwave.files.writing import write_text
 from tierwave.generation.load import DATASET_STATE, Trained
+from tierwave.generation.outputs import draw_sound, draw_stages, write_curves
 from tierwave.generation.prompt import PromptOptions, build_request
 from tierwave.generation.request import Request, write_sounds
 from tierwave.runs.archive import SUFFIX, pack
@@ -135,38 +134,21 @@ def _told(trained: Trained, sample: Sample) -> tuple[Request, tuple[str, ...]]:
 def write_sample(trained: Trained, folder: Path, request: Request, control: Sequence[str]) -> Heard:
     """sample.wav with its picture, or of a run that makes no audio its curves. control: how generate.py is told."""
     stream = trained.stream(request)
-    files = []
+    path = folder / "sample.wav"
     if stream.makes_audio:
-        (sound,) = write_sounds(stream, [folder / "sample.wav"], stream.seconds).sounds
-        files.append("sample.wav")
-    steered = stream.record()
-    if steered:
-        write_take(folder / "sample_controls.csv", steered, stream.sample_rate, averaged=request.averaged)
-        files.append("sample_controls.csv")
-    made = stream.curves(request.seconds)
-    for stage, curves in made.items():
-        path = folder / f"sample_{stage}.csv"
-        write_controls(path, curves)
-        files.append(path.name)
-    if stream.makes_audio:
-        drawn = {name: track for name, track in steered.items() if name in trained.schema.names}
-        for curves in made.values():
-            drawn |= {name: track for name, track in curves.items() if name not in drawn}
-        controls_picture(folder / "sample.png", sound, stream.sample_rate, drawn, trained.schema)
-        files.append("sample.png")
-    if stream.stages():
-        stages_picture(folder / "sample_stages.png", stream.stages(), stream.seconds)
-        files.append("sample_stages.png")
+        (sound,) = write_sounds(stream, [path], stream.seconds).sounds
+        files = [path, *write_curves(stream, path, request)]
+        files += [draw_sound(path, sound, stream.sample_rate, stream, request, trained.schema)]
+    else:
+        files = write_curves(stream, path, request)
+    files += draw_stages(stream, path)
     words = ["--dur", f"{request.seconds:g}", "--temperature", *(f"{value:g}" for value in request.temperature)]
     words += ["--random_seed", str(request.random_seed)]
     words += ["--control", *control] if control else []
-    words += [
-        word
-        for name in ("inversion", "text")
-        if request.options.get(name)
-        for word in (f"--{name}", request.options[name])
-    ]
-    return Heard(tuple(words), tuple(files))
+    for name in ("inversion", "text"):
+        if isinstance(value := request.options.get(name), str):
+            words += [f"--{name}", value]
+    return Heard(tuple(words), tuple(each.name for each in files))
 
 
 def _middle(trained: Trained, given: Sequence[str]) -> Iterator[str]:
