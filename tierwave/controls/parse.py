@@ -19,7 +19,7 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
 def parse_control(text: str, *, seconds: float | None = None, schema: Schema | None = None) -> Track:
-    """The track that `--control` asks for.
+    """The track of a `--control`.
 
     `NAME=64` is a value; `NAME=64:76` a ramp over `seconds`, the length of the sound; `NAME=0:64,1.5:76` break-points,
     seconds:value, joined by straight lines (by a hold if the parameter's interp is "previous"; a repeated time is a

@@ -304,7 +304,7 @@ class Schema(StrictModel):
         return Schema(parameters=tuple(fitted))
 
     def unfitted(self) -> Schema:
-        """Without lo and hi, for a fit anew."""
+        """Without lo and hi, to be fitted again."""
         blank = {"lo": None, "hi": None}
         return Schema(parameters=tuple(parameter.model_copy(update=blank) for parameter in self.parameters))
 

@@ -111,7 +111,7 @@ def load_run(path: str | Path, *, best: bool = False, config_document: dict[str,
 
 
 def hardly_trained(parts: Mapping[str, Run]) -> list[str]:
-    """What is to be told of the stages, in these parts of a run of several, that ended before their first epoch."""
+    """A sentence for each stage, in these parts of a run of several, that ended before its first epoch."""
     found = []
     for stage, part in parts.items():
         entry = part.latest() if part.checkpoints else None
@@ -144,7 +144,7 @@ def _chosen(part: Run, stage: str, best: bool) -> CheckpointEntry:
 
 @dataclass(frozen=True)
 class Source:
-    """A stage of another run whose weights are taken over."""
+    """A stage of another run whose weights a new model starts from."""
 
     run: Run
     checkpoint: Path

@@ -109,10 +109,10 @@ class Pace:
 
 class Stream(abc.ABC):
     """Sound as it is made; every family's `stream` returns one. The defaults are those of sound that nothing steers and
-    of which nothing else is made on the way.
+    that is made in one stage.
 
     sample_rate: in Hz; seconds: how long the sound will be; makes_audio: or else only `curves`; pace: how fast it is
-    made; progress: told while what is made whole, not in blocks, is made.
+    made; progress: called while a spectrogram or a curve is made whole.
     """
 
     makes_audio = True
@@ -129,11 +129,11 @@ class Stream(abc.ABC):
 
     @abc.abstractmethod
     def render(self, samples: int) -> np.ndarray:
-        """The next samples, float32 `[sequences, samples]`; the same whatever sizes they are asked for in."""
+        """The next samples, float32 `[sequences, samples]`; the same for any sizes of blocks."""
 
     def set(self, *, voice: int | None = None, **values: float | str) -> float:
-        """Change what is steerable by name, from the next knot on (see `live`); voice: None changes all. Returns the
-        time in seconds by which all has arrived. Raises UsageError for what does not steer it."""
+        """Set controls by name from the next control point on (see `tierwave.controls.live`); voice: None sets all.
+        Returns the time in seconds by which all have arrived. Raises UsageError for a name that does not steer it."""
         raise UsageError(f"{', '.join(values)}: nothing steers this sound")
 
     def curves(self, seconds: float, voice: int = 0) -> Mapping[str, Controls]:

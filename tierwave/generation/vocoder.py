@@ -2,7 +2,7 @@
 
 The channels of a log-mel spectrogram are averaged in groups of neighbours, the bands, which are the parameters mel0,
 mel1 ... of a network like any other. `python -m melnet.bands` writes them as curves for the recordings that it is
-trained on. Knows trained runs and curves; no network.
+trained on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What the notebooks call: files in and out, training that is watched, sounds that show themselves.
 
-Written for Jupyter and Colab, and of no use elsewhere. Everything of substance is the library's; here it is put in
-front of a person who runs cell by cell. Knows no family. The sliders are in `tierwave.notebook.sliders`.
+For Jupyter and Colab only; the library does the work. The sliders are in `tierwave.notebook.sliders`.
 """
 
 from __future__ import annotations
@@ -60,9 +59,8 @@ def colab() -> Any:
 
 
 def workspace(name: str = "tierwave-work", *, on_drive: bool = False) -> Path:
-    """The folder that all is kept in: `name` here; with `on_drive`, and in Colab, on Google Drive, which is asked for
-    and outlives a disconnect. Raises UsageError for a name that could be a package's: beside a notebook, Python would
-    take the folder for it."""
+    """A folder for everything: `name` here; with `on_drive`, in Colab, on Google Drive, which outlives a disconnect.
+    Raises UsageError for a name that could be a package's: Python would import the folder instead."""
     if name.isidentifier():
         raise UsageError(f"a folder {name} beside a notebook hides the package of that name: call it {name}-work")
     folder = Path(name)
@@ -96,8 +94,8 @@ def _keep(folder: Path, files: Mapping[str, Any]) -> None:
 
 
 def recordings(folder: Path | str, **demo: Any) -> Path:
-    """`folder`, if there are recordings in it; else the synthetic demo corpus is made beside it, so that it never mixes
-    with what is uploaded later (demo: its options)."""
+    """`folder`, if there are recordings in it; else the synthetic demo corpus in a folder next to it, apart from later
+    uploads. demo: its options."""
     folder = Path(folder)
     found = find_audio([folder]) if folder.is_dir() else []
     if not found:
@@ -125,7 +123,7 @@ def download(path: Path | str) -> Any:
 
 
 def share(trained: Trained, path: Path | str) -> Any:
-    """`download` of a trained network as a zip, made anew, which generate.py plays anywhere (see `tierwave.export`)."""
+    """`download` of a trained network as a new zip, which generate.py takes anywhere (see `tierwave.export`)."""
     from tierwave.export.sharing import share as export
 
     path = Path(path).with_suffix(".zip")
@@ -172,7 +170,7 @@ class Sound:
         return path
 
     def wav(self) -> bytes:
-        """As a wav file, as loud as it is; only what is too loud for one is brought to full scale."""
+        """As a wav file at its own level; only what exceeds full scale is scaled down to it."""
         peak = float(np.abs(self.audio).max())
         return bytes(Audio(self.audio / max(1.0, peak), rate=self.sample_rate, normalize=False).data)
 

@@ -1,7 +1,4 @@
-"""Sliders of a trained network in a notebook, in the units of its parameters, and a curve that is drawn with the mouse.
-
-Made of ipywidgets, which Jupyter and Colab both show. Knows schemas and what `tierwave.notebook` shows; no family.
-"""
+"""Sliders of a trained network in a notebook, in the units of its parameters, and a curve drawn with the mouse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server answers over HTTP, and to whom.
+"""The server over HTTP: its routes, and whom it answers.
 
     GET  /              the page; /page/NAME what belongs to it
     GET  /api/run       the run as JSON (`Instrument.document`), with "max_voices", "largest_message" and "most_points"
@@ -86,8 +86,7 @@ def build_app(
 
     async def run(_: Request) -> Response:
         limits = {"largest_message": LARGEST_MESSAGE, "most_points": MOST_POINTS}
-        more = {"max_voices": studio.max_voices, **limits}
-        return JSONResponse({**studio.instrument.document(), **more})
+        return JSONResponse({**studio.instrument.document(), "max_voices": studio.max_voices, **limits})
 
     async def generate(request: Request) -> Response:
         try:
@@ -135,7 +134,7 @@ async def _body(request: Request) -> bytes:
     found = bytearray()
     async for piece in request.stream():
         found += piece
-        if len(found) > LARGEST_MESSAGE:  # the rest is not waited for
+        if len(found) > LARGEST_MESSAGE:  # stop reading
             raise UsageError(f"what is to be generated is told in {LARGEST_MESSAGE} bytes at most: send less")
     return bytes(found)
 
@@ -150,7 +149,7 @@ async def _made(workshop: ThreadPoolExecutor, instrument: Instrument, order: Ord
 
 
 async def _unless_gone(request: Request, ending: asyncio.Event, making: Coroutine[Any, Any, Made]) -> Made:
-    """What is made, unless the client goes before (ClientDisconnect) or the server ends (Stopped)."""
+    """The result of `making`, unless the client leaves (ClientDisconnect) or the server ends (Stopped) first."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -168,7 +167,7 @@ async def _unless_gone(request: Request, ending: asyncio.Event, making: Coroutin
             each.cancel()
 
 
-# ---- to whom ---------------------------------------------------------------------------------------------------------
+# ---- who is answered -------------------------------------------------------------------------------------------------
 
 
 def hosts_of(host: str) -> Callable[[str], bool]:
@@ -196,7 +195,7 @@ def _is_address(name: str) -> bool:
 
 
 class Guard:
-    """Refuses what is not for this server's own page, and adds to every answer what a browser may do with it."""
+    """Refuses requests that do not come from this server's own page, and adds security headers to every answer."""
 
     def __init__(self, app: ASGIApp, known: Callable[[str], bool]) -> None:
         self.app, self.known = app, known

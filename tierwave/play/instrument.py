@@ -1,7 +1,4 @@
-"""The run that is played: its networks, what can be asked of them, and how much of it this machine carries.
-
-Knows trained runs and streams; no page, no socket.
-"""
+"""The run that is played: its networks, the values they take, and how many voices this machine carries."""
 
 from __future__ import annotations
 
@@ -28,18 +25,18 @@ BLOCK = 256  # samples that are made at a time, between which something is set
 LIVE_NAMES = ("temperature", "top_k")
 TEMPERATURE = 0.75
 
-_UNPLAYABLE = {"self", "position", "voice"}  # what else a stream's `set` is told by name
+_UNPLAYABLE = {"self", "position", "voice"}  # other arguments of a stream's `set`
 
 _KEPT = 4  # checkpoints whose networks stay loaded
-_SHARE = 0.7  # of what the machine makes that voices may take; the rest is the browser's
-_TRIED_SECONDS = 0.5  # for which speed is measured
-_LEAD_SECONDS = 0.08  # sound that lies ready in the page
+_SHARE = 0.7  # of the machine's speed for voices; the rest is the browser's
+_TRIED_SECONDS = 0.5  # duration of a measurement of speed
+_LEAD_SECONDS = 0.08  # sound that the page buffers
 
 Kind = Literal["steered", "sound", "values", "spectrogram"]
 
 
 class Instrument:
-    """A run made ready to be played. path, best: as of `load_run`, which also says what is raised."""
+    """A run made ready to be played; arguments and errors as `load_run`."""
 
     def __init__(self, path: Path, *, best: bool = False) -> None:
         self.trained = load_run(path, best=best)
@@ -67,20 +64,20 @@ class Instrument:
         """Whether it makes sound while it is steered."""
         return self.kind in ("steered", "sound")
 
-    # ---- what is asked of it ---------------------------------------------------------------------------------------
+    # ---- values ----------------------------------------------------------------------------------------------------
 
     def initial(self, parameter: Parameter) -> float:
-        """Where a parameter stands at first: the middle one of the values that it was trained on."""
+        """The first value of a parameter: the middle one of those that it was trained on."""
         low, high = sorted(parameter.span)
         known = sorted(self.trained.values.get(parameter.name) or [(low + high) / 2])
         middle = (low + high) / 2
         nearest = known[len(known) // 2] if parameter.is_category else min(known, key=lambda value: abs(value - middle))
         return min(max(nearest, low), high)
 
-    def request(self, controls: Controls | None = None, **asked: Any) -> Request:
-        """A request in which parameters that `controls` does not draw stand where they stand at first."""
+    def request(self, controls: Controls | None = None, **fields: Any) -> Request:
+        """A request in which parameters that `controls` does not draw have their first values."""
         first = {each.name: Track.constant(each.name, self.initial(each)) for each in self.schema.parameters}
-        return Request(controls=({**first, **(controls or {})},), **asked)
+        return Request(controls=({**first, **(controls or {})},), **fields)
 
     def drawn(self, values: Mapping[str, float | str], curves: Mapping[str, npt.ArrayLike]) -> Controls:
         """Tracks of constant `values`, by number or name of a category, and of `curves`, `[points, 2]` of seconds and
@@ -107,7 +104,7 @@ class Instrument:
         return number
 
     def clipped(self, values: Mapping[str, npt.ArrayLike]) -> dict[str, str]:
-        """A sentence for each name of whose `values` the network is told something nearer."""
+        """A sentence for each name some of whose `values` lie outside the trained range and are clipped."""
         remarks = {}
         for name, given in values.items():
             if name not in self.trained.schema.names:
@@ -250,17 +247,14 @@ class Instrument:
     def _checkpoints(self) -> list[dict[str, Any]]:
         entries = self._part().checkpoints
         best = next((entry.name for entry in reversed(entries) if entry.best), None)
-        found = []
-        for entry in entries:
-            marks = [f"epoch {entry.epoch}", f"step {entry.step}", *(["best"] if entry.name == best else [])]
-            found.append(
-                {
-                    "name": entry.name,
-                    "epoch": entry.epoch,
-                    "step": entry.step,
-                    "value": entry.value,
-                    "best": entry.name == best,
-                    "label": ", ".join(marks),
-                }
-            )
-        return found
+        return [
+            {
+                "name": entry.name,
+                "epoch": entry.epoch,
+                "step": entry.step,
+                "value": entry.value,
+                "best": entry.name == best,
+                "label": f"epoch {entry.epoch}, step {entry.step}" + (", best" if entry.name == best else ""),
+            }
+            for entry in entries
+        ]

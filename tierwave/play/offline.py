@@ -1,7 +1,4 @@
-"""Sounds and curves made whole, as generate.py makes them.
-
-Knows the instrument and requests; nothing of HTTP.
-"""
+"""Sounds and curves made whole, as generate.py makes them."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ LONGEST_SECONDS = 600.0
 
 
 class Order(StrictModel):
-    """What is to be made; fields as of generate.py. values, controls: as of a WebSocket's start."""
+    """What to make: fields named as flags of generate.py; values and controls as in `protocol.Start`."""
 
     checkpoint: str | None = None
     seconds: float = Field(3.0, gt=0, le=LONGEST_SECONDS)
@@ -46,7 +43,7 @@ class Order(StrictModel):
 
 
 class Stopped(Exception):
-    """Nobody waits for it any more."""
+    """The client has gone, or the server ends."""
 
 
 @dataclass(frozen=True)

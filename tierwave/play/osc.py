@@ -1,8 +1,8 @@
 """Parameters over OSC, from Max, Pd, SuperCollider ...: `/pitch 64`, `/temperature 0.9`, `/category/inst "reed"`.
 
 Datagrams on loopback, single messages or bundles, whose times are passed over: all is done at once. Slashes and
-whatever else has no place in an OSC address are written as underscores. What is not understood is counted, told now and
-then, and otherwise ignored.
+whatever else has no place in an OSC address are written as underscores. Packets that set nothing are counted, reported
+now and then, and otherwise ignored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _is_not_of_the_parser(record: logging.LogRecord) -> bool:
     return "pythonosc" not in PurePath(record.pathname).parts
 
 
-# The parser logs every packet that is wrong, as a warning of the whole program: whoever sends many floods the terminal.
+# The parser logs every wrong packet as a warning of the root logger: many of them would flood the terminal.
 logging.getLogger().addFilter(_is_not_of_the_parser)
 
 
@@ -39,7 +39,7 @@ def values_of(datagram: bytes, names: Sequence[str]) -> Values:
     spelt = {re.sub(r"[\s#*,/?\[\]{}]", "_", name): name for name in names}
     try:
         messages = [timed.message for timed in OscPacket(datagram).messages]
-    except Exception as error:  # the parser meets strangers' bytes: whatever it stumbles over
+    except Exception as error:  # whatever the parser raises over strangers' bytes
         raise NotUnderstood(f"{type(error).__name__}: {error}") from None
     found: Values = {}
     for message in messages:
@@ -63,7 +63,7 @@ def _value(address: str, value: Any) -> float | str:
 
 
 class Receiver(asyncio.DatagramProtocol):
-    """Hands on what packets set; `say` is told of those that set nothing, the 1st, 2nd, 4th, 8th ..."""
+    """Hands on what packets set; the 1st, 2nd, 4th, 8th ... that sets nothing is reported by `say`."""
 
     def __init__(self, names: Sequence[str], hand_on: Callable[[Values], None], say: Callable[[str], None]) -> None:
         self.names, self.hand_on, self.say = names, hand_on, say

@@ -5,7 +5,7 @@ sounds; `values`, `controls` and `points` are in raw units:
 
     {"type": "start", "random_seed": 7, "temperature": 0.75, "top_k": null, "checkpoint": null,
      "values": {"pitch": 64, "inst": "reed"}, "controls": {"pitch": [[0, 64], [1.5, 76]]}, "gestures": true}
-        begin anew at sample 0; all fields may be missing. controls: curves, time 0 at the first sample, also of
+        start again at sample 0; all fields may be missing. controls: curves, time 0 at the first sample, also of
         temperature and top_k, before values of the same name; gestures: they are played as they are, which gives the
         same samples again; false: averaged where they are finer than the network sees them, as in training. drawn: how
         many points of curves came before, in messages of the next type, which are among controls then.
@@ -33,8 +33,6 @@ From the server besides:
         something else has set these; remarks: of what was outside of the range, once for each name
     {"type": "error", "to": "set", "message": "..."}      one sentence; what was asked has changed nothing. to: the type
                                                           of the message that it answers, null: of none
-
-Knows texts and bytes; no socket, no network.
 """
 
 from __future__ import annotations
@@ -63,7 +61,7 @@ Curves = dict[str, Points]
 
 
 class Start(StrictModel):
-    """Begin anew at sample 0."""
+    """Start again at sample 0."""
 
     type: Literal["start"] = "start"
     random_seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
@@ -100,7 +98,7 @@ class Set(StrictModel):
 
 
 class Record(StrictModel):
-    """Tell what has been played."""
+    """Send what has been played."""
 
     type: Literal["record"] = "record"
 
@@ -127,7 +125,7 @@ def parse(text: str | bytes) -> Message:
 
 
 def type_of(text: str | bytes) -> str | None:
-    """Which message a text is meant to be, however wrong it is; None where it does not tell."""
+    """The type of message that a text, however wrong, means to be; None where it has none."""
     try:
         kind = parse_object(text).get("type")
     except UsageError:
@@ -146,14 +144,14 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
         raise UsageError(f"a message must be a JSON object of finite numbers and texts: this is none ({why})") from None
     if not isinstance(document, dict):
         raise UsageError(f"a message must be a JSON object, and this is {_shortened(document)}")
-    for each in (document, *document.values()):  # before each name is found to be wrong, and why
+    for each in (document, *document.values()):  # a check of every name would take too long
         if isinstance(each, dict) and len(each) > MOST_NAMES:
             raise UsageError(f"an object of a message has {MOST_NAMES} names at most, and this one has {len(each)}")
     return document
 
 
 def pieces(text: str) -> Iterator[str]:
-    """A long text in pieces each of which is sent in a moment; one at least."""
+    """A long text in pieces of at most `LARGEST_MESSAGE` characters; at least one."""
     for start in range(0, max(len(text), 1), LARGEST_MESSAGE):
         yield text[start : start + LARGEST_MESSAGE]
 

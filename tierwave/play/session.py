@@ -1,7 +1,7 @@
 """One page's WebSocket: messages in, blocks and answers out, until either side goes.
 
-A voice lives in a thread of its own, which makes every call on it in turn, a block at a time: what is set waits for one
-block at most, the event loop for none. Knows the messages (`protocol`) and voices; nothing of HTTP.
+A voice lives in a thread of its own, which makes every call on it in turn, a block at a time: a value that is set waits
+for one block at most, the event loop for none.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Studio:
         self.instrument, self.max_voices = instrument, max_voices
         self.sessions: set[Session] = set()
         self.playing: set[Session] = set()
-        self.ending = asyncio.Event()  # the server's: what takes long is let go
+        self.ending = asyncio.Event()  # set when the server ends: long work stops
 
     def take(self, session: Session) -> None:
         """Give a session a voice, or say that there is none left (UsageError)."""
@@ -52,7 +52,7 @@ class Studio:
         self.playing.add(session)
 
     def set_all(self, values: dict[str, float | str], source: str) -> None:
-        """Set values in all voices that play, and tell their pages."""
+        """Set values in all voices that play, and report them to their pages."""
         for session in self.playing:
             session.set_soon(values, source)
 
@@ -69,9 +69,9 @@ class Session:
         self._more = asyncio.Event()
         self._curves: dict[str, array[float]] = {}  # of the next start, by name: seconds, value, seconds, value ...
         self._drawn = 0  # points in them
-        self._soon: dict[str, float | str] = {}  # what something else has set, and the voice has not been told yet
+        self._soon: dict[str, float | str] = {}  # set from outside, and not in the voice yet
         self._source = ""
-        self._told: set[str] = set()  # names of what it has set outside of the range, which is told once
+        self._remarked: set[str] = set()  # names whose values from outside were clipped: the page has a remark already
         self._setting: asyncio.Task[None] | None = None
         self._refused = 0
 
@@ -173,8 +173,9 @@ class Session:
             raise
         self.voice, self.until = voice, 0
         self.runs += 1
-        answer = {"run": self.runs, "random_seed": voice.random_seed, "remarks": voice.remarks}
-        await self._send({"type": "started", **answer})
+        await self._send(
+            {"type": "started", "run": self.runs, "random_seed": voice.random_seed, "remarks": voice.remarks}
+        )
         self._set_what_waits()
 
     def _free(self) -> None:
@@ -190,7 +191,7 @@ class Session:
 
     async def _play(self) -> None:
         """Make blocks as long as some are wanted."""
-        told = time.monotonic()
+        reported = time.monotonic()
         while True:
             voice, run = self.voice, self.runs
             if voice is None or voice.made >= self.until:
@@ -204,10 +205,10 @@ class Session:
                 if voice is self.voice:
                     await self._send(protocol.block(run, first, samples))
                 now = time.monotonic()
-                if now - told >= PACE_SECONDS:
-                    told = now
-                    pace = {"speed": voice.pace.speed, "late_blocks": voice.pace.late_blocks}
-                    await self._send({"type": "pace", **pace})
+                if now - reported >= PACE_SECONDS:
+                    reported = now
+                    pace = voice.pace
+                    await self._send({"type": "pace", "speed": pace.speed, "late_blocks": pace.late_blocks})
             except WebSocketDisconnect:
                 return
             except Exception:
@@ -246,34 +247,32 @@ class Session:
             for name, value in values.items():  # those that can be are set
                 await self._hand_on(voice, {name: value})
             return
-        remarks = [remark for name, remark in change.remarks.items() if name not in self._told]
-        self._told.update(change.remarks)
-        told = {"values": change.values, "source": self._source, "remarks": remarks}
-        await self._send({"type": "values", **told})
+        remarks = [remark for name, remark in change.remarks.items() if name not in self._remarked]
+        self._remarked.update(change.remarks)
+        await self._send({"type": "values", "values": change.values, "source": self._source, "remarks": remarks})
 
     async def _in_thread(self, call: Callable[..., _T], *arguments: Any) -> _T:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="voice")
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
-    # ---- telling ---------------------------------------------------------------------------------------------------
+    # ---- answers ---------------------------------------------------------------------------------------------------
 
     async def _send(self, content: dict[str, Any] | bytes) -> None:
         """A message or a block. Raises WebSocketDisconnect where the page has gone."""
-        if self.socket.application_state is not WebSocketState.CONNECTED:  # an earlier one has found out
+        if self.socket.application_state is not WebSocketState.CONNECTED:  # an earlier call has noticed
             raise WebSocketDisconnect(GONE)
         if isinstance(content, bytes):
             await self.socket.send_bytes(content)
         else:
             await self.socket.send_text(json.dumps(content, allow_nan=False))
 
-    async def _refuse(self, error: Exception, to: str | None = None) -> None:
+    async def _refuse(self, error: Exception | str, to: str | None = None) -> None:
         await self._send({"type": "error", "to": to, "message": str(error)})
 
     async def _fail(self, to: str | None = None) -> None:
-        """A fault of ours: told in the terminal, and the page goes on without its voice."""
+        """A fault of ours: its traceback goes to the terminal, and the page goes on without its voice."""
         traceback.print_exc()
         self._free()
         with contextlib.suppress(WebSocketDisconnect):
-            told = "the voice has failed: the server's terminal says why"
-            await self._send({"type": "error", "to": to, "message": told})
+            await self._refuse("the voice has failed: the server's terminal says why", to)

@@ -1,7 +1,6 @@
 """One sound while it is played: started, rendered block by block, steered in between, recorded.
 
-Nothing here may be called twice at a time; `session` gives every voice a thread of its own. Knows the instrument; no
-page, no clock.
+Calls must not overlap; `session` gives every voice a thread of its own.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ REMEMBERED_SECONDS = 3600  # at least, of what was set: a page's longest take is
 
 @dataclass(frozen=True)
 class Change:
-    """What a set value has become. sample: the first by which it has arrived; values: raw; remarks: sentences, by the
-    name of what is clipped."""
+    """The effect of `Voice.set`. sample: the first by which the values have arrived; values: raw; remarks: sentences
+    by the name of what is clipped."""
 
     sample: int
     values: dict[str, float]
@@ -43,7 +42,7 @@ class Voice:
         self.instrument = instrument
         self.random_seed = secrets.randbelow(2**31) if start.random_seed is None else start.random_seed
         trained = instrument.at(start.checkpoint)
-        # Drawn, not only asked for: a recording then holds them.
+        # Drawn, not only fields of the request: a recording then holds them.
         live: dict[str, float | str] = {"temperature": start.temperature, "top_k": float(start.top_k or 0)}
         own = trained.schema.names
         values = {**{name: value for name, value in live.items() if name not in own}, **start.values}
