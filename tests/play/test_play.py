@@ -458,7 +458,7 @@ def test_a_value_beyond_the_range_is_clipped_and_told(steered: Server) -> None:
     ("values", "part"),
     [
         ({"q": 1}, "no parameter q"),
-        ({"inst": "reed"}, "never occurred in training; give brass, string"),
+        ({"inst": "reed"}, "never occurred in training; give one of brass, string"),
         ({"inst": "violin"}, "one of brass, reed, string"),
         ({"inst": 1}, "never occurred"),
         ({"p": "high"}, "a number"),
