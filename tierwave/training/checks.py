@@ -14,13 +14,12 @@ from tierwave.errors import UsageError
 from tierwave.family import Family
 from tierwave.files.names import folded
 from tierwave.files.places import Url
-from tierwave.runs.folder import CONFIG_NAME, Run
+from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run
 from tierwave.runs.history import read_history
 from tierwave.training.memory import Demand, TooLarge, judged, room_of
 
 if TYPE_CHECKING:
     from tierwave.training.devices import Devices
-    from tierwave.training.plan import Plan
 
 # ---- before anything is read -----------------------------------------------------------------------------------------
 
@@ -123,29 +122,33 @@ def refuse_too_large(demands: Iterable[Demand], devices: Devices) -> None:
             raise TooLarge(text)
 
 
-def refuse_other_slots(plan: Plan) -> None:
+def refuse_other_slots(
+    family: Family,
+    by_stage: Mapping[str, TrainingOptions],
+    entries: Mapping[str, tuple[Run, CheckpointEntry]],
+    root: Run,
+    stored: tuple[dict[str, Any], Any],
+) -> None:
     """UsageError where a checkpoint holds the state of another optimiser than a stage now has; RunError where it, or
-    the history of its run, is damaged."""
+    the history of its run, is damaged. stored: the document and the config of the run."""
     from tierwave.runs.checkpoints import check_run_id, read_progress
     from tierwave.training.step import slots_of
 
-    for stage, (part, entry) in plan.entries().items():
-        assert plan.resumed is not None
+    document, config = stored
+    for stage, (part, entry) in entries.items():
         check_run_id(part.folder / entry.name, part)
         read_history(part)  # which training continues too
         before = read_progress(part.folder / entry.name).get("slots", "")
         if not before:  # an old checkpoint, which did not say
-            own = plan.family.training_of(plan.resumed.config, stage)
-            training = {**split_training(plan.resumed.document)[1], **own}
-            before = slots_of(resolve_training({}, {"training": training}, plan.source))
-        options = plan.by_stage[stage]
+            training = {**split_training(document)[1], **family.training_of(config, stage)}
+            before = slots_of(resolve_training({}, {"training": training}, str(root.folder / CONFIG_NAME)))
+        options = by_stage[stage]
         if before != slots_of(options):
             typed = f"--optimizer {options.optimizer}"
             typed += f" --momentum {options.momentum:g}" if options.optimizer in before else ""
             raise UsageError(
                 f"{typed} cannot go on in the run {part.folder}, whose checkpoints hold the state of {before}: "
-                f"leave it out, or start from the run's weights under another --id, with --init_from "
-                f"{plan.resumed.root.folder}"
+                f"leave it out, or start from the run's weights under another --id, with --init_from {root.folder}"
             )
 
 

@@ -61,7 +61,9 @@ def train(
         devices = _devices(plan, lambda: meet(task, say_line, request.worker_timeout))
         stages = [stage_of(plan, name, material, devices) for name in plan.stages]
         refuse_too_large((stage.demand for stage in stages), devices)
-        refuse_other_slots(plan)
+        if plan.resumed is not None:
+            stored = plan.resumed.document, plan.resumed.config
+            refuse_other_slots(plan.family, plan.by_stage, plan.entries(), plan.resumed.root, stored)
         config = plan.family.with_training(plan.config, plan.options, plan.by_stage)
         refuse_other_workers(devices, _agreement(plan, material, config))
 
