@@ -2,7 +2,8 @@
 
 Recordings are left as they are. What they say is put where a MelNet with "text" looks for it (`melnet.text`): in
 `metadata.csv`, or in a CSV with the columns filename and text. `SOURCE.json` says where all came from, and, being
-written last, that it is whole. An interrupted download goes on when the command is given again.
+written last, that it is whole. An interrupted download begins again when the command is given again; one that is
+whole is kept until it is laid out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tierwave.audio.finding import find_audio
-from tierwave.data.downloads import Archive, Progress, download, sha256_of, unpack
+from tierwave.data.downloads import Archive, Progress, download, unpack
 from tierwave.errors import RunError, UsageError
 from tierwave.files.text import parse_json
 from tierwave.files.writing import write_text
@@ -61,6 +62,8 @@ def fetch(
     archive: another address, or checksum, than the collection's. progress(what) gives what is told of the bytes of
     each step. Nothing is fetched that is there. Raises RunError and UsageError with what to do.
     """
+    import pooch
+
     archive = archive or collection.archives[subset]
     sources = _sources(folder)
     if subset not in sources:
@@ -69,7 +72,7 @@ def fetch(
         if strangers:
             raise UsageError(f"{folder} holds other recordings, such as {strangers[0].name}: name a folder of its own")
         path = download(archive, folder, progress(f"Fetching {archive.name}"))
-        digest = archive.sha256 or sha256_of(path)
+        digest = archive.sha256 or pooch.file_hash(str(path))
         unpacked = folder / f"{subset}.new"
         shutil.rmtree(unpacked, ignore_errors=True)
         unpack(path, unpacked, progress(f"Unpacking {archive.name}"))
