@@ -364,7 +364,7 @@ def test_the_lock_goes_when_its_holder_is_killed(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
         with only_training(tmp_path, "piano"):
-            assert (tmp_path / "piano" / ".lock").read_text() == str(os.getpid())
+            assert (tmp_path / "piano" / ".lock.holder").read_text() == str(os.getpid())
 
 
 def test_the_lock_goes_with_an_error(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ family and no training loop.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -252,49 +253,29 @@ def only_training(logdir_root: Path, identity: str) -> Iterator[None]:
     """Hold the lock of an id; RunError if another training holds it. It goes with the process, however that ends."""
     folder = Path(logdir_root) / identity
     refuse_pattern(folder)
+    from filelock import FileLock, Timeout
+
+    lock, holder = FileLock(folder / ".lock", timeout=0), folder / ".lock.holder"
     try:
         make_own(Path(logdir_root))
         make_own(folder)
-        handle = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (held for the whole training)
+        holder.touch()
+        lock.acquire()
+    except Timeout:
+        process = holder.read_text(encoding="utf-8").strip() or "unknown"
+        raise RunError(
+            f"another training with --id {identity} is running (process {process}): wait for it, or give this one "
+            "another --id"
+        ) from None
     except OSError as error:
-        raise UsageError(f"{folder} cannot be written to ({error.strerror}): name another --logdir_root") from None
+        # A file system without locks must not keep anyone from training.
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK):
+            raise UsageError(f"{folder} cannot be written to ({error.strerror}): name another --logdir_root") from None
     try:
-        if not _lock(handle):
-            handle.seek(0)
-            holder = handle.read().strip() or "unknown"
-            raise RunError(
-                f"another training with --id {identity} is running (process {holder}): wait for it, or give this one "
-                "another --id"
-            )
-        handle.seek(0)
-        handle.truncate()
-        handle.write(str(os.getpid()))
-        handle.flush()
+        holder.write_text(str(os.getpid()), encoding="utf-8")
         yield
     finally:
-        handle.close()
-
-
-def _lock(handle: Any) -> bool:
-    """Whether no other process has the lock."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        os.lseek(handle.fileno(), 1 << 30, os.SEEK_SET)  # behind the text, which others could not read otherwise
-        try:
-            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except OSError:
-            return False
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # the two answers that POSIX allows
-        return False
-    except OSError:  # a file system without locks must not keep anyone from training
-        pass
-    return True
+        lock.release()
 
 
 def environment() -> dict[str, str]:

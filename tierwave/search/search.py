@@ -307,7 +307,7 @@ def make_room(search: Search, say_line: Print) -> None:
     aside = search.folder / f"before_{datetime.now():%d.%m.%Y_%H.%M.%S}"
     aside.mkdir(exist_ok=True)
     for path in list(search.folder.iterdir()):
-        if path != aside and path.name != ".lock" and not path.name.startswith("before_"):
+        if path != aside and not path.name.startswith((".lock", "before_")):
             shutil.move(str(path), str(aside / path.name))
     say_line(f"The earlier search {search.identity} is kept in {aside}.", False)
 
