@@ -10,7 +10,7 @@ from typing import Any
 from tierwave.cli.flags import REPEATABLE, FlagParser, add_model_flags, optional, typed_values
 from tierwave.config import TrainingOptions, read_document
 from tierwave.errors import UsageError
-from tierwave.files.places import place_of
+from tierwave.files.urls import place_of
 from tierwave.nn.runtime import import_tensorflow
 from tierwave.system.progress import ProgressLine
 
@@ -23,7 +23,9 @@ def parser() -> FlagParser:
     flags.add_argument("--id", default="default", help="name of the training session (default: default)")
     flags.add_argument("--data_dir", type=place_of, help="folder of training audio, searched recursively; or a URL")
     flags.add_argument(
-        "--cache_dir", type=optional(place_of), help="where encoded recordings are kept (default: logdir_root/.cache)"
+        "--cache_dir",
+        type=optional(Path),
+        help="where encoded recordings are kept (default: logdir_root/.cache)",
     )
     flags.add_switch("--demo", help="make and use the synthetic demo corpus")
     flags.add_switch("--verbose", help="one line per step, instead of one that is rewritten, or told every few seconds")

@@ -17,7 +17,7 @@ def measure(name: str, lanes: int, *, minutes: float = 10.0, steps: int = 20) ->
     import samplernn
     from tierwave.audio.writer import write_wav
     from tierwave.config import TrainingOptions
-    from tierwave.data.corpus import load_corpus
+    from tierwave.data.cache import load_corpus
     from tierwave.data.splits import Span
     from tierwave.training.step import Learner
 

@@ -22,7 +22,7 @@ from conditioning.config import Cascade, Config, Stage, playing
 from tierwave.controls.live import LiveControls, Settings
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.tracks import Controls, Track, resample_track
-from tierwave.data.control_windows import seen
+from tierwave.controls.transfer import as_trained
 from tierwave.errors import UsageError
 from tierwave.generation.request import Request, Stream
 
@@ -201,7 +201,7 @@ class _Tier:
             raw = resample_track(
                 track, self.rate, steps, start_seconds=seconds, first_sample=-steps, interp=parameter.interp
             )
-            columns.append(seen(parameter, raw))
+            columns.append(as_trained(parameter, raw))
         return np.stack(columns, axis=-1)
 
     def make(self, steps: int) -> np.ndarray:

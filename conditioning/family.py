@@ -10,10 +10,9 @@ from conditioning.footprint import footprint
 from tierwave.audio.quantize import Quantizer
 from tierwave.config import TrainingOptions, clipping
 from tierwave.controls.schema import Schema
-from tierwave.data.control_windows import Steering, frame_spans
 from tierwave.data.corpus import Corpus
 from tierwave.data.splits import Span
-from tierwave.data.windows import Codes, LaneWindows, Source
+from tierwave.data.windows import Codes, LaneWindows, Source, Steering, frame_spans
 from tierwave.errors import UsageError
 from tierwave.family import Family, Product
 from tierwave.generation.request import Request

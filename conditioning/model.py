@@ -21,7 +21,7 @@ from conditioning.heads import LinearWeights, Prediction, head_of
 from tierwave.audio.quantize import Quantizer
 from tierwave.config import validate
 from tierwave.controls.schema import Schema
-from tierwave.data.control_windows import transplanted
+from tierwave.controls.transfer import transplanted
 from tierwave.errors import UsageError
 from tierwave.nn.distributions import LossSums
 from tierwave.nn.linear import Linear, NormalisableLayer, encoded, linear, matmul

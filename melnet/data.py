@@ -15,12 +15,11 @@ from melnet.config import Config
 from melnet.front_end import MelFrontEnd, Normaliser
 from melnet.text import Texts
 from tierwave.audio.quantize import Quantizer
-from tierwave.data.control_windows import frame_spans
 from tierwave.data.corpus import Corpus
 from tierwave.data.splits import Span, Split
-from tierwave.data.windows import Where
+from tierwave.data.windows import Where, frame_spans
 from tierwave.errors import UsageError
-from tierwave.files.places import Place
+from tierwave.files.urls import Place
 
 KEPT_BYTES = 1 << 30  # of spectrograms in memory
 ENCODER = Quantizer("linear", 65536)
@@ -74,7 +73,7 @@ class Spectrograms:
 
 def sound_of(corpus: Corpus, recording: int) -> np.ndarray:
     """One recording as float32 `[samples]`."""
-    return ENCODER.decode(np.asarray(corpus.of(recording)))
+    return ENCODER.decode(corpus.read(recording))
 
 
 def prepare(

@@ -14,12 +14,11 @@ from melnet.text import alphabet_of
 from tierwave.audio.quantize import Quantizer
 from tierwave.config import TrainingOptions
 from tierwave.controls.schema import Schema
-from tierwave.data.control_windows import Steering
 from tierwave.data.corpus import Corpus
 from tierwave.data.splits import Span, Split
-from tierwave.data.windows import LaneWindows, Source
+from tierwave.data.windows import LaneWindows, Source, Steering
 from tierwave.family import Family, Preview, Product
-from tierwave.files.places import Place
+from tierwave.files.urls import Place
 from tierwave.generation.request import Request
 from tierwave.nn.footprint import Footprint
 

@@ -33,7 +33,7 @@ from melnet.multiscale import below, factors, sizes
 from melnet.text import MOST_CHARACTERS, Alphabet
 from tierwave.config import validate
 from tierwave.controls.schema import Schema
-from tierwave.data.control_windows import transplanted
+from tierwave.controls.transfer import transplanted
 from tierwave.errors import UsageError
 from tierwave.nn.cells import CellName, CellWeights, State
 from tierwave.nn.distributions import LossSums, mixture_nats

@@ -22,8 +22,8 @@ from tierwave.data.corpus import Corpus
 from tierwave.data.windows import Where
 from tierwave.errors import RunError, UsageError
 from tierwave.files.names import folded, matcher
-from tierwave.files.places import Place, Url, place_of
 from tierwave.files.text import read_cells, read_header, read_text
+from tierwave.files.urls import Place, Url, place_of
 
 METADATA_NAME = "metadata.csv"
 FILENAME = "filename"

@@ -26,7 +26,7 @@ from samplernn.config import Config
 from tierwave.audio.quantize import Quantizer
 from tierwave.config import validate
 from tierwave.controls.schema import Schema
-from tierwave.data.control_windows import transplanted
+from tierwave.controls.transfer import transplanted
 from tierwave.errors import UsageError
 from tierwave.nn.distributions import LossSums, categorical_nats
 from tierwave.nn.linear import Linear, NormalisableLayer, encoded, fan_in_uniform, linear, matmul

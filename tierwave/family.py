@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 
     from tierwave.audio.quantize import Quantizer
     from tierwave.controls.schema import Schema
-    from tierwave.data.control_windows import Steering
     from tierwave.data.corpus import Corpus
     from tierwave.data.splits import Span, Split
-    from tierwave.data.windows import LaneWindows
-    from tierwave.files.places import Place
+    from tierwave.data.windows import LaneWindows, Steering
+    from tierwave.files.urls import Place
     from tierwave.generation.request import Request, Stream
     from tierwave.nn.footprint import Footprint
     from tierwave.nn.step_graph import StepGraph

@@ -20,7 +20,8 @@ from commands import told
 from tierwave.audio import arrays as rows
 from tierwave.audio.arrays import Row, find_rows, read_row
 from tierwave.audio.quantize import Quantizer
-from tierwave.data.corpus import Corpus, load_corpus
+from tierwave.data.cache import load_corpus
+from tierwave.data.corpus import Corpus
 from tierwave.errors import RunError, UsageError
 from tierwave.runs.folder import runs_of
 from tierwave.search.search import digest_of
@@ -80,8 +81,8 @@ def test_rows_are_the_same_corpus_as_wave_files_of_them(
     assert rows.left_out == files.left_out == ()
     assert rows.gain == files.gain and rows.statistics() == files.statistics()
     for index in range(recordings):
-        np.testing.assert_array_equal(rows.of(index), files.of(index))
-        assert len(rows.of(index)) == samples
+        np.testing.assert_array_equal(rows.read(index), files.read(index))
+        assert len(rows.read(index)) == samples
 
 
 def test_recordings_and_arrays_lie_side_by_side_in_any_folder(tmp_path: Path) -> None:

@@ -12,20 +12,24 @@ import threading
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import soundfile
+from corpora import recording_of, without_codes
 
 from tierwave.audio.recordings import Reading, load
+from tierwave.data import cache as cache_module
 from tierwave.data import corpus as corpus_module
-from tierwave.data import shards
-from tierwave.data.corpus import Corpus, Normalize, Recording, load_corpus, summary
-from tierwave.data.shards import Shards
+from tierwave.data import sources as sources_module
+from tierwave.data.cache import load_corpus
+from tierwave.data.corpus import Corpus, Normalize, Recording, summary
 from tierwave.data.splits import Span
 from tierwave.data.windows import Codes, LaneWindows
 from tierwave.errors import RunError, UsageError
-from tierwave.files.places import Url, make_folder, put_bytes
+from tierwave.files.urls import Url
 
 RATE = 8000
 
@@ -78,7 +82,7 @@ def refuse_to_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("this was in the cache")
 
-    monkeypatch.setattr(corpus_module, "open_recording", refuse)
+    monkeypatch.setattr(Reading, "blocks", refuse)
 
 
 # ---- what is loaded --------------------------------------------------------------------------------------------------
@@ -90,14 +94,12 @@ def test_every_recording_is_encoded_in_natural_order(folder: Path, tmp_path: Pat
     assert names == ["Ordner ß/Übung 東京.flac", "deep/er/x.wav", "take 2.wav", "take 10.wav"]
     assert corpus.left_out == ()
     assert corpus.sample_rate == RATE
-    assert isinstance(corpus.codes, Shards) and corpus.codes.dtype == np.uint16
-    offset = 0
+    assert corpus.dtype == np.uint16
     for index, recording in enumerate(corpus.recordings):
         audio, _ = load(folder / recording.name)
-        assert recording.offset == offset and recording.samples == len(audio)
-        assert np.array_equal(corpus.of(index), Steps().encode(audio))
-        offset += recording.samples
-    assert corpus.samples == offset
+        assert recording.samples == len(audio)
+        assert np.array_equal(corpus.read(index), Steps().encode(audio))
+    assert corpus.samples == sum(recording.samples for recording in corpus.recordings)
     assert [recording.channels for recording in corpus.recordings] == [2, 1, 1, 1]
 
 
@@ -105,7 +107,7 @@ def test_a_recording_is_read_through_in_blocks(folder: Path, tmp_path: Path, mon
     corpus = loaded(folder, tmp_path)
     monkeypatch.setattr(corpus_module, "BLOCK", 1000)
     blocks = list(corpus.blocks(3, 10, 4500))
-    assert max(map(len, blocks)) == 1000 and np.array_equal(np.concatenate(blocks), corpus.of(3)[10:4500])
+    assert max(map(len, blocks)) == 1000 and np.array_equal(np.concatenate(blocks), corpus.read(3)[10:4500])
 
 
 def test_the_document_is_written_when_the_codes_lie_on_the_disk(
@@ -139,7 +141,7 @@ def test_recordings_of_several_rates_need_one_to_be_chosen(folder: Path, tmp_pat
     assert by_name["higher.wav"].samples == 3 * 16000 and by_name["higher.wav"].file_rate == 44100
     assert by_name["take 2.wav"].samples == 8000
     index = list(by_name).index("higher.wav")
-    assert np.array_equal(corpus.of(index), Steps().encode(load(folder / "higher.wav", 16000)[0]))
+    assert np.array_equal(corpus.read(index), Steps().encode(load(folder / "higher.wav", 16000)[0]))
     assert corpus.statistics()["file_rates"] == {"8000": 4, "44100": 1}
     assert any("such as" in warning and "8000 Hz" in warning for warning in corpus.warnings())
 
@@ -179,7 +181,7 @@ def test_what_cannot_be_used_is_named_with_the_reason(
     assert reasons["bad/silent.wav"] == reasons["bad/hiss.wav"] == "it is silent"
     assert not any(str(tmp_path) in reason for reason in reasons.values())
     assert not any(recording.name in reasons for recording in corpus.recordings)
-    assert [len(corpus.of(index)) for index in range(len(corpus.recordings))] == [
+    assert [len(corpus.read(index)) for index in range(len(corpus.recordings))] == [
         recording.samples for recording in corpus.recordings
     ]
     text = summary(corpus)
@@ -214,11 +216,11 @@ def test_the_second_call_decodes_nothing(
     first = loaded(folder, tmp_path, sample_rate=sample_rate)
     refuse_to_decode(monkeypatch)
     if sample_rate is not None:  # then not even the headers are read, which ffmpeg would decode everything for
-        monkeypatch.setattr(corpus_module, "probe", None)
+        monkeypatch.setattr(cache_module, "_rate_of", None)
     again = loaded(folder, tmp_path, sample_rate=sample_rate)
     assert again.recordings == first.recordings
     assert again.left_out == first.left_out and len(again.left_out) >= 1
-    assert all(np.array_equal(again.of(index), first.of(index)) for index in range(len(first.recordings)))
+    assert all(np.array_equal(again.read(index), first.read(index)) for index in range(len(first.recordings)))
     assert (again.sample_rate, again.gain, again.normalize) == (first.sample_rate, first.gain, first.normalize)
 
 
@@ -234,14 +236,14 @@ def test_without_normalisation_every_file_is_decoded_once(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = []
-    open_recording = corpus_module.open_recording
+    open_recording = sources_module.open_recording
 
     def counted(path: Path) -> AbstractContextManager[Reading]:
         decoded.append(path)
         return open_recording(path)
 
-    monkeypatch.setattr(corpus_module, "open_recording", counted)
-    loaded(folder, tmp_path)
+    monkeypatch.setattr(sources_module, "open_recording", counted)
+    loaded(folder, tmp_path, sample_rate=RATE)
     assert len(decoded) == len(set(decoded)) == 4
 
 
@@ -272,7 +274,7 @@ def test_a_change_makes_the_cache_anew(folder: Path, tmp_path: Path, change: str
     same_sound = change in ("touch", "encoder")
     assert (after.identity == before.identity) == same_sound
     if change == "content":
-        assert np.array_equal(after.of(2), Steps().encode(load(path)[0]))
+        assert np.array_equal(after.read(2), Steps().encode(load(path)[0]))
 
 
 def test_two_calls_at_once_do_not_collide(folder: Path, tmp_path: Path) -> None:
@@ -297,7 +299,7 @@ def test_two_calls_at_once_do_not_collide(folder: Path, tmp_path: Path) -> None:
     expected = loaded(folder, tmp_path / "alone")
     assert len(results) == 4
     assert all(result.identity == expected.identity for result in results)
-    assert all(np.array_equal(result.of(3), expected.of(3)) for result in results)
+    assert all(np.array_equal(result.read(3), expected.read(3)) for result in results)
     assert tree(tmp_path / "cache") == tree(tmp_path / "alone" / "cache")  # nothing half-made is left
 
 
@@ -342,7 +344,7 @@ KILLED = """
 import os, sys
 sys.path[:0] = sys.argv[4:]
 from test_corpus import Steps
-from tierwave.data import corpus
+from tierwave.data import cache
 from tierwave.audio.recordings import Reading
 blocks = Reading.blocks
 
@@ -353,14 +355,24 @@ def killed(reading, rate):
             os._exit(9)
 
 Reading.blocks = killed
-corpus.load_corpus(sys.argv[1], Steps(), cache_dir=sys.argv[2], normalize=sys.argv[3])
+cache.load_corpus(sys.argv[1], Steps(), cache_dir=sys.argv[2], normalize=sys.argv[3])
 """
 
 
 def kill(folder: Path, cache: Path, normalize: str) -> None:
     """Build the corpus in a process that is gone in the middle of the last recording."""
     here = Path(__file__).parent
-    command = [sys.executable, "-c", KILLED, str(folder), str(cache), normalize, str(here), str(here.parents[1])]
+    command = [
+        sys.executable,
+        "-c",
+        KILLED,
+        str(folder),
+        str(cache),
+        normalize,
+        str(here),
+        str(here.parent),
+        str(here.parents[1]),
+    ]
     assert subprocess.run(command).returncode == 9
 
 
@@ -370,13 +382,14 @@ def test_after_a_kill_only_the_rest_is_decoded_and_the_cache_is_the_same(
 ) -> None:
     kill(folder, tmp_path / "cache", normalize)
     whole = loaded(folder, tmp_path / "whole", normalize=normalize)
-    decoded, opened = [], corpus_module.open_recording
-    monkeypatch.setattr(corpus_module, "open_recording", lambda path: (decoded.append(path.name), opened(path))[1])
-    again = loaded(folder, tmp_path, normalize=normalize)
+    decoded = []
+    opened = sources_module.open_recording
+    monkeypatch.setattr(sources_module, "open_recording", lambda path: (decoded.append(path.name), opened(path))[1])
+    again = loaded(folder, tmp_path, normalize=normalize, sample_rate=RATE)
     if normalize == "corpus":  # the second pass had not begun
-        assert decoded == ["take 10.wav", "Übung 東京.flac", "x.wav", "take 2.wav", "take 10.wav"]
+        assert decoded == ["Übung 東京.flac", "x.wav", "take 2.wav", "take 10.wav"] * 2
     else:
-        assert decoded == ["take 10.wav"] * (2 if normalize == "file" else 1)
+        assert decoded == ["take 10.wav"]
         assert again.taken_over == 3
         assert "3 of them had been encoded before a run was interrupted" in summary(again)
     assert tree(tmp_path / "cache") == tree(tmp_path / "whole" / "cache")
@@ -390,7 +403,7 @@ def test_what_an_interrupted_run_left_is_taken_only_if_it_is_whole_and_of_the_sa
 ) -> None:
     kill(folder, tmp_path / "cache", "none")
     (place,) = (tmp_path / "cache").iterdir()
-    shard, entry = place / "000002.codes", place / ".unfinished" / "000002.json"
+    shard, entry = place / "000002.codes", place / "000002.json"
     codes = shard.read_bytes()
     if damage == "codes":
         shard.write_bytes(codes[:-1] + bytes([codes[-1] ^ 1]))
@@ -404,7 +417,7 @@ def test_what_an_interrupted_run_left_is_taken_only_if_it_is_whole_and_of_the_sa
         os.utime(folder / "take 2.wav")
     again = loaded(folder, tmp_path)
     assert again.taken_over == (0 if damage == "source" else 2)
-    assert np.array_equal(again.of(2), Steps().encode(load(folder / "take 2.wav")[0]))
+    assert np.array_equal(again.read(2), Steps().encode(load(folder / "take 2.wav")[0]))
 
 
 def test_what_could_not_be_used_is_looked_at_again(folder: Path, tmp_path: Path) -> None:
@@ -424,10 +437,10 @@ def test_processes_make_the_same_cache(
     folder: Path, tmp_path: Path, normalize: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "broken.wav").write_text("no sound")
-    monkeypatch.setattr(corpus_module, "SMALL_BYTES", 0)
+    monkeypatch.setattr(cache_module, "SMALL_BYTES", 0)
     told: list[tuple[int, int]] = []
     many = loaded(folder, tmp_path, normalize=normalize, jobs=2, progress=lambda *counts: told.append(counts))
-    monkeypatch.setattr(corpus_module, "parallel_map", None)  # from the cache, without a process
+    monkeypatch.setattr(cache_module, "parallel_map", None)  # from the cache, without a process
     assert loaded(folder, tmp_path, normalize=normalize, jobs=2, sample_rate=RATE).identity == many.identity
     monkeypatch.undo()
     loaded(folder, tmp_path / "one", normalize=normalize)
@@ -439,20 +452,30 @@ def test_only_the_recordings_that_are_read_are_opened(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = loaded(folder, tmp_path)
-    opened = []
+    opened, fromfile = set(), np.fromfile
 
-    def counted(path: Path, mode: str) -> object:
-        opened.append(path.name)
-        return open(path, mode)
+    def counted(path: Path, *rest: Any, **more: Any) -> np.ndarray:
+        opened.add(path.name)
+        return fromfile(path, *rest, **more)
 
-    monkeypatch.setattr(shards, "open", counted, raising=False)
+    monkeypatch.setattr(np, "fromfile", counted)
     windows = LaneWindows(
         {"inputs": Codes(corpus, 200)}, [Span(2, 0, 4000), Span(3, 100, 20_000)], window=64, overlap=16, lanes=4
     )
     layout = windows.layout(0)
     for step in range(windows.steps):
-        windows.batch(layout, step)
-    assert set(opened) == {"000002.codes", "000003.codes"} and len(opened) == 2
+        windows.batch(tuple(part[step] for part in layout))
+    assert opened == {"000002.codes", "000003.codes"}
+
+
+@pytest.mark.parametrize("damage", ["short", "gone"])
+def test_a_file_that_was_damaged_since_is_told(folder: Path, tmp_path: Path, damage: str) -> None:
+    corpus = loaded(folder, tmp_path)
+    path = corpus.files[2]
+    path.write_bytes(path.read_bytes()[:50]) if damage == "short" else path.unlink()
+    assert len(corpus.read(3, 10, 50)) == 40
+    with pytest.raises(RunError, match=r"cache .* is damaged \(000002\.codes: .*\): delete it"):
+        corpus.read(2, 30, 60)
 
 
 # ---- at a URL --------------------------------------------------------------------------------------------------------
@@ -460,17 +483,13 @@ def test_only_the_recordings_that_are_read_are_opened(
 
 def at_url(folder: Path, root: str) -> Url:
     """The files of a folder, copied to a URL."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            place = Url(f"{root}/{path.relative_to(folder).as_posix()}")
-            make_folder(place.parent)
-            put_bytes(place, path.read_bytes())
+    fsspec.filesystem("memory" if root.startswith("memory:") else "file").put(f"{folder}/", f"{root}/", recursive=True)
     return Url(root)
 
 
-@pytest.fixture(params=["ram", "file"])
+@pytest.fixture(params=["memory", "file"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"ram://{tmp_path.name}" if request.param == "ram" else f"file://{tmp_path}/at url"
+    return f"memory://{tmp_path.name}" if request.param == "memory" else f"file://{tmp_path}/at url"
 
 
 @pytest.mark.parametrize("sample_rate", [None, 4000])
@@ -484,49 +503,38 @@ def test_a_corpus_at_a_url_is_that_of_the_folder(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     progress: list[tuple[int, int]] = []
-    options: dict = {"sample_rate": sample_rate, "cache_dir": f"{url}/cache"}
+    options: dict = {"sample_rate": sample_rate, "cache_dir": tmp_path / "other"}
     there = loaded(remote, tmp_path, **options, progress=lambda *counts: progress.append(counts))  # type: ignore[arg-type]
     assert (there.recordings, there.left_out, there.sample_rate) == (here.recordings, here.left_out, here.sample_rate)
     assert list((tmp_path / "temporary").iterdir()) == []  # no copy stays
-    wanted = [(0, 5, 3000), (len(here.recordings) - 1, 0, 9_999), (0, 0, 1)]
-    assert all(map(np.array_equal, there.parts(wanted), here.parts(wanted)))
-    assert all(np.array_equal(there.of(index), here.of(index)) for index in range(len(here.recordings)))
-    monkeypatch.setattr(corpus_module, "local_copy", None)  # nothing is fetched again, not even to see the rate
+    assert all(np.array_equal(there.read(index), here.read(index)) for index in range(len(here.recordings)))
+    monkeypatch.setattr(sources_module, "fetched", None)  # nothing is fetched again, not even to see the rate
     assert loaded(remote, tmp_path, **options).recordings == here.recordings  # type: ignore[arg-type]
     assert progress[-1] == (5 if sample_rate else 4, 5 if sample_rate else 4)
 
 
-@pytest.mark.slow  # every process imports TensorFlow
 def test_a_cache_in_a_folder_of_a_corpus_at_a_url_made_by_processes(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = loaded(folder, tmp_path / "here")
-    monkeypatch.setattr(corpus_module, "SMALL_BYTES", 0)
+    monkeypatch.setattr(cache_module, "SMALL_BYTES", 0)
     remote = Path(f"file://{folder}")  # as a flag makes of it
     there = loaded(remote, tmp_path, sample_rate=RATE, jobs=2)
     assert there.recordings == here.recordings
     assert tree(tmp_path / "cache") == tree(tmp_path / "here" / "cache")
 
 
-def test_an_interrupted_cache_at_a_url_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache, open_recording = f"ram://{tmp_path.name}/cache", corpus_module.open_recording
-
-    def stops(path: Path) -> AbstractContextManager[Reading]:
-        if path.name == "take 10.wav":
-            raise KeyboardInterrupt
-        return open_recording(path)
-
-    monkeypatch.setattr(corpus_module, "open_recording", stops)
-    with pytest.raises(KeyboardInterrupt):
-        loaded(folder, tmp_path, cache_dir=cache)
-    monkeypatch.undo()
-    again = loaded(folder, tmp_path, cache_dir=cache)
-    assert again.taken_over == 3 and again.recordings == loaded(folder, tmp_path).recordings
+def test_a_cache_at_a_url_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="memory://x/cache is no folder of this machine"):
+        loaded(folder, tmp_path, cache_dir=Path("memory://x/cache"))
 
 
 @pytest.mark.parametrize(
     ("root", "kind", "words"),
-    [("ram://nothing/there", UsageError, "no file or folder ram://nothing/there"), ("nope://x", UsageError, "nope://")],
+    [
+        ("memory://nothing/there", UsageError, "no file or folder memory://nothing/there"),
+        ("nope://x", UsageError, "nope://"),
+    ],
 )
 def test_a_url_with_nothing_there_is_told(tmp_path: Path, root: str, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):
@@ -588,8 +596,7 @@ def test_statistics_are_those_of_the_whole_signal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(59, "59.0 s"), (90, "1.5 min"), (5400, "1.50 h")])
 def test_the_summary_tells_the_length_in_a_fitting_unit(seconds: int, text: str) -> None:
-    recording = Recording("a.wav", 0, seconds * RATE, "", RATE, 1, 0.9, 0.0, 0.1, 0.0, 0.0)
-    assert text in summary(Corpus((recording,), (), RATE, 1.0, np.zeros(0)))
+    assert text in summary(without_codes([recording(samples=seconds * RATE)], RATE))
 
 
 def test_corpus_normalisation_is_one_gain(tmp_path: Path) -> None:
@@ -600,8 +607,8 @@ def test_corpus_normalisation_is_one_gain(tmp_path: Path) -> None:
     sounds = [load(root / name)[0] for name in ("loud.wav", "soft.wav")]
     assert corpus.gain == pytest.approx(1 / np.abs(sounds[0]).max())
     for index, sound in enumerate(sounds):
-        assert np.array_equal(corpus.of(index), Steps().encode(sound * np.float32(corpus.gain)))
-    assert np.abs(corpus.of(0).astype(int) - 200).max() == 200
+        assert np.array_equal(corpus.read(index), Steps().encode(sound * np.float32(corpus.gain)))
+    assert np.abs(corpus.read(0).astype(int) - 200).max() == 200
     assert corpus.statistics()["peak"] == pytest.approx(0.25, abs=1e-3)  # as recorded
     assert not any("full scale" in warning for warning in corpus.warnings())
 
@@ -615,9 +622,9 @@ def test_file_normalisation_maps_each_file_to_the_whole_range(tmp_path: Path) ->
     sound = load(root / "a.wav")[0].astype(np.float64)
     low, high = sound.min(), sound.max()
     exact = (sound - low) / (high - low) * 2 - 1
-    assert np.abs(corpus.of(0).astype(int) - 200 - exact * 200).max() <= 0.51
-    assert set(np.unique(corpus.of(1))) == {0, 400}
-    assert (corpus.of(0).min(), corpus.of(0).max()) == (0, 400)
+    assert np.abs(corpus.read(0).astype(int) - 200 - exact * 200).max() <= 0.51
+    assert set(np.unique(corpus.read(1))) == {0, 400}
+    assert (corpus.read(0).min(), corpus.read(0).max()) == (0, 400)
     assert dict(corpus.left_out) == {"constant.wav": "it is silent"}
     assert not any("full scale" in warning for warning in corpus.warnings())
 
@@ -640,20 +647,19 @@ def test_no_normalisation_leaves_levels_alone(tmp_path: Path) -> None:
     write(root / "a.wav", noise(2000, 1, 0.05), subtype="FLOAT")
     corpus = loaded(root, tmp_path)
     assert corpus.gain == 1.0
-    assert np.abs(corpus.of(0).astype(int) - 200).max() <= 10
+    assert np.abs(corpus.read(0).astype(int) - 200).max() <= 10
 
 
 # ---- warnings --------------------------------------------------------------------------------------------------------
 
 
-def recording(**levels: object) -> Recording:
-    usual: dict = {"name": "a.wav", "offset": 0, "samples": 600 * RATE, "digest": "", "file_rate": RATE, "channels": 1}
-    usual |= {"peak": 0.9, "dc": 0.0, "rms": 0.1, "silent_share": 0.1, "clipped_share": 0.0}
-    return Recording(**{**usual, **levels})
+def recording(**levels: Any) -> Recording:
+    usual = {"peak": 0.9, "silent_share": 0.1, "samples": 600 * RATE}
+    return recording_of("a.wav", rate=RATE, **{**usual, **levels})
 
 
 def warnings_of(*recordings: Recording, normalize: Normalize = "none") -> list[str]:
-    return Corpus(recordings, (), RATE, 1.0, np.zeros(0), normalize).warnings()
+    return without_codes(recordings, RATE, normalize).warnings()
 
 
 def test_a_sound_corpus_is_not_warned_of() -> None:
@@ -684,7 +690,7 @@ def test_what_a_gain_brings_back_is_not_clipped() -> None:
     assert warnings_of(beyond, normalize="corpus") == [] and warnings_of(beyond, normalize="file") == []
     assert len(warnings_of(beyond, hot, normalize="corpus")) == 1
     for normalize, share in (("none", "30.50%"), ("corpus", "0.50%"), ("file", "0.50%")):
-        assert f"clipped {share}" in summary(Corpus((beyond, hot), (), RATE, 1.0, np.zeros(0), normalize))
+        assert f"clipped {share}" in summary(without_codes([beyond, hot], RATE, normalize))
 
 
 def test_what_is_odd_about_a_recording_is_kept_with_the_cache(tmp_path: Path) -> None:
@@ -703,7 +709,7 @@ def test_what_is_odd_about_a_recording_is_kept_with_the_cache(tmp_path: Path) ->
         "half.wav",
         "inverted.wav",
     ]
-    np.testing.assert_array_equal(again.of(2), Steps().encode(load(root / "inverted.wav", mono=False)[0][:, 0]))
+    np.testing.assert_array_equal(again.read(2), Steps().encode(load(root / "inverted.wav", mono=False)[0][:, 0]))
     assert dict(again.left_out)["slow.wav"].startswith("its header gives a sample rate of 1 Hz")
     text = summary(again)
     assert "  half.wav: it holds 1.0 s by its header, 0.500 s could be read: it is cut off\n" in text

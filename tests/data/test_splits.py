@@ -10,12 +10,13 @@ from functools import cache
 
 import numpy as np
 import pytest
+from corpora import recording_of, without_codes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tierwave.audio.chunking import cut
 from tierwave.audio.resample import resample
-from tierwave.data.corpus import Corpus, Recording
+from tierwave.data.corpus import Corpus
 from tierwave.data.splits import FEWEST_SOURCES, Span, Split, find_sources, make_split
 from tierwave.errors import RunError
 
@@ -36,13 +37,9 @@ class Folder:
     def corpus(self, order: Sequence[int] | None = None) -> Corpus:
         names = sorted(self.sounds)
         names = [names[number] for number in order] if order is not None else names
-        offset, recordings = 0, []
-        for name in names:
-            sound = self.sounds[name]
-            digest = str(hash(sound.tobytes()))
-            recordings.append(Recording(name, offset, len(sound), digest, RATE, 1, 1.0, 0.0, 0.1, 0.0, 0.0))
-            offset += len(sound)
-        return Corpus(tuple(recordings), (), RATE, 1.0, np.zeros(0))
+        sounds = {name: self.sounds[name] for name in names}
+        recordings = [recording_of(name, len(sound), str(hash(sound.tobytes()))) for name, sound in sounds.items()]
+        return without_codes(recordings, RATE)
 
     def reader(self, corpus: Corpus) -> Callable[[int], np.ndarray]:
         return lambda index: self.sounds[corpus.recordings[index].name]
@@ -58,17 +55,13 @@ def never(index: int) -> np.ndarray:
 
 
 def lengths_only(lengths: Sequence[int], names: Sequence[str] | None = None) -> Corpus:
-    offsets = np.cumsum([0, *lengths])
-    return Corpus(
-        tuple(
-            Recording(
-                names[number] if names else f"{number:04d}.wav",
-                int(offsets[number]), length, str(number), RATE, 1, 1.0, 0.0, 0.1, 0.0, 0.0,
-            )
+    return without_codes(
+        [
+            recording_of(names[number] if names else f"{number:04d}.wav", length, str(number), RATE)
             for number, length in enumerate(lengths)
-        ),
-        (), RATE, 1.0, np.zeros(0),
-    )  # fmt: skip
+        ],
+        RATE,
+    )
 
 
 @cache

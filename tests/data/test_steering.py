@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
+from corpora import corpus_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -16,10 +18,10 @@ import conditioning
 from conditioning.config import Cascade, Config
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.tracks import Controls, Track, resample_track
-from tierwave.data.control_windows import Steering, frame_spans, transplanted
-from tierwave.data.corpus import Corpus, Recording
+from tierwave.controls.transfer import transplanted
+from tierwave.data.corpus import Corpus
 from tierwave.data.splits import Span
-from tierwave.data.windows import LaneWindows, Where
+from tierwave.data.windows import LaneWindows, Steering, Where, frame_spans
 from tierwave.errors import UsageError
 
 RATE = 1000
@@ -187,13 +189,15 @@ def test_few_tracks_are_kept() -> None:
 # In the family's data ------------------------------------------------------------------------------------------------
 
 
+CODES = [
+    (np.arange(sum(LENGTHS[:number]), sum(LENGTHS[: number + 1])) * 7 % 30 + 1).astype(np.uint8)
+    for number in range(len(LENGTHS))
+]
+
+
+@cache
 def corpus() -> Corpus:
-    recordings, offset = [], 0
-    for number, length in enumerate(LENGTHS):
-        recordings.append(Recording(f"{number}.wav", offset, length, str(number), RATE, 1, 0.5, 0.0, 0.1, 0.0, 0.0))
-        offset += length
-    codes = (np.arange(offset) * 7 % 30 + 1).astype(np.uint8)
-    return Corpus(tuple(recordings), (), RATE, 1.0, codes)
+    return corpus_of(CODES, RATE)
 
 
 CASCADE = Cascade.model_validate(
@@ -213,7 +217,7 @@ SPANS = (Span(0, 100, 500), Span(1, 0, 310), Span(2, 3, 40))
 
 def batches(windows: LaneWindows, epoch: int = 0) -> list[dict[str, np.ndarray]]:
     layout = windows.layout(epoch)
-    return [windows.batch(layout, step, epoch) for step in range(windows.steps)]
+    return [windows.batch(tuple(part[step] for part in layout), epoch) for step in range(windows.steps)]
 
 
 def unrolled(windows: LaneWindows, spans: Sequence[Span]) -> list[dict[str, np.ndarray]]:
@@ -248,9 +252,8 @@ def test_each_tier_reads_its_own_names_at_its_own_rate() -> None:
                 )
                 np.testing.assert_array_equal(mask, inside[1:])
                 if tier.makes_audio:
-                    codes = corpus().codes
-                    offset = corpus().recordings[span.recording].offset + first
-                    expected = [codes[offset + i] if ok else 16 for i, ok in enumerate(inside)]  # silence of 32 levels
+                    codes = CODES[span.recording]
+                    expected = [codes[first + i] if ok else 16 for i, ok in enumerate(inside)]  # silence of 32 levels
                     np.testing.assert_array_equal(inputs, expected)
                 else:
                     seen = whole(tier.generates, span.recording, rate, first, tier.seq_len + 1)

@@ -17,7 +17,7 @@ from tierwave.audio.writer import write_wav
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.sources import find_control_sources
 from tierwave.controls.tables import read_manifest
-from tierwave.data.control_windows import transplanted
+from tierwave.controls.transfer import transplanted
 from tierwave.errors import RunError, UsageError
 from tierwave.family import load_config
 from tierwave.files.writing import write_text

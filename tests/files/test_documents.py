@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from corpora import recording_of, without_codes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierwave.data.corpus import Corpus, Recording
 from tierwave.data.splits import Split
 from tierwave.errors import RunError
 from tierwave.files.documents import sealed, unsealed
@@ -138,7 +138,7 @@ def test_a_checkpoint_that_is_none_of_ours_is_not_deleted(tmp_path: Path) -> Non
 
 
 def test_a_split_of_other_recordings_is_refused() -> None:
-    corpus = Corpus((Recording("a.wav", 0, 80, "0", 8000, 1, 0.5, 0.0, 0.1, 0.0, 0.0),), (), 8000, 1.0, None)  # type: ignore[arg-type]
+    corpus = without_codes([recording_of("a.wav", 80)], 8000)
     whole = {"method": "files", "train": [["a.wav", 0, 80]], "valid": [], "test": []}
     assert Split.from_document(whole, corpus).train[0].stop == 80
     for stretch in (["a.wav", 0, 81], ["b.wav", 0, 10]):

@@ -19,7 +19,7 @@ from tierwave.audio.finding import find_audio, search_audio
 from tierwave.audio.quantize import Quantizer
 from tierwave.audio.writer import write_wav
 from tierwave.cli.controls import main as controls
-from tierwave.data.corpus import load_corpus
+from tierwave.data.cache import load_corpus
 from tierwave.errors import RunError
 from tierwave.files.folders import MARK, OWN, make_own, told, walk
 from tierwave.runs.folder import runs_of

@@ -25,7 +25,8 @@ from tierwave.cli.running import run
 from tierwave.controls.files import read_take
 from tierwave.controls.parse import read_array
 from tierwave.controls.sources import find_control_sources
-from tierwave.data.corpus import Corpus, load_corpus, summary
+from tierwave.data.cache import load_corpus
+from tierwave.data.corpus import Corpus, summary
 from tierwave.data.splits import Span, Split, find_sources
 from tierwave.errors import RunError, UsageError
 from tierwave.evaluation.report.collect import _recordings
@@ -222,7 +223,7 @@ def test_chunks_and_their_recording_in_two_forms_are_one_source(tmp_path: Path) 
         write_wav(tmp_path / "in" / f"{Path(NFD).stem}_chunk_{number}.wav", chunk, RATE)
     corpus = corpus_of(tmp_path / "in", tmp_path / "cache")
     encoder = Quantizer("linear", 16)
-    (source,) = find_sources(corpus, lambda index: encoder.decode(np.asarray(corpus.of(index))))
+    (source,) = find_sources(corpus, lambda index: encoder.decode(corpus.read(index)))
     assert source.length == 2000
 
 

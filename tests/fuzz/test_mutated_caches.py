@@ -25,8 +25,8 @@ from rule import Kind, Refusal, Wrong, judged
 from tierwave.audio.quantize import Quantizer
 from tierwave.audio.writer import write_wav
 from tierwave.controls.schema import Schema
-from tierwave.data.corpus import DOCUMENT, Corpus, load_corpus
-from tierwave.files.ledger import FOLDER
+from tierwave.data.cache import DOCUMENT, load_corpus
+from tierwave.data.corpus import Corpus
 from tierwave.generation.request import Request
 from tierwave.runs.folder import Run
 
@@ -50,10 +50,10 @@ def place() -> Path:
         write_wav(folder / "data" / f"t{number}.wav", sound.astype(np.float32), RATE)
     corpus_in(folder / "whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tierwave.data.corpus.write_bytes", interrupted)
+        patch.setattr("tierwave.data.cache.write_bytes", interrupted)
         with pytest.raises(KeyboardInterrupt):
             corpus_in(folder / "begun")
-    assert list((folder / "begun").rglob(f"{FOLDER}/*.peak.json"))
+    assert list((folder / "begun").rglob("000002.json"))
     return folder
 
 
@@ -88,8 +88,7 @@ def make_cache(rng: Random, folder: Path) -> Path:
 def make_begun(rng: Random, folder: Path) -> Path:
     """The cache of a corpus that is not finished."""
     shutil.copytree(place() / "begun", folder / "cache")
-    (ledger,) = (folder / "cache").rglob(FOLDER)
-    damage(sorted([*ledger.iterdir(), *ledger.parent.glob("*.codes")]), rng)
+    damage(sorted((folder / "cache").rglob("*.*")), rng)
     return folder / "cache"
 
 
@@ -105,7 +104,7 @@ def attempt_cache(cache: Path) -> str:
     if about[0] != about[1]:
         raise Wrong(f"{about[1]} became {about[0]}", "another corpus")
     for number in range(len(whole.recordings)):
-        if not np.array_equal(found.of(number), whole.of(number)):
+        if not np.array_equal(found.read(number), whole.read(number)):
             raise Wrong(f"recording {number} has other codes", "other codes")
     return f"{found.taken_over} taken over" if found.taken_over else "opened"
 

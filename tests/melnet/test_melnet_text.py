@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from corpora import corpus_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +30,7 @@ from melnet.text import Alphabet, Texts, find_transcripts, normalised, padded
 from tierwave.analysis.plots import alignment_picture
 from tierwave.config import TrainingOptions
 from tierwave.controls.schema import Parameter, Schema
-from tierwave.data.corpus import Corpus, Recording
+from tierwave.data.corpus import Corpus
 from tierwave.data.splits import Span, Split
 from tierwave.data.windows import Where
 from tierwave.errors import RunError, UsageError
@@ -312,22 +313,17 @@ def test_a_manifest_with_the_named_column(tmp_path: Path) -> None:
     assert found == {"sub/a.wav": "one, two", "b": "three"}
 
 
-def corpus_of(samples: list[int], names: list[str]) -> Corpus:
+def spoken_corpus(samples: list[int], names: list[str]) -> Corpus:
     rng = np.random.default_rng(4)
-    sound = np.concatenate([np.sin(0.2 * np.arange(n)) * 0.5 + rng.normal(0, 0.05, n) for n in samples])
-    offsets = np.cumsum([0, *samples])
-    recordings = tuple(
-        Recording(name, int(at), n, str(at), RATE, 1, 1.0, 0.0, 0.1, 0.0, 0.0)
-        for name, at, n in zip(names, offsets, samples, strict=False)
-    )
-    return Corpus(recordings, (), RATE, 1.0, ENCODER.encode(sound.astype(np.float32)))
+    sounds = [np.sin(0.2 * np.arange(n)) * 0.5 + rng.normal(0, 0.05, n) for n in samples]
+    return corpus_of([ENCODER.encode(sound.astype(np.float32)) for sound in sounds], RATE, names)
 
 
 @pytest.fixture
 def spoken(tmp_path: Path) -> Iterator[tuple[Corpus, Path]]:
     """Two recordings, found by their bare id and by their path."""
     (tmp_path / "metadata.csv").write_text("a|Baa.\nwavs/b.wav|a b\n")
-    yield corpus_of([640, 400], ["wavs/a.wav", "wavs/b.wav"]), tmp_path
+    yield spoken_corpus([640, 400], ["wavs/a.wav", "wavs/b.wav"]), tmp_path
 
 
 def test_the_texts_of_a_corpus(spoken: tuple[Corpus, Path]) -> None:
@@ -370,7 +366,7 @@ def test_texts_of_no_recording_are_named(spoken: tuple[Corpus, Path]) -> None:
 def test_transcripts_that_do_not_fit(tmp_path: Path, name: str, content: str, column: int | str, message: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(RunError, match=message):
-        Texts.of(corpus_of([640, 400], ["wavs/a.wav", "wavs/b.wav"]), tmp_path, column)
+        Texts.of(spoken_corpus([640, 400], ["wavs/a.wav", "wavs/b.wav"]), tmp_path, column)
 
 
 # --- from the corpus to training --------------------------------------------------------------------------------------

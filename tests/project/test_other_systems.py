@@ -25,7 +25,7 @@ from tierwave.audio.quantize import Quantizer
 from tierwave.audio.writer import write_wav
 from tierwave.config import validate
 from tierwave.controls.sources import find_control_sources
-from tierwave.data.corpus import load_corpus
+from tierwave.data.cache import load_corpus
 from tierwave.data.splits import find_sources
 from tierwave.errors import UsageError
 from tierwave.files.folders import allowed_name, chunk_stem, name_fault, refuse_file, refuse_name, refuse_shared
@@ -340,7 +340,7 @@ def test_chunks_and_pictures_of_oddly_named_recordings(tmp_path: Path, monkeypat
         (chunks / name).write_bytes((data / name).read_bytes())
     encoder = Quantizer("linear", 16)
     corpus = load_corpus(chunks, encoder, cache_dir=tmp_path / "cache")
-    found = find_sources(corpus, lambda index: encoder.decode(np.asarray(corpus.of(index))))
+    found = find_sources(corpus, lambda index: encoder.decode(corpus.read(index)))
     assert sorted(len(source.recordings) for source in found) == [2, 3, 3, 3]
     monkeypatch.chdir(tmp_path)
     assert controls.main(["plot", str(data / "a:b.wav")]) == 0

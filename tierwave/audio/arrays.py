@@ -7,7 +7,7 @@ all. Knows arrays, not what is made of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from natsort import natsorted, ns
 
 from tierwave.audio.finding import AUDIO_SUFFIXES
+from tierwave.audio.recordings import AudioInfo
 from tierwave.errors import AudioError
 from tierwave.files.folders import LeftOut, walk
 from tierwave.files.writing import ArrayError, load_array
@@ -48,6 +49,21 @@ def find_rows(folder: Path, *, without: Sequence[Path] = ()) -> tuple[list[Row],
         except AudioError as error:
             left_out.append((path, error.reason))
     return rows, left_out
+
+
+class RowReading:
+    """A row as an open recording, as `recordings.Reading`: one channel, at the rate that is named."""
+
+    certain = True
+    remarks: Sequence[str] = ()
+
+    def __init__(self, row: Row, sample_rate: int) -> None:
+        self._sound = read_row(row)
+        self.info = AudioInfo(row.path, sample_rate, 1, len(self._sound), "FLOAT")
+
+    def blocks(self, sample_rate: int | None = None) -> Iterator[npt.NDArray[np.float32]]:
+        """The whole row, which is of that rate already."""
+        yield self._sound
 
 
 def read_row(row: Row) -> npt.NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
 from natsort import natsorted, ns
@@ -10,7 +11,7 @@ from natsort import natsorted, ns
 from tierwave.errors import UsageError
 from tierwave.files.folders import LeftOut, walk
 from tierwave.files.names import located
-from tierwave.files.places import Url, place_of
+from tierwave.files.urls import RemoteFile, Url, files_below, local_folder
 
 LIBSNDFILE_SUFFIXES = {
     ".wav",
@@ -82,10 +83,7 @@ def search_audio(
     found: list[Path] = []
     left_out: LeftOut = []
     for given in [paths] if isinstance(paths, str | Path) else paths:
-        path = place_of(given)
-        if isinstance(path, Url):
-            raise UsageError(f"{path} is no folder of this machine: copy its recordings to one, and name that")
-        path = located(path)
+        path = located(local_folder(given))
         if path.is_dir():
             files, passed_over = walk(path, _is_recording, own=own, without=without)
             found += files
@@ -102,26 +100,23 @@ def search_audio(
     return list(first.values()), list(dict.fromkeys(left_out))
 
 
-def find_audio_at(url: Url) -> list[Url]:
+def find_audio_at(url: Url) -> list[RemoteFile]:
     """Every recording in a folder at a URL, in the order of `find_audio`; a file is taken as it is.
 
-    Raises:
-        UsageError: there is no such folder or file.
+    Raises UsageError where there is no such folder or file.
     """
-    if not url.is_dir():
-        try:
-            url.stat()
-        except FileNotFoundError:
-            raise UsageError(f"There is no file or folder {url}: check the address and your access to it") from None
-        return [url]
-    found: list[tuple[PurePosixPath, Url]] = []
-    for folder, _, names in url.walk():
-        inside = PurePosixPath() if folder == url else folder.relative_to(url)
-        if not any(part.startswith(".") for part in inside.parts):
-            found += [(inside / name, folder / name) for name in names if _is_recording(name)]
-    ordered = natsorted(sorted(found, key=lambda pair: str(pair[0])), key=lambda pair: pair[0], alg=ns.PATH)
-    return [recording for _, recording in ordered]
+    found = files_below(url)
+    if not found:
+        raise UsageError(f"There is no file or folder {url}: check the address and your access to it")
+    if len(found) > 1 or not url.text.endswith(f"/{found[0].name}"):
+        found = [
+            file
+            for file in found
+            if _is_recording(file.name) and not any(part.startswith(".") for part in PurePosixPath(file.name).parts)
+        ]
+    return natsorted(sorted(found, key=attrgetter("name")), key=lambda file: PurePosixPath(file.name), alg=ns.PATH)
 
 
 def _is_recording(name: str) -> bool:
-    return not name.startswith(".") and PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES
+    path = PurePosixPath(name)
+    return not path.name.startswith(".") and path.suffix.lower() in AUDIO_SUFFIXES

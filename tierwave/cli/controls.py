@@ -20,8 +20,6 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from tierwave.analysis.features import FEATURES, Analysis, measure
 from tierwave.audio.finding import search_audio
 from tierwave.audio.recordings import load, open_recording
@@ -382,16 +380,15 @@ def _training_stretches(flags: Namespace, sounds: dict[str, Controls]) -> list[t
             f"--val_frac {flags.val_frac:g} and --test_frac {flags.test_frac:g} must be 0 or more, their sum below 1"
         )
     from tierwave.audio.quantize import Quantizer
-    from tierwave.data.corpus import load_corpus
+    from tierwave.data.cache import load_corpus
     from tierwave.data.splits import make_split
 
     encoder = Quantizer("mu-law", 256)
-    # What is mapped into memory cannot be deleted on Windows.
-    with tempfile.TemporaryDirectory(prefix="tierwave-", ignore_cleanup_errors=True) as cache:
+    with tempfile.TemporaryDirectory(prefix="tierwave-") as cache:
         corpus = load_corpus(flags.data_dir, encoder, sample_rate=flags.sample_rate, cache_dir=cache)
         split_ = make_split(
             corpus,
-            lambda index: encoder.decode(np.asarray(corpus.of(index))),
+            lambda index: encoder.decode(corpus.read(index)),
             valid_fraction=flags.val_frac,
             test_fraction=flags.test_frac,
             seed=flags.random_seed,

@@ -29,7 +29,7 @@ from tierwave.controls.tracks import Controls, Track
 from tierwave.errors import RunError, UsageError
 from tierwave.files.folders import chunk_stem
 from tierwave.files.names import folded, located, name_within, printable
-from tierwave.files.places import Url, place_of
+from tierwave.files.urls import Url, place_of
 
 MANIFEST_NAME = "params.csv"
 SCHEMA_NAME = "params_schema.csv"

@@ -9,17 +9,22 @@ where a span begins or the lane does; a span's last window is padded and masked.
     lane 1   |R span 0 (rest) ........|R span 2 ....      R: the state is reset here
 
 An epoch's layout is a function of (seed, epoch) and a batch one of (epoch, step), so training resumes anywhere.
-What stands in the windows is read from sources: `Codes` of a corpus here, parameters in `control_windows`.
-Knows spans and positions; knows no audio and no network.
+What stands in the windows is read from sources: `Codes` of a corpus, `ControlSource` of its controls.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from tierwave.controls.schema import Schema
+from tierwave.controls.tracks import Controls, Track, resample_track
+from tierwave.controls.transfer import as_trained
 from tierwave.data.corpus import Corpus
 from tierwave.data.splits import Span
 
@@ -70,10 +75,9 @@ class Codes:
         lanes = np.flatnonzero(counts)
         begins = where.inside.argmax(axis=1)[lanes]
         starts = where.at[lanes, begins]
-        columns = (where.recording[lanes], starts, starts + counts[lanes])
-        parts = self.corpus.parts(zip(*(column.tolist() for column in columns), strict=True))
-        for lane, begin, part in zip(lanes.tolist(), begins.tolist(), parts, strict=True):
-            codes[lane, begin : begin + len(part)] = part
+        rows = np.stack([lanes, begins, counts[lanes], where.recording[lanes], starts], axis=1)
+        for lane, begin, count, recording, start in rows.tolist():
+            codes[lane, begin : begin + count] = self.corpus.read(recording, start, start + count)
         return codes
 
 
@@ -105,7 +109,6 @@ class LaneWindows:
     ):
         self.sources, self.window, self.overlap = dict(sources), window, overlap
         self.seed, self.shuffled, self.whole_spans = seed, shuffled, whole_spans
-        self._latest: tuple[int, Layout] | None = None
         self._recording = np.array([span.recording for span in spans], np.int64)
         self._first = np.array([span.start for span in spans], np.int64)
         self._last = np.array([span.stop for span in spans], np.int64)
@@ -158,51 +161,42 @@ class LaneWindows:
         reset[0] |= busy[0]
         return span, place, reset
 
-    def batch(self, layout: Layout, step: int, epoch: int = 0) -> dict[str, np.ndarray]:
-        """Step `step` of a layout, the lanes of this worker: each source's elements `[lanes, overlap + window, ...]`
-        (or `[lanes, ...]`), mask float32 `[lanes, window]` (0 for padding), reset bool `[lanes]`."""
-        span, place, reset = (part[step, self.own] for part in layout)
+    def epoch(self, epoch: int, first_step: int = 0) -> tf.data.Dataset:
+        """The batches of an epoch from `first_step` on, the lanes of this worker: each source's elements
+        `[lanes, overlap + window, ...]` (or `[lanes, ...]`); targets, which are the inputs after the overlap; mask
+        float32 `[lanes, window]` (0 for padding); reset bool `[lanes]`."""
+        import tensorflow as tf
+
+        lanes, total = self.own.stop - self.own.start, self.overlap + self.window
+        specs = {
+            name: tf.TensorSpec([lanes, *((total,) if source.per_step else ()), *source.shape], source.dtype)
+            for name, source in self.sources.items()
+        }
+        specs |= {"mask": tf.TensorSpec([lanes, self.window], np.float32), "reset": tf.TensorSpec([lanes], np.bool_)}
+
+        # TensorFlow never lets go of a function given to numpy_function: it must not hold the epoch's layout.
+        def read(span: np.ndarray, place: np.ndarray, reset: np.ndarray) -> list[np.ndarray]:
+            batch = self.batch((span, place, reset), epoch)
+            return [batch[name] for name in specs]
+
+        def load(*row: tf.Tensor) -> dict[str, tf.Tensor]:
+            values = tf.numpy_function(read, row, [spec.dtype for spec in specs.values()], stateful=False)
+            parts = zip(specs.items(), values, strict=True)
+            batch = {name: tf.ensure_shape(value, spec.shape) for (name, spec), value in parts}
+            return {**batch, "targets": batch["inputs"][:, self.overlap :]}
+
+        steps = tf.data.Dataset.from_tensor_slices(tuple(part[first_step:, self.own] for part in self.layout(epoch)))
+        return steps.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+
+    def batch(self, step: Layout, epoch: int = 0) -> dict[str, np.ndarray]:
+        """A batch as of `epoch`, without targets; step: of the layout, each `[lanes]`."""
+        span, place, reset = step
         first, last = self._first[span][:, None], self._last[span][:, None]
         at = first + place[:, None] * self.window - self.overlap + np.arange(self.overlap + self.window)
         inside = (at >= first) & (at < last) & (span != IDLE)[:, None]
         where = Where(self._recording[span], at, inside, epoch)
         read = {name: source.read(where) for name, source in self.sources.items()}
         return {**read, "mask": inside[:, self.overlap :].astype(np.float32), "reset": reset}
-
-    def epoch(self, epoch: int, first_step: int = 0) -> tf.data.Dataset:
-        """The batches of an epoch from `first_step` on: dicts as of `batch`, and targets, which are the inputs after
-        the overlap."""
-        import tensorflow as tf
-
-        total, lanes = self.overlap + self.window, self.own.stop - self.own.start
-        shapes = {
-            name: ([lanes, total, *source.shape] if source.per_step else [lanes, *source.shape], source.dtype)
-            for name, source in self.sources.items()
-        }
-        shapes |= {"mask": ([lanes, self.window], np.dtype(np.float32)), "reset": ([lanes], np.dtype(np.bool_))}
-
-        def assemble(step: tf.Tensor) -> dict[str, tf.Tensor]:
-            # TensorFlow never lets go of a function given to numpy_function: it must not hold the epoch's layout.
-            def read(step: np.ndarray) -> list[np.ndarray]:
-                batch = self.batch(self._remembered(epoch), int(step), epoch)
-                return [batch[name] for name in shapes]
-
-            types = [tf.as_dtype(dtype) for _, dtype in shapes.values()]
-            values = tf.numpy_function(read, [step], types, stateful=False)
-            batch = {
-                name: tf.ensure_shape(value, shape)
-                for (name, (shape, _)), value in zip(shapes.items(), values, strict=True)
-            }
-            return {**batch, "targets": batch["inputs"][:, self.overlap :]}
-
-        steps = tf.data.Dataset.range(first_step, self.steps)
-        return steps.map(assemble, num_parallel_calls=2, deterministic=True).prefetch(8)
-
-    def _remembered(self, epoch: int) -> Layout:
-        """The layout of the epoch that is being read, made once."""
-        if self._latest is None or self._latest[0] != epoch:
-            self._latest = epoch, self.layout(epoch)
-        return self._latest[1]
 
     def _deal_whole_spans(self) -> list[list[tuple[int, int]]]:
         """Longest span first, each to the lane with the least work so far."""
@@ -227,3 +221,118 @@ def lane_warnings(windows: LaneWindows, batch_size: int) -> list[str]:
             f"a smaller --batch_size (now {batch_size}) gives every lane longer stretches."
         )
     return warnings
+
+
+# Controls -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Steering:
+    """The parameters of a corpus. schema: resolved, with lo and hi; controls: of each recording, in the corpus's order,
+    with a track for every parameter of the schema; seconds: how long each recording is."""
+
+    schema: Schema
+    controls: tuple[Controls, ...]
+    seconds: tuple[float, ...]
+
+    def source(self, names: Sequence[str], rate: float, **options: Any) -> ControlSource:
+        """Windows of `names` at `rate` Hz; options as of `ControlSource`."""
+        return ControlSource(self, names, rate, **options)
+
+
+class ControlSource:
+    """Windows of parameters as float32 `[lanes, steps, parameters]`, normalised by the schema.
+
+    rate: of the steps, in Hz. outside_zero: 0 stands before and after a span, which is what a stage that generates
+    these parameters starts from; else their own values go on there. through: parameters that pass through a lower rate
+    first, as they will come from the tier that generates them, by name. noise: standard deviation, in normalised units,
+    of what is added to those at that lower rate; another one every epoch, drawn from the seed. What lies outside lo and
+    hi is clipped or goes beyond as the schema says, without a warning.
+    """
+
+    dtype: np.dtype[Any] = np.dtype(np.float32)
+    per_step = True
+
+    def __init__(
+        self,
+        steering: Steering,
+        names: Sequence[str],
+        rate: float,
+        *,
+        outside_zero: bool = False,
+        through: Mapping[str, float] = MappingProxyType({}),
+        noise: float = 0.0,
+        seed: int = 0,
+    ):
+        self.parameters = [steering.schema.of(name) for name in names]
+        self.rate, self.outside_zero, self.through = float(rate), outside_zero, dict(through)
+        self.noise, self.seed = noise, seed
+        self.shape: tuple[int, ...] = (len(self.parameters),)
+        self._seconds = steering.seconds
+        self._tracks = [[controls[name] for name in names] for controls in steering.controls]
+        # Most parameters are one value all through a recording, and need no resampling.
+        self._constant = np.zeros([len(self._tracks), len(names)], np.float32)
+        self._moving: list[list[int]] = []
+        for recording, tracks in enumerate(self._tracks):
+            moving = []
+            for column, (track, parameter) in enumerate(zip(tracks, self.parameters, strict=True)):
+                if not track.is_constant or (noise > 0.0 and parameter.name in self.through):
+                    moving.append(column)
+                else:
+                    self._constant[recording, column] = as_trained(parameter, track.values[:1])[0]
+            self._moving.append(moving)
+        self._coarse: OrderedDict[tuple[int, int, int], Track] = OrderedDict()
+
+    def read(self, where: Where) -> np.ndarray:
+        """The values at `where`, float32 `[lanes, steps, parameters]`."""
+        lanes, steps = where.at.shape
+        values = np.empty([lanes, steps, len(self.parameters)], np.float32)
+        values[:] = self._constant[where.recording][:, None]
+        for lane, recording in enumerate(where.recording):
+            if not where.inside[lane].any():
+                continue
+            for column in self._moving[recording]:
+                first = int(where.at[lane, 0])
+                values[lane, :, column] = self._window(int(recording), column, first, steps, where.epoch)
+        if self.outside_zero:
+            values[~where.inside] = 0.0
+        return values
+
+    def _window(self, recording: int, column: int, first: int, steps: int, epoch: int) -> np.ndarray:
+        parameter = self.parameters[column]
+        track = self._tracks[recording][column]
+        lower = self.through.get(parameter.name)
+        if lower is None:
+            raw = resample_track(track, self.rate, steps, first_sample=first, interp=parameter.interp)
+            return as_trained(parameter, raw)
+        coarse = self._through(recording, column, epoch if self.noise else 0, lower)
+        return resample_track(coarse, self.rate, steps, first_sample=first, interp=parameter.interp)
+
+    def _through(self, recording: int, column: int, epoch: int, lower: float) -> Track:
+        """A whole track at a lower rate, normalised, with this epoch's noise."""
+        key = (recording, column, epoch)
+        found = self._coarse.get(key)
+        if found is None:
+            parameter, track = self.parameters[column], self._tracks[recording][column]
+            points = int(np.ceil(self._seconds[recording] * lower)) + 1
+            values = as_trained(parameter, resample_track(track, lower, points, interp=parameter.interp))
+            if self.noise and not parameter.is_category:
+                rng = np.random.default_rng([self.seed, 5, epoch, recording, column])
+                values = values + (self.noise * rng.standard_normal(points)).astype(np.float32)
+                if parameter.outside != "allow":  # as generation clips what it hands on
+                    values = np.clip(values, 0.0, 1.0)
+            found = self._coarse[key] = Track.regular(parameter.name, values, lower)
+            while len(self._coarse) > 4 * len(self._tracks) * max(1, len(self.parameters)):
+                self._coarse.popitem(last=False)
+        return found
+
+
+def frame_spans(spans: Sequence[Span], sample_rate: int, rate: float) -> list[Span]:
+    """Spans of samples as spans of frames at `rate` Hz: the frames k whose time k / rate lies in them; empty ones are
+    left out."""
+    found = []
+    for span in spans:
+        start, stop = (int(np.ceil(edge * rate / sample_rate - 1e-9)) for edge in (span.start, span.stop))
+        if stop > start:
+            found.append(Span(span.recording, start, stop))
+    return found

@@ -37,13 +37,14 @@ from tierwave.audio.recordings import load
 from tierwave.audio.writer import write_wav
 from tierwave.config import TrainingOptions
 from tierwave.controls.sources import find_control_sources
-from tierwave.data.control_windows import Steering
-from tierwave.data.corpus import Corpus, Encoder, load_corpus
+from tierwave.data.cache import Encoder, load_corpus
+from tierwave.data.corpus import Corpus
 from tierwave.data.splits import Span, Split
+from tierwave.data.windows import Steering
 from tierwave.errors import AudioError, AudioWarning, RunError, UsageError
 from tierwave.files.folders import allowed_name, make_own, refuse_file
 from tierwave.files.names import matcher
-from tierwave.files.places import absolute, place_of
+from tierwave.files.urls import absolute, place_of
 from tierwave.generation.load import Trained
 from tierwave.generation.request import Request
 from tierwave.system.progress import Count, uncounted
@@ -225,8 +226,7 @@ def evaluate(
     files: dict[str, Score] = {}
     tiers: dict[str, Score] = {}
     units: dict[str, str] = {}
-    # What is mapped into memory cannot be deleted on Windows.
-    with tempfile.TemporaryDirectory(prefix="tierwave-", ignore_cleanup_errors=True) as cache:
+    with tempfile.TemporaryDirectory(prefix="tierwave-") as cache:
         corpus = load_corpus(
             data_dir,
             encoder,

@@ -13,7 +13,7 @@ from tierwave.data.corpus import Corpus
 from tierwave.errors import UsageError
 from tierwave.family import Family
 from tierwave.files.names import folded
-from tierwave.files.places import Url
+from tierwave.files.urls import Url
 from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run
 from tierwave.runs.history import read_history
 from tierwave.training.memory import Demand, TooLarge, judged, room_of

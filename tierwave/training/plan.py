@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tierwave.config import TrainingOptions, apply_overrides, resolve_training, split_training
 from tierwave.errors import UsageError
 from tierwave.family import Family, load_config
-from tierwave.files.places import Url
+from tierwave.files.urls import Url
 from tierwave.generation.load import Source, find_source
 from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, find_checkpoint, runs_of
 from tierwave.system.progress import SayLine
@@ -54,7 +54,7 @@ class TrainingRequest:
     stages: Sequence[str] | None = None
     param_dir: Path | None = None
     params: Path | None = None
-    cache_dir: Path | Url | None = None
+    cache_dir: Path | None = None
     watch: Callable[[str], Sequence[Callback]] = _unwatched
     guard: int = 0
     worker_timeout: float | None = None

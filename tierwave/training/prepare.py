@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tierwave.controls.schema import Parameter, Schema, mismatch
 from tierwave.controls.sources import ControlSources, find_control_sources, unused_manifest
 from tierwave.controls.tracks import Controls, constants_of
-from tierwave.data.control_windows import Steering
-from tierwave.data.corpus import Corpus, load_corpus, summary
+from tierwave.data.cache import load_corpus
+from tierwave.data.corpus import Corpus, summary
 from tierwave.data.splits import Split, make_split
+from tierwave.data.windows import Steering
 from tierwave.errors import RunError, UsageError
 from tierwave.generation.load import DATASET_STATE, load_schema
 from tierwave.system.tasks import TF_CONFIG
@@ -168,7 +167,7 @@ def _split(plan: Plan, corpus: Corpus, controls: Sequence[Controls]) -> Split:
             )
     return make_split(
         corpus,
-        lambda index: encoder.decode(np.asarray(corpus.of(index))),
+        lambda index: encoder.decode(corpus.read(index)),
         valid_fraction=fraction,
         test_fraction=options.test_frac,
         seed=options.random_seed,

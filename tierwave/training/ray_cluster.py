@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from tierwave.errors import RunError, UsageError
-from tierwave.files.places import absolute, place_of
+from tierwave.files.urls import absolute, place_of
 from tierwave.system.cluster import connected, starting
 from tierwave.system.progress import SECONDS, SayLine, clock, every, waiting
 from tierwave.training.plan import TrainingRequest, TrainingResult

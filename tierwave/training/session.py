@@ -15,7 +15,7 @@ from tierwave.analysis.control_accuracy import trained_values
 from tierwave.config import TrainingOptions, dumps
 from tierwave.errors import UsageError
 from tierwave.files.folders import refuse_name
-from tierwave.files.places import absolute
+from tierwave.files.urls import absolute
 from tierwave.files.writing import write_text
 from tierwave.generation.load import DATASET_STATE, hardly_trained
 from tierwave.runs.folder import CONFIG_NAME, Run, create_run, environment, now, only_training

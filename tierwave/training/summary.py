@@ -11,9 +11,9 @@ import numpy as np
 from tierwave.analysis.statistics import MOST_LEVELS, CodeStatistics
 from tierwave.audio.quantize import Quantizer
 from tierwave.controls.schema import ControlWarning, coverage
-from tierwave.data.control_windows import Steering
 from tierwave.data.corpus import Corpus
 from tierwave.data.splits import Span, Split
+from tierwave.data.windows import Steering
 
 MOST_COUNTED = 1 << 27  # samples for a histogram: two hours at 16 kHz are all there is to know
 
@@ -42,8 +42,7 @@ def noise_floor(corpus: Corpus, encoder: Any) -> float:
     length = max(1, round(0.02 * corpus.sample_rate))
     found = []
     for index, recording in enumerate(corpus.recordings[:100]):
-        (codes,) = corpus.parts([(index, 0, min(recording.samples, 10 * corpus.sample_rate))])
-        sound = encoder.decode(np.asarray(codes))
+        sound = encoder.decode(corpus.read(index, 0, min(recording.samples, 10 * corpus.sample_rate)))
         frames = sound[: recording.samples // length * length]
         frames = frames[: len(frames) // length * length].reshape(-1, length)
         found.append(np.sqrt(np.mean(np.square(frames - frames.mean(axis=1, keepdims=True)), axis=1)))
@@ -60,7 +59,7 @@ def sounds_of(corpus: Corpus, spans: Sequence[Span], encoder: Any, seconds: floa
         left -= wanted[-1][2] - span.start
         if left <= 0:
             break
-    return [encoder.decode(np.asarray(codes)) for codes in corpus.parts(wanted)]
+    return [encoder.decode(corpus.read(*each)) for each in wanted]
 
 
 def described_split(split: Split, corpus: Corpus, statistics: dict[str, Any]) -> str:

@@ -1,0 +1,84 @@
+"""Controls as training normalises them, and the weights of controls moved to a network with others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tierwave.controls.schema import Parameter, Schema
+
+
+def as_trained(parameter: Parameter, raw: Any) -> np.ndarray:
+    """Raw values normalised as in training: clipped without a warning, unless the parameter may leave its range."""
+    lo, hi = parameter.span
+    if lo == hi:  # constant where it was trained on: the network knows no other value
+        return np.zeros(np.shape(raw), np.float32)
+    return parameter.normalise(raw, outside="allow" if parameter.outside == "allow" else "clip", silent=True)
+
+
+def transplanted(
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    names: Sequence[str],
+    wanted: Sequence[str],
+    schema: Schema,
+    wanted_schema: Schema,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a linear map `kernel [inputs, outputs]` for other parameters, and its bias.
+
+    A name that is new has no effect yet (zeros). One whose lo and hi differ is rescaled, so that a raw value does what
+    it did; where the scales differ (linear, log) that cannot be, and the row is taken as it is. A name that is gone is
+    held at the middle of its range. A category that is one_hot, now or before, keeps what each of its values does, and
+    has no effect for those that are new.
+    """
+    targets = [wanted_schema.of(name) for name in wanted]
+    starts = dict(zip(wanted, np.cumsum([0, *(target.inputs for target in targets)]), strict=False))
+    result = np.zeros([sum(target.inputs for target in targets), kernel.shape[1]], np.float32)
+    moved = np.array(bias, np.float64)
+    first = 0
+    for name in names:
+        old = schema.of(name)
+        rows = kernel[first : first + old.inputs]
+        first += old.inputs
+        if name not in wanted:
+            moved += 0.5 * rows[0] if old.encoding == "number" else rows.mean(axis=0)
+            continue
+        new = wanted_schema.of(name)
+        start = starts[name]
+        if "one_hot" in (old.encoding, new.encoding):
+            added = np.stack([_added_by(rows, old, value) for value in _values_of(old, new)])
+            if new.encoding == "one_hot":
+                result[start : start + new.inputs] = added
+            else:
+                result[start], moved = added[-1] - added[0], moved + added[0]
+            continue
+        if old.span[0] == old.span[1]:  # never anything but 0 there, so nothing was learned of it
+            continue
+        factor, offset = 1.0, 0.0
+        if old.scale == new.scale:
+            ends = (old.normalise(np.array(new.span), outside="allow")).astype(np.float64)
+            factor, offset = ends[1] - ends[0], ends[0]
+        result[start] = factor * rows[0]
+        moved += offset * rows[0]
+    return result, moved.astype(np.float32)
+
+
+def _values_of(old: Parameter, new: Parameter) -> list[float | None]:
+    """The raw values for `old` of what the inputs of `new` stand for: of all its values, or of lo and hi; None for a
+    name that is new."""
+    values = [float(value) for value in range(new.nvals)] if new.encoding == "one_hot" else list(new.span)
+    if not (old.categories and new.categories):
+        return list(values)
+    known = {name: float(number) for number, name in enumerate(old.categories)}
+    return [known.get(new.categories[int(value)]) for value in values]
+
+
+def _added_by(rows: np.ndarray, parameter: Parameter, value: float | None) -> np.ndarray:
+    """What a raw value of a parameter adds through its rows of a linear map; nothing for one that there was not."""
+    if value is None or not min(parameter.span) <= value <= max(parameter.span):
+        return np.zeros(rows.shape[1], np.float32)
+    if parameter.encoding == "one_hot":
+        return rows[round(value)]
+    return np.float32(as_trained(parameter, np.array([value]))[0]) * rows[0]
