@@ -1,8 +1,7 @@
 """Corpora of the original SampleRNN: `.npy` files `[recordings, samples]`, each row of which is a recording.
 
-`music_train.npy` and its like hold float16, eight seconds a row, all at one rate that no file tells. Rows are read one
-by one from the disk. What is no such array is left out with its reason: a spectrogram that lies beside its sound, above
-all. Knows arrays, not what is made of them.
+`music_train.npy` and its like hold float16, eight seconds a row, all at one rate that no file states. Rows are read one
+by one from the disk. An array of another kind, such as a spectrogram next to its sound, is left out with the reason.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from tierwave.files.folders import LeftOut, walk
 from tierwave.files.writing import ArrayError, load_array
 
 SUFFIX = ".npy"
-SHORTEST = 1000  # samples; what has shorter rows are features, of which a row is a frame
-MOST_OVER = 1e-3  # beyond full scale: what half precision rounds to
-MOST_LOOKED_AT = 16  # rows, spread over an array, that say whether it holds sound
+SHORTEST = 1000  # samples; an array with shorter rows holds features, a frame in each
+MOST_OVER = 1e-3  # beyond full scale; half precision may round up
+MOST_EXAMINED = 16  # rows, spread over an array, that show whether it holds sound
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,9 @@ def find_rows(folder: Path, *, without: Sequence[Path] = ()) -> tuple[list[Row],
     array files that hold none, and of what `folders.walk` leaves out, which see for `without`."""
     rows: list[Row] = []
     left_out: LeftOut = []
-    found = [folder] if _is_array(folder.name) else []
-    if not folder.is_file():
+    if folder.is_file():
+        found = [folder] if _is_array(folder.name) else []
+    else:
         found, left_out = walk(folder, _is_array, without=without)
     for path in natsorted(sorted(found, key=str), alg=ns.PATH):
         try:
@@ -87,7 +87,7 @@ def _opened(path: Path) -> np.ndarray:
         raise AudioError(path, f"it is {array.dtype} [{shape}], and recordings are {wanted}")
     if array.shape[1] < SHORTEST:
         raise AudioError(path, f"its rows have {array.shape[1]} values, and a recording has {SHORTEST} or more")
-    for number in np.unique(np.linspace(0, len(array) - 1, MOST_LOOKED_AT, dtype=int)):
+    for number in np.unique(np.linspace(0, len(array) - 1, MOST_EXAMINED, dtype=int)):
         try:
             _sound(path, array, int(number))
             break
@@ -114,7 +114,7 @@ def _sound(path: Path, array: np.ndarray, number: int) -> npt.NDArray[np.float32
     if number >= len(array):
         raise AudioError(path, f"it has no row {number} any more")
     values = np.asarray(array[number])
-    with np.errstate(over="ignore", invalid="ignore"):  # of 64 bits: infinity, which is refused
+    with np.errstate(over="ignore", invalid="ignore"):  # float64 may overflow to infinity, which is refused
         sound = values.astype(np.float32)
     if values.dtype == np.int16:
         sound /= np.float32(32768)

@@ -1,12 +1,9 @@
-"""Recordings into chunks of equal length, silence left out: what `chunk_audio.py` does.
-
-Knows nothing of models, and of sample formats no more than `tierwave.audio.recordings` tells. Prints nothing: what
-became of each recording is returned.
-"""
+"""Recordings into chunks of equal length, silence left out: what `chunk_audio.py` does."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +25,7 @@ from tierwave.files.writing import unfinished_files
 from tierwave.system.parallel import parallel_map
 
 SMALL_BYTES = 1 << 22  # recordings of this size in all are cut before other processes have started
+SILENCE_WINDOW_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -73,20 +71,23 @@ class ChunkOptions:
 class FileReport:
     """What became of one recording.
 
-    `processed` counts the chunks that were looked at, silent ones included. `left_over` is the length in seconds of
-    an incomplete last chunk that was not kept. `problem` says why the recording, or the rest of it, was of no use; the
-    chunks before that place are kept. `remarks` say what is odd about a recording that was used, such as an end that
-    is cut off.
+    silent, written: names of the chunks; replaced: how many of the written ones took the place of a file; left_over:
+    seconds of an incomplete last chunk that was not kept; problem: why the recording, or the rest of it, was of no use
+    (the chunks before that place are kept); remarks: what is odd about it, such as an end that is cut off.
     """
 
     source: Path
-    processed: int
     silent: tuple[str, ...]
     written: tuple[str, ...]
     replaced: int
     left_over: float
     problem: str | None
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...]
+
+    @property
+    def processed(self) -> int:
+        """How many chunks the recording has, silent ones included."""
+        return len(self.silent) + len(self.written)
 
 
 # ---- which recordings, under which names -----------------------------------------------------------------------------
@@ -103,9 +104,8 @@ def find_sources(inputs: Sequence[Path | str], output_dir: Path | str) -> tuple[
     output = Path(output_dir).resolve()
     if output.is_file():
         raise UsageError(f"output_dir {output_dir} is a file: choose a folder")
-    folders = [path for path in map(Path, inputs) if path.is_dir()]
     refuse_file("output_dir", Path(output_dir))
-    if output in [path.resolve() for path in folders]:
+    if output in [path.resolve() for path in map(Path, inputs) if path.is_dir()]:
         raise UsageError(f"output_dir {output_dir} is searched for recordings too: choose a folder of its own")
     sources, left_out = search_audio(inputs, without=[output])
     left_out = [(path, why) for path, why in left_out if path.resolve() != output]
@@ -150,14 +150,8 @@ def _distinct_names(group: list[Path], taken: set[str]) -> list[str]:
             distinct = {_folded(name) for name in names}
             if len(distinct) == len(group) and not distinct & taken:
                 return names
-    names = []
-    number = 0
-    for source in group:
-        while _folded(chunk_stem(f"{source.stem}_{number}")) in taken:
-            number += 1
-        names.append(chunk_stem(f"{source.stem}_{number}"))
-        number += 1
-    return names
+    free = (number for number in itertools.count() if _folded(chunk_stem(f"{group[0].stem}_{number}")) not in taken)
+    return [chunk_stem(f"{source.stem}_{number}") for source, number in zip(group, free, strict=False)]
 
 
 def _folded(name: str) -> str:
@@ -172,7 +166,6 @@ def earlier_chunks(sources: Sequence[Path], output_dir: Path | str, reports: Ite
     return natsorted(name[0] for name in names if name and name[1] in stems and name[0] not in now)
 
 
-SILENCE_WINDOW_SECONDS = 0.01
 # ---- cutting ---------------------------------------------------------------------------------------------------------
 
 
@@ -180,7 +173,7 @@ def cut(blocks: Iterable[Audio], chunk_frames: int, overlap_frames: int = 0) -> 
     """The chunks of a recording that comes in blocks: every `chunk_frames - overlap_frames` frames one of
     `chunk_frames`, and a shorter last one if they leave something over."""
     pending: list[Audio] = []
-    held = 0
+    held = 0  # frames in `pending`, of which the first are in the chunk before
     already_covered = 0
     for block in blocks:
         pending.append(block)
@@ -204,8 +197,8 @@ def is_silent(chunk: npt.ArrayLike, sample_rate: int, threshold_dbfs: float = -6
 
     The level is the RMS over a window of 10 ms that slides by one sample (over all channels), in dB relative to a
     constant full-scale signal: a full-scale sine lies at -3 dBFS. A stretch is what consecutive windows below the
-    threshold cover. A click therefore ends a stretch; in PRiSM, where pydub's `detect_silence` takes one RMS
-    over half the chunk, it may drown.
+    threshold cover. A click therefore ends a stretch; PRiSM takes one RMS over half the chunk, in which it may drown.
+    pydub's `detect_silence` slides by milliseconds, and takes ten times as long.
     """
     samples = np.asarray(chunk, np.float64)
     if not len(samples):
@@ -226,33 +219,39 @@ def chunk_file(
     stem: str,
     output_dir: Path,
     options: ChunkOptions,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], None] = lambda more: None,
 ) -> FileReport:
     """Write `<stem>_chunk_<n>.wav` for each chunk of a recording that is not silent; n counts silent ones too.
 
     Args:
-        on_progress: told, now and then, how many bytes of the file have been dealt with since it was last told.
+        on_progress: called now and then with the bytes of the file that have been cut since the last call.
 
     Raises:
-        UsageError, RunError: a chunk cannot be written. A recording that cannot be read is told in the report.
+        UsageError, RunError: a chunk cannot be written. A recording that cannot be read is a problem in the report.
     """
     silent: list[str] = []
     written: list[str] = []
-    replaced = 0
-    left_over = 0.0
-    problem = None
+    replaced, left_over, problem = 0, 0.0, None
     remarks: tuple[str, ...] = ()
-    progress = _Progress(source, on_progress or (lambda done: None))
+    size, done = source.stat().st_size, 0
+
+    def advance(position: int) -> None:
+        nonlocal done
+        if position > done:
+            on_progress(position - done)
+            done = position
+
     try:
         with open_recording(source) as reading:
             info = reading.info
             rate = options.sample_rate or info.sample_rate
             chunk_frames, overlap_frames = options.frames(rate)
-            progress.expect(round(info.frames * rate / info.sample_rate))
-            blocks = progress.watch(reading.blocks(options.sample_rate, mono=options.mono))
+            expected = max(1, round(info.frames * rate / info.sample_rate))
+            blocks = reading.blocks(options.sample_rate, mono=options.mono)
             if options.highpass is not None:
                 blocks = highpass_blocks(blocks, rate, options.highpass)
             for number, chunk in enumerate(cut(blocks, chunk_frames, overlap_frames)):
+                advance(size * min(number * (chunk_frames - overlap_frames), expected) // expected)
                 if len(chunk) < chunk_frames and not options.keep_tail:
                     left_over = (len(chunk) - (overlap_frames if number else 0)) / rate
                     break
@@ -266,38 +265,8 @@ def chunk_file(
             remarks = tuple(reading.remarks)
     except AudioError as error:
         problem = str(error)
-    finally:
-        progress.finish()
-    processed = len(silent) + len(written)
-    return FileReport(source, processed, tuple(silent), tuple(written), replaced, left_over, problem, remarks=remarks)
-
-
-class _Progress:
-    """Tells how many bytes of a file have been dealt with, going by the frames that have been read of it."""
-
-    def __init__(self, source: Path, tell: Callable[[int], None]) -> None:
-        self.frames = 0
-        self._size = source.stat().st_size
-        self._expected_frames = 0
-        self._told = 0
-        self._tell = tell
-
-    def expect(self, frames: int) -> None:
-        self._expected_frames = frames
-
-    def watch(self, blocks: Iterable[Audio]) -> Iterator[Audio]:
-        for block in blocks:
-            yield block
-            self.frames += len(block)
-            self._tell_up_to(self._size * min(self.frames, self._expected_frames) // max(1, self._expected_frames))
-
-    def finish(self) -> None:
-        self._tell_up_to(self._size)
-
-    def _tell_up_to(self, position: int) -> None:
-        if position > self._told:
-            self._tell(position - self._told)
-            self._told = position
+    advance(size)
+    return FileReport(source, tuple(silent), tuple(written), replaced, left_over, problem, remarks)
 
 
 def chunk_recordings(
@@ -306,7 +275,7 @@ def chunk_recordings(
     options: ChunkOptions,
     *,
     jobs: int = 1,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], None] = lambda more: None,
     searched: Sequence[Path] = (),
 ) -> Iterator[FileReport]:
     """Chunk every recording, and report on each in the order given. Chunks of the same names are replaced.
@@ -328,13 +297,11 @@ def chunk_recordings(
     _refuse_to_overwrite(sources, output, stems)
     try:
         # Chunks beside the recordings that they were cut from would be the same sound twice.
-        within = any(output.resolve().is_relative_to(folder.resolve()) for folder in searched)
-        if within:
+        if any(output.resolve().is_relative_to(folder.resolve()) for folder in searched):
             make_own(output)
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"output_dir {output_dir} cannot be created ({error.strerror}): choose another") from error
-    tell = on_progress or (lambda done: None)
     sizes = [source.stat().st_size for source in sources]
     if sum(sizes) < SMALL_BYTES:
         jobs = 1
@@ -342,11 +309,11 @@ def chunk_recordings(
     tasks = list(zip(sources, stems, strict=True))
     if min(jobs, len(tasks)) == 1:
         for source, stem in tasks:
-            yield chunk_file(source, stem, output, options, tell)
+            yield chunk_file(source, stem, output, options, on_progress)
     else:
         work = functools.partial(_chunk, output=output, options=options)
         for size, report in zip(sizes, parallel_map(work, tasks, jobs=jobs), strict=True):
-            tell(size)
+            on_progress(size)
             yield report
     for path in abandoned:
         path.unlink(missing_ok=True)

@@ -1,8 +1,7 @@
 """Audio amplitudes to integer codes and back: mu-law, a-law and linear, with any number of levels.
 
-The rules are PRiSM SampleRNN's (a code is the companded amplitude, rounded), made whole: they clip, they take any
-number of levels, and NumPy and TensorFlow give the same codes. Knows nothing of files, models or configurations.
-TensorFlow is imported only where a tensor is asked for, so that preparing data does not load it.
+The rules are PRiSM SampleRNN's: a code is the companded amplitude, clipped and rounded. NumPy and TensorFlow give the
+same codes; TensorFlow is imported only for tensors, so that preparing data does not load it.
 
 With mu = levels - 1, x an amplitude and c its code:
 
@@ -10,12 +9,12 @@ With mu = levels - 1, x an amplitude and c its code:
     a-law    the same with G.711's F(x) = sign(x) A|x| / (1 + ln A) below |x| = 1/A, sign(x) (1 + ln A|x|) / (1 + ln A)
              above, A = 87.6
     linear   c = int((x + 1) / 2 * (levels - eps) + eps / 2),  eps = 1e-5;  back: x = c / (levels / 2) - 1
-    mu-law-floor   c = int((F(x) + 1) / 2 * mu) with mu-law's F, as MTCRNN rounds; only for weights that come from
-             there. Back it takes the middle of a code's cell, where MTCRNN takes another point, with an offset
+    mu-law-floor   c = int((F(x) + 1) / 2 * mu) with mu-law's F, as MTCRNN rounds; only for MTCRNN's weights. A code is
+             decoded to the middle of its cell, without MTCRNN's offset
 
-PRiSM's own linear pair does not come round: for c > levels / 2 the decoded amplitude lies up to eps / levels below the
-lower edge of the cell of c, and is encoded as c - 1. Here such a value is raised to the first float32 in the cell,
-less than one rounding step of float32 away at 256 levels.
+PRiSM's linear pair is no round trip: for c > levels / 2 the decoded amplitude lies up to eps / levels below the lower
+edge of the cell of c, and is encoded as c - 1. Here such a value is raised to the first float32 in the cell, less than
+one rounding step of float32 away at 256 levels.
 """
 
 from __future__ import annotations
@@ -115,8 +114,7 @@ class Quantizer:
         """int32 codes of a tensor of audio, in graphs and under XLA too; equal to `encode`.
 
         Both compute in float64, where the two libraries differ by some 1e-16: no float32 amplitude lies that near to
-        the edge of a cell without lying on it. NaN raises InvalidArgumentError, but XLA compiles that check away:
-        there NaN becomes silence.
+        the edge of a cell without lying on it. NaN raises InvalidArgumentError, or under XLA becomes silence.
         """
         import tensorflow as tf
 
@@ -132,12 +130,9 @@ class Quantizer:
         return tf.gather(tf.constant(self._table), tf.cast(codes, tf.int32))
 
     def _position(self, audio: Any, maths: Any) -> Any:
-        """Where clipped float64 amplitudes fall on the scale of codes; the whole part is the code.
-
-        `maths` is numpy or tf.math: one formula, so that the two cannot drift apart.
-        """
+        """The code of clipped float64 amplitudes, before it is cut to a whole number; `maths` is numpy or tf.math."""
         if self.q_type == "linear":
-            # PRiSM's formula, multiplied out: this form is exact at 0.0, which lies on the edge of a cell.
+            # PRiSM's formula, multiplied out, is exact at 0.0, which lies on the edge of a cell.
             return self.levels / 2 + audio * ((self.levels - LINEAR_MARGIN) / 2)
         mu = self.levels - 1
         size = maths.abs(audio)
@@ -149,7 +144,7 @@ class Quantizer:
             companded = (maths.minimum(size, bend) * A_LAW + maths.log(maths.maximum(size, bend) * A_LAW)) / (
                 1.0 + np.log(A_LAW)
             )
-        # Rounding down, full scale would fall below its own edge where a library's logarithm is off in the last bit.
+        # The small addend keeps full scale in its cell where a library's logarithm is off in the last bit.
         rounding = 1e-9 if self.q_type == "mu-law-floor" else 0.5
         return (maths.sign(audio) * companded + 1.0) / 2 * mu + rounding
 

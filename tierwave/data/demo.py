@@ -11,13 +11,14 @@ frequency (a Karplus-Strong string would need a fractional delay to be in tune):
 | 1 | bowed | a saw's partials, a slow attack, vibrato |
 | 2 | blown | the odd partials of a closed tube, a soft attack, breath noise |
 
-The parameters are told twice: in the file names (`demo_inst00.00_p64.00_a00.50.wav`) and in `params.csv`, a row per
-file: `inst` as above, `p` the MIDI pitch (69 is 440 Hz), `a` the loudness in (0, 1], as the peak amplitude in
-relation to `FULL_LOUDNESS`. `params_schema.csv` beside it has their units and the instruments' names.
+The controls are in the file names (`demo_inst00.00_p64.00_a00.50.wav`), and in `params.csv`, a row per file: `inst` as
+above, `p` the MIDI pitch (69 is 440 Hz), `a` the loudness in (0, 1], as the peak amplitude in relation to
+`FULL_LOUDNESS`. `params_schema.csv` has their units and the instruments' names.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -61,8 +62,8 @@ def make_corpus(
     loudnesses: Iterable[float] = (0.25, 0.5, 1.0),
     seconds: float = 1.25,
 ) -> list[Path]:
-    """Write a tone of every instrument, pitch and loudness into `folder`, beside them `params.csv` and
-    `params_schema.csv`; the paths of the tones.
+    """Write a tone of every instrument, pitch and loudness into `folder`, with `params.csv` and its schema; the
+    paths of the tones.
 
     By default 117 tones, 2 min 26 s. Files that are there already with the same content are not touched.
 
@@ -73,16 +74,11 @@ def make_corpus(
         seconds: length of each tone.
 
     Raises:
-        UsageError: a value out of range, or `folder` holds other recordings, which the manifest would not tell of.
+        UsageError: a value out of range, or `folder` holds other recordings, which the manifest would lack.
     """
     folder = Path(folder)
-    _check(seed, sample_rate, seconds)
-    wanted = {
-        tone_name(instrument, pitch, loudness): (instrument, pitch, loudness)
-        for instrument in range(len(INSTRUMENTS))
-        for pitch in _checked_pitches(pitches, sample_rate)
-        for loudness in _checked_loudnesses(loudnesses)
-    }
+    chosen = _checked(seed, sample_rate, seconds, pitches, loudnesses)
+    wanted = {tone_name(*tone): tone for tone in itertools.product(range(len(INSTRUMENTS)), *chosen)}
     strangers = [path for path in find_audio([folder]) if path.name not in wanted] if folder.is_dir() else []
     if strangers:
         raise UsageError(f"{folder} holds other recordings, such as {strangers[0].name}: choose an empty folder")
@@ -99,7 +95,7 @@ def make_corpus(
 
 
 def tone_name(instrument: int, pitch: float, loudness: float) -> str:
-    """The file name that tells a tone's parameters, in RNNControl's form."""
+    """The file name with a tone's controls, in RNNControl's form."""
     return f"demo_inst{instrument:05.2f}_p{pitch:05.2f}_a{loudness:05.2f}.wav"
 
 
@@ -112,10 +108,9 @@ def make_tone(
     random = np.random.default_rng([seed, instrument, round(pitch * 100), round(loudness * 100)])
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     frequency = float(midi_to_hz(pitch))
-    tone = (_plucked, _bowed, _blown)[instrument](time, frequency, sample_rate, random)
-    fade = _fade_out(time)
-    tone *= fade
-    # Only what is faded itself can take the direct current away without a step at the ends.
+    fade = _attack(time, FADE_OUT_SECONDS)[::-1]
+    tone = fade * (_plucked, _bowed, _blown)[instrument](time, frequency, sample_rate, random)
+    # The direct current is subtracted under a window, so that there is no step at the ends.
     window = fade * _attack(time, FADE_OUT_SECONDS)
     tone -= window * (tone.sum() / window.sum())
     return tone * (loudness * FULL_LOUDNESS / np.abs(tone).max())
@@ -135,7 +130,7 @@ def _plucked(time: Tone, frequency: float, sample_rate: int, random: np.random.G
 
 
 def _bowed(time: Tone, frequency: float, sample_rate: int, random: np.random.Generator) -> Tone:
-    # The integral of frequency * (1 + depth * cos(2 pi rate t)): in the mean it does not stray from frequency * t.
+    # The integral of frequency * (1 + depth * cos(2 pi rate t)), which on average is frequency * t.
     turn = 2 * np.pi * VIBRATO_HZ
     phase = 2 * np.pi * frequency * (time + VIBRATO_DEPTH / turn * np.sin(turn * time))
     numbers = range(1, _highest(frequency * (1 + VIBRATO_DEPTH), sample_rate) + 1)
@@ -173,39 +168,31 @@ def _attack(time: Tone, seconds: float) -> Tone:
     return 0.5 - 0.5 * np.cos(np.pi * np.minimum(time / seconds, 1))
 
 
-def _fade_out(time: Tone) -> Tone:
-    return _attack(time, FADE_OUT_SECONDS)[::-1]
-
-
 # ---- checks and files ------------------------------------------------------------------------------------------------
 
 
-def _check(seed: int, sample_rate: int, seconds: float) -> None:
+def _checked(
+    seed: int, sample_rate: int, seconds: float, pitches: Iterable[float], loudnesses: Iterable[float]
+) -> tuple[list[float], list[float]]:
+    """Pitches and loudnesses, rounded; UsageError where a value is out of range."""
+    from librosa import hz_to_midi
+
     if seed < 0:
         raise UsageError(f"seed must be 0 or more, not {seed}")
     if sample_rate < 1000:
         raise UsageError(f"sample_rate must be at least 1000 Hz, not {sample_rate}")
     if not 0.2 <= seconds <= 60:
         raise UsageError(f"seconds, the length of each tone, must lie between 0.2 and 60, not {seconds:g}")
-
-
-def _checked_pitches(pitches: Iterable[float], sample_rate: int) -> list[float]:
-    from librosa import hz_to_midi
-
+    pitches = [round(float(pitch), 2) for pitch in pitches]
+    loudnesses = [round(float(loudness), 2) for loudness in loudnesses]
     highest = hz_to_midi(HIGHEST_PARTIAL * sample_rate / 2 / (1 + VIBRATO_DEPTH))
-    rounded = [round(float(pitch), 2) for pitch in pitches]
-    for pitch in rounded:
+    for pitch in pitches:
         if not 12 <= pitch <= highest:
             raise UsageError(f"A pitch must lie between 12 and {highest:.1f} at {sample_rate} Hz, not {pitch:g}")
-    return rounded
-
-
-def _checked_loudnesses(loudnesses: Iterable[float]) -> list[float]:
-    rounded = [round(float(loudness), 2) for loudness in loudnesses]
-    for loudness in rounded:
+    for loudness in loudnesses:
         if not 0 < loudness <= 1:
             raise UsageError(f"A loudness must lie between 0.01 and 1, not {loudness:g}")
-    return rounded
+    return pitches, loudnesses
 
 
 def _holds(path: Path, tone: Tone, sample_rate: int) -> bool:
