@@ -26,11 +26,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from tierwave.controls.tracks import Controls, Track
 from tierwave.errors import RunError, UsageError
@@ -39,7 +39,6 @@ from tierwave.files.text import Cells, parse_json, read_cells, read_header, read
 from tierwave.files.writing import write_text
 
 Document = dict[str, Any]
-_Content = TypeVar("_Content")
 
 TRACK_COLUMNS = ("name", "time", "value")
 FILENAME = "filename"
@@ -104,20 +103,16 @@ class ControlFile:
     def csv_text(self) -> str:
         """Points, units and meta as a CSV. RunError for a curve that is not numbers, one value for each time."""
         lines = [row_text(["#meta", json.dumps(self.document["meta"])])] if "meta" in self.document else []
-        units = {name: self.document[name].get("units") for name in self.names}
-        written = [
-            f"{name}={unit}" for name, unit in units.items() if isinstance(unit, str) and unit and "=" not in unit
-        ]
-        lines += [row_text(["#units", *written])] if written else []
+        units = [(name, self.document[name].get("units")) for name in self.names]
+        cells = [f"{name}={unit}" for name, unit in units if isinstance(unit, str) and unit and "=" not in unit]
+        lines += [row_text(["#units", *cells])] if cells else []
         lines.append(",".join(TRACK_COLUMNS))
         for name in self.names:
             times, values = self._points(name)
             if len(times) != len(values):
                 raise RunError(_unequal(self.path, name, times, values) + ": a CSV cannot hold that, correct it there")
-            lines += [
-                row_text([name, number_text(time), number_text(value)])
-                for time, value in zip(times, values, strict=True)
-            ]
+            for time, value in zip(times, values, strict=True):
+                lines.append(row_text([name, number_text(time), number_text(value)]))
         return "\n".join([*lines, ""])
 
     def not_in_csv(self) -> list[str]:
@@ -144,9 +139,8 @@ def read_control_file(path: Path | str, *, lenient: bool = False) -> ControlFile
         RunError: it cannot be read or repaired; the message names file, place and remedy.
     """
     path = located(Path(path))
-    if path.suffix.lower() == ".csv":
-        return _read_csv(path, lenient)
-    return _read_json(path, lenient)
+    refuse_missing(path)
+    return (_read_csv if path.suffix.lower() == ".csv" else _read_json)(path, lenient)
 
 
 def write_control_file(path: Path | str, document: Document) -> None:
@@ -184,21 +178,20 @@ def json_text(document: Document) -> str:
 # ---- takes -----------------------------------------------------------------------------------------------------------
 
 
-def take_text(
+def take_document(
     controls: Controls, sample_rate: int, *, averaged: bool = False, about: Mapping[str, Any] = MappingProxyType({})
-) -> str:
-    """The CSV of what `LiveControls.record` returned.
+) -> Document:
+    """What `LiveControls.record` returned, as a document.
 
     averaged: as of the `LiveControls`; what was set live is not averaged, and is marked so. about: more for its meta,
     such as the random seed.
     """
-    meta = {"gestures": not averaged, "sample_rate": sample_rate, **about}
-    return ControlFile(Path("take.csv"), document_of(controls, meta=meta)).csv_text()
+    return document_of(controls, meta={"gestures": not averaged, "sample_rate": sample_rate, **about})
 
 
 def write_take(path: Path | str, controls: Controls, sample_rate: int, **options: Any) -> None:
-    """Write `take_text`. Raises RunError where it cannot be written."""
-    write_text(Path(path), take_text(controls, sample_rate, **options))
+    """Write `take_document`; options: its own. Raises RunError where it cannot be written."""
+    write_control_file(path, take_document(controls, sample_rate, **options))
 
 
 def read_take(path: Path | str) -> tuple[Controls, bool]:
@@ -214,19 +207,16 @@ def read_take(path: Path | str) -> tuple[Controls, bool]:
 # ---- paramManager's JSON ---------------------------------------------------------------------------------------------
 
 
-def read_or_refuse(path: Path, read: Callable[[Path], _Content]) -> _Content:
-    try:
-        return read(path)
-    except FileNotFoundError:
-        raise UsageError(f"there is no parameter file {path}: check the path") from None
-    except (IsADirectoryError, PermissionError):  # Windows raises the latter for folders
-        if not path.is_dir():
-            raise
-        raise UsageError(f"{path} is a folder, where a file with parameters is needed: name the file") from None
+def refuse_missing(path: Path) -> None:
+    """UsageError where `path` is no file."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder, where a file with parameters is needed: name the file")
+    if not path.exists():
+        raise UsageError(f"there is no parameter file {path}: check the path")
 
 
 def _read_json(path: Path, lenient: bool) -> ControlFile:
-    text = read_or_refuse(path, read_text)
+    text = read_text(path)
     remarks: list[str] = []
     if not text.strip():
         if lenient:
@@ -288,7 +278,7 @@ def row_text(cells: Sequence[str]) -> str:
 
 
 def _read_csv(path: Path, lenient: bool) -> ControlFile:
-    table = read_or_refuse(path, read_cells)
+    table = read_cells(path)
     rows = iter(table.rows)
     document: Document = {}
     units: dict[str, str] = {}
@@ -399,7 +389,7 @@ def shortened(cells: Sequence[str]) -> str:
 
 def holds_curves(path: Path) -> bool:
     """Whether a CSV has the header of a file of curves, long or wide."""
-    return _are_curves(read_or_refuse(path, read_header))
+    return _are_curves(read_header(path))
 
 
 def _are_curves(header: Sequence[str]) -> bool:

@@ -19,7 +19,7 @@ from tierwave.controls.files import (
     number_in,
     number_text,
     other_separator,
-    read_or_refuse,
+    refuse_missing,
     row_text,
     shortened,
 )
@@ -37,9 +37,7 @@ SCHEMA_COLUMNS = (
 def is_manifest(path: Path | str) -> bool:
     """Whether a file is a manifest: a CSV with a column `filename`."""
     path = located(Path(path))
-    if path.suffix.lower() != ".csv" or not path.is_file():
-        return False
-    return FILENAME in read_or_refuse(path, read_header)
+    return path.suffix.lower() == ".csv" and path.is_file() and FILENAME in read_header(path)
 
 
 @dataclass(frozen=True)
@@ -55,32 +53,28 @@ class Manifest:
         """The constants of a recording, by its path within the corpus (slashes) with and without the suffix, or by its
         bare name; for a chunk (`<stem>_chunk_<n>`) else those of the recording it was cut from; {} if there is no row.
         """
-        for key in (name, without_suffix, name.rpartition("/")[2], without_suffix.rpartition("/")[2]):
-            row = self._row(key)
-            if row is not None:
-                return self.rows[row]
+        row, by_stem = self._rows
         parent = re.sub(r"_chunk_\d+$", "", without_suffix)
+        lookups = [(key, row) for key in (name, without_suffix, _bare(name), _bare(without_suffix))]
         if parent != without_suffix:
-            for key in (parent, parent.rpartition("/")[2]):
-                row = self._row(key) or self._row_without_suffix(key)
-                if row is not None:
-                    return self.rows[row]
-        return {}
+            lookups += [(key, find) for key in (parent, _bare(parent)) for find in (row, by_stem)]
+        found = next((each for key, find in lookups if (each := find(key)) is not None), None)
+        return {} if found is None else self.rows[found]
 
     @functools.cached_property
-    def _row(self) -> Callable[[str], str | None]:
-        return matcher(self.rows)
-
-    @functools.cached_property
-    def _row_without_suffix(self) -> Callable[[str], str | None]:
-        rows: dict[str, str] = {}
+    def _rows(self) -> tuple[Callable[[str], str | None], Callable[[str], str | None]]:
+        """Two look-ups of a row: by its name as it is written, and by that without its suffix."""
+        stems: dict[str, str] = {}
         for row in self.rows:
             whole = row.rpartition(".")[0] or row
-            folder, slash, name = whole.rpartition("/")
-            rows.setdefault(whole, row)
-            rows.setdefault(f"{folder}{slash}{chunk_stem(name)}", row)
-        stem = matcher(rows)
-        return lambda name: None if (found := stem(name)) is None else rows[found]
+            stems.setdefault(whole, row)
+            stems.setdefault(f"{whole.removesuffix(_bare(whole))}{chunk_stem(_bare(whole))}", row)
+        stem = matcher(stems)
+        return matcher(self.rows), lambda name: None if (found := stem(name)) is None else stems[found]
+
+
+def _bare(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def read_manifest(path: Path | str, categories: Mapping[str, Sequence[str]] = MappingProxyType({})) -> Manifest:
@@ -160,7 +154,8 @@ def _finite(table: Cells, line: int, column: str, cell: str) -> float:
 
 def _table(path: Path, column: str, what: str) -> tuple[Cells, list[tuple[int, dict[str, str]]]]:
     """A CSV with a header that has `column`, and its rows with their lines; what begins with # above is a comment."""
-    table = read_or_refuse(path, read_cells)
+    refuse_missing(path)
+    table = read_cells(path)
     rows = iter(table.rows)
     header = next(([cell.strip() for cell in row] for _, row in rows if not row[0].startswith("#")), None)
     if header is None:

@@ -1,8 +1,4 @@
-"""From a run folder to trained models, and to what they go on from.
-
-`load_run` reads all it needs from the run; `take_weights` starts a new model from another run's weights. Asks the
-family for whatever is the family's own.
-"""
+"""From a run folder to trained models (`load_run`), seeds, and another run's weights to start from (`take_weights`)."""
 
 from __future__ import annotations
 
@@ -153,7 +149,7 @@ class Source:
 
 
 def find_source(family: Family, config: Any, stage: str, path: Path) -> Source | None:
-    """The stage that `--init_from` means for one of ours; None where a run of one stage is none of our several.
+    """The stage that `--init_from` means for one of ours; None if a single-stage run matches none of our stages.
 
     Raises UsageError where the weights do not fit.
     """
@@ -190,12 +186,8 @@ def take_weights(
     """Start `model` from the weights of another run. dataset_state: what the family stores of the new run's corpus."""
     other = load_model(family, source.config, source.stage, source.checkpoint)
     their_schema = load_schema(source.run) if family.parameters(source.config) else Schema()
-    documents = (
-        {}
-        if dataset_state is None
-        else {"source_state": source.run.read(DATASET_STATE), "dataset_state": dataset_state}
-    )
-    family.take_weights(other, model, their_schema, schema, **documents)
+    their_state = None if dataset_state is None else source.run.read(DATASET_STATE)
+    family.take_weights(other, model, their_schema, schema, source_state=their_state, dataset_state=dataset_state)
 
 
 def seed_audio(trained: Trained, path: str | Path, offset: int | str = 0) -> np.ndarray:

@@ -9,13 +9,13 @@ import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from tierwave.controls.files import take_text
-from tierwave.controls.tracks import Controls
+from tierwave.controls.files import ControlFile, take_document
 from tierwave.play.instrument import Instrument
 from tierwave.play.protocol import Start
 
@@ -94,24 +94,20 @@ class Voice:
 
         Raises UsageError for what has played so long that its beginning is forgotten.
         """
-        tracks: Controls = self._stream.record()
+        seconds = self.made / self.sample_rate
         about = {
             "random_seed": self.random_seed,
-            "seconds": self.made / self.sample_rate,
+            "seconds": seconds,
             "checkpoint": self.checkpoint,
-            "temperature": self.start.temperature,  # of tiers that no track steers, too
+            "temperature": self.start.temperature,  # also that of tiers that no track steers
             "top_k": self.start.top_k,
         }
+        averaged = not self.start.gestures
+        take = take_document(self._stream.record(), self.sample_rate, averaged=averaged, about=about)
+        start = self.start.model_dump(include={"type", "temperature", "top_k", "checkpoint", "gestures"})
         return {
-            "csv": take_text(tracks, self.sample_rate, averaged=not self.start.gestures, about=about),
+            "csv": ControlFile(Path("take.csv"), take).csv_text(),
             "random_seed": self.random_seed,
-            "seconds": self.made / self.sample_rate,
-            "start": {
-                "type": "start",
-                "random_seed": self.random_seed,
-                "temperature": self.start.temperature,
-                "top_k": self.start.top_k,
-                "checkpoint": self.start.checkpoint,
-                "gestures": self.start.gestures,
-            },
+            "seconds": seconds,
+            "start": {**start, "random_seed": self.random_seed},
         }
