@@ -101,11 +101,11 @@ def _generate(arguments: Any) -> None:
 
     if arguments.random_seed is None:
         arguments.random_seed = secrets.randbelow(2**31)
-    typed = vars(arguments)
+    typed, usual = vars(arguments), parser()
     plain = Request(
         sequences=arguments.num_seqs,
         seconds=arguments.dur,
-        options={name: typed[name] for name in FAMILY_FLAGS if typed[name] != parser().get_default(name)},
+        options={name: typed[name] for name in FAMILY_FLAGS if typed[name] != usual.get_default(name)},
         **{name: typed[name] for name in ("temperature", "top_k", "top_p", "random_seed")},
     )  # refuses wrong values before a model is loaded
     prompt = PromptOptions(**{field.name: typed[field.name] for field in fields(PromptOptions)})

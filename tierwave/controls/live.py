@@ -180,10 +180,15 @@ class LiveControls:
         kind = controls[0].kind
         if not count:
             return np.empty((self.voices, 0), kind.dtype)
-        raw = [control.values(first, count, rate) for control in controls]
-        if all(isinstance(values, float) for values in raw):
-            return np.repeat(kind.seen(np.array(raw)[:, None]), count, axis=1)
-        return kind.seen(np.array([np.broadcast_to(values, count) for values in raw]))
+        followed: dict[Track, int] = {}  # the first voice that follows a curve untouched: others see the same
+        result: npt.NDArray[Any] = np.empty((self.voices, count), kind.dtype)
+        for voice, control in enumerate(controls):
+            twin = voice if control.ramps else followed.setdefault(control.drawn, voice)
+            control.read_until = max(control.read_until, (first + count - 1) / rate)
+            result[voice] = (
+                kind.seen(np.atleast_1d(control.values(first, count, rate))) if twin == voice else result[twin]
+            )
+        return result
 
     def current(self, voice: int = 0) -> dict[str, float]:
         """By name, the raw value set last or, before anything was set, drawn for the last moment rendered."""
@@ -305,7 +310,6 @@ class LiveControl:
     def values(self, first: int, count: int, rate: float) -> float | npt.NDArray[Any]:
         """Raw values `[count]` at (first + i) / rate seconds, or the one value that all of them have."""
         begin, end = first / rate, (first + count - 1) / rate
-        self.read_until = max(self.read_until, end)
         # The last ramps that begin before the first and before the last element; -1: none, that one is drawn.
         before = bisect_left(self.ramps, begin, key=_start) - 1
         until = bisect_left(self.ramps, end, lo=max(before, 0), key=_start) - 1
