@@ -92,9 +92,10 @@ def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None) -
     one_thread_per_call()
     import uvicorn
 
+    from tierwave.controls.live import LIVE_NAMES
     from tierwave.controls.schema import ControlWarning
     from tierwave.play.app import LOOPBACK, build_app
-    from tierwave.play.instrument import LIVE_NAMES, Instrument
+    from tierwave.play.instrument import Instrument
     from tierwave.play.osc import listening
     from tierwave.play.protocol import LARGEST_MESSAGE
     from tierwave.play.session import Studio

@@ -28,6 +28,7 @@ from tierwave.controls.tracks import Controls, Interpolation, Track, resample_tr
 from tierwave.errors import UsageError
 
 POINT_SECONDS = 0.004
+LIVE_NAMES = ("temperature", "top_k")  # what is set live besides parameters
 
 _LARGEST = float(np.finfo(np.float32).max)  # that a track can hold
 _LARGEST_WHOLE = 2**31 - 1

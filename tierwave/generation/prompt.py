@@ -16,6 +16,7 @@ import numpy as np
 from tierwave.audio.finding import find_audio
 from tierwave.audio.quantize import Quantizer
 from tierwave.controls.files import read_control_file, read_take
+from tierwave.controls.live import LIVE_NAMES
 from tierwave.controls.parse import parse_controls, read_array
 from tierwave.controls.schema import Schema
 from tierwave.controls.tracks import Controls, Track, shifted
@@ -26,7 +27,6 @@ from tierwave.generation.request import Request
 from tierwave.generation.vocoder import Vocoder
 
 NOISE_SECONDS = 0.5
-LIVE_NAMES = ("temperature", "top_k")  # what a take holds besides parameters
 _Number = TypeVar("_Number", int, float)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tierwave.controls.live import LIVE_NAMES
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.tracks import Controls, Track
 from tierwave.errors import UsageError
@@ -22,7 +23,6 @@ from tierwave.generation.request import Request, usable_cores
 from tierwave.runs.folder import Run
 
 BLOCK = 256  # samples that are made at a time, between which something is set
-LIVE_NAMES = ("temperature", "top_k")
 TEMPERATURE = 0.75
 
 _UNPLAYABLE = {"self", "position", "voice"}  # other arguments of a stream's `set`
