@@ -2,7 +2,7 @@ import librosa
 import numpy as np
 import pytest
 
-from tierwave.audio.spectrogram import hertz_to_mel, log_mel, mel_filters, mel_to_hertz, power_spectrogram
+from tierwave.audio.spectrogram import log_mel, mel_filters, power_spectrogram
 from tierwave.errors import UsageError
 
 SIZES = [(1024, 1024, 256), (2048, 1536, 256), (512, 300, 77), (400, 400, 100)]
@@ -34,25 +34,20 @@ def test_long_audio_is_transformed_in_pieces_that_fit_together(monkeypatch):
     ("rate", "n_fft", "channels", "fmin", "fmax"),
     [(16000, 1024, 80, 0.0, None), (22050, 2048, 256, 0.0, 11025.0), (44100, 2048, 128, 30.0, 16000.0)],
 )
-def test_filters_are_librosas(rate, n_fft, channels, fmin, fmax, mel_scale):
-    expected = librosa.filters.mel(
-        sr=rate, n_fft=n_fft, n_mels=channels, fmin=fmin, fmax=fmax, htk=mel_scale == "htk", norm="slaney"
-    )
+def test_filters_are_triangles_of_unit_area(rate, n_fft, channels, fmin, fmax, mel_scale):
+    htk = mel_scale == "htk"
+    ends = librosa.hz_to_mel([fmin, fmax or rate / 2], htk=htk)
+    corners = librosa.mel_to_hz(np.linspace(*ends, channels + 2), htk=htk)[:, None]
+    bins = np.fft.rfftfreq(n_fft, 1 / rate)
+    rising = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
+    falling = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
+    expected = 2 * np.maximum(0, np.minimum(rising, falling)) / (corners[2:] - corners[:-2])
     filters = mel_filters(rate, n_fft, channels, fmin, fmax, mel_scale)
     assert filters.dtype == np.float32
-    np.testing.assert_allclose(filters, expected, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(filters, expected, rtol=1e-7, atol=1e-12)
 
 
-@pytest.mark.parametrize("mel_scale", ["slaney", "htk"])
-def test_the_mel_scales_are_librosas_and_invert(mel_scale):
-    hertz = np.array([0.0, 50.0, 999.9, 1000.0, 1000.1, 4000.0, 22050.0])
-    mel = hertz_to_mel(hertz, mel_scale)
-    np.testing.assert_allclose(mel, librosa.hz_to_mel(hertz, htk=mel_scale == "htk"), rtol=1e-9)
-    np.testing.assert_allclose(mel_to_hertz(mel, mel_scale), hertz, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("mel_scale", ["slaney", "htk"])
-def test_log_mel_is_librosas(mel_scale):
+def test_log_mel_is_librosas():
     mel = librosa.feature.melspectrogram(
         y=audio(),
         sr=22050,
@@ -60,13 +55,10 @@ def test_log_mel_is_librosas(mel_scale):
         win_length=1536,
         hop_length=256,
         n_mels=100,
-        fmin=20.0,
-        fmax=10000.0,
-        htk=mel_scale == "htk",
         pad_mode="reflect",
     )
     expected = librosa.power_to_db(mel.T, ref=1.0, amin=1e-10, top_db=None)
-    decibels = log_mel(audio(), 22050, 2048, 1536, 256, 100, 20.0, 10000.0, mel_scale)
+    decibels = log_mel(audio(), 22050, 2048, 1536, 256, 100)
     assert decibels.dtype == np.float32
     np.testing.assert_allclose(decibels, expected, atol=2e-3)
 

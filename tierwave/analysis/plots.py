@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tierwave.audio.spectrogram import hertz_to_mel, log_mel
+from tierwave.audio.spectrogram import log_mel
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.tracks import Controls, Track
 from tierwave.errors import RunError
@@ -305,6 +305,7 @@ def spectra_picture(spectra: Mapping[str, np.ndarray], sample_rate: int) -> byte
         spectra: [bins] each, from 0 Hz to half the sample rate.
         sample_rate: hertz.
     """
+    from librosa import hz_to_mel
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -313,11 +314,11 @@ def spectra_picture(spectra: Mapping[str, np.ndarray], sample_rate: int) -> byte
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     for (name, spectrum), colour in zip(spectra.items(), itertools.cycle((_INK, *_CURVE_COLOURS))):
-        place = hertz_to_mel(np.linspace(0.0, sample_rate / 2.0, len(spectrum)))
+        place = hz_to_mel(np.linspace(0.0, sample_rate / 2.0, len(spectrum)))
         axis.plot(place, spectrum, color=colour, linewidth=1.4, label=name)
     shown = [tick for tick in _TICKS_HZ if tick <= sample_rate / 2.0]
-    axis.set_xticks([float(hertz_to_mel(tick)) for tick in shown], [_hertz_name(tick) for tick in shown])
-    axis.set_xlim(0.0, float(hertz_to_mel(sample_rate / 2.0)))
+    axis.set_xticks([float(hz_to_mel(tick)) for tick in shown], [_hertz_name(tick) for tick in shown])
+    axis.set_xlim(0.0, float(hz_to_mel(sample_rate / 2.0)))
     axis.set_xlabel("Hz", color=_INK)
     axis.set_ylabel("dB per Hz", color=_INK)
     axis.grid(color=_GRID, linewidth=0.6)
@@ -385,7 +386,9 @@ def _draw_waveform(axis: Axes, audio: np.ndarray, sample_rate: int) -> None:
 
 
 def _draw_spectrogram(axis: Axes, audio: np.ndarray, sample_rate: int) -> None:
-    highest = float(hertz_to_mel(sample_rate / 2.0))
+    from librosa import hz_to_mel
+
+    highest = float(hz_to_mel(sample_rate / 2.0))
     image = axis.imshow(
         _decibels(audio, sample_rate).T,
         origin="lower",
@@ -396,8 +399,8 @@ def _draw_spectrogram(axis: Axes, audio: np.ndarray, sample_rate: int) -> None:
         vmax=0.0,
         interpolation="bilinear",
     )
-    shown = [tick for tick in _TICKS_HZ if hertz_to_mel(tick) <= highest]
-    axis.set_yticks([float(hertz_to_mel(tick)) for tick in shown], [_hertz_name(tick) for tick in shown])
+    shown = [tick for tick in _TICKS_HZ if hz_to_mel(tick) <= highest]
+    axis.set_yticks([float(hz_to_mel(tick)) for tick in shown], [_hertz_name(tick) for tick in shown])
     axis.set_ylabel("Hz")
     # An inset, because a colour bar of its own would make this panel narrower than the others.
     bar = axis.figure.colorbar(image, cax=axis.inset_axes((1.012, 0.0, 0.014, 1.0)))
@@ -408,10 +411,12 @@ def _draw_spectrogram(axis: Axes, audio: np.ndarray, sample_rate: int) -> None:
 
 
 def _draw_overlays(axis: Axes, overlays: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    from librosa import hz_to_mel
+
     limits = axis.get_ylim()
     for (name, (times, frequencies)), colour in zip(overlays.items(), itertools.cycle(_OVERLAY_COLOURS)):
-        axis.plot(times, hertz_to_mel(np.maximum(frequencies, 0.0)), color="black", linewidth=3.0, alpha=0.6)
-        axis.plot(times, hertz_to_mel(np.maximum(frequencies, 0.0)), color=colour, linewidth=1.4, label=name)
+        axis.plot(times, hz_to_mel(np.maximum(frequencies, 0.0)), color="black", linewidth=3.0, alpha=0.6)
+        axis.plot(times, hz_to_mel(np.maximum(frequencies, 0.0)), color=colour, linewidth=1.4, label=name)
     axis.set_ylim(limits)
     axis.legend(loc="upper right", fontsize=9, framealpha=0.8)
 

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from librosa import hz_to_mel
 
 from tierwave.analysis.control_accuracy import Followed
 from tierwave.analysis.faults import Fault, in_unit
 from tierwave.analysis.plots import spectrogram_image
 from tierwave.analysis.statistics import average_spectrum
-from tierwave.audio.spectrogram import hertz_to_mel
 from tierwave.evaluation.likelihood import Evaluation
 from tierwave.evaluation.report import page
 from tierwave.evaluation.report.collect import Heard, Report, Stage
@@ -191,9 +191,9 @@ def _nearness(report: Report) -> list[str]:
     lines = []
     for name, sound, colour in (("recordings", np.concatenate(report.recordings), 2), ("generated", made[0], 0)):
         spectrum = average_spectrum(sound, rate)
-        lines.append(Line(name, hertz_to_mel(np.linspace(0.0, rate / 2.0, len(spectrum))), spectrum, colour))
+        lines.append(Line(name, hz_to_mel(np.linspace(0.0, rate / 2.0, len(spectrum))), spectrum, colour))
     ticks = {
-        float(hertz_to_mel(tick)): f"{tick // 1000}k" if tick >= 1000 else str(tick)
+        float(hz_to_mel(tick)): f"{tick // 1000}k" if tick >= 1000 else str(tick)
         for tick in _TICKS_HZ
         if tick <= rate / 2.0
     }
