@@ -118,7 +118,7 @@ def _generate(arguments: Any) -> None:
     from tierwave.generation.load import hardly_trained, load_run
     from tierwave.generation.outputs import draw_sound, draw_stages, write_curves, write_spectrogram
     from tierwave.runs.folder import Run
-    from tierwave.training.previews import faults_of
+    from tierwave.training.previews import issues_of
 
     trained = load_run(arguments.checkpoint_path, best=arguments.best, config_document=document)
     trained, request, remarks = build_request(trained, plain, prompt)
@@ -165,7 +165,7 @@ def _generate(arguments: Any) -> None:
         _describe(path, request, trained, arguments, voice)
         if arguments.spectrogram:
             draw_sound(path, sound, rate, stream, request, trained.schema, voice)
-        line.say(f"Wrote {path}{faults_of(sound, rate)}" + "".join(f", {each.name}" for each in beside))
+        line.say(f"Wrote {path}{issues_of(sound, rate)}" + "".join(f", {each.name}" for each in beside))
     line.say(f"{speed:.2f} x real time per sequence, {speed * len(paths):.2f} x for all together")
 
 

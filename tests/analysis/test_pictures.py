@@ -7,10 +7,21 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy.signal import chirp
 
-from tierwave.analysis.plots import controls_picture, sound_picture, spectrogram_image
+from tierwave.analysis.plots import (
+    Line,
+    _smoothed,
+    controls_picture,
+    line_chart,
+    png,
+    sound_picture,
+    spectra_chart,
+    spectrogram_image,
+    svg,
+)
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.tracks import Track
 from tierwave.errors import RunError
+from tierwave.runs.history import Epoch, History, losses_figure
 
 RATE = 8000
 
@@ -115,3 +126,56 @@ def test_neither_pyplot_nor_heavy_modules_are_loaded():
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+# Charts
+
+
+def polylines(drawn):
+    return [line for line in drawn.axes[0].lines if len(line.get_xdata()) > 1]
+
+
+def test_the_chart_of_the_losses_shows_what_there_is():
+    rising = np.arange(1.0, 101.0)
+    np.testing.assert_allclose(_smoothed(rising)[5:-5], rising[5:-5])
+    assert len(_smoothed(np.ones(1))) == 1 and len(_smoothed(np.ones(0))) == 0
+    np.testing.assert_allclose(_smoothed(np.array([np.nan, 1.0, np.inf, 3.0])), [1, 1, 2, 3])
+    none = History(rising[:0], rising[:0], rising[:0], (), (), True)
+    some = History(rising, 5 / rising, rising, (), (), True)
+    held_out = (Epoch(1, 0.1, 0.2), Epoch(2, 0.05, None))
+    baselines = {"code histogram": 4.0, "$Markov$": 0.3}
+    whole = History(rising, 5 / rising, rising, held_out, (50, 100), True, baselines)
+    pictures = [losses_figure(history, "bits", "x $ y") for history in (none, some, whole)]
+    assert [len(polylines(each)) for each in pictures] == [0, 2, 4]  # and a point of held-out sound
+    assert len({png(each) for each in pictures}) == 3
+    assert "there is nothing to draw" in svg(pictures[0]) and "$Markov$" in svg(pictures[2])
+    assert "x $ y, bits per sample" in svg(pictures[2])
+
+
+def test_losses_far_above_the_baselines_are_cut_off():
+    steps = np.arange(1.0, 11.0)
+    history = History(steps, np.append(np.full(9, 1.0), 1e9), steps, (), (), False, {"mean": 2.0})
+    assert losses_figure(history, "nats").axes[0].get_ylim() == (1.0, 6.0)
+
+
+def test_a_chart_is_an_svg_whose_texts_are_escaped_and_that_fetches_nothing():
+    evil = "<script>alert('x')</script>&\" $a^b$"
+    lines = [Line(evil, np.arange(4.0), np.array([1.0, np.nan, 3.0, 2.0]))]
+    drawn = svg(line_chart(lines, evil, evil))
+    assert "<script" not in drawn and drawn.count("&lt;script&gt;alert('x')&lt;/script&gt;&amp;") == 3
+    assert drawn.count("$a^b$") == 3 and "http" not in drawn.replace("http://www.w3.org/", "")
+    assert drawn == svg(line_chart(lines, evil, evil))
+    assert line_chart(lines, "", "").axes[0].lines[1].get_xdata() == [0.0]  # a point alone between gaps
+    assert "there is nothing to draw" in svg(line_chart([Line("", np.zeros(1), np.full(1, np.nan))], "", ""))
+
+
+def test_long_lines_are_thinned_without_losing_their_mean():
+    x = np.arange(10_000.0)
+    (line,) = polylines(line_chart([Line("", x, np.sin(x) + x)], "", ""))
+    assert len(line.get_xdata()) < 1000 and line.get_ydata().mean() == pytest.approx(x.mean(), rel=0.01)
+
+
+def test_spectra_are_drawn_over_frequency_as_the_ear_spaces_it():
+    axis = spectra_chart({"recordings": np.zeros(513), "generated": np.ones(513)}, RATE).axes[0]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["100", "250", "500", "1k", "2k", "4k"]
+    assert np.diff(axis.get_xticks())[-1] == pytest.approx(27 * np.log(2) / np.log(6.4))

@@ -29,12 +29,10 @@ from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 
 from tierwave import notebook
-from tierwave.analysis.faults import Epoch
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.errors import UsageError
 from tierwave.generation.request import Request
 from tierwave.notebook.sliders import Drawing, Sliders, steps
-from tierwave.runs.history import History
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ("samplernn", "conditioning", "melnet")
@@ -441,17 +439,6 @@ def test_play_takes_curves_in_words(tmp_path: Path) -> None:
     assert sound.picture().startswith(b"\x89PNG")
     with pytest.raises(UsageError, match="no parameter q"):
         notebook.play(trained, "q=1")
-
-
-def test_the_curve_of_the_losses_is_a_picture_of_what_there_is() -> None:
-    rising = np.arange(1.0, 101.0)
-    np.testing.assert_allclose(notebook._smoothed(rising)[5:-5], rising[5:-5])
-    assert len(notebook._smoothed(np.ones(1))) == 1
-    none = History(rising, 5 / rising, rising, (), (), True)
-    held_out = (Epoch(1, 0.1, 0.2), Epoch(2, 0.05, None))
-    some = History(rising, 5 / rising, rising, held_out, (50, 100), True, {"code histogram": 4.0, "Markov": 3.0})
-    pictures = [notebook.losses_picture(history, "bits", "x $ y") for history in (none, some)]
-    assert all(picture.startswith(b"\x89PNG") for picture in pictures) and pictures[0] != pictures[1]
 
 
 class Colab:

@@ -12,7 +12,8 @@ from typing import Any
 
 from tierwave.cli.flags import JSON_FLAG, FlagParser, print_result
 from tierwave.errors import UsageError
-from tierwave.evaluation.likelihood import compare_sounds, evaluate, follow
+from tierwave.evaluation.controls import compare_sounds, evaluate_controls
+from tierwave.evaluation.likelihood import evaluate
 from tierwave.generation.load import load_run
 from tierwave.generation.request import Request
 from tierwave.nn.runtime import import_tensorflow
@@ -108,7 +109,7 @@ def _evaluate(arguments: Any) -> None:
             f"{found['halves']:.1f}, white noise: {found['white_noise']:.1f}, shuffled: {found['shuffled']:.1f})"
         )
     if arguments.controls is not None:
-        following = follow(
+        summary = evaluate_controls(
             trained,
             names=arguments.controls,
             seconds=arguments.dur,
@@ -116,7 +117,7 @@ def _evaluate(arguments: Any) -> None:
             output_dir=arguments.output_dir,
             progress=line.count,
         )
-        about["following"] = following.document()
-        lines += [f"{about['checkpoint']}: does it follow?", following.table()]
+        about["following"] = summary.document()
+        lines += [f"{about['checkpoint']}: does it follow?", summary.table()]
     erase()
     print_result(about, "\n".join(lines), arguments.json)

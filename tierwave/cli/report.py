@@ -53,12 +53,12 @@ def _report(arguments: Any) -> None:
         random_seed=arguments.random_seed,
         options={"text": arguments.text, "inversion": "griffin_lim"},
     )
-    # A run is told of, too, that broke off before its first checkpoint.
+    # A run that broke off before its first checkpoint has a report, too.
     path = arguments.run
     found = Run(path) if (path / CONFIG_NAME).exists() else find_checkpoint(path)[0].root
     import_tensorflow(debug=arguments.debug)
-    from tierwave.evaluation.report.collect import Asked, collect
-    from tierwave.evaluation.report.sections import written
+    from tierwave.evaluation.report.collect import ReportOptions, collect
+    from tierwave.evaluation.report.page import html_page
 
     one_thread_per_call()
 
@@ -71,10 +71,10 @@ def _report(arguments: Any) -> None:
         raise UsageError(f"{target.parent} cannot be written to: name the page elsewhere, with --output")
     line = ProgressLine()
     with sentences(line.say):
-        report = collect(found, Asked(request, arguments.likelihood, arguments.controls), line.say)
-    write_text(target, written(report))
-    for where, fault in report.faults:
-        line.say(f"Warning: {where}: {fault.sentence}")
+        report = collect(found, ReportOptions(request, arguments.likelihood, arguments.controls), line.say)
+    write_text(target, html_page(report))
+    for where, issue in report.issues:
+        line.say(f"Warning: {where}: {issue.sentence}")
     for remark in report.remarks:
         line.say(f"Warning: {remark}")
     line.say(f"Wrote {target}")

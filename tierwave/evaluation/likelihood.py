@@ -1,12 +1,9 @@
-"""How well a trained network predicts recordings, and whether it follows its parameters.
+"""How well a trained network predicts recordings.
 
-Likelihood: bits per sample, for every file and for all together: what an ideal coder that knows the network would
-need. Numbers of different networks are comparable where sample rate, quantisation and normalisation are the same;
-log2(levels) is what guessing blindly costs. Every file is read from its beginning to its end with a fresh state, and
-none of its samples is left out. Tiers that generate parameters are told in nats per value, of values mapped to [0, 1].
-
-Following: sounds are generated at parameters that were trained on, between them and along sweeps, and measured
-(`tierwave.analysis.control_accuracy`). Knows the run and the corpus; asks the family for whatever is the family's own.
+The likelihood is in bits per sample, for every file and for all together: what an ideal coder that has the network
+would need. Numbers of different networks are comparable where sample rate, quantisation and normalisation are the same;
+log2(levels) is chance. Every file is read from its beginning to its end with a fresh state, and none of its samples is
+left out. Tiers that generate values are measured in nats per value, of values mapped to [0, 1].
 """
 
 from __future__ import annotations
@@ -14,42 +11,26 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tierwave.analysis.control_accuracy import (
-    Following,
-    Result,
-    measure_following,
-    plot_following,
-    scenarios,
-    summarise,
-)
-from tierwave.analysis.statistics import bits, spectral_comparison
-from tierwave.audio.finding import find_audio
+from tierwave.analysis.statistics import bits
 from tierwave.audio.quantize import Quantizer
-from tierwave.audio.recordings import load
-from tierwave.audio.writer import write_wav
 from tierwave.config import TrainingOptions
 from tierwave.controls.sources import find_control_sources
 from tierwave.data.cache import Encoder, load_corpus
 from tierwave.data.corpus import Corpus
 from tierwave.data.splits import Span, Split
 from tierwave.data.windows import Steering
-from tierwave.errors import AudioError, AudioWarning, RunError, UsageError
-from tierwave.files.folders import allowed_name, make_own, refuse_file
+from tierwave.errors import RunError, UsageError
 from tierwave.files.names import matcher
 from tierwave.files.urls import absolute, place_of
 from tierwave.generation.load import Trained
-from tierwave.generation.request import Request
-from tierwave.system.progress import Count, uncounted
-
-SIDE_BY_SIDE = 10  # sounds that are generated at a time
+from tierwave.system.progress import Count
 
 
 @dataclass(frozen=True)
@@ -190,42 +171,33 @@ def evaluate(
 ) -> Evaluation:
     """The likelihood of every recording under `data_dir`, resampled, normalised and encoded as in the run.
 
-    A run with "normalize": "corpus" keeps the gain of the corpus it was trained on. part: "train", "valid" or "test",
-    what the run's split says of its own recordings, instead of all; data_dir None: the run's own. param_dir, params:
-    where the parameters of a steered network lie, as of train.py, the run's own if it is the run's folder. batch_size:
-    files read side by side, by default as many as in training. progress(what, done, total) is called on the way.
-    Nothing is left on disk. Raises UsageError and RunError with what to do.
+    A run with "normalize": "corpus" keeps the gain of the corpus it was trained on. part: "train", "valid" or "test" of
+    the run's split of its own recordings, instead of all; data_dir None: the run's own. param_dir, params: where the
+    controls of a steered network lie, as in train.py, the run's own if data_dir is. batch_size: files read side by
+    side, by default as many as in training. progress(what, done, total) is called on the way. Nothing is left on disk.
+    Raises UsageError and RunError with what to do.
     """
-    import tensorflow as tf
-
-    from tierwave.training.step import Evaluator
-
-    family, config, run = trained.family, trained.config, trained.run
-    described = run.read("run.json")
+    family, config, described = trained.family, trained.config, trained.run.read("run.json")
     if data_dir is None:
-        if "data_dir" not in described:
-            raise UsageError(f"{run.folder} does not know the recordings it was trained on: name them with --data_dir")
-        data_dir = described["data_dir"]
-    own = absolute(data_dir) == described.get("data_dir")
+        data_dir = described.get("data_dir")
+    if data_dir is None:
+        raise UsageError(
+            f"{trained.run.folder} does not know the recordings it was trained on: name them with --data_dir"
+        )
     if batch_size is None:
         batch_size = config.training.get("batch_size", TrainingOptions.model_fields["batch_size"].default)
     if batch_size < 1:
         raise UsageError(f"--batch_size {batch_size} must be 1 or more")
+    if not (param_dir or params) and absolute(data_dir) == described.get("data_dir"):
+        param_dir, params = (Path(described[key]) if described.get(key) else None for key in ("param_dir", "params"))
     quantizer = family.encoder(config)
     if not isinstance(quantizer, Quantizer):
-        raise UsageError(f"{run.folder} does not predict samples of audio, so it has no bits per sample")
+        raise UsageError(f"{trained.run.folder} does not predict samples of audio, so it has no bits per sample")
     encoder: Encoder = quantizer
     normalize = config.normalize
     if normalize == "corpus":
         encoder, normalize = Amplified(quantizer, trained.gain), "none"
 
-    def told(what: str) -> Callable[[int, int], None] | None:
-        return None if progress is None else lambda done, total: progress(what, done, total)
-
-    jit = family.prefers_xla(config, bool(tf.config.list_physical_devices("GPU")))
-    files: dict[str, Score] = {}
-    tiers: dict[str, Score] = {}
-    units: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="tierwave-") as cache:
         corpus = load_corpus(
             data_dir,
@@ -234,32 +206,23 @@ def evaluate(
             normalize=normalize,
             cache_dir=cache,
             jobs=os.cpu_count() or 1,
-            progress=told("Decoding"),
+            progress=_named(progress, "Decoding"),
         )
         spans = [Span(index, 0, recording.samples) for index, recording in enumerate(corpus.recordings)]
         if part is not None:
             spans = _part(trained, corpus, part)
-        names = family.parameters(config)
-        steering = None
-        if names:
-            places = {"param_dir": param_dir, "params": params}
-            if own and not any(places.values()):
-                places = {key: Path(described[key]) if described.get(key) else None for key in places}
-            sources = find_control_sources(
-                data_dir,
-                param_dir=places["param_dir"],
-                params=places["params"],
-                name_params=names,
-                categories=trained.schema.named,
-            )
-            steering = Steering(
-                trained.schema,
-                tuple(sources.controls_of(recording.name, names) for recording in corpus.recordings),
-                tuple(recording.samples / corpus.sample_rate for recording in corpus.recordings),
-            )
+        steering = _steering(trained, corpus, data_dir, param_dir, params)
         dataset_state = None
         if trained.dataset_state is not None:
             dataset_state = family.prepare(corpus, None, config, trained.dataset_state, data_dir=place_of(data_dir))
+        found = Evaluation(
+            {},
+            corpus.left_out,
+            trained.sample_rate,
+            quantizer.levels,
+            nats_per_db_offset=family.nats_per_db_offset(trained.dataset_state),
+            remarks=tuple((each.name, remark) for each in corpus.recordings for remark in each.remarks),
+        )
         for stage, model in zip(family.stages(config), trained.models, strict=True):
             windows = family.dataset(
                 corpus,
@@ -272,26 +235,69 @@ def evaluate(
                 steering=steering,
                 dataset_state=dataset_state,
             )
-            measured = Evaluator(model, jit=jit).measure(windows, told(f"Measuring {stage}"))
-            if not np.isfinite(measured).all():
-                raise RunError(
-                    f"the network gives {_worst(measured, spans, corpus)} no finite likelihood, so its weights are "
-                    f"damaged: name another checkpoint than {trained.path}"
-                )
-            if not model.has_accuracy:
+            measured = _measured(trained, model, windows, spans, corpus, _named(progress, f"Measuring {stage}"))
+            if model.has_accuracy:
+                found.files.update(_by_file(measured, spans, corpus))
+            else:
                 nats, _, values = measured.sum(axis=0)
-                units[stage] = model.unit
-                tiers[stage] = Score(round(values), bits(float(nats)), 0.0)
-                continue
-            sums: dict[int, np.ndarray] = {}
-            for span, row in zip(spans, measured, strict=True):
-                sums[span.recording] = sums.get(span.recording, 0.0) + row
-            for index, (nats, correct, samples) in sums.items():
-                name = corpus.recordings[index].name
-                files[name] = Score(round(samples), bits(float(nats)), float(correct))
-    offset = family.nats_per_db_offset(trained.dataset_state)
-    remarks = tuple((each.name, remark) for each in corpus.recordings for remark in each.remarks)
-    return Evaluation(files, corpus.left_out, trained.sample_rate, quantizer.levels, tiers, units, offset, remarks)
+                found.tiers[stage], found.units[stage] = Score(round(values), bits(float(nats)), 0.0), model.unit
+    return found
+
+
+def _named(progress: Count | None, what: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(what, done, total)
+
+
+def _steering(
+    trained: Trained, corpus: Corpus, data_dir: str | Path, param_dir: Path | None, params: Path | None
+) -> Steering | None:
+    """The controls of the recordings, for a network that needs some."""
+    names = trained.family.parameters(trained.config)
+    if not names:
+        return None
+    sources = find_control_sources(
+        data_dir, param_dir=param_dir, params=params, name_params=names, categories=trained.schema.named
+    )
+    return Steering(
+        trained.schema,
+        tuple(sources.controls_of(recording.name, names) for recording in corpus.recordings),
+        tuple(recording.samples / corpus.sample_rate for recording in corpus.recordings),
+    )
+
+
+def _measured(
+    trained: Trained,
+    model: Any,
+    windows: Any,
+    spans: Sequence[Span],
+    corpus: Corpus,
+    progress: Callable[[int, int], None] | None,
+) -> np.ndarray:
+    """Nats, correct guesses and counted elements [spans, 3] of one stage. RunError if they are not finite."""
+    import tensorflow as tf
+
+    from tierwave.training.step import Evaluator
+
+    jit = trained.family.prefers_xla(trained.config, bool(tf.config.list_physical_devices("GPU")))
+    measured = Evaluator(model, jit=jit).measure(windows, progress)
+    finite = np.isfinite(measured).all(axis=1)
+    if not finite.all():
+        number = int(np.argmin(finite))
+        name = corpus.recordings[spans[number].recording].name if number < len(spans) else "a recording"
+        raise RunError(
+            f"the network gives {name} no finite likelihood, so its weights are damaged: name another checkpoint than "
+            f"{trained.path}"
+        )
+    return measured
+
+
+def _by_file(measured: np.ndarray, spans: Sequence[Span], corpus: Corpus) -> dict[str, Score]:
+    """The sums [spans, 3] of all spans of a recording, by its name."""
+    sums: dict[str, np.ndarray] = {}
+    for span, row in zip(spans, measured, strict=True):
+        name = corpus.recordings[span.recording].name
+        sums[name] = sums.get(name, 0.0) + row
+    return {name: Score(round(row[2]), bits(float(row[0])), float(row[1])) for name, row in sums.items()}
 
 
 def _part(trained: Trained, corpus: Corpus, part: str) -> list[Span]:
@@ -312,81 +318,3 @@ def _part(trained: Trained, corpus: Corpus, part: str) -> list[Span]:
     if not spans:
         raise UsageError(f"--part {part}: the run held nothing out for it; take another part, or leave it out")
     return spans
-
-
-def _worst(measured: np.ndarray, spans: Sequence[Span], corpus: Corpus) -> str:
-    number = int(np.argmin(np.isfinite(measured).all(axis=1)))
-    return corpus.recordings[spans[number].recording].name if number < len(spans) else "a recording"
-
-
-def follow(
-    trained: Trained,
-    *,
-    names: Sequence[str] | None = None,
-    seconds: float = 2.0,
-    plain: Request,
-    output_dir: Path | None = None,
-    progress: Count | None = None,
-) -> Following:
-    """Whether the sound does what it is asked: generated at `scenarios`, measured, summed up.
-
-    names: of parameters, by default all that can be measured. plain: temperature, top_k, top_p and random seed.
-    output_dir: where every sound goes, with a picture of the curves asked for and measured. Raises UsageError for a run
-    that is not steered.
-    """
-    steerable = trained.family.steerable(trained.config)
-    if not steerable:
-        raise UsageError(f"{trained.run.folder} was trained without parameters, so there is nothing to follow")
-    schema = trained.schema.select(steerable)
-    asked = scenarios(schema, trained.values, names=names or None, seconds=seconds)
-    if not asked:
-        raise UsageError(
-            f"none of {', '.join(steerable)} can be measured in a sound: pitch, loudness, brightness and what "
-            "`python -m tierwave controls extract` measures can"
-        )
-    results = []
-    if output_dir is not None:
-        refuse_file("--output_dir", output_dir)
-        make_own(output_dir)
-    for start in range(0, len(asked), SIDE_BY_SIDE):
-        group = asked[start : start + SIDE_BY_SIDE]
-        request = replace(
-            plain,
-            sequences=len(group),
-            seconds=seconds,
-            temperature=plain.temperature[:1],
-            controls=tuple(scenario.controls for scenario in group),
-            random_seed=plain.random_seed + start,
-        )
-        stream = trained.stream(request)
-        stream.progress = progress or uncounted
-        sounds = stream.render(request.samples(trained.sample_rate))
-        for number, (scenario, sound) in enumerate(zip(group, sounds, strict=True)):
-            followed = measure_following(sound, trained.sample_rate, scenario.controls, schema)
-            results.append(Result(scenario, followed))
-            if output_dir is not None:
-                stem = allowed_name(f"{scenario.kind} {scenario.name}")
-                write_wav(output_dir / f"{stem}.wav", sound, trained.sample_rate)
-                plot_following(output_dir / f"{stem}.png", followed, sound, trained.sample_rate, title=scenario.name)
-            if progress is not None:
-                progress("Generating and measuring", start + number + 1, len(asked))
-    return summarise(results)
-
-
-def compare_sounds(trained: Trained, data_dir: Path, sounds: Sequence[Path]) -> dict[str, float]:
-    """`spectral_comparison` of generated sounds (files or folders) with all recordings, at the run's rate."""
-
-    def loaded(paths: Sequence[Path], *, own: bool = False) -> list[np.ndarray]:
-        usable = []
-        for path in find_audio(paths, own=own):
-            try:
-                usable.append(load(path, trained.sample_rate)[0])
-            except AudioError as error:
-                if own:  # of the recordings the evaluation has named it
-                    warnings.warn(AudioWarning(f"left out: {error}"), stacklevel=2)
-        return usable
-
-    found = loaded(sounds, own=True)
-    if not found:
-        raise UsageError(f"--sounds {' '.join(map(str, sounds))} holds no sound: name wav files that were generated")
-    return spectral_comparison(loaded([data_dir]), found, trained.sample_rate)

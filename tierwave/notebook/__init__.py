@@ -5,7 +5,6 @@ For Jupyter and Colab only; the library does the work. The sliders are in `tierw
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import sys
@@ -31,7 +30,7 @@ from tierwave.files.names import printable
 from tierwave.generation.request import Request
 from tierwave.nn.runtime import import_tensorflow
 from tierwave.runs.folder import Run
-from tierwave.runs.history import History, read_history
+from tierwave.runs.history import losses_figure, read_history
 
 try:
     from IPython.display import HTML, Audio, FileLink, Image, display
@@ -46,8 +45,6 @@ DRIVE = "/content/drive"
 REDRAWN_SECONDS = 3.0  # between two pictures of the losses, at least
 LINE_SECONDS = 0.5  # between two changes of the line
 REDRAWN_SHARE = 0.05  # of the time, at most, goes into them
-_CURVES = ("#c2410c", "#1d4ed8")
-_GRID = "#dddddd"
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
@@ -247,16 +244,16 @@ def play(
 
 def followed(sound: Sound) -> None:
     """Show how a sound follows what steered it: what was asked for dashed, what is measured solid, and in numbers."""
-    from tierwave.analysis.control_accuracy import measure_following, plot_following
+    from tierwave.analysis.control_accuracy import accuracy_picture, measure_controls
 
-    measured = measure_following(sound.audio, sound.sample_rate, sound.controls, sound.schema)
+    measured = measure_controls(sound.audio, sound.sample_rate, sound.controls, sound.schema)
     if not measured:
         print("None of these parameters can be measured in a sound.")
         return
     for name, each in measured.items():
         correlated = "" if each.correlation is None else f", correlation {each.correlation:.3f}"
-        print(f"{name}: {each.told}{correlated}")
-    display(Image(_png(lambda path: plot_following(path, measured, sound.audio, sound.sample_rate))))
+        print(f"{name}: {each.words}{correlated}")
+    display(Image(_png(lambda path: accuracy_picture(path, measured, sound.audio, sound.sample_rate))))
 
 
 def spectrograms(stages: Mapping[str, np.ndarray], seconds: float, title: str = "") -> Image:
@@ -340,11 +337,13 @@ class _Watched:
 
     def redraw(self) -> None:
         """Show how things stand."""
+        from tierwave.analysis.plots import png
+
         started = time.monotonic()
         if self.part is not None:
             history = read_history(self.part)
             if len(history.steps):
-                self.curve.update(Image(losses_picture(history, self.unit, self.stage)))
+                self.curve.update(Image(png(losses_figure(history, self.unit, self.stage))))
         new = [path for path in self._sounds() if self.sounds_before.get(path) != path.stat().st_mtime_ns]
         newest = max(new, key=lambda path: path.stat().st_mtime_ns, default=None)
         if newest is not None and newest != self.heard:
@@ -357,44 +356,3 @@ class _Watched:
 
     def _sounds(self) -> list[Path]:
         return sorted(self.folder.glob("*.wav")) if self.folder.is_dir() else []
-
-
-def losses_picture(history: History, unit: str, title: str = "") -> bytes:
-    """A PNG of the losses: every update, smoothed; held-out sound at the ends of epochs; the baselines to beat."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    scale = 1.0 / np.log(2.0) if history.in_bits else 1.0
-    figure = Figure(figsize=(8.0, 3.4), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    axis = figure.subplots()
-    losses = scale * history.losses
-    axis.plot(history.steps, losses, color=_CURVES[0], alpha=0.25, linewidth=0.8)
-    axis.plot(history.steps, _smoothed(losses), color=_CURVES[0], linewidth=1.6, label="training")
-    held_out = [
-        (end, scale * epoch.valid)
-        for end, epoch in zip(history.ends, history.epochs, strict=True)
-        if epoch.valid is not None
-    ]
-    if held_out:
-        axis.plot(*np.array(held_out).T, "o-", color=_CURVES[1], markersize=4, linewidth=1.6, label="held out")
-    for (name, nats), style in zip(history.baselines.items(), ("--", ":", "-.", (0, (1, 4))), strict=False):
-        axis.axhline(scale * nats, color="#555555", linewidth=1.0, linestyle=style, label=name)
-    axis.set_xlabel("steps")
-    axis.set_ylabel("bits per sample" if history.in_bits else f"{unit} per value")
-    axis.set_title(title, fontsize=11, parse_math=False)
-    axis.grid(color=_GRID, linewidth=0.6)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=9)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    return content.getvalue()
-
-
-def _smoothed(values: np.ndarray) -> np.ndarray:
-    """A running mean over a fiftieth of all, shorter at the ends."""
-    width = max(1, len(values) // 50)
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    places = np.arange(len(values))
-    low, high = np.maximum(0, places - width), np.minimum(len(values), places + width + 1)
-    return (sums[high] - sums[low]) / (high - low)

@@ -1,7 +1,5 @@
-"""How a training went, read from its run folder: the losses of every step and epoch, and the baselines to beat.
-
-Knows `losses.csv` as `callbacks.LossTable` writes it; no models.
-"""
+"""How a training went, read from its run folder: the losses of every step and epoch (`losses.csv`, which
+`callbacks.LossTable` writes), and the baselines to beat."""
 
 from __future__ import annotations
 
@@ -11,16 +9,47 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from tierwave.analysis.faults import Epoch
 from tierwave.errors import RunError
 from tierwave.files.text import decode
 from tierwave.runs.folder import Run
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 LOSSES, BASELINES = "losses.csv", "bars.json"
 MOST_STEPS, MOST_NATS = 1 << 53, float(np.finfo(np.float32).max)
+
+
+@overload
+def in_unit(nats: float, unit: str) -> float: ...
+@overload
+def in_unit(nats: np.ndarray, unit: str) -> np.ndarray: ...
+def in_unit(nats: Any, unit: str) -> Any:
+    """Losses in their unit: in bits where that is it, else as they are."""
+    return nats / math.log(2.0) if unit == "bits" else nats
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The losses of an epoch, per element, in nats or another unit; valid: None without held-out recordings."""
+
+    number: int
+    train: float
+    valid: float | None = None
+
+    def scaled(self, unit: str) -> Epoch:
+        """The same in `unit`."""
+        valid = None if self.valid is None else in_unit(self.valid, unit)
+        return Epoch(self.number, in_unit(self.train, unit), valid)
+
+    @property
+    def monitored(self) -> float:
+        """The loss that counts: on held-out recordings, where there are any."""
+        return self.train if self.valid is None else self.valid
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +68,21 @@ class History:
     ends: tuple[int, ...]
     in_bits: bool
     baselines: dict[str, float] = field(default_factory=dict)
+
+
+def losses_figure(history: History, unit: str, title: str = "") -> Figure:
+    """A chart of the losses in `unit`: every update and smoothed, held-out sound, the baselines to beat."""
+    from tierwave.analysis.plots import losses_chart
+
+    held_out = [
+        (end, in_unit(epoch.valid, unit))
+        for end, epoch in zip(history.ends, history.epochs, strict=True)
+        if epoch.valid is not None
+    ]
+    ends, losses = np.array(held_out, np.float64).reshape(-1, 2).T
+    baselines = {name: in_unit(loss, unit) for name, loss in history.baselines.items()}
+    up = f"{title}, {unit} per {'sample' if unit == 'bits' else 'value'}".removeprefix(", ")
+    return losses_chart(history.steps, in_unit(history.losses, unit), (ends, losses), baselines, up)
 
 
 def read_history(part: Run) -> History:

@@ -16,13 +16,13 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from tierwave.analysis.faults import Epoch, in_unit, training_faults
 from tierwave.config import TrainingOptions
 from tierwave.controls.tracks import Controls
 from tierwave.files.writing import write_text
 from tierwave.generation.request import Request
 from tierwave.runs.checkpoints import restore_checkpoint
-from tierwave.runs.history import BASELINES, LOSSES
+from tierwave.runs.diagnostics import loss_issues
+from tierwave.runs.history import BASELINES, LOSSES, Epoch, in_unit
 from tierwave.system.progress import SayLine, clock
 from tierwave.training.loop import Callback, Trainer
 from tierwave.training.previews import Generation, Print, say_once
@@ -222,7 +222,7 @@ class LossWatch(Callback):
         self.epochs.append(epoch)
         told = [each.scaled(unit) for each in self.epochs]
         baselines = {name: in_unit(bar, unit) for name, bar in self.baselines.items()}
-        say_once(training_faults(told, baselines, unit=unit), self.told, self.say)
+        say_once(loss_issues(told, baselines, unit=unit), self.told, self.say)
 
 
 class StatisticsLines(Callback):

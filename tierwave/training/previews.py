@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tierwave.analysis.faults import Fault, sound_faults
+from tierwave.analysis.issues import Issue, find_issues
 from tierwave.controls.files import write_controls
 from tierwave.controls.schema import ControlWarning
 from tierwave.generation.request import Request, Stream, sequence_paths, write_sounds
@@ -77,23 +77,23 @@ class Generation(Callback):
                 from tierwave.analysis.plots import stages_picture
 
                 stages_picture(path.with_suffix(".png"), stages, stream.seconds, title=path.stem)
-            faults = sound_faults(audio, stream.sample_rate)
-            self.say(f"Generated {path} ({speed:.2f}x real time){_told(faults)}")
-            say_once(faults, self.told, self.say)
+            issues = find_issues(audio, stream.sample_rate)
+            self.say(f"Generated {path} ({speed:.2f}x real time){_told(issues)}")
+            say_once(issues, self.told, self.say)
 
 
-def faults_of(sound: np.ndarray, sample_rate: int) -> str:
+def issues_of(sound: np.ndarray, sample_rate: int) -> str:
     """What is wrong with a sound, float `[samples]`, for the end of a line: "" or " [silent]" and the like."""
-    return _told(sound_faults(sound, sample_rate))
+    return _told(find_issues(sound, sample_rate))
 
 
-def _told(faults: Sequence[Fault]) -> str:
-    return f" [{', '.join(fault.name for fault in faults)}]" if faults else ""
+def _told(issues: Sequence[Issue]) -> str:
+    return f" [{', '.join(issue.name for issue in issues)}]" if issues else ""
 
 
-def say_once(faults: Sequence[Fault], told: set[str], say: Print) -> None:
-    """Say the faults whose names are not in `told`, which then holds them."""
-    for fault in faults:
-        if fault.name not in told:
-            told.add(fault.name)
-            say(f"Warning: {fault.sentence}")
+def say_once(issues: Sequence[Issue], told: set[str], say: Print) -> None:
+    """Say the issues whose names are not in `told`, which then holds them."""
+    for issue in issues:
+        if issue.name not in told:
+            told.add(issue.name)
+            say(f"Warning: {issue.sentence}")

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tierwave.analysis.control_accuracy import trained_values
+from tierwave.analysis.control_scenarios import trained_values
 from tierwave.config import TrainingOptions, dumps
 from tierwave.errors import UsageError
 from tierwave.files.folders import refuse_name

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tierwave.analysis.control_accuracy import Followed, measure_following, median_errors, plot_following
+from tierwave.analysis.control_accuracy import ControlAccuracy, accuracy_picture, measure_controls
+from tierwave.analysis.control_summary import median_errors
 from tierwave.analysis.statistics import average_spectrum, log_spectral_distance
 from tierwave.audio.recordings import load
 from tierwave.controls.schema import Schema
@@ -126,7 +127,7 @@ class TensorBoard(Callback):
     @staticmethod
     def _spectrum(name: str, sounds: Sequence[np.ndarray], rate: int, held_against: HeldAgainst) -> None:
         """The average spectrum of the sounds against the recordings', as a picture and in dB."""
-        from tierwave.analysis.plots import spectra_picture
+        from tierwave.analysis.plots import png, spectra_chart
 
         if rate != held_against.sample_rate:
             return
@@ -134,26 +135,26 @@ class TensorBoard(Callback):
         made = average_spectrum(np.concatenate(list(sounds)), rate)
         tf.summary.scalar(f"spectrum/{name}/distance_db", log_spectral_distance(made, real))
         tf.summary.scalar(f"spectrum/{name}/halves_of_the_recordings_db", halves)
-        _show(f"spectrum/{name}", spectra_picture({"recordings": real, "generated": made}, rate))
+        _show(f"spectrum/{name}", png(spectra_chart({"recordings": real, "generated": made}, rate)))
 
     @staticmethod
     def _following(sound: Sound, loaded: Sequence[tuple[np.ndarray, int]], schema: Schema) -> None:
         """What was asked for against what came: a picture of each sound, the median error over the sounds, and of pitch
         the share of voiced frames, of which the error is."""
         controls = sound.request.controls
-        measured: list[dict[str, Followed]] = []
+        measured: list[dict[str, ControlAccuracy]] = []
         for index, (audio, rate) in enumerate(itertools.islice(loaded, _FOLLOWED_SOUNDS if controls else 0)):
             asked = controls[min(index, len(controls) - 1)]
             audio = audio[: round(_FOLLOWED_SECONDS * rate)]
             try:
-                followed = measure_following(audio, rate, asked, schema)
+                followed = measure_controls(audio, rate, asked, schema)
             except UsageError:  # pitches that cannot be told at this sample rate
                 return
             if followed:
                 measured.append(followed)
                 with tempfile.TemporaryDirectory(prefix="tierwave-") as folder:
                     picture = Path(folder) / "followed.png"
-                    plot_following(picture, followed, audio, rate, title=f"{sound.name}, {index}")
+                    accuracy_picture(picture, followed, audio, rate, title=f"{sound.name}, {index}")
                     _show(f"controls/{sound.name}/{index}", picture.read_bytes())
         errors = median_errors(measured)
         for name, first in (measured[0] if measured else {}).items():

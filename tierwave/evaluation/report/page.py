@@ -1,246 +1,279 @@
-"""HTML and SVG, as far as a report needs them: a page without requests, tables, charts, pictures, sounds.
-
-Every text is escaped here and nowhere else; what functions return is HTML. Knows nothing of runs.
-"""
+"""A report as one HTML page without requests: `report.html.j2` filled with what was collected."""
 
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import io
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import json
+import platform
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import jinja2
 import numpy as np
 import soundfile
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #24262b; --quiet: #6b7280; --paper: #fbfaf8; --card: #ffffff;
-  --line: #e3e1dc; --warn: #b45309; --warn-paper: #fff7e6; --good: #3f7d20;
-  --c0: #5a2a82; --c1: #c2410c; --c2: #0f766e; --c3: #1d4ed8; --c4: #a21caf; --c5: #4d7c0f; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e7e5e1; --quiet: #9aa0aa; --paper: #17181b; --card: #1f2125;
-  --line: #35383e; --warn: #fbbf24; --warn-paper: #2c2413; --good: #a3e635;
-  --c0: #c4a1e8; --c1: #fb923c; --c2: #5eead4; --c3: #93c5fd; --c4: #f0abfc; --c5: #bef264; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 62rem; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .2rem; } h2 { font-size: 1.2rem; margin: 2.4rem 0 .7rem; }
-h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; } p { margin: .4rem 0; }
-.quiet { color: var(--quiet); } .number { text-align: right; font-variant-numeric: tabular-nums; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .9rem 1.1rem;
-  margin: .8rem 0; overflow-x: auto; }
-.warning { border-left: 4px solid var(--warn); background: var(--warn-paper); }
-.fine { border-left: 4px solid var(--good); }
-.facts { display: flex; flex-wrap: wrap; gap: .7rem; margin: 1.2rem 0; }
-.facts div { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .55rem .9rem;
-  min-width: 8rem; flex: 1; } .facts b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
-table { border-collapse: collapse; width: 100%; } th { text-align: left; font-weight: 600; }
-th, td { padding: .25rem .7rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th.number { text-align: right; } tr:last-child td { border-bottom: 0; }
-pre { margin: 0; font: 13px/1.45 ui-monospace, monospace; overflow-x: auto; }
-code { font: 13px ui-monospace, monospace; overflow-wrap: anywhere; }
-details { margin: .6rem 0; } summary { cursor: pointer; }
-.sound { display: grid; grid-template-columns: 15rem 1fr; gap: .4rem 1.1rem; align-items: center; }
-.sound img { width: 100%; height: 7.5rem; border-radius: 4px; } .sound audio { width: 100%; }
-@media (max-width: 45rem) { .sound { grid-template-columns: 1fr; } }
-.badge { background: var(--good); color: var(--card); border-radius: 4px; padding: 0 .4rem; font-size: .8rem; }
-.fault { color: var(--warn); }
-svg { width: 100%; height: auto; display: block; } svg text { fill: var(--quiet); font: 12px system-ui, sans-serif; }
-svg .grid { stroke: var(--line); stroke-width: 1; } svg polyline { fill: none; stroke-width: 2;
-  stroke-linejoin: round; } svg .thin { stroke-width: 1; opacity: .35; } svg .dashed { stroke-dasharray: 6 5; }
-"""
-_COLOURS = 6
+from tierwave.analysis.control_accuracy import ControlAccuracy
+from tierwave.analysis.plots import (
+    COLOURS,
+    GRID,
+    INK,
+    Line,
+    line_chart,
+    spectra_chart,
+    spectrogram_image,
+    svg,
+)
+from tierwave.analysis.statistics import average_spectrum
+from tierwave.controls.tracks import Track
+from tierwave.evaluation.report.collect import CheckpointSound, Report, Stage
+from tierwave.runs.folder import environment
+from tierwave.runs.history import in_unit, losses_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST_EPOCHS = 200  # of the table, the last ones
+_MOST_ENTRIES = 20  # of a list in a cell of a table
+_CSS = {INK: "var(--quiet)", GRID: "var(--line)", **{colour: f"var(--c{i})" for i, colour in enumerate(COLOURS)}}
 
 
-def document(title: str, body: Sequence[str]) -> str:
-    """The whole page. Its policy forbids every request, so that a mistake of ours would stay without effect."""
-    policy = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{text(title)}</title><style>{_STYLE}</style></head><body>\n" + "\n".join(body) + "\n</body></html>\n"
+def html_page(report: Report) -> str:
+    """The whole page."""
+    run = report.run.folder.resolve()
+    documents = report.documents
+    described, split = documents.get("run.json", {}), documents.get("split.json", {})
+    newest = next((stage.sounds[0] for stage in reversed(report.stages) if stage.sounds), None)
+    schema, command = documents.get("schema.json"), described.get("command")
+    parts = [part for part in ("train", "valid", "test") if split.get(part)]
+    return _template().render(
+        report=report,
+        name=f"{run.parent.name} / {run.name}",
+        several=len(report.stages) > 1,
+        subtitle=_subtitle(report, described),
+        facts=_facts(report),
+        warnings=[f"{where}: {issue.sentence}" for where, issue in report.issues]
+        + [f"the recordings themselves: {issue.name} ({issue.seen})." for issue in report.recording_issues],
+        recording=_recording(report),
+        spectra=_spectra(report),
+        likelihood_words=_likelihood_words(report),
+        logged=_logged(report),
+        newest_accuracy={} if newest is None else newest.accuracies,
+        statistics=[
+            [name.replace("_", " "), _in_a_cell(value)] for name, value in documents.get("statistics.json", {}).items()
+        ],
+        split=split,
+        parts=[_part(name, split[name], report.sample_rate) for name in parts],
+        spans=[
+            [part, name, float(start / report.sample_rate), float(stop / report.sample_rate)]
+            for part in parts
+            for name, start, stop in split[part]
+        ],
+        command=shlex.join(map(str, command)) if isinstance(command, list) else "",
+        config=_json(documents["run.config.json"]),
+        schema=_json(schema["parameters"]) if schema else "",
+        versions=_versions(described.get("versions", {})),
     )
 
 
-def text(value: Any) -> str:
-    """Any value as escaped text."""
-    return html.escape(str(value))
+@functools.lru_cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "digits": digits,
+        "spectrogram": _spectrogram,
+        "wav": _wav,
+        "losses": _losses,
+        "gradients": _gradients,
+        "epochs": _epochs,
+        "about": _about,
+        "curve": _curve,
+        "requested_and_measured": _requested_and_measured,
+    }
+    return environment.get_template("report.html.j2")
 
 
-def heading(title: str, level: int = 2) -> str:
-    return f"<h{level}>{text(title)}</h{level}>"
+def _json(document: Any) -> str:
+    return json.dumps(document, indent=1, ensure_ascii=False)
 
 
-def paragraph(words: str, kind: str = "") -> str:
-    return f'<p class="{kind}">{text(words)}</p>'
-
-
-def card(body: str, kind: str = "") -> str:
-    return f'<div class="card {kind}">{body}</div>'
-
-
-def listed(sentences: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{text(each)}</li>" for each in sentences) + "</ul>"
-
-
-def verbatim(words: str) -> str:
-    return f"<pre>{text(words)}</pre>"
-
-
-def folded(title: str, body: str) -> str:
-    """What is seen only when it is asked for."""
-    return f"<details><summary>{text(title)}</summary>{card(body)}</details>"
-
-
-def facts(named: Mapping[str, str]) -> str:
-    """A few numbers, large."""
-    cells = [f'<div><span class="quiet">{text(name)}</span><b>{text(value)}</b></div>' for name, value in named.items()]
-    return f'<div class="facts">{"".join(cells)}</div>'
-
-
-def table(rows: Sequence[Sequence[Any]], head: Sequence[str] = ()) -> str:
-    """Cells are escaped; a column whose first cell is a number is set to the right."""
-    if not rows:
-        return ""
-    kinds = [' class="number"' if isinstance(cell, (int, float)) else "" for cell in rows[0]]
-    lines = []
-    if head:
-        lines.append("".join(f"<th{kind}>{text(cell)}</th>" for kind, cell in zip(kinds, head, strict=True)))
-    for row in rows:
-        lines.append("".join(f"<td{kind}>{text(number(cell))}</td>" for kind, cell in zip(kinds, row, strict=True)))
-    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
-
-
-def number(value: Any) -> Any:
+def digits(value: Any) -> Any:
     """A number in four digits, anything else as it is."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return value
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-# Sounds and pictures -------------------------------------------------------------------------------------------------
+# Charts, pictures and sounds -----------------------------------------------------------------------------------------
 
 
-def audio(sound: np.ndarray, sample_rate: int) -> str:
-    """A player with the sound in it, float [samples] as a wav of 16 bits."""
-    wav = io.BytesIO()
-    soundfile.write(wav, np.clip(sound, -1.0, 1.0), sample_rate, format="WAV", subtype="PCM_16")
-    return f'<audio controls preload="none" src="data:audio/wav;base64,{_base64(wav.getvalue())}"></audio>'
+def inline(figure: Figure) -> str:
+    """A chart as SVG that takes the colours of the page, which may be dark."""
+    axis = figure.axes[0]
+    legend = axis.get_legend()
+    names = [] if legend is None else [text.get_text() for text in legend.get_texts()]
+    label = f"{axis.get_title(loc='left')}: {', '.join(names)}"
+    drawn = svg(figure).replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
+    for colour, variable in _CSS.items():
+        drawn = drawn.replace(f": {colour}", f": {variable}")
+    return drawn
 
 
-def picture(image: np.ndarray, described: str) -> str:
-    """An image, uint8 [height, width, 3], stretched to its place."""
+def _losses(stage: Stage) -> str:
+    return inline(losses_figure(stage.history, stage.unit))
+
+
+def _gradients(stage: Stage) -> str:
+    norms = np.where(stage.history.gradient_norms > 0, stage.history.gradient_norms, np.nan)
+    return inline(
+        line_chart([Line("", stage.history.steps, norms, 3)], "steps", "norm of the gradient", logarithmic=True)
+    )
+
+
+def _epochs(stage: Stage) -> list[list[Any]]:
+    history, unit = stage.history, stage.unit
+    rows: list[list[Any]] = [
+        [each.number, end, in_unit(each.train, unit), "" if each.valid is None else in_unit(each.valid, unit)]
+        for each, end in zip(history.epochs, history.ends, strict=True)
+    ]
+    return rows[-_MOST_EPOCHS:]
+
+
+def _curve(track: Track) -> str:
+    return inline(line_chart([Line("", track.times, track.values)], "seconds", track.name))
+
+
+def _spectra(report: Report) -> str | None:
+    """Average spectra of the newest sound and of the recordings."""
+    if report.newest_audio is None or not report.recordings:
+        return None
+    sounds = {"recordings": np.concatenate(report.recordings), "generated": report.newest_audio}
+    spectra = {name: average_spectrum(sound, report.sample_rate) for name, sound in sounds.items()}
+    return inline(spectra_chart(spectra, report.sample_rate))
+
+
+def _requested_and_measured(accuracy: ControlAccuracy, name: str) -> str:
+    requested = "requested" if accuracy.aspect.absolute else "requested, shifted to fit"
+    lines = [
+        Line(requested, accuracy.times, accuracy.aligned, 1, "dashed"),
+        Line("measured", accuracy.times, accuracy.measured, 0),
+    ]
+    up = f"{name} ({accuracy.aspect.unit}), {accuracy.words}".replace(" ()", "")
+    return inline(line_chart(lines, "seconds", up))
+
+
+def _spectrogram(sound: np.ndarray, sample_rate: int) -> str:
     from matplotlib.image import imsave
 
     png = io.BytesIO()
-    imsave(png, image, format="png")
-    return f'<img alt="{text(described)}" src="data:image/png;base64,{_base64(png.getvalue())}">'
+    imsave(png, spectrogram_image(sound, sample_rate), format="png")
+    return _data("image/png", png.getvalue())
 
 
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode("ascii")
+def _wav(sound: np.ndarray, sample_rate: int) -> str:
+    """A sound, float [samples], as a wav of 16 bits."""
+    wav = io.BytesIO()
+    soundfile.write(wav, np.clip(sound, -1.0, 1.0), sample_rate, format="WAV", subtype="PCM_16")
+    return _data("audio/wav", wav.getvalue())
 
 
-# Charts --------------------------------------------------------------------------------------------------------------
-
-_WIDTH, _HEIGHT = 900, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 30, 44
-_MOST_POINTS = 900
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-@dataclass(frozen=True, eq=False)
-class Line:
-    """A line of a chart: x and y [points], NaN where it is broken; kind: "", "thin" or "dashed"; colour: 0 to 5."""
-
-    name: str
-    x: np.ndarray
-    y: np.ndarray
-    colour: int = 0
-    kind: str = ""
+# Words and tables ----------------------------------------------------------------------------------------------------
 
 
-def chart(
-    lines: Sequence[Line],
-    *,
-    across: str,
-    up: str,
-    logarithmic: bool = False,
-    limits: tuple[float, float] | None = None,
-    ticks: Mapping[float, str] | None = None,
-) -> str:
-    """Lines in one frame, as SVG that takes the colours of the page.
-
-    across, up: what the axes are. logarithmic: the upright one. limits: of the upright axis, by default what holds all.
-    ticks: places on the level axis, and what to write there, by default round numbers.
-    """
-    shown = [line for line in lines if np.isfinite(line.y).any()]
-    if not shown:
-        return paragraph("there is nothing to draw", "quiet")
-    scale = np.log10 if logarithmic else np.asarray
-    heights = np.concatenate([scale(line.y[np.isfinite(line.y)]) for line in shown])
-    low, high = (float(heights.min()), float(heights.max())) if limits is None else map(float, scale(np.array(limits)))
-    margin = 0.05 * (high - low) or 0.5
-    low, high = low - margin, high + margin
-    places = np.concatenate([line.x for line in shown])
-    left, right = float(places.min()), float(places.max())
-    right = right if right > left else left + 1.0
-
-    def x_of(value: Any) -> Any:
-        return _LEFT + (np.asarray(value) - left) / (right - left) * (_WIDTH - _LEFT - _RIGHT)
-
-    def y_of(value: Any) -> Any:
-        return _TOP + (high - np.clip(value, low, high)) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
-
-    parts = []
-    for tick in _ticks(low, high):
-        y = float(y_of(tick))
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        written = f"{10.0**tick:.3g}" if logarithmic else f"{tick:g}"
-        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{written}</text>')
-    for place, written in (ticks or {tick: f"{tick:g}" for tick in _ticks(left, right)}).items():
-        x = float(x_of(place))
-        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{text(written)}</text>')
-    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 3}" text-anchor="end">{text(across)}</text>')
-    parts.append(f'<text x="{_LEFT}" y="16">{text(up)}</text>')
-    for line in shown:
-        colour = f"var(--c{line.colour % _COLOURS})"
-        for across_it, up_it in _pieces(line, scale):
-            xs, ys = x_of(across_it), y_of(up_it)
-            points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(xs, ys, strict=True))
-            drawn = f'<polyline class="{line.kind}" style="stroke: {colour}" points="{points}"/>'
-            if len(xs) == 1:
-                drawn = f'<circle cx="{xs[0]:.1f}" cy="{ys[0]:.1f}" r="3" style="fill: {colour}"/>'
-            parts.append(drawn)
-    place = float(_WIDTH - _RIGHT)
-    for line in reversed([line for line in shown if line.name]):
-        place -= 7.0 * len(line.name) + 40
-        parts.append(
-            f'<polyline class="{line.kind}" style="stroke: var(--c{line.colour % _COLOURS})" '
-            f'points="{place:.0f},12 {place + 24:.0f},12"/><text x="{place + 29:.0f}" y="16">{text(line.name)}</text>'
-        )
-    named = ", ".join(line.name for line in shown if line.name)
-    label = text(f"{up}: {named}")
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+def _subtitle(report: Report, described: Mapping[str, Any]) -> str:
+    created = str(described.get("created", "")).replace("T", " ").partition("+")[0].partition(".")[0]
+    parts = [report.model, f"{report.sample_rate} Hz", f"trained on {described.get('data_dir', 'unknown recordings')}"]
+    return ", ".join(part for part in [*parts, f"begun {created}" if created else ""] if part)
 
 
-def _pieces(line: Line, scale: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-    """What of a line can be drawn in one go, in no more points than there are pixels."""
-    step = math.ceil(len(line.x) / _MOST_POINTS)
-    x, y = line.x, line.y
-    if step > 1:
-        whole = len(x) // step * step
-        x, y = (part[:whole].reshape(-1, step).mean(axis=1) for part in (x, y))
-    finite = np.isfinite(y)
-    ends = np.flatnonzero(np.diff(np.concatenate([[0], finite.astype(int), [0]])))
-    return [(x[a:b], scale(y[a:b])) for a, b in zip(ends[::2], ends[1::2], strict=True)]
+def _facts(report: Report) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if report.parameters is not None:
+        found["weights"] = f"{report.parameters:,}"
+    for stage in report.stages:
+        which = f" ({stage.name})" if len(report.stages) > 1 else ""
+        history = stage.history
+        if history.epochs:
+            best = min(history.epochs, key=lambda each: each.monitored)
+            held_out = "held out" if best.valid is not None else "in training"
+            found[f"{stage.unit}, {held_out}{which}"] = f"{in_unit(best.monitored, stage.unit):.3f}"
+            found[f"best epoch{which}"] = f"{best.number} of {history.epochs[-1].number}"
+        if len(history.steps):
+            found[f"steps{which}"] = f"{int(np.nanmax(history.steps)):,}"
+    return found
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two."""
-    rough = (high - low) / 5.0
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = power * next(factor for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= rough)
-    return [round(count * step, 10) for count in range(math.ceil(low / step), math.floor(high / step) + 1)]
+def _recording(report: Report) -> np.ndarray | None:
+    """As much of the recordings as was generated, float [samples]."""
+    if not report.recordings:
+        return None
+    lengths = [len(sound.audio) for stage in report.stages for sound in stage.sounds if sound.audio is not None]
+    return np.concatenate(report.recordings)[: max(lengths, default=5 * report.sample_rate)]
+
+
+def _about(sound: CheckpointSound) -> str:
+    words = [f"epoch {sound.entry.epoch}", f"step {sound.entry.step:,}"]
+    if sound.entry.value is not None:
+        words.append(f"monitored {sound.entry.value:.4f}")
+    words += [
+        f"{name}: {each.words}"
+        for name, each in sound.accuracies.items()
+        if each.error is not None or each.aspect.sound == "pitch"
+    ]
+    return ", ".join(words)
+
+
+def _likelihood_words(report: Report) -> str:
+    found = report.likelihood
+    if found is None or not found.files:
+        return "Of the best checkpoint, read from beginning to end."
+    words = f"{found.total.bits_per_sample:.3f} bits per sample with the best checkpoint; "
+    words += f"chance is {found.chance_bits:.3f}"
+    statistics = report.documents.get("statistics.json", {})
+    if "markov_bits" in statistics:
+        words += f", the code histogram {statistics['histogram_bits']:.3f}, a first-order Markov model "
+        words += f"{statistics['markov_bits']:.3f}"
+    return words + "."
+
+
+def _logged(report: Report) -> list[list[Any]]:
+    """The best loss that training logged of each stage."""
+    rows: list[list[Any]] = []
+    for stage in report.stages:
+        if stage.history.epochs:
+            best = min(stage.history.epochs, key=lambda each: each.monitored)
+            rows.append([stage.name, best.number, float(in_unit(best.monitored, stage.unit)), stage.unit])
+    return rows
+
+
+def _part(name: str, spans: list[Any], sample_rate: int) -> list[Any]:
+    label = {"train": "trained on", "valid": "held out", "test": "left untouched"}[name]
+    seconds = sum(stop - start for _, start, stop in spans) / sample_rate
+    return [label, len({recording for recording, *_ in spans}), len(spans), float(seconds)]
+
+
+def _in_a_cell(value: Any) -> str:
+    if not isinstance(value, (dict, list)):
+        return str(digits(value))
+    entries = [f"{key}: {each}" for key, each in value.items()] if isinstance(value, dict) else [*map(str, value)]
+    more = f" and {len(entries) - _MOST_ENTRIES} more" if len(entries) > _MOST_ENTRIES else ""
+    return (", ".join(entries[:_MOST_ENTRIES]) + more) or "none"
+
+
+def _versions(then: Mapping[str, Any]) -> list[list[str]]:
+    now = {**environment(), "system": platform.system()}
+    return [[name, str(then.get(name, "")), str(now.get(name, ""))] for name in dict.fromkeys([*then, *now])]

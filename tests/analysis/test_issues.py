@@ -1,4 +1,4 @@
-"""What is wrong with sounds and with losses: made faults are found, ordinary sounds are not, whatever their level."""
+"""What is wrong with sounds and with losses: made issues are found, ordinary sounds are not, whatever their level."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
 
-from tierwave.analysis.faults import Epoch, Fault, loop_share, sound_faults, training_faults
+from tierwave.analysis.issues import Issue, find_issues, loop_share
 from tierwave.audio.quantize import Quantizer
 from tierwave.data.demo import make_tone
+from tierwave.runs.diagnostics import loss_issues
+from tierwave.runs.history import Epoch
 
 RATE = 16000
 
@@ -26,7 +28,7 @@ def noise(samples: int = RATE, seed: int = 0) -> np.ndarray:
 
 
 def names(audio: np.ndarray, rate: int = RATE) -> list[str]:
-    return [fault.name for fault in sound_faults(np.asarray(audio, np.float32), rate)]
+    return [issue.name for issue in find_issues(np.asarray(audio, np.float32), rate)]
 
 
 def random_codes() -> np.ndarray:
@@ -112,12 +114,12 @@ def test_loops_are_found_at_every_rate_and_short_sounds_are_none(rate: int) -> N
     assert loop_share(np.ones(1), rate) == (0.0, 0.0)
 
 
-def test_every_fault_is_one_sentence_with_a_remedy() -> None:
-    (fault,) = sound_faults(np.zeros(RATE, np.float32), RATE)
-    assert fault.sentence == f"{fault.name}: {fault.found}; {fault.remedy}."
-    assert "100%" in fault.found and "--seed" in fault.remedy and "\n" not in fault.sentence
+def test_every_issue_is_one_sentence_with_a_remedy() -> None:
+    (issue,) = find_issues(np.zeros(RATE, np.float32), RATE)
+    assert issue.sentence == f"{issue.name}: {issue.seen}; {issue.remedy}."
+    assert "100%" in issue.seen and "--seed" in issue.remedy and "\n" not in issue.sentence
     with pytest.raises(ValueError, match="NaN"):
-        sound_faults(np.array([0.0, np.nan]), RATE)
+        find_issues(np.array([0.0, np.nan]), RATE)
 
 
 # Losses --------------------------------------------------------------------------------------------------------------
@@ -150,18 +152,18 @@ def epochs(*pairs: tuple[float, float | None]) -> list[Epoch]:
     ],
 )
 def test_what_the_losses_tell(losses: list[tuple[float, float | None]], ended: bool, expected: list[str]) -> None:
-    found = training_faults(epochs(*losses), BASELINES, unit="bits", ended=ended)
-    assert [fault.name for fault in found] == expected
-    assert all(isinstance(fault, Fault) and fault.remedy for fault in found)
+    found = loss_issues(epochs(*losses), BASELINES, unit="bits", ended=ended)
+    assert [issue.name for issue in found] == expected
+    assert all(isinstance(issue, Issue) and issue.remedy for issue in found)
 
 
 def test_losses_of_values_may_be_below_zero() -> None:
     falling = epochs((1.0, 1.1), (0.2, 0.3), (-0.5, -0.4), (-0.505, -0.404))
-    assert training_faults(falling, {"mean": 0.5}, unit="nats", ended=True) == []
+    assert loss_issues(falling, {"mean": 0.5}, unit="nats", ended=True) == []
     rising = epochs((1.0, 1.1), (-0.5, -0.4), (-0.8, -0.3), (-1.2, 0.1))
-    assert [fault.name for fault in training_faults(rising, {"mean": 0.5})] == ["overfitting"]
-    assert training_faults(falling) == []
-    assert [fault.name for fault in training_faults(epochs((-0.5, -0.4), (0.5, 0.6)))] == ["diverging"]
+    assert [issue.name for issue in loss_issues(rising, {"mean": 0.5})] == ["overfitting"]
+    assert loss_issues(falling) == []
+    assert [issue.name for issue in loss_issues(epochs((-0.5, -0.4), (0.5, 0.6)))] == ["diverging"]
 
 
 def test_bits_are_told_in_bits() -> None:

@@ -7,19 +7,9 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 from scipy.signal import butter, sosfilt
 
-from tierwave.analysis.control_accuracy import (
-    Result,
-    Scenario,
-    _correlations,
-    asked_for,
-    aspect_of,
-    measure_following,
-    median_errors,
-    plot_following,
-    scenarios,
-    summarise,
-    trained_values,
-)
+from tierwave.analysis.control_accuracy import accuracy_picture, aspect_of, correlations, measure_controls
+from tierwave.analysis.control_scenarios import Scenario, controls_in_words, scenarios, trained_values
+from tierwave.analysis.control_summary import Result, median_errors, summarise
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.tracks import Track
 from tierwave.errors import RunError, UsageError
@@ -55,7 +45,7 @@ def ramp(name, start, stop, seconds=SECONDS):
 
 
 def followed(audio, parameter, track):
-    result = measure_following(audio, RATE, {parameter.name: track}, schema_of(parameter))
+    result = measure_controls(audio, RATE, {parameter.name: track}, schema_of(parameter))
     assert list(result) == [parameter.name]
     return result[parameter.name]
 
@@ -189,7 +179,7 @@ def test_where_no_pitch_is_asked_for_none_is_compared():
 def test_a_pitch_above_all_that_can_be_told_is_an_error():
     high = Parameter(name="f0", units="hertz", lo=9000, hi=10000)
     with pytest.raises(UsageError, match="sample rate"):
-        measure_following(tone(60), RATE, {"f0": Track.constant("f0", 9000)}, schema_of(high))
+        measure_controls(tone(60), RATE, {"f0": Track.constant("f0", 9000)}, schema_of(high))
 
 
 # Loudness, brightness, features --------------------------------------------------------------------------------------
@@ -216,30 +206,30 @@ def test_loudness_on_its_own_scale_is_compared_without_offset(gain):
 def test_one_value_on_a_scale_of_its_own_is_neither_right_nor_wrong():
     """Whatever loudness came, an offset would fit it."""
     loud = followed(tone(60), LOUD, Track.constant("a", 0.5))
-    assert loud.error is None and loud.error_p90 is None and loud.bias is None and not loud.has_place
+    assert loud.error is None and loud.error_p90 is None and loud.bias is None and not loud.comparable
     assert np.isnan(loud.aligned).all() and np.isfinite(loud.measured).all()
-    assert loud.told == "nothing to compare: one value, on a scale of its own"
+    assert loud.words == "nothing to compare: one value, on a scale of its own"
     silent = followed(np.zeros(RATE), LOUD, Track.constant("a", 0.5))
-    assert silent.told == "nothing to compare"
-    assert followed(tone(60), LEVEL, Track.constant("rmse", 0.1)).told.endswith(" dB off")
+    assert silent.words == "nothing to compare"
+    assert followed(tone(60), LEVEL, Track.constant("rmse", 0.1)).words.endswith(" dB off")
 
 
 def test_cents_are_told_with_the_share_that_is_voiced():
     half = followed(tone(60.4) * (clock() < 0.5), PITCH, Track.constant("pitch", 60))
-    assert half.told == f"{half.error:.1f} cents off ({100 * half.share:.0f} % of its frames voiced)"
+    assert half.words == f"{half.error:.1f} cents off ({100 * half.share:.0f} % of its frames voiced)"
     assert 0.4 < half.share < 0.6 and half.error == pytest.approx(40, abs=5)
-    assert followed(np.zeros(RATE), PITCH, Track.constant("pitch", 60)).told == "none of its frames voiced"
+    assert followed(np.zeros(RATE), PITCH, Track.constant("pitch", 60)).words == "none of its frames voiced"
 
 
 def test_loudness_upside_down_is_far_off_over_several_sounds():
     sounds = [
-        measure_following(tone(60, 0.1 / value), RATE, {"a": Track.constant("a", value)}, schema_of(LOUD))
+        measure_controls(tone(60, 0.1 / value), RATE, {"a": Track.constant("a", value)}, schema_of(LOUD))
         for value in (0.25, 0.5, 1.0)
     ]
     assert median_errors(sounds)["a"] == pytest.approx(12, abs=1)
     assert median_errors(sounds[:1]) == {} and median_errors([]) == {}
     upright = [
-        measure_following(tone(60, 0.01 * value), RATE, {"a": Track.constant("a", value)}, schema_of(LOUD))
+        measure_controls(tone(60, 0.01 * value), RATE, {"a": Track.constant("a", value)}, schema_of(LOUD))
         for value in (0.25, 0.5, 1.0)
     ]
     assert median_errors(upright)["a"] < 1
@@ -248,7 +238,7 @@ def test_loudness_upside_down_is_far_off_over_several_sounds():
 def test_all_that_was_asked_for_is_told():
     asked = {"pitch": ramp("pitch", 57, 69), "instrument": Track.constant("instrument", 1)}
     asked["a"] = Track.constant("a", 0.5)
-    assert asked_for(asked, SCHEMA) == "pitch=57 to 69, instrument=reed, a=0.5"
+    assert controls_in_words(asked, SCHEMA) == "pitch=57 to 69, instrument=reed, a=0.5"
 
 
 def test_a_decibel_ramp_gives_a_straight_line():
@@ -301,8 +291,8 @@ def test_several_parameters_at_once_and_what_cannot_be_measured_is_left_out():
     asked = {parameter.name: Track.constant(parameter.name, 60) for parameter in schema.parameters[:2]}
     asked["a"] = Track.constant("a", 0.5)
     asked["unknown"] = Track.constant("unknown", 1)
-    assert list(measure_following(tone(60), RATE, asked, schema)) == ["pitch", "a"]
-    assert measure_following(tone(60), RATE, {}, schema) == {}
+    assert list(measure_controls(tone(60), RATE, asked, schema)) == ["pitch", "a"]
+    assert measure_controls(tone(60), RATE, {}, schema) == {}
 
 
 @pytest.mark.filterwarnings("error")
@@ -310,7 +300,7 @@ def test_several_parameters_at_once_and_what_cannot_be_measured_is_left_out():
 def test_silence_gives_no_numbers_and_no_trouble(samples):
     schema = schema_of(PITCH, LOUD, BRIGHT)
     asked = {"pitch": Track.constant("pitch", 60), "a": ramp("a", 0, 1), "centroid": Track.constant("centroid", 900)}
-    result = measure_following(np.zeros(samples), RATE, asked, schema)
+    result = measure_controls(np.zeros(samples), RATE, asked, schema)
     for each in result.values():
         assert each.error is None and each.error_p90 is None and each.bias is None and each.octave_errors is None
         assert each.rank_correlation is None and each.correlation is None
@@ -332,13 +322,13 @@ def test_broken_sound_is_refused():
 def test_correlations_are_those_of_the_textbook(pairs):
     want, got = np.array(pairs, np.float64).T
     if len(want) < 3 or np.ptp(want) == 0:
-        assert _correlations(want, got) == (None, None)
+        assert correlations(want, got) == (None, None)
     elif np.ptp(got) == 0:
-        assert _correlations(want, got) == (0, 0)
+        assert correlations(want, got) == (0, 0)
     else:
         ranks = [[(values < each).sum() + (values == each).sum() / 2 for each in values] for values in (want, got)]
         expected = np.corrcoef(ranks)[0, 1], np.corrcoef(want, got)[0, 1]
-        assert _correlations(want, got) == pytest.approx(expected, abs=1e-9)
+        assert correlations(want, got) == pytest.approx(expected, abs=1e-9)
 
 
 # Scenarios -----------------------------------------------------------------------------------------------------------
@@ -438,7 +428,7 @@ def performed(scenario, detuned=0.0, gains=(1.0, 0.25)):
 def results_of(perform, names=None, kinds=("trained", "between", "sweep")):
     values = {"pitch": [60, 62, 64], "a": [0.1, 0.3, 0.9], "instrument": [0, 1]}
     found = [one for one in scenarios(SCHEMA, values, names=names, seconds=0.5) if one.kind in kinds]
-    return [Result(s, measure_following(perform(s), RATE, s.controls, SCHEMA)) for s in found]
+    return [Result(s, measure_controls(perform(s), RATE, s.controls, SCHEMA)) for s in found]
 
 
 @pytest.fixture(scope="module")
@@ -534,15 +524,15 @@ def test_a_picture_shows_what_was_asked_for_and_what_came(tmp_path):
     curve = np.interp(clock(), [0, SECONDS], [57, 69])
     audio = tone(curve + 1.0, np.interp(clock(), [0, SECONDS], [0.02, 0.4]))
     asked = {"pitch": ramp("pitch", 57, 69), "a": ramp("a", 0.05, 1), "instrument": Track.constant("instrument", 1)}
-    plot_following(tmp_path / "p.png", measure_following(audio, RATE, asked, SCHEMA), audio, RATE, title="a glide")
+    accuracy_picture(tmp_path / "p.png", measure_controls(audio, RATE, asked, SCHEMA), audio, RATE, title="a glide")
     picture = (imread(tmp_path / "p.png")[..., :3] * 255).astype(int)
     for colour in ((0x67, 0xE8, 0xF9), (0x86, 0xEF, 0xAC)):  # both overlays
         assert (np.abs(picture - colour).max(axis=-1) < 8).sum() > 200
     constant = {"a": Track.constant("a", 0.5)}
-    plot_following(tmp_path / "c.png", measure_following(audio, RATE, constant, SCHEMA), audio, RATE)
+    accuracy_picture(tmp_path / "c.png", measure_controls(audio, RATE, constant, SCHEMA), audio, RATE)
     assert imread(tmp_path / "c.png").shape[0] < picture.shape[0]  # one strip instead of two
     asked["pitch"] = ramp("pitch", 69, 57)
-    plot_following(tmp_path / "o.png", measure_following(audio, RATE, asked, SCHEMA), audio, RATE, title="a glide")
+    accuracy_picture(tmp_path / "o.png", measure_controls(audio, RATE, asked, SCHEMA), audio, RATE, title="a glide")
     assert (imread(tmp_path / "o.png")[-300:, :, :3] * 255 != picture[-300:]).any()  # the strips show the request
 
 
@@ -551,14 +541,14 @@ def test_a_picture_shows_what_was_asked_for_and_what_came(tmp_path):
 def test_silence_has_a_picture_too(tmp_path, samples):
     asked = {"pitch": Track.constant("pitch", 60), "a": Track.constant("a", 0.5)}
     audio = np.zeros(samples)
-    plot_following(tmp_path / "s.png", measure_following(audio, RATE, asked, SCHEMA), audio, RATE)
+    accuracy_picture(tmp_path / "s.png", measure_controls(audio, RATE, asked, SCHEMA), audio, RATE)
     assert (tmp_path / "s.png").stat().st_size > 1000
     with pytest.raises(RunError, match="cannot write the picture"):
-        plot_following(tmp_path / "none" / "s.png", {}, audio, RATE)
+        accuracy_picture(tmp_path / "none" / "s.png", {}, audio, RATE)
 
 
 def test_a_scenario_needs_no_schema_to_be_made():
     scenario = Scenario("mine", "sweep", {"pitch": ramp("pitch", 57, 69)}, SECONDS, "pitch")
     audio = tone(np.interp(clock(), [0, SECONDS], [57, 69]))
-    following = summarise([Result(scenario, measure_following(audio, RATE, scenario.controls, schema_of(PITCH)))])
+    following = summarise([Result(scenario, measure_controls(audio, RATE, scenario.controls, schema_of(PITCH)))])
     assert following.rows[0].kind == "sweep" and following.rows[0].in_tune == 1
