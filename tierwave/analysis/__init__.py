@@ -1,1 +1,1 @@
-"""Measuring sound: features, statistics, distances, faults, pictures."""
+"""Measuring sound: features, statistics, distances, control accuracy, issues, plots."""
