@@ -229,7 +229,7 @@ def test_an_ogg_without_its_end_is_told(tmp_path: Path) -> None:
 
 def without_its_first_frame(content: bytes) -> bytes:
     """An mp3 of a variable bit rate without the frame that tells how many follow."""
-    from tierwave.audio.containers import _frame
+    from tierwave.audio.mpeg import _frame
 
     first = _frame(content[:4])
     assert first is not None and b"Xing" in content[: first.length]

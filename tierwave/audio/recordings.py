@@ -23,8 +23,9 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from tierwave.audio.containers import Part, Window, layout_of, second_movie
+from tierwave.audio.containers import layout_of, second_movie
 from tierwave.audio.ffmpeg import FULL, decode_with_ffmpeg, no_space
+from tierwave.audio.parts import Part, Window
 from tierwave.audio.resample import Audio, joined, resample_blocks
 from tierwave.audio.writer import libsndfile_reason
 from tierwave.errors import AudioError, AudioWarning
