@@ -65,9 +65,9 @@ def _run(folder: Path, hidden: int, layers: int) -> Path:
     config = Config(conditioned_on=names, hidden_size=hidden, num_layers=layers, net="rnncontrol")
     schema = Schema(parameters=tuple(Parameter(name=name, lo=0.0, hi=1.0) for name in names))
     documents = {"schema.json": {"parameters": schema.to_document(), "values": {}}}
-    run, _ = write_imported(
+    run = write_imported(
         conditioning.FAMILY.build(config), config, "bench", folder, sample_rate=RATE, source=folder, documents=documents
-    )
+    ).run
     return run.folder
 
 

@@ -27,8 +27,6 @@ Their names                                  net here                        the
 LSTM's order is the same, its two biases are one here; the phased LSTM's is i, f, o, c. MTCRNN feeds a code as
 code / levels, which is code / (levels - 1) here: its weight is made smaller by as much. Its mixtures lie component by
 component, here parameter by parameter; their deviations get `scale_floor` added, which MTCRNN has not.
-
-Knows the network and the run folder; nothing of audio, corpora or training.
 """
 
 from __future__ import annotations
@@ -54,11 +52,11 @@ from tierwave.controls.schema import Parameter, Schema
 from tierwave.errors import RunError, UsageError
 from tierwave.files.writing import ArrayError, array_fault, load_array
 from tierwave.nn.runtime import import_tensorflow
-from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run
-from tierwave.runs.imported import check_identity, write_imported
+from tierwave.runs.imported import ForeignWeights, Imported, assign_all, check_identity, write_imported
 
 if TYPE_CHECKING:
     from conditioning.model import ConditionalTier
+    from tierwave.nn.linear import Linear
     from tierwave.nn.recurrent import Recurrent
 
 PREFIX = "weights/"
@@ -76,59 +74,20 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _Array = npt.NDArray[np.float32]
 
 
-class StateDict:
+class StateDict(ForeignWeights):
     """The arrays of an .npz file by PyTorch's names, float32; those that begin with `weights/` only, if there are any.
 
     Raises UsageError where the file is no .npz, RunError where it is damaged or holds anything but finite numbers.
     """
 
+    remedy = "make the file again from one whole state dict"
+
     def __init__(self, path: str | Path):
-        self.path = Path(path)
-        self._arrays = _read(self.path)
-        self._taken: set[str] = set()
+        self._arrays = _read(Path(path))
+        super().__init__(Path(path), {name: array.shape for name, array in self._arrays.items()})
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._arrays
-
-    @property
-    def names(self) -> list[str]:
-        """All names."""
-        return sorted(self._arrays)
-
-    @property
-    def left(self) -> list[str]:
-        """The names nobody has taken."""
-        return sorted(self._arrays.keys() - self._taken)
-
-    def count(self, pattern: str) -> int:
-        """One more than the largest number that `pattern` finds at the beginning of a name; 0 where it finds none."""
-        found = [re.match(pattern, name) for name in self._arrays]
-        return max((int(match[1]) + 1 for match in found if match), default=0)
-
-    def shape(self, name: str, rank: int) -> tuple[int, ...]:
-        """The shape of an array that must have `rank` dimensions."""
-        if name not in self._arrays:
-            raise RunError(
-                f"{self.path} holds no {name}, which belongs to its other arrays: make the file again from the whole "
-                "state dict"
-            )
-        shape = self._arrays[name].shape
-        if len(shape) != rank or 0 in shape:
-            raise RunError(
-                f"{name} in {self.path} has the shape {list(shape)}, and {rank} dimensions are needed: make the file "
-                "again from the state dict"
-            )
-        return shape
-
-    def take(self, name: str, *shape: int) -> _Array:
-        """An array that must have this shape."""
-        found = self.shape(name, len(shape))
-        if found != shape:
-            raise RunError(
-                f"{name} in {self.path} has the shape {list(found)}, but its other arrays need {list(shape)}: make the "
-                "file again from one state dict"
-            )
-        self._taken.add(name)
+    def read(self, name: str) -> _Array:
+        """An array."""
         return self._arrays[name]
 
 
@@ -195,9 +154,9 @@ def layout_of(state: StateDict) -> Layout:
     """Which network these arrays are. Raises UsageError where the names are neither RNNControl's nor MTCRNN's."""
 
     def has(*names: str) -> bool:
-        return all(f"{name}.weight" in state for name in names)
+        return all(f"{name}.weight" in state.shapes for name in names)
 
-    kinds = [name for name in ("plstm_layer", "lstm", "gru") if any(key.startswith(f"{name}.") for key in state.names)]
+    kinds = [name for name in ("plstm_layer", "lstm", "gru") if any(key.startswith(f"{name}.") for key in state.shapes)]
     main = (kinds or ["gru"])[0]
     shared = (main,) if kinds else ()
     pathways = [f"out_pro.{index}" for index in range(state.count(r"out_pro\.(\d+)\."))]
@@ -217,10 +176,10 @@ def layout_of(state: StateDict) -> Layout:
         return Layout(net, "i2d", None, (*shared, *(f"{pathway}.rec" for pathway in pathways)), heads, False)
     if has("i2d", "mu"):
         return Layout("mixture", "i2d", None, (main,), ("pi", "mu", "sigma"), False)
-    names = state.names
+    names = sorted(state.shapes)
     shown = f"{', '.join(names[:6])}{' ...' if len(names) > 6 else ''}" or "nothing"
     raise UsageError(
-        f"{state.path} is a network of neither RNNControl nor MTCRNN (it holds {shown}): name a file of one of theirs"
+        f"{state.source} is a network of neither RNNControl nor MTCRNN (it holds {shown}): name a file of one of theirs"
     )
 
 
@@ -250,13 +209,13 @@ def _names_fit(
     if layout.makes_audio:
         if list(generates) not in ([], [AUDIO]):
             raise UsageError(
-                f"{state.path} makes audio of {outputs} levels, not {', '.join(generates)}: leave --generates out"
+                f"{state.source} makes audio of {outputs} levels, not {', '.join(generates)}: leave --generates out"
             )
         widths = {"scalar": 1} if layout.origin == "RNNControl" else {"scalar": 1, "onehot": outputs}
         possible = {kind: inputs - width for kind, width in widths.items() if inputs >= width}
         fitting = [kind for kind, rest in possible.items() if rest == len(conditioned_on)]
         told = ", or ".join(f"{kind} audio ({widths[kind]}) and {rest} parameters" for kind, rest in possible.items())
-        found = f"{state.path} has {inputs} inputs, which is {told}"
+        found = f"{state.source} has {inputs} inputs, which is {told}"
         if not fitting:
             raise UsageError(f"{found}, but {named}: name the parameters it was trained with, in their order")
         if audio_input not in (None, fitting[0]):
@@ -264,95 +223,90 @@ def _names_fit(
         return {"generates": [AUDIO], "audio_input": fitting[0]}
     if audio_input is not None:
         raise UsageError(
-            f"--audio_input {audio_input} is for audio, and {state.path} generates parameters: leave it out"
+            f"--audio_input {audio_input} is for audio, and {state.source} generates parameters: leave it out"
         )
     features = outputs
     if layout.net == "mixture":
         features = outputs // MIXTURES
         if outputs % MIXTURES:
             raise RunError(
-                f"{state.path} has {outputs} mixture components, and MTCRNN has {MIXTURES} for every parameter: name "
+                f"{state.source} has {outputs} mixture components, and MTCRNN has {MIXTURES} for every parameter: name "
                 "another file"
             )
     elif layout.net in ("pathways", "shared_pathways"):
         features = len(layout.heads) // 2
     if inputs < features:
         raise RunError(
-            f"{state.path} has {inputs} inputs, fewer than the {features} parameters it generates: make the file again "
-            "from one state dict"
+            f"{state.source} has {inputs} inputs, fewer than the {features} parameters it generates: {state.remedy}"
         )
     audio = " (audio, which it does not make)" if AUDIO in generates else ""
     if audio or (len(generates), len(conditioned_on)) != (features, inputs - features):
         raise UsageError(
-            f"{state.path} generates {features} parameters, and the other {inputs - features} of its {inputs} inputs "
+            f"{state.source} generates {features} parameters, and the other {inputs - features} of its {inputs} inputs "
             f"are what it is conditioned on, but --generates names {len(generates)}{audio} and {named}: name the "
             "parameters it was trained with, in their order"
         )
     return {"generates": list(generates), **({} if layout.net == "mixture" else {"loss": "sampled_mse"})}
 
 
-# What the shapes say -------------------------------------------------------------------------------------------------
-
-
-def take_weights(model: ConditionalTier, state: StateDict, layout: Layout) -> None:
-    """Give `model`, built of the same architecture, these weights. Raises RunError where arrays are missing, do not fit
-    or are left over."""
-    values = list(_assignments(model, state, layout))
-    if state.left:
-        raise RunError(
-            f"{state.path} holds {', '.join(state.left[:4])}, which {layout.origin}'s network does not have beside its "
-            "other arrays: name a file of one of its own networks"
-        )
-    for variable, value in values:
-        variable.assign(value)
+# The weights ---------------------------------------------------------------------------------------------------------
 
 
 def _assignments(model: ConditionalTier, state: StateDict, layout: Layout) -> Iterator[tuple[Any, _Array]]:
-    """(variable of ours, value in our layout)."""
+    """(variable, value) of the whole network. Raises RunError where arrays are missing, do not fit or are left over."""
     stage = model.stage
-
-    def linear(layer: Any, name: str) -> tuple[_Array, _Array]:
-        inputs, outputs = layer.kernel.shape
-        return state.take(f"{name}.weight", outputs, inputs).T, state.take(f"{name}.bias", outputs)
-
-    kernel, bias = linear(model.first, layout.first)
+    kernel, bias = _linear(model.first, state, layout.first)
     if layout.origin == "MTCRNN" and stage.makes_audio and stage.audio_input == "scalar":
         kernel = kernel.copy()
         kernel[0] *= (stage.q_levels - 1) / stage.q_levels
-    yield from zip((model.first.kernel, model.first.bias), (kernel, bias), strict=True)
+    yield from ((model.first.kernel, kernel), (model.first.bias, bias))
     if layout.second is not None and model.wide is not None:
-        yield from zip((model.wide.kernel, model.wide.bias), linear(model.wide, layout.second), strict=True)
+        kernel, bias = _linear(model.wide, state, layout.second)
+        yield from ((model.wide.kernel, kernel), (model.wide.bias, bias))
     for stack, name in zip(model.stacks, layout.stacks, strict=True):
         for index, layer in enumerate(stack.layers):
             yield from _recurrent(layer, state, name, index)
     for head, name in zip(model.heads, layout.heads, strict=True):
-        kernel, bias = linear(head, name)
+        kernel, bias = _linear(head, state, name)
         if stage.net == "mixture":
             kernel, bias = (
                 part.reshape(-1, MIXTURES, model.features).swapaxes(1, 2).reshape(part.shape) for part in (kernel, bias)
             )
-        yield from zip((head.kernel, head.bias), (kernel, bias), strict=True)
+        yield from ((head.kernel, kernel), (head.bias, bias))
+    if state.left:
+        raise RunError(
+            f"{state.source} holds {', '.join(state.left[:4])}, which {layout.origin}'s network does not have besides "
+            "its other arrays: name a file of one of its own networks"
+        )
+
+
+def _linear(layer: Linear, state: StateDict, name: str) -> tuple[_Array, _Array]:
+    """The kernel and bias of a linear map."""
+    inputs, outputs = layer.kernel.shape
+    return state.take(f"{name}.weight", outputs, inputs).T, state.take(f"{name}.bias", outputs)
 
 
 def _recurrent(layer: Recurrent, state: StateDict, name: str, index: int) -> Iterator[tuple[Any, _Array]]:
+    """A recurrent layer, its gates in Keras' order."""
     units, gates = layer.units, 3 if layer.cell == "gru" else 4
     order = {"gru": (1, 0, 2), "lstm": (0, 1, 2, 3), "phased_lstm": (0, 1, 3, 2)}[layer.cell]
 
-    def taken(part: str, *more: int) -> _Array:
+    def reordered(part: str, *more: int) -> _Array:
+        """An array `[gates * units, more]`, transposed."""
         split = np.split(state.take(f"{name}.{part}", gates * units, *more), gates)
         return np.concatenate([split[gate] for gate in order]).T
 
     if layer.cell == "phased_lstm":
         cell = f"cells.{index}"
-        yield layer.kernel, taken(f"{cell}.linear_ih.weight", layer.inputs)
-        yield layer.recurrent_kernel, taken(f"{cell}.linear_hh.weight", units)
-        yield layer.bias, taken(f"{cell}.bias")
+        yield layer.kernel, reordered(f"{cell}.linear_ih.weight", layer.inputs)
+        yield layer.recurrent_kernel, reordered(f"{cell}.linear_hh.weight", units)
+        yield layer.bias, reordered(f"{cell}.bias")
         for part in ("period", "phase", "ratio_on"):
             yield getattr(layer, part), state.take(f"{name}.{cell}.{part}", units)
         return
-    yield layer.kernel, taken(f"weight_ih_l{index}", layer.inputs)
-    yield layer.recurrent_kernel, taken(f"weight_hh_l{index}", units)
-    biases = [taken(f"bias_{side}_l{index}") for side in ("ih", "hh")]
+    yield layer.kernel, reordered(f"weight_ih_l{index}", layer.inputs)
+    yield layer.recurrent_kernel, reordered(f"weight_hh_l{index}", units)
+    biases = [reordered(f"bias_{side}_l{index}") for side in ("ih", "hh")]
     if layer.recurrent_bias is None:
         yield layer.bias, biases[0] + biases[1]
     else:
@@ -361,17 +315,6 @@ def _recurrent(layer: Recurrent, state: StateDict, name: str, index: int) -> Ite
 
 
 # The run -------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What became of the weights: their run, entry, config and schema, and remarks for the person who asked."""
-
-    run: Run
-    entry: CheckpointEntry
-    config: Config
-    schema: Schema
-    remarks: tuple[str, ...]
 
 
 def import_weights(
@@ -403,7 +346,7 @@ def import_weights(
     layout = layout_of(state)
     fitted = _names_fit(state, layout, generates, conditioned_on, audio_input)
     if rate is None and not layout.makes_audio:
-        raise UsageError(f"{state.path} generates parameters at a rate that it does not tell: give --rate, such as 125")
+        raise UsageError(f"{state.source} generates parameters and does not say how often: give --rate, such as 125")
     if rate is not None and not (math.isfinite(rate) and rate > 0):
         raise UsageError(f"--rate {rate:g} must be values per second, more than 0")
     document = {
@@ -415,13 +358,13 @@ def import_weights(
     }
     if layout.makes_audio and layout.origin == "MTCRNN":
         document["q_type"] = "mu-law-floor"
-    config = validate(Config, document, str(state.path))
+    config = validate(Config, document, str(state.source))
     controls = _controls(config, layout.origin, ranges or {}, units or {})
-    config = validate(Config, {**document, "controls": controls}, str(state.path))
+    config = validate(Config, {**document, "controls": controls}, str(state.source))
     bare = Schema(parameters=tuple(Parameter(name=name) for name in parameters(config)))
     schema = bare.updated(controls, "--units")
     model = ConditionalTier(config)
-    take_weights(model, state, layout)
+    assign_all(_assignments(model, state, layout))
     remarks = []
     unranged = [name for name in schema.names if name not in (ranges or {})]
     if unranged:
@@ -435,10 +378,17 @@ def import_weights(
     documents: dict[str, Any] = {"statistics.json": {"gain": 1.0, "noise_floor": None}}
     if schema.names:
         documents["schema.json"] = {"parameters": schema.to_document(), "values": {}}
-    run, entry = write_imported(
-        model, config, identity, logdir_root, sample_rate=sample_rate, source=state.path, documents=documents
+    return write_imported(
+        model,
+        config,
+        identity,
+        logdir_root,
+        sample_rate=sample_rate,
+        source=state.source,
+        schema=schema,
+        documents=documents,
+        remarks=remarks,
     )
-    return Imported(run, entry, config, schema, tuple(remarks))
 
 
 def _controls(
@@ -524,26 +474,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             units=units,
             logdir_root=arguments.logdir_root,
         )
-        for line in _told(imported):
-            print(line)
+        print("\n".join(_summary(imported)))
 
     return flags.run(body, argv)
 
 
-def _told(imported: Imported) -> list[str]:
-    """What a person reads: what was made, and what to do with it."""
-    config, folder = imported.config, imported.run.folder
+def _summary(imported: Imported) -> list[str]:
+    """What was imported, and commands that use it."""
+    config = imported.config
     sound = f" of {config.q_levels} {config.q_type} levels, {config.audio_input}" if config.makes_audio else ""
-    steered = f", conditioned on {', '.join(config.conditioned_on)}" if config.conditioned_on else ""
+    conditioned = f", conditioned on {', '.join(config.conditioned_on)}" if config.conditioned_on else ""
     examples = [f"{name}={imported.schema.of(name).span[0]:g}" for name in config.conditioned_on]
-    control = f" --control {' '.join(examples)}" if examples else ""
     return [
         *imported.remarks,
-        f"Imported into {folder}: net {config.net}, {config.num_layers} x {config.cell} of {config.hidden_size}, "
-        f"{', '.join(config.generates)}{sound}, {config.rate:g} Hz{steered}",
-        f"To generate:      python generate.py --checkpoint_path {folder} --output_path new.wav{control}",
-        f"To train from it: python train.py --init_from {folder} --config_file {folder / CONFIG_NAME} "
-        "--id NEW --data_dir FOLDER",
+        f"Imported into {imported.run.folder}: net {config.net}, {config.num_layers} x {config.cell} of "
+        f"{config.hidden_size}, {', '.join(config.generates)}{sound}, {config.rate:g} Hz{conditioned}",
+        *imported.next_steps(f" --control {' '.join(examples)}" if examples else ""),
     ]
 
 

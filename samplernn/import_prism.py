@@ -18,8 +18,6 @@ PRiSM's name                                 shape                   here
       embedding/embeddings                   [levels, levels]        embedding (PRiSM ignores emb_size)
       inputs/kernel                          [frame, levels, dim]    window
       hidden1, hidden2, outputs                                      hidden, to_logits
-
-Knows the network and the run folder; nothing of audio, corpora or training.
 """
 
 from __future__ import annotations
@@ -28,7 +26,6 @@ import contextlib
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +37,11 @@ from tierwave.cli.flags import FlagParser
 from tierwave.config import read_document, resolve_training, validate
 from tierwave.errors import RunError, UsageError
 from tierwave.nn.runtime import import_tensorflow
-from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run
-from tierwave.runs.imported import check_identity, write_imported
+from tierwave.runs.imported import ForeignWeights, Imported, assign_all, check_identity, write_imported
 
 if TYPE_CHECKING:
     from samplernn.model import SampleRNN
+    from tierwave.nn.recurrent import Recurrent
 
 PRISM_KEYS = (
     "seq_len", "frame_sizes", "dim", "rnn_type", "num_rnn_layers", "q_type", "q_levels", "emb_size", "skip_conn",
@@ -54,73 +51,58 @@ TIERS = ("big_frame_rnn", "frame_rnn")
 _LEAF = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
-class PrismCheckpoint:
+class PrismCheckpoint(ForeignWeights):
     """The variables of a checkpoint by PRiSM's names.
 
     path: its prefix, one of its files, or a folder, of which the newest checkpoint is taken. Raises UsageError where
-    there is none, RunError where it is damaged or lacks a variable.
+    there is none, RunError where it is damaged.
     """
+
+    remedy = "name a model.ckpt-<epoch> that PRiSM SampleRNN's train.py has written, of three tiers"
 
     def __init__(self, path: str | Path):
         import tensorflow as tf
 
-        self.prefix = _prefix(Path(path))
-        with self._reading():
-            self._reader = tf.train.load_checkpoint(str(self.prefix))
+        prefix = _prefix(Path(path))
+        with _reading(prefix):
+            self._reader = tf.train.load_checkpoint(str(prefix))
             shapes = self._reader.get_variable_to_shape_map()
-        self.shapes = {name.removesuffix(_LEAF): tuple(shape) for name, shape in shapes.items() if name.endswith(_LEAF)}
-        self._taken: set[str] = set()
+        leaves = {name.removesuffix(_LEAF): tuple(shape) for name, shape in shapes.items() if name.endswith(_LEAF)}
+        super().__init__(prefix, leaves)
 
     @property
     def epoch(self) -> int:
         """The number at the end of its name, 0 if there is none."""
-        number = re.search(r"-(\d+)$", self.prefix.name)
+        number = re.search(r"-(\d+)$", self.source.name)
         return int(number[1]) if number else 0
 
     @property
     def step(self) -> int:
         """Updates the optimiser had made, 0 if it was not saved."""
         counters = [name for name in ("optimizer/_iterations", "optimizer/iter") if name in self.shapes]
-        return int(self.value(counters[0])) if counters else 0
+        return int(self.take(counters[0])) if counters else 0
 
     @property
     def left(self) -> list[str]:
-        """Variables of the network that nobody has asked the value of."""
-        network = {name for name in self.shapes if name.startswith((*TIERS, "sample_mlp/")) and "/." not in name}
-        return sorted(network - self._taken)
+        """The variables of the network that were not taken."""
+        return [name for name in super().left if name.startswith((*TIERS, "sample_mlp/")) and "/." not in name]
 
-    def shape(self, name: str, rank: int) -> tuple[int, ...]:
-        """The shape of a variable that must have `rank` dimensions."""
-        if name not in self.shapes:
-            raise RunError(
-                f"the checkpoint {self.prefix} holds no {name}, so it is not one of PRiSM SampleRNN's three tiers: "
-                "name a model.ckpt-<epoch> that its train.py has written"
-            )
-        if len(self.shapes[name]) != rank:
-            raise RunError(
-                f"{name} in the checkpoint {self.prefix} has the shape {list(self.shapes[name])}, and PRiSM's has "
-                f"{rank} dimensions: name a model.ckpt-<epoch> that PRiSM SampleRNN's train.py has written"
-            )
-        return self.shapes[name]
-
-    def value(self, name: str, rank: int = 0) -> np.ndarray:
-        """A variable."""
-        self.shape(name, rank)
-        self._taken.add(name)
-        with self._reading():
+    def read(self, name: str) -> np.ndarray:
+        """The value of a variable. Raises RunError where it is damaged."""
+        with _reading(self.source):
             return np.asarray(self._reader.get_tensor(name + _LEAF))
 
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        import tensorflow as tf
 
-        try:
-            yield
-        except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:  # TensorFlow's reader raises each
-            reason = str(getattr(error, "message", None) or error).strip().splitlines()[0]
-            raise RunError(
-                f"the checkpoint {self.prefix} is damaged or cut short ({reason}): use another copy of it"
-            ) from None
+@contextlib.contextmanager
+def _reading(prefix: Path) -> Iterator[None]:
+    """RunError in place of any error of TensorFlow's reader."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
+        reason = str(getattr(error, "message", None) or error).strip().splitlines()[0]
+        raise RunError(f"the checkpoint {prefix} is damaged or cut short ({reason}): use another copy of it") from None
 
 
 def _prefix(path: Path) -> Path:
@@ -196,57 +178,44 @@ def prism_config(
     return validate(Config, whole, source), remarks
 
 
-def take_weights(model: SampleRNN, checkpoint: PrismCheckpoint) -> None:
-    """Give `model`, built of the checkpoint's architecture, its weights. Raises RunError where one does not fit."""
-    for variable, name, value in _assignments(model, checkpoint):
-        if tuple(variable.shape) != value.shape:
-            raise RunError(
-                f"{name} in the checkpoint {checkpoint.prefix} does not fit its other weights (it makes "
-                f"{list(value.shape)}, and {list(variable.shape)} are needed): name another checkpoint"
-            )
-        variable.assign(value)
-
-
-def _assignments(model: SampleRNN, checkpoint: PrismCheckpoint) -> Iterator[tuple[Any, str, np.ndarray]]:
-    """(variable of ours, PRiSM's name, value in our layout)."""
-
-    def linear(layer: Any, name: str) -> Iterator[tuple[Any, str, np.ndarray]]:
-        yield layer.kernel, f"{name}/kernel", checkpoint.value(f"{name}/kernel", 2)
-        if layer.bias is not None:
-            yield layer.bias, f"{name}/bias", checkpoint.value(f"{name}/bias", 1)
-
-    for tier, above in zip(model.tiers, TIERS, strict=True):
-        yield from linear(tier.project, f"{above}/inputs")
+def _assignments(model: SampleRNN, checkpoint: PrismCheckpoint) -> Iterator[tuple[Any, np.ndarray]]:
+    """(variable, value) of the whole network. Raises RunError where a variable is missing or does not fit."""
+    for tier, name in zip(model.tiers, TIERS, strict=True):
+        yield from _linear(tier.project, checkpoint, f"{name}/inputs")
         for index, layer in enumerate(tier.stack.layers):
-            cell = f"{above}/rnn/layer_{index}/cell"
-            for part in ("kernel", "recurrent_kernel"):
-                yield getattr(layer, part), f"{cell}/{part}", checkpoint.value(f"{cell}/{part}", 2)
-            if layer.recurrent_bias is None:
-                yield layer.bias, f"{cell}/bias", checkpoint.value(f"{cell}/bias", 1)
-            else:
-                both = checkpoint.value(f"{cell}/bias", 2)
-                yield layer.bias, f"{cell}/bias", both[0]
-                yield layer.recurrent_bias, f"{cell}/bias", both[-1]
+            yield from _cell(layer, checkpoint, f"{name}/rnn/layer_{index}/cell")
         for index, output in enumerate(tier.stack.outputs):
-            yield from linear(output, f"{above}/rnn/layer_{index}_skip_out")
-        upsample = checkpoint.value(f"{above}/upsample", 3)
-        yield tier.upsample, f"{above}/upsample", upsample.transpose(2, 0, 1).reshape(upsample.shape[2], -1)
+            yield from _linear(output, checkpoint, f"{name}/rnn/layer_{index}_skip_out")
+        upsample = checkpoint.take(f"{name}/upsample", tier.ratio, tier.dim, tier.dim)
+        yield tier.upsample, upsample.transpose(2, 0, 1).reshape(tier.dim, -1)
     sample = model.sample_tier
-    embeddings = "sample_mlp/embedding/embeddings"
-    yield sample.embedding, embeddings, checkpoint.value(embeddings, 2)
-    yield sample.window, "sample_mlp/inputs/kernel", checkpoint.value("sample_mlp/inputs/kernel", 3)
-    for map_layer, name in zip([*sample.hidden, sample.to_logits], ("hidden1", "hidden2", "outputs"), strict=True):
-        yield from linear(map_layer, f"sample_mlp/{name}")
+    yield _same(sample.embedding, checkpoint, "sample_mlp/embedding/embeddings")
+    yield _same(sample.window, checkpoint, "sample_mlp/inputs/kernel")
+    for layer, name in zip([*sample.hidden, sample.to_logits], ("hidden1", "hidden2", "outputs"), strict=True):
+        yield from _linear(layer, checkpoint, f"sample_mlp/{name}")
 
 
-@dataclass(frozen=True)
-class Imported:
-    """What became of a checkpoint: its run, entry and config, and remarks for the person who asked."""
+def _same(variable: Any, checkpoint: PrismCheckpoint, name: str) -> tuple[Any, np.ndarray]:
+    """A variable that has the same layout in both."""
+    return variable, checkpoint.take(name, *variable.shape)
 
-    run: Run
-    entry: CheckpointEntry
-    config: Config
-    remarks: tuple[str, ...]
+
+def _linear(layer: Any, checkpoint: PrismCheckpoint, name: str) -> Iterator[tuple[Any, np.ndarray]]:
+    """A linear map, with its bias if it has one."""
+    yield _same(layer.kernel, checkpoint, f"{name}/kernel")
+    if layer.bias is not None:
+        yield _same(layer.bias, checkpoint, f"{name}/bias")
+
+
+def _cell(layer: Recurrent, checkpoint: PrismCheckpoint, name: str) -> Iterator[tuple[Any, np.ndarray]]:
+    """A recurrent layer; both biases of a GRU are one array of Keras'."""
+    yield _same(layer.kernel, checkpoint, f"{name}/kernel")
+    yield _same(layer.recurrent_kernel, checkpoint, f"{name}/recurrent_kernel")
+    if layer.recurrent_bias is None:
+        yield _same(layer.bias, checkpoint, f"{name}/bias")
+    else:
+        both = checkpoint.take(f"{name}/bias", 2, *layer.bias.shape)
+        yield from zip((layer.bias, layer.recurrent_bias), both, strict=True)
 
 
 def import_checkpoint(
@@ -268,25 +237,25 @@ def import_checkpoint(
     check_identity(identity, logdir_root)
     training = resolve_training({"sample_rate": sample_rate}, {}, "")
     checkpoint = PrismCheckpoint(path)
-    source = Path(config_file) if config_file is not None else _config_beside(checkpoint.prefix)
+    source = Path(config_file) if config_file is not None else _config_beside(checkpoint.source)
     config, remarks = prism_config(
         read_document(source), str(source), architecture(checkpoint), {"sample_rate": training.sample_rate}
     )
     model = SampleRNN(config)
-    take_weights(model, checkpoint)
+    assign_all(_assignments(model, checkpoint))
     if checkpoint.left:
         remarks.append(f"Not taken over, since PRiSM's model has no such weights: {', '.join(checkpoint.left)}.")
-    run, entry = write_imported(
+    return write_imported(
         model,
         config,
         identity,
         logdir_root,
         sample_rate=sample_rate,
-        source=checkpoint.prefix,
+        source=checkpoint.source,
         epoch=checkpoint.epoch,
         step=checkpoint.step,
+        remarks=remarks,
     )
-    return Imported(run, entry, config, tuple(remarks))
 
 
 def _config_beside(prefix: Path) -> Path:
@@ -320,18 +289,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             sample_rate=arguments.sample_rate,
         )
         config, folder = imported.config, imported.run.folder
-        for remark in imported.remarks:
-            print(remark)
-        print(
+        summary = (
             f"Imported epoch {imported.entry.epoch} (step {imported.entry.step}) into {folder}: frames of "
             f"{config.frame_sizes} samples, {config.num_rnn_layers} x {config.rnn_type.upper()} of {config.dim}, "
             f"{config.q_levels} {config.q_type} levels, {arguments.sample_rate} Hz"
         )
-        print(f"To hear it:       python generate.py --checkpoint_path {folder} --output_path new.wav")
-        print(
-            f"To train from it: python train.py --init_from {folder} --config_file {folder / CONFIG_NAME} "
-            "--id NEW --data_dir FOLDER"
-        )
+        print("\n".join([*imported.remarks, summary, *imported.next_steps()]))
 
     return flags.run(body, argv)
 

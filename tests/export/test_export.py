@@ -96,7 +96,7 @@ class Studio:
             parameter.name: list(map(float, range(parameter.nvals))) or [parameter.lo, parameter.hi]
             for parameter in parameters
         }
-        run, _ = write_imported(
+        run = write_imported(
             model,
             config,
             identity,
@@ -105,7 +105,7 @@ class Studio:
             source=self.folder / SECRET,
             epoch=4,
             documents={"schema.json": {"parameters": schema, "values": values}},
-        )
+        ).run
         return run.folder
 
 

@@ -328,7 +328,7 @@ def test_the_newest_of_a_folder(tmp_path: Path) -> None:
     for epoch in (9, 10):
         write_checkpoint(tmp_path, prism_weights("gru", False, CONFIG), None, epoch)
     checkpoint = PrismCheckpoint(tmp_path)
-    assert checkpoint.prefix.name == "model.ckpt-10" and checkpoint.epoch == 10 and checkpoint.step == 0
+    assert checkpoint.source.name == "model.ckpt-10" and checkpoint.epoch == 10 and checkpoint.step == 0
 
 
 def test_an_id_that_has_runs_or_is_no_name(imported: Imported) -> None:
