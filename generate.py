@@ -133,7 +133,7 @@ def _generate(arguments: Any) -> None:
     if not stream.makes_audio and target.suffix.lower() == ".csv":
         target = target.with_suffix("")
     paths = sequence_paths(target, request, epoch=trained.entry.epoch if arguments.num_seqs > 1 else None)
-    seconds = stream.seconds
+    seconds = stream.duration()
     line.say(f"Generating {seconds:g} s x {arguments.num_seqs} from {trained.path}")
     line.say(f"Random seed: {arguments.random_seed}")
     if not stream.makes_audio:

@@ -81,7 +81,7 @@ def reading(trained: Trained, data_dir: Path, each: int, temperature: float, bia
         options={"text": tuple(asked), "bias": bias},
     )
     stream: Any = trained.stream(request)  # of a MelNet
-    sounds = stream.render(round(stream.seconds * rate))
+    sounds = stream.render(round(stream.duration() * rate))
     ends = [round(length / stream.front_end.frame_rate * rate) for length in stream.lengths]
     heard = classifier.names_of(np.stack([features(s[:end], rate) for s, end in zip(sounds, ends, strict=True)]))
     confusion: dict[str, dict[str, int]] = {word: {} for word in classifier.names}

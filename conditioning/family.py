@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tierwave.nn.step_graph import StepGraph
 
 
-LEAST_STEPS = 50  # of an epoch of a tier that generates parameters
-# What decides the shapes of a stage's weights; columns of what it is conditioned on are matched by name.
+LEAST_STEPS = 50  # in an epoch of a tier that generates controls
+# The keys that decide the shapes of a stage's weights; the maps of controls are matched by name.
 _ARCHITECTURE = (
     "generates", "hidden_size", "num_layers", "net", "cell", "audio_input", "emb_size", "q_levels", "mixtures",
 )  # fmt: skip
@@ -39,7 +39,7 @@ def _stage(config: Config | Cascade, stage: str | None) -> Stage:
 
 
 def _through(config: Config | Cascade, tier: Stage) -> dict[str, float]:
-    """The lower rates that a tier's conditioning passes through."""
+    """The rates in Hz through which a tier's controls are resampled in training."""
     made_at = {name: other.rate for other in config.tiers for name in other.generates}
     given = tier.exposure.rate if tier.exposure is not None else None
     if not isinstance(config, Cascade):
@@ -64,18 +64,15 @@ class ConditioningFamily(Family):
     }
 
     def stages(self, config: Config | Cascade) -> list[str]:
-        """The models to train, in order: one per tier."""
         return [tier.name for tier in config.tiers]
 
     def training_of(self, config: Config | Cascade, stage: str) -> dict[str, Any]:
-        """The training options of one stage that differ from those of all."""
         tier = _stage(config, stage)
         return dict(tier.training) if isinstance(tier, Tier) else {}
 
     def with_training(
         self, config: Config | Cascade, options: TrainingOptions, by_stage: Mapping[str, TrainingOptions]
     ) -> Config | Cascade:
-        """The config as it was trained: the options of all, and in a cascade what differs for a tier."""
         if not isinstance(config, Cascade):
             return super().with_training(config, options, by_stage)
         training = options.model_dump(mode="json")
@@ -87,30 +84,24 @@ class ConditioningFamily(Family):
         return config.model_copy(update={"training": training, "tiers": tiers})
 
     def key_of(self, config: Config | Cascade, stage: str, key: str) -> str:
-        """Where a key of a stage stands in the config: in a cascade, in its tier."""
         return f"tiers.{self.stages(config).index(stage)}.{key}" if isinstance(config, Cascade) else key
 
     def parameters(self, config: Config | Cascade) -> list[str]:
-        """Every control that training needs of the corpus."""
         return parameters(config)
 
     def steerable(self, config: Config | Cascade, stage: str | None = None, given: Collection[str] = ()) -> list[str]:
-        """The controls that come from the user, since no tier generates them or they are given instead."""
         return steerable(config, stage, given)
 
     def product(self, config: Config | Cascade, stage: str) -> Product:
-        """What a tier makes, and of what."""
         tier = _stage(config, stage)
         quantizer = Quantizer(tier.q_type, tier.q_levels) if tier.makes_audio else None
         rate = None if tier.makes_audio else tier.rate
         return Product(tuple(tier.generates), tuple(tier.conditioned_on), rate, quantizer)
 
     def window_samples(self, config: Config | Cascade) -> int:
-        """Samples of a training window of the last stage."""
         return config.tiers[-1].seq_len
 
     def architecture(self, config: Config | Cascade, stage: str) -> dict[str, Any]:
-        """The keys that must agree for weights to be taken over."""
         tier = _stage(config, stage)
         return {key: getattr(tier, key) for key in _ARCHITECTURE}
 
@@ -120,26 +111,17 @@ class ConditioningFamily(Family):
         target: ConditionalTier,
         source_schema: Schema,
         schema: Schema,
-        *,
-        source_state: Mapping[str, Any] | None = None,
-        dataset_state: Mapping[str, Any] | None = None,
+        **dataset_states: Any,
     ) -> None:
-        """Start `target` from the weights of `source`, which may be conditioned on fewer parameters, or more.
-
-        A control that only the target has starts without any effect. One whose range differs is mapped, so that the
-        same raw value does the same as before.
-        """
         from conditioning.model import transplant
 
         transplant(source, target, source_schema, schema)
 
     def sample_rate(self, config: Config | Cascade) -> int | None:
-        """The sample rate that the config asks for, None for the corpus's."""
         last = config.tiers[-1]
         return int(last.rate) if last.makes_audio and last.rate is not None else None
 
     def warnings(self, config: Config | Cascade) -> list[str]:
-        """What a person should know about this config, one sentence each."""
         return [
             'q_type "mu-law-floor" is for weights that come from MTCRNN: "mu-law" has half its error.'
             for tier in config.tiers
@@ -147,11 +129,9 @@ class ConditioningFamily(Family):
         ]
 
     def encoder(self, config: Config | Cascade) -> Quantizer:
-        """How a corpus is kept for this family: as codes."""
         return Quantizer(config.tiers[-1].q_type, config.tiers[-1].q_levels)
 
     def has_accuracy(self, config: Any, stage: str) -> bool:
-        """Whether a stage says what is right or wrong: only of audio, which has levels."""
         return _stage(config, stage).makes_audio
 
     def dataset(
@@ -166,11 +146,8 @@ class ConditioningFamily(Family):
         dataset_state: Any = None,
         **options: Any,
     ) -> LaneWindows:
-        """Windows over `spans` of a corpus: codes, or parameters at the stage's rate, and what conditions them.
-
-        options as of `LaneWindows` (seed, shuffled, whole_spans, multiple_of). Raises UsageError where nothing is left
-        of the spans at a slow rate.
-        """
+        """Windows of codes, or of controls at the stage's rate, and of the controls that condition them. Raises
+        UsageError where all spans are shorter than a step."""
         from conditioning.cascade import refuse_faster
 
         tier = _stage(config, stage)
@@ -194,45 +171,37 @@ class ConditioningFamily(Family):
             through = {} if exposure is None else _through(config, tier)
             noise = exposure.noise if exposure is not None and shuffled else 0.0
             sources["controls"] = steering.source(tier.conditioned_on, rate, through=through, noise=noise, seed=seed)
-        if not tier.makes_audio:  # slow parameters make short epochs
+        if not tier.makes_audio:  # slow controls make short epochs
             options.setdefault("least_steps", LEAST_STEPS)
         return LaneWindows(sources, spans, window=tier.seq_len, overlap=1, lanes=lanes, **options)
 
     def footprint(self, config: Config | Cascade, stage: str, windows: LaneWindows | None = None) -> Footprint:
-        """What training a stage keeps in memory."""
         tier = _stage(config, stage)
         return footprint(tier, sizes_of(config, tier))
 
-    def build(
-        self, config: Config | Cascade, stage: str | None = None, *, compute_dtype: str = "float32", fused: bool = False
-    ) -> ConditionalTier:
-        """A new model of a stage (None: the last); weights from Keras' global seed. Options as of `ConditionalTier`."""
+    def build(self, config: Config | Cascade, stage: str | None = None, **options: Any) -> ConditionalTier:
         from conditioning.model import ConditionalTier
 
         tier = _stage(config, stage)
-        return ConditionalTier(tier, input_sizes=sizes_of(config, tier), compute_dtype=compute_dtype, fused=fused)
+        return ConditionalTier(tier, input_sizes=sizes_of(config, tier), **options)
 
     def clipping(self, config: Config | Cascade, stage: str | None = None) -> dict[str, float | None]:
-        """The stage's gradient_clip as `Learner` takes it."""
         return clipping(_stage(config, stage).gradient_clip)
 
     def training_inputs(self, options: TrainingOptions, steps: int) -> Callable[[tf.Tensor], dict[str, Any]]:
-        """What `ConditionalTier.loss_sums` is told in training at an optimiser step, of `steps` in all.
-
-        Scheduled sampling is MTCRNN's: the teacher forcing rate runs from `tfr` to `ss` in equal steps.
-        """
+        """Scheduled sampling as in MTCRNN: the teacher forcing rate runs from `tfr` to `ss` in equal steps."""
         import tensorflow as tf
 
-        def told(step: tf.Tensor) -> dict[str, Any]:
-            given: dict[str, Any] = {"input_noise": options.input_noise}
+        def inputs(step: tf.Tensor) -> dict[str, Any]:
+            found: dict[str, Any] = {"input_noise": options.input_noise}
             if options.ss is not None:
                 share = tf.minimum(tf.cast(step, tf.float32) / max(1, steps - 1), 1.0)
-                given["teacher_forcing"] = options.tfr + share * (options.ss - options.tfr)
+                found["teacher_forcing"] = options.tfr + share * (options.ss - options.tfr)
             elif options.tfr < 1.0:
-                given["teacher_forcing"] = tf.constant(options.tfr)
-            return given
+                found["teacher_forcing"] = tf.constant(options.tfr)
+            return found
 
-        return told
+        return inputs
 
     def stream(
         self,
@@ -243,15 +212,13 @@ class ConditioningFamily(Family):
         sample_rate: int,
         schema: Schema | None = None,
         stage: str | None = None,
-        dataset_state: None = None,
+        **_: Any,
     ) -> TierStream:
-        """The sound, or the curves, as they are made. models: one per tier; stage: of this one tier only."""
         from conditioning.cascade import TierStream
 
         return TierStream(models, config, request, sample_rate=sample_rate, schema=schema or Schema(), only=stage)
 
     def step_graphs(self, model: ConditionalTier) -> list[StepGraph]:
-        """The generation step of a stage as graphs of flat tensors."""
         from conditioning.steps import step_graphs
 
         return step_graphs(model)

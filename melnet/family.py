@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from melnet.model import MelTier
 
 
-LEAST_STEPS = 20  # of an epoch: there are few windows of frames in an hour of sound
+LEAST_STEPS = 20  # in an epoch: an hour of sound has few windows of frames
 PREVIEW_SECONDS = 3
 _ARCHITECTURE = ("tiers", "layers", "hidden_size", "mixtures", "cell")
 
@@ -52,17 +52,14 @@ class MelNetFamily(Family):
     }
 
     def stages(self, config: Config) -> list[str]:
-        """The models to train, in order: the tiers, coarse to fine."""
         return _stages(config)
 
     def training_of(self, config: Config, stage: str) -> dict[str, Any]:
-        """The training options of one tier that differ from those of all."""
         return dict(config.training_per_tier[_tier(config, stage) - 1]) if config.training_per_tier else {}
 
     def with_training(
         self, config: Config, options: TrainingOptions, by_stage: Mapping[str, TrainingOptions]
     ) -> Config:
-        """The config as it was trained: the options of all, and what differs for a tier."""
         training = options.model_dump(mode="json")
         per_tier = []
         for stage in _stages(config):
@@ -71,23 +68,18 @@ class MelNetFamily(Family):
         return config.model_copy(update={"training": training, "training_per_tier": per_tier if any(per_tier) else []})
 
     def sample_rate(self, config: Config) -> int | None:
-        """The sample rate that the config asks for, None for the corpus's."""
         return config.audio.sample_rate
 
     def warnings(self, config: Config) -> list[str]:
-        """What a person should know about this config, one sentence each."""
         return filter_warnings(config.audio, config.audio.sample_rate) if config.audio.sample_rate else []
 
     def encoder(self, config: Config) -> Quantizer:
-        """How a corpus is kept for this family: as sound of 16 bits."""
         return ENCODER
 
     def reads_text(self, config: Config) -> bool:
-        """Whether its first tier reads."""
         return config.text is not None
 
     def product(self, config: Config, stage: str) -> Product:
-        """A spectrogram's share of the sound: it has no codes."""
         return Product(("audio",), tuple(config.conditioned_on), None, None)
 
     def prepare(
@@ -99,14 +91,12 @@ class MelNetFamily(Family):
         *,
         data_dir: Place | None = None,
     ) -> Spectrograms:
-        """The spectrograms of the corpus, with their normalisation, and what is said in them."""
         return prepare(corpus, split, config, stored, data_dir=data_dir)
 
     def previews(
         self, corpus: Corpus, spans: Sequence[Span], config: Config, stage: str, dataset_state: Any = None
     ) -> list[Preview]:
-        """The sounds that training makes, the quicker way: the tier on top of the low tiers of a held-out recording,
-        and on top of generated ones."""
+        """The tier on top of the low tiers of a held-out recording, and on top of generated ones, quickly inverted."""
         whole: dict[str, Any] = {"inversion": "griffin_lim"}
         if dataset_state.texts is not None:
             whole["text"] = dataset_state.texts.said[spans[0].recording]
@@ -119,27 +109,21 @@ class MelNetFamily(Family):
         return [Preview(options=upsampled), Preview("_whole", tuple(_stages(config)[: tier - 1]), whole)]
 
     def baselines(self, dataset_state: Spectrograms, split: Split, config: Config, stage: str) -> dict[str, float]:
-        """What a stage has to beat on held-out sound, in nats per element by name."""
         return baselines(dataset_state, split, config, _tier(config, stage))
 
     def nats_per_db_offset(self, stored: Mapping[str, Any] | None) -> float:
-        """What makes nats per normalised value nats per dB."""
         return Normaliser.from_document(stored or {}).nats_per_db_offset
 
     def has_accuracy(self, config: Any, stage: str) -> bool:
-        """Whether a stage says what is right or wrong: the values of a spectrogram have no levels."""
         return False
 
     def overlap(self, config: Config) -> int:
-        """Samples that must lie between training and held-out sound: a window of the front end."""
         return config.audio.n_fft
 
     def window_samples(self, config: Config) -> int:
-        """Samples of a training window."""
         return config.seq_len * config.audio.hop_length
 
     def architecture(self, config: Config, stage: str) -> dict[str, Any]:
-        """The keys that must agree for weights to be taken over."""
         found = {key: getattr(config, key) for key in _ARCHITECTURE}
         reads = config.text is not None and _tier(config, stage) == 1
         found["text"] = config.text.model_dump(mode="json", exclude={"column"}) if config.text and reads else None
@@ -155,16 +139,11 @@ class MelNetFamily(Family):
         source_state: Mapping[str, Any] | None = None,
         dataset_state: Mapping[str, Any] | None = None,
     ) -> None:
-        """Start `target` from the weights of `source`; controls are matched by name (see `transplanted`),
-        letters by what they are. source_state, dataset_state: what the two runs store of their corpora."""
         from melnet.model import transplant
 
-        alphabets = (
-            [alphabet_of((each or {}).get("text", {})) for each in (source_state, dataset_state)]
-            if source.text
-            else None
-        )
-        transplant(source, target, source_schema, schema, alphabets)
+        states = (source_state, dataset_state) if source.text else ()
+        alphabets = [alphabet_of((each or {}).get("text", {})) for each in states]
+        transplant(source, target, source_schema, schema, alphabets or None)
 
     def dataset(
         self,
@@ -178,8 +157,8 @@ class MelNetFamily(Family):
         steering: Steering | None = None,
         **options: Any,
     ) -> LaneWindows:
-        """Windows of frames over `spans` of a corpus, of whole recordings where text is read; options as of
-        `LaneWindows`. Raises UsageError where only a part of such a recording is there."""
+        """Windows of frames, of whole recordings where text is read. Raises UsageError where a part of such a recording
+        is missing."""
         if dataset_state is None:
             raise ValueError("a MelNet is trained on prepared spectrograms: pass what `prepare` gave")
         sources: dict[str, Source] = {"inputs": dataset_state}
@@ -190,29 +169,17 @@ class MelNetFamily(Family):
         if dataset_state.texts is not None and _tier(config, stage) == 1:
             window = text_window(frames, corpus, config)
             sources["text"] = dataset_state.texts
-        return LaneWindows(
-            sources,
-            frames,
-            window=window,
-            overlap=config.time_factor,
-            lanes=lanes,
-            **options,
-        )
+        return LaneWindows(sources, frames, window=window, overlap=config.time_factor, lanes=lanes, **options)
 
     def footprint(self, config: Config, stage: str, windows: LaneWindows | None = None) -> Footprint:
-        """What training a tier keeps in memory."""
         return footprint(config, _tier(config, stage), windows)
 
-    def build(
-        self, config: Config, stage: str | None = None, *, compute_dtype: str = "float32", fused: bool = False
-    ) -> MelTier:
-        """A new model of one tier; weights from Keras' global seed."""
+    def build(self, config: Config, stage: str | None = None, *, compute_dtype: str = "float32", **_: Any) -> MelTier:
         from melnet.model import MelTier
 
         return MelTier(config, _tier(config, stage), compute_dtype=compute_dtype)
 
     def prefers_xla(self, config: Config, on_gpu: bool) -> bool:
-        """The measured choice of `--jit auto` (bench/README.md)."""
         return True
 
     def stream(
@@ -220,25 +187,11 @@ class MelNetFamily(Family):
         models: Sequence[MelTier],
         config: Config,
         request: Request,
-        *,
-        sample_rate: int,
-        schema: Schema | None = None,
-        stage: str | None = None,
-        dataset_state: dict[str, Any] | None = None,
+        **options: Any,
     ) -> MelStream:
-        """The sound of new spectrograms; they are made whole at the first `render`. models, stage: one per tier, or
-        those of the tiers up to `stage`, or its own alone (see `MelStream`). dataset_state: the run's normalisation."""
         from melnet.generation import MelStream
 
-        return MelStream(
-            models,
-            config,
-            request,
-            sample_rate=sample_rate,
-            schema=schema or Schema(),
-            dataset_state=dataset_state,
-            stage=stage,
-        )
+        return MelStream(models, config, request, **options)
 
 
 FAMILY = MelNetFamily()

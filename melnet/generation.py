@@ -1,9 +1,8 @@
 """New spectrograms, tier after tier, and the sound of them.
 
-Every tier is sampled whole before the next begins, since the feature extractor looks both ways in time. `MelStream`
-offers what every family's stream offers; the spectrogram is made whole at the first `render`. A recording can be
-continued (its frames are forced, tier by tier), or only refined: `from_tier` takes the low tiers of a real one. A run
-with text says what the request has written, and its sound ends with the text, if that is before what is asked for.
+Every tier is sampled whole before the next begins, since the feature extractor looks both ways in time. A recording
+can be continued (its frames are forced, tier by tier), or only refined: `from_tier` takes its low tiers. A run with
+text speaks the text of the request, and its sound ends with the text, or at the requested length if that is earlier.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from melnet.attention import Alignment
     from melnet.model import MelTier
 
-TEXT_LENGTHS = 32  # texts are padded to multiples of so many characters, each of which is compiled once
+TEXT_LENGTHS = 32  # texts are padded to multiples of this, since each length is compiled
 
 
 @dataclass(frozen=True)
@@ -61,14 +60,14 @@ class SpectrogramOptions:
 
 
 class MelStream(Stream):
-    """Sound of a MelNet: `render`; `spectrograms` are the stages of it, coarse to fine.
+    """Sound of a MelNet, whose spectrogram is made whole when it is first needed.
 
-    models: one per tier, or per tier up to `stage`, or that of `stage` alone, which then is heard on the low tiers of
-    the option low_audio or by itself if it is the first.
+    models: one per tier, or per tier up to `stage`, or that of `stage` alone, on top of the low tiers of
+    the option low_audio unless it is the first.
 
-    Known once the spectrograms are made: `lengths`, the frames of each sequence; with text `alignments`, how much of
-    each new frame of the first tier looked at each character, one `[frames, characters]` per sequence, beside `texts`.
-    A seed counts as read: the text is that of seed and new sound together.
+    Made with the spectrograms: `spectrograms`, log-mel after each tier, coarse to fine; `lengths`, the frames of each
+    voice; with text `alignments`, the attention of each new frame of the first tier to each character, one `[frames,
+    characters]` per voice. The text is that of seed and new sound together.
     """
 
     def __init__(
@@ -78,8 +77,8 @@ class MelStream(Stream):
         request: Request,
         *,
         sample_rate: int,
-        schema: Schema,
-        dataset_state: dict[str, Any] | None,
+        schema: Schema | None = None,
+        dataset_state: dict[str, Any] | None = None,
         stage: str | None = None,
     ):
         if dataset_state is None:
@@ -92,7 +91,7 @@ class MelStream(Stream):
         self.front_end = MelFrontEnd(config.audio, sample_rate)
         self.normaliser = Normaliser.from_document(dataset_state, config.audio.mel_channels)
         self.live = LiveControls(
-            schema,
+            schema or Schema(),
             request.sequences,
             sample_rate,
             drawn=request.controls,
@@ -100,7 +99,7 @@ class MelStream(Stream):
             averaged=request.averaged,
         )
         self.texts: list[str] = []
-        self._codes = self._spelt(dataset_state)
+        self._codes = self._encode_texts(dataset_state)
         self.spectrograms: list[np.ndarray] = []
         self.alignments: list[np.ndarray] = []
         self.lengths: list[int] = []
@@ -109,14 +108,13 @@ class MelStream(Stream):
 
     @property
     def frames(self) -> int:
-        """New frames that are asked for, before rounding up to what divides into tiers."""
+        """The requested new frames, before rounding up to a multiple that divides into tiers."""
         if self.options.frames is not None:
             return self.options.frames
         return self.front_end.frames(self.request.samples(self.sample_rate))
 
-    @property
-    def seconds(self) -> float:
-        """How long the sound is; with text, of which the end is not known before, the spectrograms are made now."""
+    def duration(self) -> float:
+        """How long the sound is, in seconds; with text the spectrograms, which decide that, are made now."""
         if self._codes is not None:
             self.log_mels()
             if max(self.lengths) < self.frames:
@@ -127,7 +125,7 @@ class MelStream(Stream):
         return self.frames / self.front_end.frame_rate if self.options.frames is not None else self.request.seconds
 
     def set(self, *, voice: int | None = None, **values: float | str) -> float:
-        """Parameters in raw units and temperature, before the first `render`: a spectrogram is made whole."""
+        """Controls in raw units and temperature, before the first `render`."""
         if self.spectrograms:
             raise UsageError("a MelNet makes the whole sound at once: set what steers it before it begins")
         return self.live.set(0, voice=voice, **values)
@@ -137,52 +135,52 @@ class MelStream(Stream):
         return self.live.record(voice)
 
     def alignment(self, voice: int = 0) -> tuple[str, np.ndarray] | None:
-        """What was said and where the first tier read it, `[its frames, characters]`; None without text."""
+        """The text and the first tier's attention to it, `[its frames, characters]`; None without text."""
         self.log_mels()
         return (self.texts[voice], self.alignments[voice]) if self.alignments else None
 
     def stages(self, voice: int = 0) -> dict[str, np.ndarray]:
-        """The log-mel spectrograms `[frames, channels]` after each tier, what is still missing repeated."""
+        """The log-mel spectrograms `[frames, channels]` after each tier, with elements of missing tiers repeated."""
         self.log_mels()
         first = self.last - len(self.spectrograms) + 1
         names = [f"tiers 1 to {first + number}" for number in range(len(self.spectrograms))]
         return {name: stage[voice] for name, stage in zip(names, self.spectrograms, strict=True)}
 
     def render(self, samples: int) -> np.ndarray:
-        """The next samples, float32 `[sequences, samples]`; silence after the end."""
+        """The next samples, float32 `[voices, samples]`; silence after the end."""
         with self.pace.block(samples):
             if self._sound is None:
-                self._sound = self._make()
+                self._sound = self._invert()
             piece = self._sound[:, self._rendered : self._rendered + samples]
             self._rendered += samples
             return np.pad(piece, [(0, 0), (0, samples - piece.shape[1])])
 
     def log_mels(self) -> np.ndarray:
-        """The finished spectrograms, log-mel float32 `[sequences, frames, channels]`; made now if they are not yet."""
+        """The finished spectrograms, log-mel float32 `[voices, frames, channels]`, made now if they are not yet."""
         if not self.spectrograms:
             self._sample()
         return self.spectrograms[-1]
 
-    def _make(self) -> np.ndarray:
+    def _invert(self) -> np.ndarray:
+        """The whole sound of the finished spectrograms."""
+        log_mels = self.log_mels()
         if self.options.vocoder is not None:
             rate, hop = self.front_end.frame_rate, self.config.audio.hop_length
-            return self.options.vocoder(self.log_mels(), rate, self.log_mels().shape[1] * hop)
+            return self.options.vocoder(log_mels, rate, log_mels.shape[1] * hop)
         sounds = []
-        finished = self.log_mels()
-        for number, (log_mel, length) in enumerate(zip(finished, self.lengths, strict=True)):
+        for voice, (log_mel, length) in enumerate(zip(log_mels, self.lengths, strict=True)):
 
-            def tell(done: int, total: int, before: int = number) -> None:
-                self.progress("Inverting", before * total + done, len(finished) * total)
+            def progress(done: int, total: int, voice: int = voice) -> None:
+                self.progress("Inverting", voice * total + done, len(log_mels) * total)
 
-            method = self.options.inversion
-            sounds.append(invert(log_mel[:length], self.front_end, method=method, progress=tell))
+            sounds.append(invert(log_mel[:length], self.front_end, method=self.options.inversion, progress=progress))
         longest = max(map(len, sounds))
         return np.stack([np.pad(sound, (0, longest - len(sound))) for sound in sounds])
 
     # --- text -------------------------------------------------------------------------------------------------------
 
-    def _spelt(self, dataset_state: dict[str, Any]) -> np.ndarray | None:
-        """Codes int32 `[sequences, characters]` of what the first tier reads; None where it reads nothing."""
+    def _encode_texts(self, dataset_state: dict[str, Any]) -> np.ndarray | None:
+        """Codes int32 `[voices, characters]` of the texts for the first tier, None if it needs none; sets `texts`."""
         text, sequences = self.options.text, self.request.sequences
         if self.config.text is None:
             if text is not None:
@@ -199,15 +197,16 @@ class MelStream(Stream):
         self.texts = [normalised(each) for each in texts]
         return padded([alphabet.encode(each) for each in self.texts], TEXT_LENGTHS)
 
-    def _read(self, looks: Sequence[Alignment]) -> list[int | None]:
-        """The number of frames of the first tier after which each sequence has said its text; None: not yet."""
+    def _ends(self, alignments: Sequence[Alignment]) -> list[int | None]:
+        """The number of frames of the first tier after which each voice has spoken its text; None: not yet."""
         from melnet.attention import end_of, is_past
 
-        return [end_of(passed) for passed in np.concatenate([is_past(*look) for look in looks], axis=1)]
+        return [end_of(passed) for passed in np.concatenate([is_past(*each) for each in alignments], axis=1)]
 
     # --- sampling ---------------------------------------------------------------------------------------------------
 
     def _sample(self) -> None:
+        """Sample all tiers into `spectrograms`."""
         config, request = self.config, self.request
         given = self._given(request.seed_audio, config.time_factor, whole=False)
         prime = 0 if given is None else given.shape[0]
@@ -218,17 +217,17 @@ class MelStream(Stream):
         first = self.first
         if first > 1 and low is None:
             raise UsageError(f"sampling from tier {first} needs the tiers below it: give a recording to take them from")
-        streams = request.sequences
-        self.lengths = [wanted] * streams
+        voices = request.sequences
+        self.lengths = [wanted] * voices
         lower = None
         if first > 1 and low is not None:
-            whole = np.repeat(low[None, :frames], streams, axis=0)
+            whole = np.repeat(low[None, :frames], voices, axis=0)
             lower = np.asarray(below(whole, first, config.tiers)[1])
-            self._keep(lower, frames, prime, wanted)
+            self._store(lower, frames, prime, wanted)
         for number in range(first, self.last + 1):
             model = self.models[number - self.last - 1]
             forced = None if given is None else split(given, config.tiers)[number - 1]
-            values = self._tier(model, number, every[number - 1], frames, forced, lower)
+            values = self._sample_tier(model, number, every[number - 1], frames, forced, lower)
             if number == 1 and self.alignments:
                 frames = values.shape[1] * config.time_factor
                 every = sizes(frames, config.audio.mel_channels, config.tiers)
@@ -237,13 +236,13 @@ class MelStream(Stream):
             per_frame = values.shape[1] // every[0].frames
             for voice, alignment in enumerate(self.alignments):
                 end = prime // config.time_factor + len(alignment)
-                values[voice, end * per_frame :] = 0.0  # the mean, which stands after the end in training
+                values[voice, end * per_frame :] = 0.0  # the mean, as after the end of a recording in training
             lower = values if lower is None else interleave(lower, values, number)
-            self._keep(lower, frames, prime, wanted)
+            self._store(lower, frames, prime, wanted)
 
     def _given(self, sound: np.ndarray | None, factor: int, *, whole: bool) -> np.ndarray | None:
-        """The normalised spectrogram of a recording `[frames, channels]`, whole tiers of it: the last ones before new
-        sound, or (whole) all, repeated at the end to fill up."""
+        """The normalised spectrogram of a recording `[frames, channels]` in multiples of `factor` frames: the last
+        ones, or (whole) all, with the last frame repeated to fill up."""
         if sound is None or not len(sound):
             return None
         log_mel = self.front_end.analyse(np.asarray(sound, np.float32))
@@ -257,13 +256,14 @@ class MelStream(Stream):
             )
         return frames[len(frames) - usable :]
 
-    def _tier(
+    def _sample_tier(
         self, model: MelTier, number: int, size: Size, frames: int, forced: np.ndarray | None, lower: np.ndarray | None
     ) -> np.ndarray:
-        """All of one tier, `[sequences, size.frames, size.bins]`, normalised; its first frames are `forced`."""
+        """All of one tier, `[voices, size.frames, size.bins]`, normalised; its first frames are `forced`. With text the
+        tier ends with the longest text, and `alignments` are set."""
         from melnet.sampler import BLOCK_FRAMES, sampler_of
 
-        request, streams = self.request, self.request.sequences
+        request, voices = self.request, self.request.sequences
         sampler = sampler_of(model)
         weights = sampler.weights()
         controls = None
@@ -272,47 +272,45 @@ class MelStream(Stream):
             controls = self.live.inputs(0, size.frames, rate=rate)
         conditions = sampler.condition(lower, controls, weights)
         memory = sampler.encode_text(self._codes, weights) if number == 1 and self._codes is not None else None
-        looks: list[Alignment] = []
-        carry = sampler.start(streams)
+        alignments: list[Alignment] = []
+        state = sampler.start(voices)
         pieces = []
         made = 0
         if forced is not None:
-            repeated = np.repeat(forced[None], streams, axis=0)
+            repeated = np.repeat(forced[None], voices, axis=0)
             made = forced.shape[0]
-            carry = sampler.prime(carry, repeated, conditions, weights, memory)
+            state = sampler.prime(state, repeated, conditions, weights, memory)
             pieces.append(repeated)
         name = f"tier{number}"
         seed = request.tier_seed.get(name, request.random_seed * 1_000_003 + number)
-        seeds = voice_seeds(seed, streams)
+        seeds = voice_seeds(seed, voices)
         temperature = np.asarray(request.temperatures, np.float32)
         if name in request.tier_temperature:
-            temperature = np.full(streams, request.tier_temperature[name], np.float32)
+            temperature = np.full(voices, request.tier_temperature[name], np.float32)
         while made < size.frames:
             self.progress(f"Tier {number}", made, size.frames)
             count = min(BLOCK_FRAMES, size.frames - made)
-            block, carry = sampler.run(
-                weights, carry, conditions, made, count, seeds, temperature, self.options.bias, memory
+            block, state = sampler.run(
+                weights, state, conditions, made, count, seeds, temperature, self.options.bias, memory
             )
             pieces.append(block.values)
             made += count
             if block.alignment is not None:
-                looks.append(block.alignment)
-                if None not in self._read(looks):
+                alignments.append(block.alignment)
+                if None not in self._ends(alignments):
                     break
         self.progress(f"Tier {number}", size.frames, size.frames)
         values = np.concatenate(pieces, axis=1)
-        if looks:
-            new = sum(look.past.shape[1] for look in looks)
-            ends = [end or new for end in self._read(looks)]
-            weights_read = np.concatenate([look.weights for look in looks], axis=1)
-            self.alignments = [
-                look[:end, : len(text)] for look, end, text in zip(weights_read, ends, self.texts, strict=True)
-            ]
+        if alignments:
+            whole = np.concatenate([each.weights for each in alignments], axis=1)
+            new = whole.shape[1]
+            ends = [end or new for end in self._ends(alignments)]
+            self.alignments = [each[:end, : len(text)] for each, end, text in zip(whole, ends, self.texts, strict=True)]
             values = values[:, : made - new + max(ends)]
         return values
 
-    def _keep(self, lower: np.ndarray, frames: int, prime: int, wanted: int) -> None:
-        """Remember a stage as log-mel at full size, every element repeated where finer tiers are still missing."""
+    def _store(self, lower: np.ndarray, frames: int, prime: int, wanted: int) -> None:
+        """Add to `spectrograms` the tiers so far as log-mel at full size, elements of missing tiers repeated."""
         channels = self.config.audio.mel_channels
         full = lower.repeat(frames // lower.shape[1], axis=1).repeat(channels // lower.shape[2], axis=2)
         log_mels = self.normaliser.denormalise(full[:, prime : prime + wanted])

@@ -1,17 +1,17 @@
 """A spectrogram cut into tiers of resolution, and put together again (Vasquez & Lewis 2019, section 5.1).
 
-The last tier holds every other row of the whole, the one before it every other row of what is left, by turns along
+The last tier holds every other row of the whole, the one before it every other row of the rest, alternately along
 frequency (even tiers) and time (odd tiers from the third on); the first tier is what remains. Tier g and all tiers
-below it together have the same shape, so tier g sees them as its conditioning, element beside element.
+below it together have the same shape, so these condition it element by element.
 
-    tier      1 2 3 4 5 6          the owners of a block of 8 bins x 4 frames with six tiers:
+    tier      1 2 3 4 5 6          the tiers of a block of 8 bins x 4 frames with six tiers:
     axis      - F T F T F
                                    f0  1 5 3 5      f4  2 5 3 5
                                    f1  6 6 6 6      f5  6 6 6 6
                                    f2  4 5 4 5      f6  4 5 4 5
                                    f3  6 6 6 6      f7  6 6 6 6
 
-Shapes are `[..., frames, bins, *]` with frames and bins on the axes given. Knows arrays and tensors only.
+Shapes are `[..., frames, bins]`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def splits_frequency(tier: int) -> bool:
 
 
 def factors(tiers: int) -> tuple[int, int]:
-    """Of what numbers frames and bins of a whole with so many tiers must be multiples."""
+    """The numbers of which frames and bins of a whole with `tiers` tiers must be multiples."""
     along_frequency = tiers // 2
     return 2 ** (tiers - 1 - along_frequency), 2**along_frequency
 
@@ -40,7 +40,7 @@ class Size(NamedTuple):
 
 
 def sizes(frames: int, bins: int, tiers: int) -> list[Size]:
-    """Of every tier, the first first. ValueError where the whole does not divide."""
+    """The sizes of the tiers, the first first. Raises ValueError where the whole does not divide."""
     by_time, by_frequency = factors(tiers)
     if frames % by_time or bins % by_frequency:
         raise ValueError(
@@ -57,28 +57,27 @@ def sizes(frames: int, bins: int, tiers: int) -> list[Size]:
     return [Size(frames, bins), *reversed(found)]
 
 
-def split(whole: Any, tiers: int, *, time_axis: int = -2, frequency_axis: int = -1) -> list[Any]:
+def _halves(whole: Any, tier: int) -> tuple[Any, Any]:
+    """Tier `tier` and what is below it: the odd and the even rows along the axis that the tier splits."""
+    axis = len(whole.shape) - (1 if splits_frequency(tier) else 2)
+    every = (slice(None),) * axis
+    return whole[(*every, slice(1, None, 2))], whole[(*every, slice(0, None, 2))]
+
+
+def split(whole: Any, tiers: int) -> list[Any]:
     """The tiers of a spectrogram (array or tensor), the first first."""
     found = []
     for tier in range(tiers, 1, -1):
-        axis = (frequency_axis if splits_frequency(tier) else time_axis) % len(whole.shape)
-        even = (slice(None),) * axis + (slice(0, None, 2),)
-        odd = (slice(None),) * axis + (slice(1, None, 2),)
-        found.append(whole[odd])
-        whole = whole[even]
+        values, whole = _halves(whole, tier)
+        found.append(values)
     return [whole, *reversed(found)]
 
 
-def below(whole: Any, tier: int, tiers: int, *, time_axis: int = -2, frequency_axis: int = -1) -> tuple[Any, Any]:
-    """Tier `tier` (from 1) and all tiers below it, of one shape; below the first there is nothing: (tier, None)."""
+def below(whole: Any, tier: int, tiers: int) -> tuple[Any, Any]:
+    """Tier `tier` (from 1) and all tiers below it, of one shape; (tier, None) for the first."""
     for number in range(tiers, tier, -1):
-        axis = (frequency_axis if splits_frequency(number) else time_axis) % len(whole.shape)
-        whole = whole[(slice(None),) * axis + (slice(0, None, 2),)]
-    if tier == 1:
-        return whole, None
-    axis = (frequency_axis if splits_frequency(tier) else time_axis) % len(whole.shape)
-    every = (slice(None),) * axis
-    return whole[(*every, slice(1, None, 2))], whole[(*every, slice(0, None, 2))]
+        whole = _halves(whole, number)[1]
+    return (whole, None) if tier == 1 else _halves(whole, tier)
 
 
 def interleave(lower: np.ndarray, added: np.ndarray, tier: int) -> np.ndarray:
@@ -90,11 +89,3 @@ def interleave(lower: np.ndarray, added: np.ndarray, tier: int) -> np.ndarray:
     shape = list(lower.shape)
     shape[axis] *= 2
     return stacked.reshape(shape)
-
-
-def owners(frames: int, bins: int, tiers: int) -> np.ndarray:
-    """Which tier each element belongs to, int `[frames, bins]`."""
-    whole = np.zeros(sizes(frames, bins, tiers)[0], int) + 1
-    for tier in range(2, tiers + 1):
-        whole = interleave(whole, np.full_like(whole, tier), tier)
-    return whole

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from samplernn.config import Config
@@ -30,13 +30,10 @@ class SampleRNNFamily(Family):
 
     configs = {"samplernn": Config}
 
-    def build(
-        self, config: Config, stage: str | None = None, *, compute_dtype: str = "float32", fused: bool = False
-    ) -> SampleRNN:
-        """A new model; weights from Keras' global seed. Options as of `SampleRNN`."""
+    def build(self, config: Config, stage: str | None = None, **options: Any) -> SampleRNN:
         from samplernn.model import SampleRNN
 
-        return SampleRNN(config, compute_dtype=compute_dtype, fused=fused)
+        return SampleRNN(config, **options)
 
     def stream(
         self,
@@ -46,49 +43,34 @@ class SampleRNNFamily(Family):
         *,
         sample_rate: int,
         schema: Schema | None = None,
-        stage: str | None = None,
-        dataset_state: Any = None,
+        **_: Any,
     ) -> SampleStream:
-        """The sound as it is made."""
         from samplernn.sampler import SampleStream
 
-        return SampleStream(models[0], sample_rate, request, schema or Schema())
+        return SampleStream(models[0], sample_rate, request, schema)
 
     def step_graphs(self, model: SampleRNN) -> list[StepGraph]:
-        """The generation step as graphs of flat tensors, slowest first."""
         from samplernn.steps import step_graphs
 
         return step_graphs(model)
 
     def overlap(self, config: Config) -> int:
-        """The samples of a frame of the slowest tier."""
         return config.top_frame
 
     def footprint(self, config: Config, stage: str, windows: LaneWindows | None = None) -> Footprint:
-        """What training keeps in memory."""
         return footprint(config)
 
     def warnings(self, config: Config) -> list[str]:
-        """What a person should know about this config, one sentence each."""
         if config.q_type == "mu-law" and config.q_levels != 256:
             return [f"q_levels is {config.q_levels}: mu-law has 256 levels by tradition, and PRiSM always takes 256."]
         return []
 
     def architecture(self, config: Config, stage: str) -> dict[str, Any]:
-        """The keys that must agree for weights to be taken over."""
         return {key: value for key, value in config.model_dump(mode="json").items() if key not in _WEIGHTLESS}
 
     def take_weights(
-        self,
-        source: SampleRNN,
-        target: SampleRNN,
-        source_schema: Schema,
-        schema: Schema,
-        *,
-        source_state: Mapping[str, Any] | None = None,
-        dataset_state: Mapping[str, Any] | None = None,
+        self, source: SampleRNN, target: SampleRNN, source_schema: Schema, schema: Schema, **dataset_states: Any
     ) -> None:
-        """Start `target` from the weights of `source`; controls are matched by name."""
         from samplernn.model import transplant
 
         transplant(source, target, source_schema, schema)

@@ -252,7 +252,7 @@ def test_a_melnet_that_reads_sounds_the_same(studio: Studio, tmp_path: Path) -> 
     for theirs, ours in zip(found.models, trained.models, strict=True):
         assert all(np.array_equal(one, other) for one, other in zip(theirs.variables, ours.variables, strict=True))
     stream = found.stream(plain)
-    write_sounds(stream, [tmp_path / "again.wav"], stream.seconds)
+    write_sounds(stream, [tmp_path / "again.wav"], stream.duration())
     assert (tmp_path / "again.wav").read_bytes() == (tmp_path / "reader" / "sample.wav").read_bytes()
     assert {"prepared.json", "tier1", "tier2", "sample_stages.png"} <= {p.name for p in (tmp_path / "reader").iterdir()}
     card = (tmp_path / "reader" / "README.md").read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ import melnet
 from commands import eagerly, undrawn
 from melnet.config import Config
 from melnet.model import MelTier
-from melnet.multiscale import below, factors, interleave, owners, sizes, split
+from melnet.multiscale import below, factors, interleave, sizes, split
 from melnet.sampler import BLOCK_FRAMES, TierSampler
 from tierwave.config import difference, dumps
 from tierwave.data.splits import Span, Split
@@ -67,6 +67,14 @@ def material(model: MelTier, streams: int = 2, frames: int = 5) -> tuple[np.ndar
 
 
 # Tiers of resolution -------------------------------------------------------------------------------------------------
+
+
+def owners(frames: int, bins: int, tiers: int) -> np.ndarray:
+    """The tier of each element, int `[frames, bins]`."""
+    whole = np.ones(sizes(frames, bins, tiers)[0], int)
+    for tier in range(2, tiers + 1):
+        whole = interleave(whole, np.full_like(whole, tier), tier)
+    return whole
 
 
 @given(st.integers(1, 7), st.integers(1, 3), st.integers(1, 3), st.booleans())

@@ -513,7 +513,7 @@ def test_the_sound_ends_with_the_text(reader: tuple[Config, list[MelTier], dict[
     assert log_mels.shape == (2, 2 * ends[1], 8)
     assert np.all(log_mels[0, 2 * ends[0] :] == np.float32(np.log(1e-10)))
     assert np.all(log_mels[0, : 2 * ends[0]] > -20.0)
-    assert stream.seconds == 2 * ends[1] * AUDIO["hop_length"] / RATE
+    assert stream.duration() == 2 * ends[1] * AUDIO["hop_length"] / RATE
     sound = stream.render(100 * 64)
     assert [np.flatnonzero(each)[-1] + 1 for each in sound] == [2 * end * 64 for end in ends]
     for look in stream.alignments:

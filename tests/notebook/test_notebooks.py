@@ -321,7 +321,10 @@ class Stream:
     sample_rate = RATE
 
     def __init__(self, request: Request) -> None:
-        self.request, self.seconds = request, request.seconds
+        self.request = request
+
+    def duration(self) -> float:
+        return self.request.seconds
 
     def render(self, samples: int) -> np.ndarray:
         (controls,) = self.request.controls

@@ -136,7 +136,7 @@ def write_sample(trained: Trained, folder: Path, request: Request, control: Sequ
     stream = trained.stream(request)
     path = folder / "sample.wav"
     if stream.makes_audio:
-        (sound,) = write_sounds(stream, [path], stream.seconds).sounds
+        (sound,) = write_sounds(stream, [path], stream.duration()).sounds
         files = [path, *write_curves(stream, path, request)]
         files += [draw_sound(path, sound, stream.sample_rate, stream, request, trained.schema)]
     else:

@@ -50,7 +50,7 @@ class Trained:
     def generate(self, request: Request) -> np.ndarray:
         """New sound, float32 `[sequences, samples]` at `sample_rate`."""
         stream = self.stream(request)
-        return stream.render(round(stream.seconds * self.sample_rate))
+        return stream.render(round(stream.duration() * self.sample_rate))
 
     def stream(self, request: Request) -> Stream:
         """New sound while it is made: the family's stream of this run's models."""

@@ -42,11 +42,11 @@ def draw_stages(stream: Stream, path: Path, voice: int = 0) -> list[Path]:
     if not (stages := stream.stages(voice)):
         return []
     pictures = [path.with_name(f"{path.stem}_stages.png")]
-    stages_picture(pictures[0], stages, stream.seconds, title=path.stem)
+    stages_picture(pictures[0], stages, stream.duration(), title=path.stem)
     if (read := stream.alignment(voice)) is not None:
         text, alignment = read
         pictures.append(path.with_name(f"{path.stem}_text.png"))
-        alignment_picture(pictures[-1], alignment, text, stream.seconds / max(1, len(alignment)))
+        alignment_picture(pictures[-1], alignment, text, stream.duration() / max(1, len(alignment)))
     return pictures
 
 

@@ -111,8 +111,8 @@ class Stream(abc.ABC):
     """Sound as it is made; every family's `stream` returns one. The defaults are those of sound that nothing steers and
     that is made in one stage.
 
-    sample_rate: in Hz; seconds: how long the sound will be; makes_audio: or else only `curves`; pace: how fast it is
-    made; progress: called while a spectrogram or a curve is made whole.
+    sample_rate: in Hz; makes_audio: or else only `curves`; pace: how fast it is made; progress:
+    called while a spectrogram or a curve is made whole.
     """
 
     makes_audio = True
@@ -122,9 +122,8 @@ class Stream(abc.ABC):
         self.pace = Pace(sample_rate)
         self.progress: Count = uncounted
 
-    @property
-    def seconds(self) -> float:
-        """How long the sound will be."""
+    def duration(self) -> float:
+        """How long the sound is, in seconds. A sound that ends by itself is made now."""
         return self._seconds
 
     @abc.abstractmethod

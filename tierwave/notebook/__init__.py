@@ -236,7 +236,7 @@ def play(
         **{name: value for name, value in asked.items() if name in own},
     )
     stream = trained.stream(request)
-    length = stream.seconds
+    length = stream.duration()
     audio = stream.render(max(1, round(length * stream.sample_rate)))[0]
     made = {name: track for curves in stream.curves(length).values() for name, track in curves.items()}
     return Sound(audio, stream.sample_rate, title, {**made, **steering}, schema, stream.stages())

@@ -115,5 +115,5 @@ def make(instrument: Instrument, order: Order, stopped: threading.Event) -> Made
         return Made(random_seed, checkpoint, 0.0, curves=stream.curves(order.seconds), remarks=remarks)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "made.wav"
-        speed, _ = write_sounds(stream, [path], stream.seconds, progress=go_on)
+        speed, _ = write_sounds(stream, [path], stream.duration(), progress=go_on)
         return Made(random_seed, checkpoint, speed, path.read_bytes(), remarks=remarks)

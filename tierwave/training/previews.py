@@ -64,7 +64,7 @@ class Generation(Callback):
                     write_controls(path, curves)
                     self.say(f"Generated {path}")
             return
-        seconds = stream.seconds
+        seconds = stream.duration()
 
         def progress(done: float, speed: float) -> None:
             self.say_line(f"Generating: {done:.1f} of {seconds:g} s, {speed:.2f}x real time", True)
@@ -76,7 +76,7 @@ class Generation(Callback):
             if stages:
                 from tierwave.analysis.plots import stages_picture
 
-                stages_picture(path.with_suffix(".png"), stages, stream.seconds, title=path.stem)
+                stages_picture(path.with_suffix(".png"), stages, stream.duration(), title=path.stem)
             issues = find_issues(audio, stream.sample_rate)
             self.say(f"Generated {path} ({speed:.2f}x real time){_told(issues)}")
             say_once(issues, self.told, self.say)

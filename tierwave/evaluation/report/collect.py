@@ -300,7 +300,7 @@ def _sound(
     if not stream.makes_audio:
         made = stream.curves(request.seconds, 0).values()
         return CheckpointSound(entry, curves={name: track for curves in made for name, track in curves.items()})
-    sound = stream.render(max(1, round(stream.seconds * stream.sample_rate)))[0]
+    sound = stream.render(max(1, round(stream.duration() * stream.sample_rate)))[0]
     return _measured(trained, entry, _as_file(sound, trained.sample_rate, kept), request)
 
 
