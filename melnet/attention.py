@@ -1,15 +1,14 @@
-"""Text for the first tier: a character encoder, and the attention that reads what it remembers from left to right.
+"""Text for the first tier: a character encoder, and attention that moves over its output from left to right.
 
-The encoder is an embedding and one bidirectional layer. The attention is an LSTM over frames that sees the centralised
-stack and what it read a frame ago, and says how far to go on, how sharply to look and which component to trust:
+The encoder is an embedding and one bidirectional layer. The attention is an LSTM over frames; from the centralised
+stack and the last frame's context it gives the step, width and weight of every component:
 
     LSTM([h_c ; context before]) -> components m:  kappa_m += softplus(.) + 1e-3, beta_m = softplus(.) + 0.1, alpha_m
     F(x) = sum_m alpha_m sigma((x - kappa_m) / beta_m)     w_u = F(u + 1/2) - F(u - 1/2),  characters u = 1 to U
     context = sum_u w_u memory_u
 
-which is the mixture attention of Graves 2013 with discretised logistics (Vasquez & Lewis 2019, first version), its
-steps bounded below as in R-MelNet. `sequence` runs windows and `step` single frames with the same weights; state goes
-in and comes out. Knows nothing of alphabets, spectrograms or files.
+which is the mixture attention of Graves 2013 with discretised logistics (Vasquez & Lewis 2019, first version), with
+steps bounded below as in R-MelNet. `sequence` runs windows and `step` single frames with the same weights.
 
 Shapes: characters U, components M, units D; codes int32 `[batch, U]`, 0 for padding at the end.
 """
@@ -26,9 +25,9 @@ from tierwave.nn.cells import CellWeights, State
 from tierwave.nn.linear import Linear, NormalisableLayer, linear, matmul
 from tierwave.nn.recurrent import Recurrent
 
-LEAST_STEP = 1e-3  # characters per frame: no component ever stands still
-LEAST_BREADTH = 0.1  # of a component, in characters; below it the steps of F have no gradient
-HOLD_FRAMES = 3  # that the end must have been read before a sound is over
+LEAST_STEP = 1e-3  # characters per frame, the slowest a component moves
+LEAST_BREADTH = 0.1  # width of a component in characters, below which the steps of F have no gradient
+HOLD_FRAMES = 3  # consecutive frames past the end of the text that end a sound
 
 
 class Memory(NamedTuple):
@@ -39,8 +38,8 @@ class Memory(NamedTuple):
 
 
 class AttentionState(NamedTuple):
-    """What a frame hands to the next: the LSTM's state, the context `[batch, D]` and where the components stand
-    `[batch, M]`, in characters."""
+    """The state between frames: the LSTM's, the context `[batch, D]` and the components' positions `[batch, M]` in
+    characters."""
 
     cell: State
     context: tf.Tensor
@@ -48,7 +47,7 @@ class AttentionState(NamedTuple):
 
 
 class Alignment(NamedTuple):
-    """How much of each frame's look falls on each character, `[batch, (T,) U]`, and past the last, `[batch(, T)]`."""
+    """Each frame's attention to each character `[batch, (T,) U]`, and past the last one `[batch(, T)]`."""
 
     weights: tf.Tensor
     past: tf.Tensor
@@ -110,7 +109,7 @@ class TextAttention(NormalisableLayer):
         ways = []
         for rnn, cell, backward in ((self.forward, weights.forward, False), (self.backward, weights.backward, True)):
             start = tuple(tf.zeros([batch, size]) for size, _ in rnn.state_parts)
-            # Only the text is turned round, so that the padding stays where no character can see it.
+            # Only the text is reversed: padding stays at the end, where it affects no character.
             inputs = tf.reverse_sequence(embedded, lengths, seq_axis=1, batch_axis=0) if backward else embedded
             output, _ = rnn.sequence(inputs, start, cell)
             ways.append(tf.reverse_sequence(output, lengths, seq_axis=1, batch_axis=0) if backward else output)
@@ -119,8 +118,8 @@ class TextAttention(NormalisableLayer):
     def sequence(
         self, h_central: tf.Tensor, memory: Memory, state: AttentionState, weights: AttentionWeights
     ) -> tuple[tf.Tensor, Alignment, AttentionState]:
-        """A whole window: h_central `[batch, T, D]` -> what is added to it, of the same shape, where was read, and the
-        state after it."""
+        """A whole window: h_central `[batch, T, D]` -> the context to be added to it, of the same shape, the alignment,
+        and the state after the window."""
         batch, frames, characters = h_central.shape[0], h_central.shape[1], memory.mask.shape[1]
         projected = tf.transpose(self._projected(h_central, weights), [1, 0, 2])
         widths = ([batch, self.units], [batch, characters], [batch])
@@ -128,15 +127,15 @@ class TextAttention(NormalisableLayer):
 
         def frame(index: tf.Tensor, state: AttentionState, arrays: Any) -> Any:
             alignment, state = self._advance(projected[index], memory, state, weights)
-            made = (state.context, *alignment)
-            return index + 1, state, tuple(array.write(index, part) for array, part in zip(arrays, made, strict=True))
+            values = (state.context, *alignment)
+            return index + 1, state, tuple(array.write(index, part) for array, part in zip(arrays, values, strict=True))
 
         _, state, arrays = tf.while_loop(
             lambda index, *_: index < frames, frame, (tf.constant(0), state, arrays), maximum_iterations=frames
         )
-        contexts, read, past = (array.stack() for array in arrays)
-        added = linear(tf.transpose(contexts, [1, 0, 2]), weights.to_central, self.product_dtype)
-        return added, Alignment(tf.transpose(read, [1, 0, 2]), tf.transpose(past)), state
+        contexts, attention, past = (array.stack() for array in arrays)
+        context = linear(tf.transpose(contexts, [1, 0, 2]), weights.to_central, self.product_dtype)
+        return context, Alignment(tf.transpose(attention, [1, 0, 2]), tf.transpose(past)), state
 
     def step(
         self, h_central: tf.Tensor, memory: Memory, state: AttentionState, weights: AttentionWeights
@@ -146,7 +145,7 @@ class TextAttention(NormalisableLayer):
         return linear(state.context, weights.to_central, self.product_dtype), alignment, state
 
     def _projected(self, h_central: tf.Tensor, weights: AttentionWeights) -> tf.Tensor:
-        """What the stack adds to the gates; it is known for all frames at once, the context is not."""
+        """The contribution of the stack to the gates, which unlike that of the context is known for all frames."""
         return matmul(h_central, weights.cell.kernel[: self.units], self.product_dtype) + weights.cell.bias
 
     def _advance(
@@ -175,14 +174,13 @@ def attend(kappa: tf.Tensor, beta: tf.Tensor, alpha: tf.Tensor, mask: tf.Tensor)
 
 
 def is_past(weights: np.ndarray, past: np.ndarray) -> np.ndarray:
-    """In which frames the text has been read: more of the look lies past its end than on any one character (Graves
-    2013, section 5.3). weights `[..., U]`, past `[...]`."""
+    """Which frames are past the text: more attention lies past its end than on any one character (Graves 2013, section
+    5.3). weights `[..., U]`, past `[...]`."""
     return past > weights.max(axis=-1)
 
 
 def end_of(passed: np.ndarray, hold: int = HOLD_FRAMES) -> int | None:
-    """The number of frames of a sound that ends when `passed [frames]` has been true `hold` times running; None while
-    it has not."""
+    """The number of frames after which `passed [frames]` has been true `hold` times running; None if never."""
     running = 0
     for frame, here in enumerate(passed):
         running = running + 1 if here else 0

@@ -1,19 +1,18 @@
 """One tier of a MelNet: stacks of recurrent layers over time and frequency, and a mixture of Gaussians per element.
 
-A tier models its elements frame by frame, bins from low to high (section 4). The time-delayed stack sees earlier frames
-(three RNNs: along time, up and down the bins), the centralised stack of the first tier sees each earlier frame whole,
-the frequency-delayed stack sees the lower bins of the frame and what both others say:
+A tier models its elements frame by frame, bins from low to high (section 4). The input of the time-delayed stack is the
+earlier frames (three RNNs: along time, up and down the bins), of the centralised stack of the first tier each earlier
+frame whole, of the frequency-delayed stack the lower bins of the frame and the outputs of both others:
 
     x(t-1, f) -> time-delayed layers  (time, up, down) -> h_t                     layer by layer, residual
     x(t-1, :) -> centralised layers   (time)           -> h_c   (first tier)
     x(t, f-1) -> frequency-delayed    (up)             -> h_f   sees h_t + h_c of its own layer
     h_f of the last layer -> means, deviations and weights of the mixture at (t, f)
 
-The first tier may read a text, which is added to h_c after a layer in the middle (`melnet.attention`). Tiers from the
-second on are conditioned on all tiers below, through a feature extractor that looks in all four directions.
-`MelTier.sequence` runs whole windows (training, likelihoods); the sampler (`melnet.sampler`) runs the same weights with
-cached state. Sources: Vasquez & Lewis 2019, equations 3 to 9, the centralised stack of the paper's first version. Knows
-nothing of files, training loops or sampling.
+The first tier may attend to a text, whose context is added to h_c after a layer in the middle (`melnet.attention`).
+Tiers from the second on are conditioned on all tiers below, through a feature extractor in all four directions.
+`MelTier.sequence` runs whole windows (training, likelihoods); `melnet.sampler` runs the same weights with cached state.
+Source: Vasquez & Lewis 2019, equations 3 to 9, with the centralised stack of the paper's first version.
 
 Shapes: frames T and bins F of this tier; `[batch, T, F]`, hidden D.
 """
@@ -83,8 +82,8 @@ class TierWeights(NamedTuple):
 
 
 class MelState(NamedTuple):
-    """What a window hands to the next: per layer the time RNN's state `[batch, F, D]` and the central one's `[batch,
-    D]`, each a tuple of parts; text: where the attention stands, () where there is none."""
+    """The state between windows: per layer the time RNN's `[batch, F, D]` and the central one's `[batch, D]`, each a
+    tuple of parts; text: of the attention, () without text."""
 
     time: tuple[State, ...]
     central: tuple[State, ...]
@@ -92,7 +91,7 @@ class MelState(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a layer needs that reads a text: the text, where the attention stands, and its weights."""
+    """What the layer with attention needs: the encoded text, and the attention's state and weights."""
 
     memory: Memory
     state: AttentionState
@@ -156,11 +155,11 @@ class MelLayer(NormalisableLayer):
 class MelTier(keras.Model):
     """Tier `tier` (from 1) of a `Config`. State is passed in and out.
 
-    `model(spectrogram)` or `model({"inputs": spectrogram, "controls": ..., "text": ...})` begins with fresh lanes;
-    `model(inputs, state)` goes on from a state, and returns the next one too.
+    `model(spectrogram)` or `model({"inputs": spectrogram, "controls": ..., "text": ...})` begins with new lanes;
+    `model(inputs, state)` continues from a state, and returns the next one too.
 
-    compute_dtype: what matrix products are computed in; sums, states, outputs and losses stay float32, and so do
-    spectrograms and parameters, where they come in and where they go out.
+    compute_dtype: of matrix products; sums, states, outputs and losses stay float32, and so do maps of spectrograms and
+    controls and to the mixtures.
     """
 
     def __init__(self, config: Config, tier: int, *, compute_dtype: str = "float32"):
@@ -206,11 +205,11 @@ class MelTier(keras.Model):
         teacher-forced; with a state given, the pair of them and the next state.
 
         inputs: the whole normalised spectrogram float32 `[batch, overlap + frames, mel_channels]`, the overlap being
-        one frame of the first tier (`config.time_factor`); or a dict of it as "inputs" and, where this tier takes
-        them, of "controls", float32 `[batch, overlap + frames, controls]`, and "text", int32 `[batch, U]`.
+        one frame of the first tier (`config.time_factor`); or a dict of it as "inputs", of "controls", float32
+        `[batch, overlap + frames, controls]`, and "text", int32 `[batch, U]`.
         """
-        given = inputs if isinstance(inputs, dict) else {"inputs": inputs}
-        values, lower, ratio = self._own(tf.convert_to_tensor(given["inputs"]))
+        inputs = inputs if isinstance(inputs, dict) else {"inputs": inputs}
+        values, lower, ratio = self._own(tf.convert_to_tensor(inputs["inputs"]))
         overlap = self.config.time_factor
         before = overlap // ratio
         start = self.initial_state(tf.shape(values)[0]) if state is None else state
@@ -218,15 +217,15 @@ class MelTier(keras.Model):
             values[:, before:],
             values[:, before - 1],
             None if lower is None else lower[:, before:],
-            given["controls"][:, overlap::ratio] if self.config.conditioned_on else None,
+            inputs["controls"][:, overlap::ratio] if self.config.conditioned_on else None,
             start,
             self.effective_weights(),
-            None if self.text is None else given["text"],
+            None if self.text is None else inputs["text"],
         )
         return prediction if state is None else (prediction, after)
 
     def _own(self, whole: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None, int]:
-        """This tier's part of a spectrogram, what the tiers below it have, and how many frames one of its own is."""
+        """This tier's part of a spectrogram, that of the tiers below it, and how many frames one of its own spans."""
         values, lower = below(whole, self.tier, self.config.tiers)
         return values, lower, whole.shape[1] // values.shape[1]
 
@@ -280,13 +279,13 @@ class MelTier(keras.Model):
         if self.text is None or weights.text is None:
             return None
         if text is None:
-            raise ValueError("this tier has learned to read: it needs a text")
+            raise ValueError("this tier needs a text")
         return self.text.encode_text(text, weights.text)
 
     # --- whole windows ----------------------------------------------------------------------------------------------
 
-    def extracted(self, lower: tf.Tensor, weights: TierWeights) -> tf.Tensor:
-        """What the tiers below say of each element, seen from all four sides: `[batch, T, F]` -> `[..., 4 D]`."""
+    def extract(self, lower: tf.Tensor, weights: TierWeights) -> tf.Tensor:
+        """Features of the tiers below at each element, from all four directions: `[batch, T, F]` -> `[..., 4 D]`."""
         forward, backward, up, down = weights.features
         rnns = self.features
         columns = lower[..., None]
@@ -301,18 +300,18 @@ class MelTier(keras.Model):
         )
 
     def conditioning(self, lower: tf.Tensor | None, controls: tf.Tensor | None, weights: TierWeights) -> Conditions:
-        """What is added to the inputs of the stacks: to the time-delayed and the frequency-delayed `[batch, T, F, D]`,
-        to the centralised `[batch, T, D]`; None where there is nothing. controls `[batch, T, parameters]`."""
+        """The conditioning of the stacks' inputs: of the time-delayed and the frequency-delayed `[batch, T, F, D]`, of
+        the centralised `[batch, T, D]`; None where there is none. controls `[batch, T, controls]`."""
         to_time = to_frequency = to_central = None
         if lower is not None:
 
             def run(lower, features, to_time, to_frequency):
-                found = self.extracted(lower, weights._replace(features=features))
+                found = self.extract(lower, weights._replace(features=features))
                 return linear(found, to_time, self.product_dtype), linear(found, to_frequency, self.product_dtype)
 
-            look = recomputed(run) if self.config.recompute else run
+            extract = recomputed(run) if self.config.recompute else run
             maps = weights.features_to_time, weights.features_to_frequency
-            to_time, to_frequency = look(lower, weights.features, *maps)
+            to_time, to_frequency = extract(lower, weights.features, *maps)
         if controls is not None and weights.controls_to_time is not None:
             controls = encoded(controls, self.config.input_sizes)
             to_time = _plus(linear(controls, weights.controls_to_time)[:, :, None], to_time)
@@ -336,7 +335,7 @@ class MelTier(keras.Model):
         """A whole window, teacher-forced.
 
         values `[batch, T, F]`, previous `[batch, F]` the frame before it, lower `[batch, T, F]` the tiers below (None
-        for the first), controls `[batch, T, parameters]` or None, text int32 `[batch, U]` or None. Returns (logits,
+        for the first), controls `[batch, T, controls]` or None, text int32 `[batch, U]` or None. Returns (logits,
         means, log deviations), each `[batch, T, F, mixtures]`, of every element given those before it, and the state
         after the window.
         """
@@ -399,12 +398,10 @@ class MelTier(keras.Model):
     def loss_sums(
         self, batch: dict[str, tf.Tensor], state: MelState, *, dropout_seed: tf.Tensor | None = None
     ) -> LossSums:
-        """Likelihood of a batch of windows, each lane going on from its state.
+        """Likelihood of a batch of windows; each lane continues from its state.
 
-        batch: `inputs` float32 `[batch, overlap + frames, bins]`, the whole normalised spectrogram, of which this tier
-        takes its part; the overlap is one frame of the first tier. `controls` float32 `[batch, overlap + frames,
-        parameters]`; `mask` float32 `[batch, frames]`; `reset` bool `[batch]`; `text` int32 `[batch, U]`, where
-        this tier reads one.
+        batch: `inputs`, `controls` and `text` as of `call`; `mask` float32 `[batch, frames]`, 0 for padding; `reset`
+        bool `[batch]`.
         """
         config, mask = self.config, batch["mask"]
         state = reset_lanes(state, self.initial_state(tf.shape(mask)[0]), batch["reset"])
@@ -429,22 +426,22 @@ def layer_sequence(
     text: TextAttention | None = None,
     reading: Reading | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None, State, State, tuple[Alignment, AttentionState] | None]:
-    """One layer of all stacks over a window; time_state: parts `[batch, F, D]`, central_state: `[batch, D]`. A layer
-    with a `reading` reads the text, and the last that it returns is where, and the attention's state."""
+    """One layer of all stacks over a window; time_state: parts `[batch, F, D]`, central_state: `[batch, D]`. With a
+    `reading` the last result is the alignment and the attention's next state."""
     along, time_state = _along_time_from(layer.time, h_time, time_state, weights.time)
     up = _along_bins(layer.up, h_time, weights.up)
     down = tf.reverse(_along_bins(layer.down, tf.reverse(h_time, [2]), weights.down), [2])
     h_time = h_time + linear(tf.concat([along, up, down], axis=-1), weights.to_time, dtype)
-    seen, read = h_frequency + h_time, None
+    total, read = h_frequency + h_time, None
     if h_central is not None and layer.central is not None:
         assert weights.central is not None and weights.to_central is not None
         output, central_state = layer.central.cell.sequence(h_central, central_state, weights.central.cell)
         h_central = h_central + linear(output, weights.to_central, dtype)
         if text is not None and reading is not None:
-            added, alignment, text_state = text.sequence(h_central, *reading)
-            h_central, read = h_central + added, (alignment, text_state)
-        seen = seen + h_central[:, :, None]
-    output = _along_bins(layer.frequency, seen, weights.frequency)
+            context, alignment, text_state = text.sequence(h_central, *reading)
+            h_central, read = h_central + context, (alignment, text_state)
+        total = total + h_central[:, :, None]
+    output = _along_bins(layer.frequency, total, weights.frequency)
     h_frequency = h_frequency + linear(output, weights.to_frequency, dtype)
     return h_time, h_frequency, h_central, time_state, central_state, read
 
@@ -459,8 +456,8 @@ def transplant(
     schema: Schema,
     alphabets: Sequence[Alphabet] | None = None,
 ) -> None:
-    """Copy all weights: the maps of parameters by their names, the embedding by characters (alphabets: of source and
-    target). A parameter that only the target has starts without any effect, a character as the target began with it."""
+    """Copy all weights: the maps of controls by name, the embedding by characters (alphabets: of source and target). A
+    control that only the target has starts without effect, a character with the target's own embedding."""
     maps = [getattr(tier, name) for tier in (source, target) for name in _MAPS]
     steers = {id(variable) for layer in maps if layer for variable in layer.variables}
     if target.text is not None:
@@ -491,8 +488,8 @@ def transplant(
 
 
 def split_parameters(parameters: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The output map's `[..., 3 K]` (means, log deviations, logits, as the public implementations have them) as
-    (logits, means, log deviations), the order of `distributions.mixture_nats`."""
+    """The output map's `[..., 3 K]` (means, log deviations, logits, as in public implementations) as (logits, means,
+    log deviations), the order of `distributions.mixture_nats`."""
     means, log_scales, logits = tf.split(parameters, 3, axis=-1)
     return logits, means, log_scales
 

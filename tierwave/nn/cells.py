@@ -1,4 +1,9 @@
-"""Steps of recurrent cells, and whole sequences of them with gradients of their own."""
+"""Recurrent cells: `advance` runs one step, `run` a whole sequence with a gradient of its own.
+
+Both take the projected input, `inputs @ kernel + bias`, which is computed for all steps at once. In the gradient, the
+backward loop computes only what depends on time; the gradient of the recurrent kernel is one matrix product over all
+steps after it.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +18,13 @@ CellName = Literal["gru", "lstm", "phased_lstm"]
 GruReset = Literal["after", "before"]
 State = tuple[tf.Tensor, ...]
 
-# Phased LSTM (Neil, Pfeiffer & Liu 2016). The leak lets gradients through a closed gate; it is for training only.
+# Phased LSTM (Neil, Pfeiffer & Liu 2016). The leak lets gradients through a closed gate, in training only.
 LEAK = 0.001
 INITIAL_RATIO_ON = 0.2
-# Below these a trained gate would divide by zero. A period shorter than one step has no meaning anyway.
+# Lower bounds for trained gates, against division by zero.
 SHORTEST_PERIOD = 1e-3
 SMALLEST_RATIO_ON = 1e-3
-# A name of its own, so that weights made with a truncating modulo can be checked against their origin.
+# Tests replace it, to compare with weights of programs whose modulo truncates.
 _positive_modulo = tf.math.floormod
 
 
@@ -41,8 +46,8 @@ class CellWeights(NamedTuple):
 # --- one step, given the projected input --------------------------------------------------------------------------
 
 
-def gru_after_step(projected: tf.Tensor, h: tf.Tensor, recurrent: tf.Tensor, bias: tf.Tensor, dtype: str):
-    """Reset applied after the product (cuDNN's and PRiSM's convention). Returns h and what the gradient needs."""
+def _gru_after_step(projected: tf.Tensor, h: tf.Tensor, recurrent: tf.Tensor, bias: tf.Tensor, dtype: str):
+    """Reset applied after the product (cuDNN's and PRiSM's convention). Returns h and the values for the gradient."""
     inner = matmul(h, recurrent, dtype) + bias
     input_z, input_r, input_c = tf.split(projected, 3, axis=-1)
     inner_z, inner_r, inner_c = tf.split(inner, 3, axis=-1)
@@ -51,7 +56,7 @@ def gru_after_step(projected: tf.Tensor, h: tf.Tensor, recurrent: tf.Tensor, bia
     return z * (h - candidate) + candidate, (z, r, candidate, inner_c)
 
 
-def gru_before_step(projected: tf.Tensor, h: tf.Tensor, recurrent: tf.Tensor, dtype: str):
+def _gru_before_step(projected: tf.Tensor, h: tf.Tensor, recurrent: tf.Tensor, dtype: str):
     """Reset applied before the product (Cho et al. 2014; the original SampleRNN)."""
     units = h.shape[-1]
     input_zr, input_c = tf.split(projected, [2 * units, units], axis=-1)
@@ -60,7 +65,7 @@ def gru_before_step(projected: tf.Tensor, h: tf.Tensor, recurrent: tf.Tensor, dt
     return z * (h - candidate) + candidate, (z, r, candidate)
 
 
-def lstm_step(projected: tf.Tensor, h: tf.Tensor, c: tf.Tensor, recurrent: tf.Tensor, dtype: str):
+def _lstm_step(projected: tf.Tensor, h: tf.Tensor, c: tf.Tensor, recurrent: tf.Tensor, dtype: str):
     gates = projected + matmul(h, recurrent, dtype)
     i, f, g, o = tf.split(gates, 4, axis=-1)
     i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
@@ -70,7 +75,7 @@ def lstm_step(projected: tf.Tensor, h: tf.Tensor, c: tf.Tensor, recurrent: tf.Te
 
 
 def _lstm_step_gradient(dh, dc, c, i, f, g, o, squashed):
-    """Gradients of the gates' sums and of `c`, the cell before the step, from those of h and c after it."""
+    """Gradients of the gates' sums and of `c`, the cell before the step, given those of h and c after it."""
     dc = dc + dh * o * (1.0 - squashed * squashed)
     d_gates = tf.concat(
         [
@@ -95,12 +100,12 @@ def time_gate(
 ) -> tf.Tensor:
     """How far each unit is open, 0 to 1, at `time [..., 1]` (steps): `[..., units]` (Neil et al. 2016, eq. 6 and 7).
 
-    A unit opens and closes linearly in the first `ratio_on` of its `period` (steps), which starts at `phase` (steps)
-    and is repeated to both sides; in the rest it is open by `leak` times the share of the period that has gone by.
-    origin: the time of the window's first step; a change of period is taken to begin there, since its gradient would
-    otherwise grow with the time since the recording began and drown all others.
+    A unit opens and closes linearly in the first `ratio_on` of its `period` (steps), one of which starts at `phase`
+    (steps); in the rest it is open by `leak` times the elapsed share of the period. origin: the time of the window's
+    first step. The period's gradient counts time from there: counted from the start of the recording it would grow
+    beyond all others.
     """
-    # float32 counts single steps only up to 2^24, 17 minutes at 16 kHz, and fractions of a step not even so far.
+    # float32 is exact for whole steps up to 2^24, 17 minutes at 16 kHz, and for fractions of a step much less far.
     period = tf.maximum(tf.cast(period, tf.float64), SHORTEST_PERIOD)
     origin = tf.cast(origin, tf.float64)
     elapsed = tf.cast(time, tf.float64) - origin - tf.cast(phase, tf.float64)
@@ -110,12 +115,23 @@ def time_gate(
     return tf.where(opening < 1.0, opening, tf.where(opening < 2.0, 2.0 - opening, leak * cycle))
 
 
-def phased_lstm_step(
+def _phased_lstm_step(
     projected: tf.Tensor, h: tf.Tensor, c: tf.Tensor, openness: tf.Tensor, recurrent: tf.Tensor, dtype: str
 ):
-    """An LSTM step of which each unit takes over a share `openness` (eq. 8 to 10, without peepholes as in MTCRNN)."""
-    h_full, c_full, kept = lstm_step(projected, h, c, recurrent, dtype)
+    """A share `openness` of an LSTM step for each unit (eq. 8 to 10, without peepholes as in MTCRNN)."""
+    h_full, c_full, kept = _lstm_step(projected, h, c, recurrent, dtype)
     return openness * h_full + (1.0 - openness) * h, openness * c_full + (1.0 - openness) * c, kept
+
+
+def _arrays_after(
+    value: tf.Tensor, time: int | tf.Tensor, batch: tf.Tensor, widths: Sequence[int]
+) -> tuple[tf.TensorArray, ...]:
+    """Arrays of `time` rows `[batch, width]` that XLA cannot allocate before the scalar `value` is computed.
+
+    XLA would allocate the arrays of all loops when a training step starts, and recomputing would save no memory. A
+    first row that depends on `value`, and that the loop overwrites, prevents this.
+    """
+    return tuple(tf.TensorArray(tf.float32, size=time).write(0, tf.fill([batch, width], value)) for width in widths)
 
 
 def _scan(
@@ -129,13 +145,7 @@ def _scan(
     """Run `body(carry, inputs) -> (carry, outputs)` over time-major `sequences [time, batch, ...]`; outputs `[batch,
     width]` of the given widths are stacked."""
     time = sequences[0].shape[0] if sequences[0].shape[0] is not None else tf.shape(sequences[0])[0]
-    # XLA would make the arrays of all loops of a training step at its very beginning and keep them for their turn. This
-    # value, which is written over, makes them wait for the inputs; recomputing would save nothing without.
-    wait = sequences[0][0, 0, 0]
-    arrays = tuple(
-        tf.TensorArray(tf.float32, size=time).write(0, tf.fill([tf.shape(carry[0])[0], width], wait))
-        for width in widths
-    )
+    arrays = _arrays_after(sequences[0][0, 0, 0], time, tf.shape(carry[0])[0], widths)
 
     def loop(index, carry, arrays):
         at = time - 1 - index if reverse else index
@@ -160,11 +170,11 @@ def _outer(left: tf.Tensor, right: tf.Tensor, dtype: str) -> tf.Tensor:
     return tf.cast(tf.matmul(left, right, transpose_a=True), tf.float32)
 
 
-def gru_after_sequence(projected, h0, recurrent, bias, dtype):
+def _gru_after_sequence(projected, h0, recurrent, bias, dtype):
     @tf.custom_gradient
     def run(projected, h0, recurrent, bias):
         def forward(carry, inputs):
-            h, kept = gru_after_step(inputs[0], carry[0], recurrent, bias, dtype)
+            h, kept = _gru_after_step(inputs[0], carry[0], recurrent, bias, dtype)
             return (h,), (h, *kept)
 
         _, (hs, z, r, candidate, inner_c) = _scan(forward, (h0,), (projected,), [h0.shape[-1]] * 5)
@@ -192,13 +202,13 @@ def gru_after_sequence(projected, h0, recurrent, bias, dtype):
     return run(projected, h0, recurrent, bias)
 
 
-def gru_before_sequence(projected, h0, recurrent, dtype):
+def _gru_before_sequence(projected, h0, recurrent, dtype):
     units = h0.shape[-1]
 
     @tf.custom_gradient
     def run(projected, h0, recurrent):
         def forward(carry, inputs):
-            h, kept = gru_before_step(inputs[0], carry[0], recurrent, dtype)
+            h, kept = _gru_before_step(inputs[0], carry[0], recurrent, dtype)
             return (h,), (h, *kept)
 
         _, (hs, z, r, candidate) = _scan(forward, (h0,), (projected,), [units] * 4)
@@ -228,13 +238,13 @@ def gru_before_sequence(projected, h0, recurrent, dtype):
     return run(projected, h0, recurrent)
 
 
-def lstm_sequence(projected, h0, c0, recurrent, dtype):
+def _lstm_sequence(projected, h0, c0, recurrent, dtype):
     units = h0.shape[-1]
 
     @tf.custom_gradient
     def run(projected, h0, c0, recurrent):
         def forward(carry, inputs):
-            h, c, kept = lstm_step(inputs[0], *carry, recurrent, dtype)
+            h, c, kept = _lstm_step(inputs[0], *carry, recurrent, dtype)
             return (h, c), (h, c, *kept)
 
         (_, c_last), (hs, cs, i, f, g, o, squashed) = _scan(forward, (h0, c0), (projected,), [units] * 7)
@@ -258,13 +268,13 @@ def lstm_sequence(projected, h0, c0, recurrent, dtype):
     return run(projected, h0, c0, recurrent)
 
 
-def phased_lstm_sequence(projected, openness, h0, c0, recurrent, dtype):
+def _phased_lstm_sequence(projected, openness, h0, c0, recurrent, dtype):
     units = h0.shape[-1]
 
     @tf.custom_gradient
     def run(projected, openness, h0, c0, recurrent):
         def forward(carry, inputs):
-            h, c, kept = phased_lstm_step(inputs[0], *carry, inputs[1], recurrent, dtype)
+            h, c, kept = _phased_lstm_step(inputs[0], *carry, inputs[1], recurrent, dtype)
             return (h, c), (h, c, *kept)
 
         (_, c_last), (hs, cs, i, f, g, o, squashed) = _scan(forward, (h0, c0), (projected, openness), [units] * 7)
@@ -291,3 +301,48 @@ def phased_lstm_sequence(projected, openness, h0, c0, recurrent, dtype):
         return (hs, c_last), gradient
 
     return run(projected, openness, h0, c0, recurrent)
+
+
+# --- all cells ----------------------------------------------------------------------------------------------------
+
+
+def advance(projected: tf.Tensor, state: State, weights: CellWeights, dtype: str) -> tuple[tf.Tensor, State]:
+    """One step: projected input `[batch, gates * units]` -> output `[batch, units]` and the next state."""
+    recurrent = weights.recurrent_kernel
+    if weights.gate is not None:
+        h, c, time = state
+        h, c, _ = _phased_lstm_step(projected, h, c, time_gate(time, *weights.gate), recurrent, dtype)
+        return h, (h, c, time + 1)
+    if len(state) == 2:
+        h, c, _ = _lstm_step(projected, *state, recurrent, dtype)
+        return h, (h, c)
+    (h,) = state
+    if weights.recurrent_bias is not None:
+        h, _ = _gru_after_step(projected, h, recurrent, weights.recurrent_bias, dtype)
+    else:
+        h, _ = _gru_before_step(projected, h, recurrent, dtype)
+    return h, (h,)
+
+
+def run(
+    projected: tf.Tensor, state: State, weights: CellWeights, dtype: str, *, leak: float = 0.0
+) -> tuple[tf.Tensor, State]:
+    """A whole sequence: projected inputs `[time, batch, gates * units]` -> outputs `[time, batch, units]` and the last
+    state. leak: of the closed gates of a phased LSTM."""
+    recurrent = weights.recurrent_kernel
+    if weights.gate is not None:
+        h, c, time = state
+        steps = tf.shape(projected)[0]
+        times = time + tf.range(steps)[:, None, None]
+        openness = time_gate(times, *weights.gate, leak=leak, origin=time)
+        hs, c = _phased_lstm_sequence(projected, openness, h, c, recurrent, dtype)
+        return hs, (hs[-1], c, time + steps)
+    if len(state) == 2:
+        hs, c = _lstm_sequence(projected, *state, recurrent, dtype)
+        return hs, (hs[-1], c)
+    (h,) = state
+    if weights.recurrent_bias is not None:
+        hs = _gru_after_sequence(projected, h, recurrent, weights.recurrent_bias, dtype)
+    else:
+        hs = _gru_before_sequence(projected, h, recurrent, dtype)
+    return hs, (hs[-1],)

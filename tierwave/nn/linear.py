@@ -26,14 +26,14 @@ def column_normalised(kernel: tf.Tensor, gain: tf.Tensor) -> tf.Tensor:
 
 
 class NormalisableLayer(keras.layers.Layer):
-    """A layer whose kernels may be weight-normalised: `add_kernel` makes one, `effective` gives it as a tensor."""
+    """A layer whose kernels may be weight-normalised."""
 
     def __init__(self, *, weight_norm: bool = False, **options: Any):
         super().__init__(dtype="float32", **options)
         self.weight_norm = weight_norm
 
     def add_kernel(self, name: str, shape: Sequence[int], initializer: Any) -> Any:
-        """A kernel variable; with weight normalisation a `<name>_gain` of its initial column norms goes with it."""
+        """A new kernel variable; with weight normalisation also `<name>_gain`, initially its column norms."""
         kernel = self.add_weight(name=name, shape=tuple(shape), initializer=initializer)
         if self.weight_norm:
             gain = self.add_weight(name=f"{name}_gain", shape=kernel.shape[-1:], initializer="ones")
@@ -44,7 +44,7 @@ class NormalisableLayer(keras.layers.Layer):
         return kernel
 
     def effective(self, name: str) -> tf.Tensor:
-        """The kernel in effect, as a tensor."""
+        """A kernel as a tensor, normalised if it is to be."""
         kernel = tf.convert_to_tensor(getattr(self, name))
         if not self.weight_norm:
             return kernel
@@ -82,8 +82,8 @@ def linear(inputs: tf.Tensor, weights: tuple[tf.Tensor, tf.Tensor | None], compu
 
 
 def encoded(parameters: tf.Tensor, sizes: Sequence[int]) -> tf.Tensor:
-    """Parameters `[..., parameters]` in 0 ... 1 as inputs `[..., sum(sizes)]`: a number (size 1) as it is, and one of n
-    categories, which lie at 0, 1 / (n - 1) ... 1, as n numbers of which its own is 1."""
+    """Controls `[..., controls]` in 0 ... 1 as inputs `[..., sum(sizes)]`: a number (size 1) unchanged, and one of n
+    categories, which lie at 0, 1 / (n - 1) ... 1, one-hot."""
     if all(size == 1 for size in sizes):
         return parameters
     parts = [

@@ -1,56 +1,67 @@
-"""Computing again in the backward pass what would otherwise be stored."""
+"""Computing again in the backward pass what would otherwise be stored from the forward pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 
 def zero_after(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """A 0 that is there when `tensors` are. XLA heeds no control dependencies, but this one: it cannot work it out,
-    since 0 * x may be no number."""
+    """A zero that cannot be computed before `tensors` are.
+
+    XLA ignores control dependencies, but may not simplify 0 * x to 0, since x may be infinite or NaN.
+    """
     total = tf.add_n([tf.reshape(part, [-1])[0] for part in tensors])
     return tf.where(tf.math.is_finite(total), 0.0 * total, 0.0)
 
 
 def recomputed(run: Callable[..., Any]) -> Callable[..., Any]:
-    """`run` without keeping what it computes on the way: it is computed again in the backward pass (Chen et al. 2016).
+    """`run`, whose intermediate results are computed again in the backward pass instead of stored (Chen et al. 2016).
 
     Arguments and results of `run` are any nests of tensors and None. Gradients flow to its arguments only, so weights
     must be among them.
     """
 
     def wrapped(*arguments: Any) -> Any:
-        flat = tf.nest.flatten(arguments)
-        places = [place for place, part in enumerate(flat) if part is not None and part.dtype.is_floating]
-        results: list[Any] = []
+        result: Any = None
 
-        def floats(given: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-            filled = list(flat)
-            for place, part in zip(places, given, strict=True):
-                filled[place] = part
-            results.append(run(*tf.nest.pack_sequence_as(arguments, filled)))
-            return [part for part in tf.nest.flatten(results[-1]) if part is not None and part.dtype.is_floating]
+        def call(floats: Iterable[tf.Tensor]) -> Any:
+            return run(*_with_floats(arguments, floats))
 
+        # Only float tensors pass through the custom gradient; the others are those of the one forward call.
         @tf.custom_gradient
-        def kept(*given: tf.Tensor) -> Any:
+        def run_floats(*floats: tf.Tensor) -> Any:
+            nonlocal result
+            result = call(floats)
+
             def gradient(*upstream: tf.Tensor) -> list[tf.Tensor]:
-                zero = zero_after(upstream)  # else a compiler would find that all has been computed before
+                zero = zero_after(upstream)  # without it the compiler would reuse, and so store, the forward pass
                 with tf.control_dependencies(upstream), tf.GradientTape() as tape:
-                    late = [part + zero for part in given]
-                    tape.watch(late)
-                    made = floats(late)
-                return tape.gradient(made, late, list(upstream), unconnected_gradients="zero")
+                    delayed = [part + zero for part in floats]
+                    tape.watch(delayed)
+                    outputs = _floats(call(delayed))
+                return tape.gradient(outputs, delayed, list(upstream), unconnected_gradients="zero")
 
-            return floats(given), gradient
+            return _floats(result), gradient
 
-        made = iter(kept(*(flat[place] for place in places)))
-        shape = results[0]
-        return tf.nest.pack_sequence_as(
-            shape,
-            [next(made) if part is not None and part.dtype.is_floating else part for part in tf.nest.flatten(shape)],
-        )
+        outputs = run_floats(*_floats(arguments))
+        return _with_floats(result, outputs)
 
     return wrapped
+
+
+def _is_float(part: tf.Tensor | None) -> bool:
+    return part is not None and part.dtype.is_floating
+
+
+def _floats(nest: Any) -> list[tf.Tensor]:
+    """The float tensors of a nest."""
+    return [part for part in tf.nest.flatten(nest) if _is_float(part)]
+
+
+def _with_floats(nest: Any, floats: Iterable[tf.Tensor]) -> Any:
+    """The nest with other float tensors."""
+    rest = iter(floats)
+    return tf.nest.pack_sequence_as(nest, [next(rest) if _is_float(part) else part for part in tf.nest.flatten(nest)])

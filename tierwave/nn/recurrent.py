@@ -1,19 +1,12 @@
 """Recurrent cells with explicit state, in two forms that share one set of weights.
 
-The sequence form (`Recurrent.sequence`, `RecurrentStack.sequence`) runs whole windows for training; the step form
-(`Recurrent.step`, `RecurrentStack.step`) runs one time step inside a compiled generation loop. State is a value: it
-goes in and comes out, nothing is remembered between calls. Both forms take *effective* weights (plain tensors, weight
-normalisation already applied), so that a generation loop reads every variable once.
-
-Knows nothing of audio, codes or families.
+`sequence` runs whole windows for training; `step` runs one time step inside a compiled generation loop. State is a
+value that goes in and comes out. Both forms take *effective* weights (plain tensors, weight normalisation already
+applied), so that a generation loop reads every variable once.
 
 Shapes: inputs `[batch, time, features]`; a layer's state is a tuple of `[batch, units]` tensors, `(h,)` for a GRU and
 `(h, c)` for an LSTM; a phased LSTM's is `(h, c, time)` with the steps since the last reset, int32 `[batch, 1]`; a
 stack's state is a tuple of layer states.
-
-The sequence form hoists the input projection out of the time loop and has a gradient of its own: the loop backwards
-computes only what depends on time, and the gradient of the recurrent kernel is one matrix product over all steps at the
-end instead of an accumulation in every step.
 """
 
 from __future__ import annotations
@@ -25,7 +18,7 @@ import keras
 import tensorflow as tf
 
 from tierwave.nn import cells
-from tierwave.nn.cells import INITIAL_RATIO_ON, LEAK, CellName, CellWeights, GruReset, State, time_gate
+from tierwave.nn.cells import INITIAL_RATIO_ON, LEAK, CellName, CellWeights, GruReset, State
 from tierwave.nn.linear import Linear, NormalisableLayer, linear, matmul
 from tierwave.nn.recompute import recomputed
 
@@ -38,11 +31,9 @@ class Recurrent(NormalisableLayer):
 
     cell: "gru", "lstm" or "phased_lstm" (Neil, Pfeiffer & Liu 2016, without peepholes as in MTCRNN). reset: where a GRU
     applies its reset gate; "after" the recurrent product (Keras, cuDNN, PRiSM) or "before" it (Cho et al. 2014, the
-    original SampleRNN). forget_bias: initial forget bias of both LSTMs (1 in Keras, 3 in the original). With
-    `weight_norm` both kernels are normalised per column, that is per gate unit.
-    fused: run sequences through Keras' own layer, which takes cuDNN's kernels on a GPU; the loop of this module is the
-    faster one on a CPU, and the only one that XLA can compile (it has no cuDNN recurrent kernels). Has no effect on
-    the cells cuDNN has not: the phased LSTM and the GRU with reset before the product.
+    original SampleRNN). forget_bias: initial forget bias of both LSTMs (1 in Keras, 3 in the original). weight_norm: of
+    both kernels, per column, that is per gate unit. fused: run sequences by Keras' own layer, which uses cuDNN on a
+    GPU, where cuDNN has the cell; the loops of `cells` are faster on a CPU, and XLA can compile only those.
     """
 
     def __init__(
@@ -65,7 +56,7 @@ class Recurrent(NormalisableLayer):
         self.product_dtype = compute_dtype
         self.fused = fused and (cell == "lstm" or cell == "gru" and reset == "after")
         if self.fused:
-            self._through_keras = _keras_layer(cell, units, compute_dtype)
+            self._keras_layer = _untracked_keras_layer(cell, units, compute_dtype)
         gates = 3 if cell == "gru" else 4
         self.kernel = self.add_kernel("kernel", (inputs, gates * units), kernel_initializer)
         self.recurrent_kernel = self.add_kernel("recurrent_kernel", (units, gates * units), recurrent_initializer)
@@ -88,14 +79,14 @@ class Recurrent(NormalisableLayer):
 
     @property
     def state_parts(self) -> tuple[tuple[int, tf.DType], ...]:
-        """Width and type of each tensor of the state; whole numbers count and cannot be learned."""
+        """Width and type of each tensor of the state; integers count steps and cannot be learned."""
         hidden = (self.units, tf.float32)
         if self.cell == "gru":
             return (hidden,)
         return (hidden, hidden) if self.cell == "lstm" else (hidden, hidden, (1, tf.int32))
 
     def effective_weights(self) -> CellWeights:
-        """Kernels (normalised where asked for), biases and time gate as tensors."""
+        """All effective weights as tensors."""
         gate = None
         if self.cell == "phased_lstm":
             gate = tuple(tf.convert_to_tensor(variable) for variable in (self.period, self.phase, self.ratio_on))
@@ -112,26 +103,12 @@ class Recurrent(NormalisableLayer):
         return self.advance(self.project(inputs, weights), state, weights)
 
     def project(self, inputs: tf.Tensor, weights: CellWeights) -> tf.Tensor:
-        """What inputs `[..., features]` add to the gates, with the bias: it may be had for many steps at once."""
+        """The contribution of inputs `[..., features]` to the gates, with the bias; for any number of steps at once."""
         return matmul(inputs, weights.kernel, self.product_dtype) + weights.bias
 
     def advance(self, projected: tf.Tensor, state: State, weights: CellWeights) -> tuple[tf.Tensor, State]:
         """One time step from a projected input: output `[batch, units]` and the next state."""
-        if self.cell == "lstm":
-            h, c, _ = cells.lstm_step(projected, state[0], state[1], weights.recurrent_kernel, self.product_dtype)
-            return h, (h, c)
-        if weights.gate is not None:
-            h, c, time = state
-            openness = time_gate(time, *weights.gate)
-            h, c, _ = cells.phased_lstm_step(projected, h, c, openness, weights.recurrent_kernel, self.product_dtype)
-            return h, (h, c, time + 1)
-        if weights.recurrent_bias is not None:
-            h, _ = cells.gru_after_step(
-                projected, state[0], weights.recurrent_kernel, weights.recurrent_bias, self.product_dtype
-            )
-        else:
-            h, _ = cells.gru_before_step(projected, state[0], weights.recurrent_kernel, self.product_dtype)
-        return h, (h,)
+        return cells.advance(projected, state, weights, self.product_dtype)
 
     def sequence(
         self, inputs: tf.Tensor, state: State, weights: CellWeights, *, training: bool = False
@@ -142,27 +119,12 @@ class Recurrent(NormalisableLayer):
         """
         if self.fused:
             return self._keras_sequence(inputs, state, weights)
-        projected = tf.transpose(matmul(inputs, weights.kernel, self.product_dtype) + weights.bias, [1, 0, 2])
-        if self.cell == "lstm":
-            hs, c = cells.lstm_sequence(projected, state[0], state[1], weights.recurrent_kernel, self.product_dtype)
-            return tf.transpose(hs, [1, 0, 2]), (hs[-1], c)
-        if weights.gate is not None:
-            h, c, time = state
-            steps = tf.shape(projected)[0]
-            times = time + tf.range(steps)[:, None, None]
-            openness = time_gate(times, *weights.gate, leak=LEAK if training else 0.0, origin=time)
-            hs, c = cells.phased_lstm_sequence(projected, openness, h, c, weights.recurrent_kernel, self.product_dtype)
-            return tf.transpose(hs, [1, 0, 2]), (hs[-1], c, time + steps)
-        if weights.recurrent_bias is not None:
-            hs = cells.gru_after_sequence(
-                projected, state[0], weights.recurrent_kernel, weights.recurrent_bias, self.product_dtype
-            )
-        else:
-            hs = cells.gru_before_sequence(projected, state[0], weights.recurrent_kernel, self.product_dtype)
-        return tf.transpose(hs, [1, 0, 2]), (hs[-1],)
+        projected = tf.transpose(self.project(inputs, weights), [1, 0, 2])
+        outputs, last = cells.run(projected, state, weights, self.product_dtype, leak=LEAK if training else 0.0)
+        return tf.transpose(outputs, [1, 0, 2]), last
 
     def _keras_sequence(self, inputs, state, weights):
-        layer, dtype = self._through_keras(), self.product_dtype
+        layer, dtype = self._keras_layer(), self.product_dtype
         bias = weights.bias
         if weights.recurrent_bias is not None:
             bias = tf.stack([weights.bias, weights.recurrent_bias])
@@ -173,12 +135,14 @@ class Recurrent(NormalisableLayer):
         return tf.cast(outputs, tf.float32), tuple(tf.cast(part, tf.float32) for part in last)
 
 
-def _keras_layer(cell: CellName, units: int, dtype: str) -> Callable[[], Any]:
-    """Keras' own layer, without weights: it is given those of a `Recurrent`, and no graph may make variables. In a
-    function, since Keras would take it for a part of the model."""
+def _untracked_keras_layer(cell: CellName, units: int, dtype: str) -> Callable[[], Any]:
+    """A function that returns Keras' own layer without weights: `_keras_sequence` sets those of a `Recurrent`.
+
+    Keras does not look into a function, so the layer does not become part of the model or of its checkpoints.
+    """
     kind = keras.layers.LSTM if cell == "lstm" else keras.layers.GRU
-    without_draws = {"seed": 0, "kernel_initializer": "zeros", "recurrent_initializer": "zeros"}
-    layer = kind(units, return_sequences=True, return_state=True, dtype=dtype, **without_draws)
+    not_random = {"seed": 0, "kernel_initializer": "zeros", "recurrent_initializer": "zeros"}
+    layer = kind(units, return_sequences=True, return_state=True, dtype=dtype, **not_random)
     layer.cell.built = True
     return lambda: layer
 
@@ -198,7 +162,8 @@ class RecurrentStack(keras.layers.Layer):
     first layer sees its input twice and the others only the layer below (for imported checkpoints).
     dropout: share of each layer's inputs that is dropped in training, one mask for all time steps as in Keras.
     learn_initial_state: the initial state is a variable (zeros at first) instead of zeros; time always starts at 0.
-    recompute: of a layer only inputs and outputs are kept for the backward pass (see `recomputed`).
+    recompute: store only inputs and outputs of a layer for the backward pass (see `recomputed`). cell_options: of each
+    `Recurrent`.
     """
 
     def __init__(
@@ -207,22 +172,19 @@ class RecurrentStack(keras.layers.Layer):
         units: int,
         num_layers: int,
         *,
-        cell: CellName = "gru",
-        reset: GruReset = "after",
         skip: SkipConnections = False,
         dropout: float = 0.0,
         weight_norm: bool = False,
         learn_initial_state: bool = False,
-        forget_bias: float = 1.0,
         kernel_initializer: Any = "glorot_uniform",
         recurrent_initializer: Any = "orthogonal",
         output_initializer: Any = "he_uniform",
         compute_dtype: str = "float32",
-        fused: bool = False,
         recompute: bool = False,
-        **options: Any,
+        name: str | None = None,
+        **cell_options: Any,
     ):
-        super().__init__(dtype="float32", **options)
+        super().__init__(dtype="float32", name=name)
         self.skip, self.dropout, self.product_dtype, self.recompute = skip, dropout, compute_dtype, recompute
         self.units = units
 
@@ -235,15 +197,12 @@ class RecurrentStack(keras.layers.Layer):
             Recurrent(
                 width(layer),
                 units,
-                cell=cell,
-                reset=reset,
                 weight_norm=weight_norm,
-                forget_bias=forget_bias,
                 kernel_initializer=_fresh(kernel_initializer),
                 recurrent_initializer=_fresh(recurrent_initializer),
                 compute_dtype=compute_dtype,
-                fused=fused,
                 name=f"layer_{layer}",
+                **cell_options,
             )
             for layer in range(num_layers)
         ]
@@ -292,9 +251,9 @@ class RecurrentStack(keras.layers.Layer):
         """One time step: inputs `[batch, features]` -> output `[batch, units]` and the next state."""
         below, total, states = inputs, None, []
         for index, layer in enumerate(self.layers):
-            below, layer_state = layer.step(self._wired(index, below, inputs), state[index], weights.cells[index])
+            below, layer_state = layer.step(self._layer_input(index, below, inputs), state[index], weights.cells[index])
             states.append(layer_state)
-            total = self._summed(total, below, index, weights)
+            total = self._add_output(total, below, index, weights)
         return (below if total is None else total), tuple(states)
 
     def sequence(
@@ -314,25 +273,26 @@ class RecurrentStack(keras.layers.Layer):
         for index in range(len(self.layers)):
 
             def run(below, inputs, layer_state, cell, index=index):
-                fed = self._wired(index, below, inputs)
+                layer_input = self._layer_input(index, below, inputs)
                 if dropout_seed is not None and self.dropout > 0.0:
-                    fed = drop(fed, self.dropout, tf.random.experimental.stateless_fold_in(dropout_seed, index))
-                return self.layers[index].sequence(fed, layer_state, cell, training=dropout_seed is not None)
+                    seed = tf.random.experimental.stateless_fold_in(dropout_seed, index)
+                    layer_input = drop(layer_input, self.dropout, seed)
+                return self.layers[index].sequence(layer_input, layer_state, cell, training=dropout_seed is not None)
 
             run_layer = recomputed(run) if self.recompute else run
             below, layer_state = run_layer(below, inputs, state[index], weights.cells[index])
             states.append(layer_state)
-            total = self._summed(total, below, index, weights)
+            total = self._add_output(total, below, index, weights)
         return (below if total is None else total), tuple(states)
 
-    def _wired(self, index: int, below: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
+    def _layer_input(self, index: int, below: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
         if self.skip == "prism" and index == 0:
             return tf.concat([inputs, inputs], axis=-1)
         if self.skip is True and index > 0:
             return tf.concat([below, inputs], axis=-1)
         return below
 
-    def _summed(self, total: tf.Tensor | None, output: tf.Tensor, index: int, weights: StackWeights):
+    def _add_output(self, total: tf.Tensor | None, output: tf.Tensor, index: int, weights: StackWeights):
         if not self.skip:
             return None
         mapped = linear(output, weights.outputs[index], self.product_dtype)
@@ -340,7 +300,7 @@ class RecurrentStack(keras.layers.Layer):
 
 
 def drop(inputs: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
-    """Inverted dropout of features, one mask for all time steps of `inputs [batch, time, features]`; stateless."""
+    """Inverted dropout of features, one mask for all time steps of `inputs [batch, time, features]`."""
     shape = [tf.shape(inputs)[0], 1, inputs.shape[-1]]
     kept = tf.random.stateless_uniform(shape, seed, alg="philox") >= rate
     return inputs * (tf.cast(kept, tf.float32) / (1.0 - rate))
@@ -354,5 +314,5 @@ def reset_lanes(state: Any, initial: Any, reset: tf.Tensor) -> Any:
 
 
 def _fresh(initializer: Any) -> Any:
-    """An initialiser of its own for every kernel: Keras' objects give the same numbers each time they are called."""
+    """A new initialiser for every kernel: a Keras initialiser gives the same numbers each time it is called."""
     return initializer() if isinstance(initializer, type) else initializer
