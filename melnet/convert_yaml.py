@@ -1,8 +1,7 @@
 """jgarciapueyo's YAML files as ours: `python -m melnet.convert_yaml train.yml --output_path my.config.json`.
 
 A training file becomes a config, with its optimiser, rates and batch in `training`; a synthesis file becomes the
-generate.py command that does the same. What his files say and ours do not need (checkpoint and log folders, URLs) is
-named. His weights are PyTorch's and stay behind. Reads YAML without anything that it could run.
+generate.py command that does the same. His weights, which are PyTorch's, are not converted. Nothing in the YAML is run.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from tierwave.errors import RunError, UsageError
 from tierwave.files.text import read_text
 from tierwave.files.writing import write_text
 
-# His layer counts are one more than the recurrent layers there are (melnet.md, J-4).
-_MELS = {"sample_rate": "sample_rate", "n_fft": "n_fft", "mel_channels": "mel_channels", "hop_length": "hop_length"}
-_LARGEST = 1e9  # of any number in them
+_AUDIO = ("sample_rate", "n_fft", "mel_channels", "hop_length")  # the same keys in both configs
+_NETWORK = ("n_tiers", "layers", "hidden_size", "gmm_size")
+_LARGEST = 1e9  # bound on every number in the files
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -49,28 +48,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def config_of(document: Mapping[str, Any], source: str) -> tuple[Config, list[str]]:
-    """A training file's config, and remarks on what became of the rest. Raises UsageError for what is missing."""
+    """A training file's config, and remarks on what was changed. Raises UsageError for what is missing or wrong."""
     for part in ("audio", "network", "training"):
         if not isinstance(document.get(part), Mapping):
             raise UsageError(f"{source} has no {part}, so it is none of his training files: name one of those")
     audio, network, training = document["audio"], document["network"], document["training"]
-    missing = [key for key in ("n_tiers", "layers", "hidden_size", "gmm_size") if key not in network]
-    missing += [key for key in _MELS if key not in audio]
+    missing = [key for key in _NETWORK if key not in network] + [key for key in _AUDIO if key not in audio]
     if missing:
         raise UsageError(f"{source} lacks {missing[0]}: add it there")
     if not isinstance(network["layers"], list):
         raise UsageError(f"{source} has the layers {network['layers']!r}: give a list, a number per tier")
-    layers = [
-        _whole(dict(enumerate(network["layers"], 1)), tier, source) for tier in range(1, len(network["layers"]) + 1)
-    ]
+    by_tier = dict(enumerate(network["layers"], 1))
+    layers = [_whole(by_tier, tier, source) for tier in by_tier]
     tiers = _whole(network, "n_tiers", source)
     if len(layers) != tiers:
         raise UsageError(f"{source} has {tiers} tiers, but layers {layers}: give one number per tier")
     batch = _whole(training, "batch_size", source, 1)
-    remarks = [
-        "his layers count one more than there are: "
-        f"{'-'.join(map(str, layers))} became {'-'.join(str(max(1, count - 1)) for count in layers)}"
-    ]
+    fewer = [max(1, count - 1) for count in layers]  # he counts one more than there are
+    before, after = ("-".join(map(str, counts)) for counts in (layers, fewer))
+    remarks = [f"his layers count one more than there are: {before} became {after}"]
     accumulation = _whole(training, "accumulation_steps", source, batch)
     accumulate = max(1, round(accumulation / batch))
     options: dict[str, Any] = {"batch_size": batch * accumulate, "num_epochs": _whole(training, "epochs", source, 100)}
@@ -85,16 +81,13 @@ def config_of(document: Mapping[str, Any], source: str) -> tuple[Config, list[st
             options[ours] = _number(training, theirs, source)
     if "save_iterations" in training:
         options["checkpoint_steps"] = max(1, round(_whole(training, "save_iterations", source) / accumulation))
-    by_time = factors(tiers)[0]
-    frames = max(
-        by_time,
-        round(4 * _whole(audio, "sample_rate", source) / _whole(audio, "hop_length", source) / by_time) * by_time,
-    )
+    by_time, sizes = factors(tiers)[0], {key: _whole(audio, key, source) for key in _AUDIO}
+    frames = max(1, round(4 * sizes["sample_rate"] / sizes["hop_length"] / by_time)) * by_time
     remarks.append(f"seq_len is {frames} frames, four seconds; he trains on whole recordings")
     found = {
         "model": "melnet",
         "audio": {
-            **{ours: _whole(audio, theirs, source) for theirs, ours in _MELS.items()},
+            **sizes,
             "win_length": _whole(audio, "win_length", source, audio["n_fft"]),
             "mel_scale": "htk",
             "normalise": "db",
@@ -102,7 +95,7 @@ def config_of(document: Mapping[str, Any], source: str) -> tuple[Config, list[st
             "min_level_db": _number(audio, "min_level_db", source, -100),
         },
         "tiers": tiers,
-        "layers": [max(1, count - 1) for count in layers],
+        "layers": fewer,
         "hidden_size": _whole(network, "hidden_size", source),
         "mixtures": _whole(network, "gmm_size", source),
         "seq_len": frames,

@@ -352,7 +352,7 @@ class MelTier(keras.Model):
         weights: TierWeights,
         memory: Memory | None = None,
     ) -> tuple[tuple[tf.Tensor, tf.Tensor, tf.Tensor], MelState, Alignment | None]:
-        """`sequence`, given what `conditioning` and `remember` say; and where in the text each frame was read."""
+        """`sequence`, given what `conditioning` and `encode_text` return; also the frames' attention to the text."""
         to_time, to_frequency, to_central = conditions
         delayed = tf.concat([previous[:, None], values[:, :-1]], axis=1)
         lowered = tf.pad(values, [[0, 0], [0, 0], [1, 0]])[:, :, :-1]
