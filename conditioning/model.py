@@ -24,7 +24,7 @@ from tierwave.controls.schema import Schema
 from tierwave.controls.transfer import transplanted
 from tierwave.errors import UsageError
 from tierwave.nn.distributions import LossSums
-from tierwave.nn.linear import Linear, NormalisableLayer, encoded, linear, matmul
+from tierwave.nn.linear import Linear, NormalisableLayer, encoded, linear, matmul, weights_of
 from tierwave.nn.recurrent import RecurrentStack, StackState, StackWeights, reset_lanes
 
 TierState = tuple[StackState, ...]  # the shared stack first, if there is one, then the others
@@ -151,9 +151,7 @@ class ConditionalTier(keras.Model):
             values,
             controls if self.stage.conditioned_on else None,
             bias,
-            None if self.wide is None else self.wide.effective_weights(),
-            tuple(stack.effective_weights() for stack in self.stacks),
-            tuple(head.effective_weights() for head in self.heads),
+            *map(weights_of, (self.wide, self.stacks, self.heads)),
         )
 
     # --- the network ------------------------------------------------------------------------------------------------

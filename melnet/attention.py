@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from tierwave.errors import UsageError
 from tierwave.nn.cells import CellWeights, State
-from tierwave.nn.linear import Linear, NormalisableLayer, linear, matmul
+from tierwave.nn.linear import Linear, NormalisableLayer, linear, matmul, weights_of
 from tierwave.nn.recurrent import Recurrent
 
 LEAST_STEP = 1e-3  # characters per frame, the slowest a component moves
@@ -86,14 +86,7 @@ class TextAttention(NormalisableLayer):
 
     def effective_weights(self) -> AttentionWeights:
         """All weights as tensors."""
-        return AttentionWeights(
-            tf.convert_to_tensor(self.embedding),
-            self.forward.effective_weights(),
-            self.backward.effective_weights(),
-            self.cell.effective_weights(),
-            self.mixture.effective_weights(),
-            self.to_central.effective_weights(),
-        )
+        return AttentionWeights(*(weights_of(getattr(self, name)) for name in AttentionWeights._fields))
 
     def initial_state(self, batch: int | tf.Tensor) -> AttentionState:
         """Before the first character."""

@@ -32,11 +32,10 @@ from melnet.multiscale import below, factors, sizes
 from melnet.text import MOST_CHARACTERS, Alphabet
 from tierwave.config import validate
 from tierwave.controls.schema import Schema
-from tierwave.controls.transfer import transplanted
-from tierwave.errors import UsageError
+from tierwave.controls.transfer import copy_weights
 from tierwave.nn.cells import CellName, CellWeights, State
 from tierwave.nn.distributions import LossSums, mixture_nats
-from tierwave.nn.linear import Linear, NormalisableLayer, encoded, linear
+from tierwave.nn.linear import Linear, NormalisableLayer, encoded, linear, weights_of
 from tierwave.nn.recompute import recomputed
 from tierwave.nn.recurrent import Recurrent, reset_lanes
 
@@ -112,7 +111,7 @@ class Rnn(NormalisableLayer):
 
     def effective_weights(self) -> RnnWeights:
         """All weights as tensors."""
-        return RnnWeights(self.cell.effective_weights(), tuple(tf.convert_to_tensor(part) for part in self.initial))
+        return RnnWeights(weights_of(self.cell), weights_of(self.initial))
 
 
 def initial_state(weights: RnnWeights, batch: int | tf.Tensor) -> State:
@@ -139,16 +138,7 @@ class MelLayer(NormalisableLayer):
 
     def effective_weights(self) -> LayerWeights:
         """All weights as tensors."""
-        return LayerWeights(
-            self.time.effective_weights(),
-            self.up.effective_weights(),
-            self.down.effective_weights(),
-            self.to_time.effective_weights(),
-            None if self.central is None else self.central.effective_weights(),
-            None if self.to_central is None else self.to_central.effective_weights(),
-            self.frequency.effective_weights(),
-            self.to_frequency.effective_weights(),
-        )
+        return LayerWeights(*(weights_of(getattr(self, name)) for name in LayerWeights._fields))
 
 
 @keras.saving.register_keras_serializable("tierwave")
@@ -245,24 +235,8 @@ class MelTier(keras.Model):
 
     def effective_weights(self) -> TierWeights:
         """All effective weights as plain tensors."""
-
-        def of(layer: Linear | None) -> Any:
-            return None if layer is None else layer.effective_weights()
-
-        return TierWeights(
-            of(self.time_input),
-            of(self.frequency_input),
-            of(self.central_input),
-            tuple(layer.effective_weights() for layer in self.layers_of_stacks),
-            tuple(rnn.effective_weights() for rnn in self.features),
-            of(self.features_to_time),
-            of(self.features_to_frequency),
-            of(self.controls_to_time),
-            of(self.controls_to_frequency),
-            of(self.controls_to_central),
-            of(self.output_map),
-            None if self.text is None else self.text.effective_weights(),
-        )
+        attributes = {"layers": "layers_of_stacks", "output": "output_map"}  # which Keras' own names forbid
+        return TierWeights(*(weights_of(getattr(self, attributes.get(name, name))) for name in TierWeights._fields))
 
     def initial_state(self, batch: int | tf.Tensor) -> MelState:
         """The state before the first frame of a recording: learned, repeated for every lane and bin."""
@@ -446,9 +420,6 @@ def layer_sequence(
     return h_time, h_frequency, h_central, time_state, central_state, read
 
 
-_MAPS = ("controls_to_time", "controls_to_frequency", "controls_to_central")
-
-
 def transplant(
     source: MelTier,
     target: MelTier,
@@ -456,35 +427,20 @@ def transplant(
     schema: Schema,
     alphabets: Sequence[Alphabet] | None = None,
 ) -> None:
-    """Copy all weights: the maps of controls by name, the embedding by characters (alphabets: of source and target). A
+    """Copy all weights; the maps of controls by name, the embedding by characters (alphabets: of source and target). A
     control that only the target has starts without effect, a character with the target's own embedding."""
-    maps = [getattr(tier, name) for tier in (source, target) for name in _MAPS]
-    steers = {id(variable) for layer in maps if layer for variable in layer.variables}
-    if target.text is not None:
-        own = keras.ops.convert_to_numpy(target.text.embedding)
-    kept = [[variable for variable in tier.variables if id(variable) not in steers] for tier in (source, target)]
-    for old, new in zip(*kept, strict=True):
-        new.assign(old)
-    if source.text is not None and target.text is not None and alphabets is not None:
+    own = None if target.text is None else keras.ops.convert_to_numpy(target.text.embedding)
+    maps = [
+        (getattr(source, name), getattr(target, name))
+        for name in ("controls_to_time", "controls_to_frequency", "controls_to_central")
+    ]
+    names = source.config.conditioned_on, target.config.conditioned_on
+    copy_weights(source, target, maps, names, source_schema, schema)
+    if own is not None and source.text is not None and target.text is not None and alphabets is not None:
         learned = keras.ops.convert_to_numpy(source.text.embedding)
         theirs, ours = (alphabet.characters for alphabet in alphabets)
         rows = [learned[theirs.index(each) + 1] if each in theirs else own[ours.index(each) + 1] for each in ours]
         target.text.embedding.assign(np.concatenate([learned[:1], rows, own[1 + len(rows) :]]))
-    for name in _MAPS:
-        old, new = getattr(source, name), getattr(target, name)
-        if new is None:
-            if old is not None:
-                raise UsageError("the run to start from is steered by parameters: name at least one in conditioned_on")
-            continue
-        units = target.units
-        kernel, bias = np.zeros([0, units], np.float32), np.zeros([units], np.float32)
-        if old is not None:
-            kernel, bias = keras.ops.convert_to_numpy(old.kernel), keras.ops.convert_to_numpy(old.bias)
-        named = source.config.conditioned_on, target.config.conditioned_on
-        for variable, value in zip(
-            (new.kernel, new.bias), transplanted(kernel, bias, *named, source_schema, schema), strict=True
-        ):
-            variable.assign(value)
 
 
 def split_parameters(parameters: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -19,17 +19,15 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from samplernn.config import Config
 from tierwave.audio.quantize import Quantizer
 from tierwave.config import validate
 from tierwave.controls.schema import Schema
-from tierwave.controls.transfer import transplanted
-from tierwave.errors import UsageError
+from tierwave.controls.transfer import copy_weights
 from tierwave.nn.distributions import LossSums, categorical_nats
-from tierwave.nn.linear import Linear, NormalisableLayer, encoded, fan_in_uniform, linear, matmul
+from tierwave.nn.linear import Linear, NormalisableLayer, encoded, fan_in_uniform, linear, matmul, weights_of
 from tierwave.nn.recurrent import RecurrentStack, StackState, StackWeights, reset_lanes
 
 ModelState = tuple[StackState, ...]  # one stack state per recurrent tier, top tier first
@@ -153,11 +151,11 @@ class FrameTier(NormalisableLayer):
     def effective_weights(self) -> FrameWeights:
         """Effective weights as tensors."""
         return FrameWeights(
-            None if self.project is None else self.project.effective_weights(),
-            self.stack.effective_weights(),
+            weights_of(self.project),
+            weights_of(self.stack),
             (self.effective("upsample"),),
-            None if self.upsample_bias is None else tf.convert_to_tensor(self.upsample_bias),
-            None if self.steer is None else self.steer.effective_weights(),
+            weights_of(self.upsample_bias),
+            weights_of(self.steer),
         )
 
     def rnn_input(
@@ -247,11 +245,11 @@ class SampleTier(NormalisableLayer):
             table = tf.cast(tf.einsum("le,fed->fld", tf.cast(embedding, dtype), tf.cast(table, dtype)), tf.float32)
         return SampleWeights(
             table,
-            None if self.stack is None else self.stack.effective_weights(),
-            tuple(layer.effective_weights() for layer in self.hidden),
-            self.to_logits.effective_weights(),
+            weights_of(self.stack),
+            weights_of(self.hidden),
+            weights_of(self.to_logits),
             None,
-            None if self.steer is None else self.steer.effective_weights(),
+            weights_of(self.steer),
         )
 
 
@@ -379,8 +377,7 @@ class SampleRNN(keras.Model):
         which is exact since nothing non-linear stands between; saves a dim x dim product per sample and costs frame *
         (levels + dim) of them once.
         """
-        tiers = tuple(tier.effective_weights() for tier in self.tiers)
-        sample = self.sample_tier.effective_weights()
+        tiers, sample = weights_of(self.tiers), self.sample_tier.effective_weights()
         if folded and tiers:
             kernel, bias = sample.hidden[0]
             lowest, ratio, dim = tiers[-1], self.tiers[-1].ratio, self.config.dim
@@ -501,23 +498,7 @@ class SampleRNN(keras.Model):
 
 def transplant(source: SampleRNN, target: SampleRNN, source_schema: Schema, schema: Schema) -> None:
     """Copy all weights; the maps of controls by name. A control that only the target has starts without effect."""
-    pairs = zip([*source.tiers, source.sample_tier], [*target.tiers, target.sample_tier], strict=True)
-    for theirs, ours in pairs:
-        steers = {id(variable) for layer in (theirs, ours) if layer.steer for variable in layer.steer.variables}
-        weights = [[v for v in layer.variables if id(v) not in steers] for layer in (theirs, ours)]
-        for old, new in zip(*weights, strict=True):
-            new.assign(old)
-        if ours.steer is None:
-            if theirs.steer is not None:
-                raise UsageError("the run to start from is steered by parameters: name at least one in conditioned_on")
-            continue
-        outputs = ours.steer.kernel.shape[1]
-        kernel, bias = np.zeros([0, outputs], np.float32), np.zeros([outputs], np.float32)
-        if theirs.steer is not None:
-            kernel = keras.ops.convert_to_numpy(theirs.steer.kernel)
-            bias = keras.ops.convert_to_numpy(theirs.steer.bias)
-        values = transplanted(
-            kernel, bias, source.config.conditioned_on, target.config.conditioned_on, source_schema, schema
-        )
-        for variable, value in zip((ours.steer.kernel, ours.steer.bias), values, strict=True):
-            variable.assign(value)
+    tiers = zip([*source.tiers, source.sample_tier], [*target.tiers, target.sample_tier], strict=True)
+    maps = [(theirs.steer, ours.steer) for theirs, ours in tiers]
+    names = source.config.conditioned_on, target.config.conditioned_on
+    copy_weights(source, target, maps, names, source_schema, schema)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tierwave.controls.schema import Parameter, Schema
+from tierwave.errors import UsageError
 
 
 def as_trained(parameter: Parameter, raw: Any) -> np.ndarray:
@@ -16,6 +17,37 @@ def as_trained(parameter: Parameter, raw: Any) -> np.ndarray:
     if lo == hi:  # constant where it was trained on: the network knows no other value
         return np.zeros(np.shape(raw), np.float32)
     return parameter.normalise(raw, outside="allow" if parameter.outside == "allow" else "clip", silent=True)
+
+
+def copy_weights(
+    source: Any,
+    target: Any,
+    maps: Sequence[tuple[Any, Any]],
+    names: tuple[Sequence[str], Sequence[str]],
+    source_schema: Schema,
+    schema: Schema,
+) -> None:
+    """Copy all variables of a Keras model to another, but the linear maps of controls, (source's, target's), by name.
+
+    None stands for a map that a model lacks; without one in the source, controls start without effect. names: the
+    controls of source and target. Raises UsageError where the target has no controls and the source has.
+    """
+    mapped = {id(variable) for pair in maps for layer in pair if layer for variable in layer.variables}
+    others = [[variable for variable in model.variables if id(variable) not in mapped] for model in (source, target)]
+    for old, new in zip(*others, strict=True):
+        new.assign(old)
+    for theirs, ours in maps:
+        if ours is None and theirs is not None:
+            raise UsageError("the run to start from is steered by parameters: name at least one in conditioned_on")
+        if ours is None:
+            continue
+        outputs = ours.kernel.shape[1]
+        kernel, bias = np.zeros([0, outputs], np.float32), np.zeros([outputs], np.float32)
+        if theirs is not None:
+            kernel, bias = theirs.kernel.numpy(), theirs.bias.numpy()
+        values = transplanted(kernel, bias, *names, source_schema, schema)
+        for variable, value in zip((ours.kernel, ours.bias), values, strict=True):
+            variable.assign(value)
 
 
 def transplanted(

@@ -25,6 +25,15 @@ def column_normalised(kernel: tf.Tensor, gain: tf.Tensor) -> tf.Tensor:
     return kernel * (gain * tf.math.rsqrt(tf.reduce_sum(tf.square(kernel), axis=axes)))
 
 
+def weights_of(part: Any) -> Any:
+    """The effective weights of a layer or a variable, as tensors; of a list of them a tuple, of None None."""
+    if part is None:
+        return None
+    if isinstance(part, Sequence):
+        return tuple(map(weights_of, part))
+    return part.effective_weights() if hasattr(part, "effective_weights") else tf.convert_to_tensor(part)
+
+
 class NormalisableLayer(keras.layers.Layer):
     """A layer whose kernels may be weight-normalised."""
 
@@ -71,7 +80,7 @@ class Linear(NormalisableLayer):
 
     def effective_weights(self) -> tuple[tf.Tensor, tf.Tensor | None]:
         """(kernel, bias or None) as tensors."""
-        return self.effective("kernel"), None if self.bias is None else tf.convert_to_tensor(self.bias)
+        return self.effective("kernel"), weights_of(self.bias)
 
 
 def linear(inputs: tf.Tensor, weights: tuple[tf.Tensor, tf.Tensor | None], compute_dtype: str = "float32") -> tf.Tensor:

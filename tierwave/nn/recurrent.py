@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tierwave.nn import cells
 from tierwave.nn.cells import INITIAL_RATIO_ON, LEAK, CellName, CellWeights, GruReset, State
-from tierwave.nn.linear import Linear, NormalisableLayer, linear, matmul
+from tierwave.nn.linear import Linear, NormalisableLayer, linear, matmul, weights_of
 from tierwave.nn.recompute import recomputed
 
 SkipConnections = bool | Literal["prism"]
@@ -87,16 +87,9 @@ class Recurrent(NormalisableLayer):
 
     def effective_weights(self) -> CellWeights:
         """All effective weights as tensors."""
-        gate = None
-        if self.cell == "phased_lstm":
-            gate = tuple(tf.convert_to_tensor(variable) for variable in (self.period, self.phase, self.ratio_on))
-        return CellWeights(
-            self.effective("kernel"),
-            self.effective("recurrent_kernel"),
-            tf.convert_to_tensor(self.bias),
-            None if self.recurrent_bias is None else tf.convert_to_tensor(self.recurrent_bias),
-            gate,
-        )
+        kernels = self.effective("kernel"), self.effective("recurrent_kernel")
+        gate = (self.period, self.phase, self.ratio_on) if self.cell == "phased_lstm" else None
+        return CellWeights(*kernels, *map(weights_of, (self.bias, self.recurrent_bias, gate)))
 
     def step(self, inputs: tf.Tensor, state: State, weights: CellWeights) -> tuple[tf.Tensor, State]:
         """One time step: inputs `[batch, features]` -> output `[batch, units]` and the next state."""
@@ -242,10 +235,7 @@ class RecurrentStack(keras.layers.Layer):
 
     def effective_weights(self) -> StackWeights:
         """All effective weights as tensors."""
-        return StackWeights(
-            tuple(layer.effective_weights() for layer in self.layers),
-            tuple(output.effective_weights() for output in self.outputs),
-        )
+        return StackWeights(weights_of(self.layers), weights_of(self.outputs))
 
     def step(self, inputs: tf.Tensor, state: StackState, weights: StackWeights) -> tuple[tf.Tensor, StackState]:
         """One time step: inputs `[batch, features]` -> output `[batch, units]` and the next state."""
