@@ -1,18 +1,8 @@
 """Weights of RNNControl and MTCRNN as a run of this project: `python -m conditioning.import_weights --weights ...`.
 
-Both save PyTorch state dicts, which are pickled; this module takes their arrays by name from an .npz file instead, made
-where PyTorch is installed:
-
-    import numpy, torch
-    saved = torch.load("model_50000.pkl", map_location="cpu", weights_only=True)
-    state = saved.get("model_state_dict", saved)  # RNNControl keeps the optimiser beside it
-    arrays = {name: value.float().numpy() for name, value in state.items()}
-    numpy.savez("weights.npz", **arrays)
-
-Which network it is, and its sizes, are read off the names and shapes. What a state dict does not say is asked for: the
-names of the parameters in the order they were trained in, the rate, and which raw values became 0 and 1. The run made
-here generates, and other trainings start from it with --init_from; optimiser and corpus are not taken over, so it is
-not resumed itself.
+Both save PyTorch state dicts, which are pickled; this module takes their arrays by name from an .npz file, which
+`RECIPE` makes where PyTorch is installed. Names and shapes say which network it is, and its sizes; flags say the rest:
+the names of the controls in the order they were trained in, the rate, and which raw values became 0 and 1.
 
 Their names                                  net here                        theirs
     i2h, gru, decoder (later decoders.0)     rnncontrol                      RNNControl
@@ -24,9 +14,9 @@ Their names                                  net here                        the
     i2d, d2h, gru | plstm_layer, h2o         wide                            MTCRNN 6
 
 `lstm` may stand in place of `gru`. PyTorch's kernels are transposed; its GRU's gates are r, z, n and here z, r, h; its
-LSTM's order is the same, its two biases are one here; the phased LSTM's is i, f, o, c. MTCRNN feeds a code as
-code / levels, which is code / (levels - 1) here: its weight is made smaller by as much. Its mixtures lie component by
-component, here parameter by parameter; their deviations get `scale_floor` added, which MTCRNN has not.
+LSTM's order is the same, its two biases are one here; the phased LSTM's is i, f, o, c. MTCRNN's scalar input is
+code / levels, here code / (levels - 1): the weight is scaled by the ratio. Its mixtures are ordered by component, here
+by control; here `scale_floor` is added to their deviations.
 """
 
 from __future__ import annotations
@@ -132,7 +122,7 @@ def _damaged(path: Path, error: Exception) -> RunError:
 
 @dataclass(frozen=True)
 class Layout:
-    """A network of theirs: the net it is here, and the names of its parts in the order they have here.
+    """A network of theirs: its `net` here, and the names of its parts in our order.
 
     first, second: linear maps in front; stacks: recurrent layers, the shared ones first; heads: linear maps behind.
     """
@@ -202,7 +192,7 @@ def architecture(state: StateDict, layout: Layout) -> dict[str, Any]:
 def _names_fit(
     state: StateDict, layout: Layout, generates: Sequence[str], conditioned_on: Sequence[str], audio_input: str | None
 ) -> dict[str, Any]:
-    """The config keys that names and widths decide together. Raises UsageError that says which widths were found."""
+    """The config keys that names and widths decide together. Raises UsageError with the widths found."""
     _, inputs = state.shape(f"{layout.first}.weight", 2)
     outputs, _ = state.shape(f"{layout.heads[0]}.weight", 2)
     named = f"--conditioned_on names {len(conditioned_on)}"
@@ -331,13 +321,11 @@ def import_weights(
 ) -> Imported:
     """Make a run of a state dict, whole or not at all.
 
-    path: see `StateDict`. identity: the id of the run, which must have none yet. generates: names of the parameters it
-    generates, none for audio; conditioned_on: those it is steered by; both in the order of its inputs. rate: values per
-    second, of audio 16000 if it is not given. audio_input: "scalar" or "onehot", told by the widths if it is not given.
-    ranges: by name the raw values that became 0 and 1 in training (RNNControl's parameter_specs). Without one the raw
-    values are what the network saw; MTCRNN's may then lie outside [0, 1]. units: by name, see
-    `tierwave.controls.schema`.
-    Raises UsageError and RunError with what to do.
+    path: see `StateDict`. identity: the id of the run, which must have none yet. generates: names of the controls it
+    generates, none for audio; conditioned_on: of those it is conditioned on; both in the order of its inputs. rate: in
+    Hz, for audio 16000 by default. audio_input: "scalar" or "onehot", by default what the widths say. ranges: by name
+    the raw values that became 0 and 1 in training (RNNControl's parameter_specs), by default 0 and 1; MTCRNN's may then
+    lie outside. units: by name, see `tierwave.controls.schema`. Raises UsageError and RunError.
     """
     from conditioning.model import ConditionalTier
 

@@ -1,9 +1,7 @@
 """A checkpoint of PRiSM SampleRNN as a run of this project: `python -m samplernn.import_prism --checkpoint ...`.
 
-PRiSM saves its weights in TensorFlow's checkpoint format, `model.ckpt-<epoch>`. What the network is made of is read off
-the shapes of the weights; the config that belongs to it says the rest (seq_len, q_type, rnn_dropout) and must not
-contradict them. The run made here generates, and other trainings start from it with --init_from; its optimiser and its
-corpus are not taken over, so it is not resumed itself. Nothing is unpickled.
+PRiSM saves its weights in TensorFlow's checkpoint format, `model.ckpt-<epoch>`. The shapes of the weights say the
+architecture; the config says the rest (seq_len, q_type, rnn_dropout) and must not contradict them.
 
 PRiSM's name                                 shape                   here
     big_frame_rnn, frame_rnn                                         the tiers, top first
@@ -150,7 +148,7 @@ def architecture(checkpoint: PrismCheckpoint) -> dict[str, Any]:
 def prism_config(
     document: Mapping[str, Any], source: str, found: Mapping[str, Any], training: Mapping[str, Any]
 ) -> tuple[Config, list[str]]:
-    """The config of this project for a PRiSM config and the architecture `found`, and remarks on what is otherwise.
+    """The config for a PRiSM config and the architecture `found`, and remarks on differences that do not matter.
 
     Raises UsageError that names the keys in which the two contradict each other.
     """
@@ -163,7 +161,7 @@ def prism_config(
         remarks.append(f"PRiSM's model has no {', '.join(others)}: ignored.")
     for key, value in said.items():
         same = bool(value) == bool(found[key]) if key == "skip_conn" else value == found.get(key, value)
-        # PRiSM reads these two from the config, and does not do as they say.
+        # PRiSM reads these two from the config and does not use them.
         ignored = key == "emb_size" or (key == "q_levels" and said.get("q_type", "mu-law") == "mu-law")
         if not same and ignored:
             remarks.append(f"{key} is {value} in the config, but PRiSM ignores it there: it is {found[key]}.")
@@ -229,8 +227,8 @@ def import_checkpoint(
     """Make a run of a PRiSM checkpoint, whole or not at all.
 
     path: see `PrismCheckpoint`. identity: the id of the run, which must have none yet. config_file: PRiSM's config;
-    None takes the `*.config.json` beside the checkpoint. sample_rate: Hz; PRiSM does not store it. Raises UsageError
-    and RunError with what to do.
+    None takes the `*.config.json` beside the checkpoint. sample_rate: Hz, which PRiSM does not store. Raises UsageError
+    and RunError.
     """
     from samplernn.model import SampleRNN
 

@@ -1,10 +1,7 @@
 """Compiled functions that are called every few milliseconds.
 
-In each call `tf.function` looks at every tensor of its arguments anew, to find out what it was compiled for. For the
-thirty tensors of a small network that takes longer than what the network does in a live block. Here the caller knows
-what can differ between calls, and the rest is looked at once.
-
-Knows nested tensors, not what they mean.
+In each call `tf.function` inspects every tensor of its arguments to choose a graph, which for a small network takes
+longer than a live block. Here the caller says what differs between calls.
 """
 
 from __future__ import annotations
@@ -17,10 +14,9 @@ import tensorflow as tf
 
 
 class Calls:
-    """The calls of `function`, which takes and returns nested tensors, among which there may be None.
+    """`function`, which takes and returns nests of tensors and None, compiled once for each `kind`.
 
-    It is compiled once for each `kind`, by which the caller tells calls with other shapes apart: all calls of a kind
-    have arguments of the same structure, shapes and types. jit: with XLA.
+    All calls of a kind have arguments of the same structure, shapes and types. jit: with XLA.
     """
 
     def __init__(self, function: Callable[..., Any], *, jit: bool) -> None:
@@ -40,7 +36,7 @@ class Calls:
         return tf.nest.pack_sequence_as(structure, call(*given))
 
     def _compile(self, arguments: Any, given: list[tf.Tensor]) -> tuple[Any, Any]:
-        """The function for arguments like these, of a flat list of tensors and giving one; and how that is nested."""
+        """The compiled function, from and to a flat list of tensors, and the structure of its result."""
         there = tf.nest.map_structure(lambda tensor: tensor is not None, arguments)  # keeps no tensor alive
         structure: Any = None
 

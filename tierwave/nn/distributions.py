@@ -1,11 +1,11 @@
-"""Likelihoods and draws: categorical codes, Gaussians, mixtures of Gaussians, and the uniform numbers behind them.
+"""Likelihoods and samples: categorical codes, Gaussians, mixtures of Gaussians, and the uniform numbers behind them.
 
-Every draw is a function of its arguments: randomness comes in as uniform numbers, and those are a function of a seed,
-a stream and a position (`counter_uniform`). So the same seed gives the same sound, in blocks of any size and beside
-any number of other streams. Knows nothing of models, audio or files.
+Every sample is a function of its arguments: randomness comes in as uniform numbers, which are a function of a seed, a
+voice and a position (`counter_uniform`). So the same seed gives the same sound, in blocks of any size and beside any
+number of other voices.
 
-The categorical draw and the uniform numbers run once per audio sample inside compiled loops; their shape is what
-measures fastest there (bench them in a `tf.while_loop` under XLA before changing them).
+`sample_categorical` and `counter_uniform` run once per audio sample inside compiled loops, in the form that measures
+fastest there (measure them in a `tf.while_loop` under XLA before changing them).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tierwave.errors import UsageError
 
-GREEDY = 1e-30  # a temperature below this means 0: dividing by it would leave float32
+GREEDY = 1e-30  # temperatures below this mean 0, since 1 / temperature would overflow float32
 
 _LOG_TWO_PI = math.log(2.0 * math.pi)
 
@@ -59,22 +59,22 @@ def sample_categorical(
     top_k: int | tf.Tensor | None = None,
     top_p: float | None = None,
 ) -> tf.Tensor:
-    """One code per stream from softmax(logits / temperature), by one uniform number per stream.
+    """One code per voice from softmax(logits / temperature), by one uniform number per voice.
 
-    The cumulative distribution is searched in two levels, blocks of about sqrt(levels) codes and then one block: two
-    short sums in place of one over all levels. A code of probability 0 is never drawn, however the sums round.
+    The cumulative distribution is searched in two levels, blocks of about sqrt(levels) codes and then one block. A code
+    of probability 0 is never sampled, however the sums round.
 
     Args:
-        logits: [streams, levels].
-        uniform: [streams], in [0, 1).
-        temperature: [streams] or a scalar; 0 gives exactly the most likely code (the lowest of equals).
-        top_k: draw from the k most likely codes only; codes as likely as the k-th stay in. A number, or int32
-            [streams], where 0 draws from all.
-        top_p: after top_k, draw from the fewest most likely codes that hold this share of the probability
-            (Holtzman et al. 2020); codes as likely as the last one stay in.
+        logits: [voices, levels].
+        uniform: [voices], in [0, 1).
+        temperature: [voices] or a scalar; 0 gives exactly the most likely code (the lowest of equals).
+        top_k: sample from the k most likely codes only, and those as likely as the k-th. A number, or int32 [voices],
+            where 0 means all.
+        top_p: after top_k, sample from the fewest most likely codes that hold this share of the probability
+            (Holtzman et al. 2020), and those as likely as the last one.
 
     Returns:
-        Codes, int32 [streams].
+        Codes, int32 [voices].
 
     Raises:
         UsageError: top_k below 1, or top_p outside (0, 1].
@@ -110,7 +110,7 @@ def _tempered(logits: tf.Tensor, uniform: tf.Tensor, temperature: tf.Tensor | fl
 
     At temperature 0 only the most likely entries keep a weight, and a uniform number of 0 finds the first of them.
     """
-    temperature = _beside(temperature, logits)
+    temperature = _broadcastable(temperature, logits)
     greedy = temperature < GREEDY
     peak = _largest(logits)
     weights = tf.where(
@@ -121,27 +121,24 @@ def _tempered(logits: tf.Tensor, uniform: tf.Tensor, temperature: tf.Tensor | fl
     return weights, tf.where(greedy[..., 0], 0.0, uniform)
 
 
-def _beside(value: tf.Tensor | float, tensor: tf.Tensor) -> tf.Tensor:
-    """A scalar, or one value per stream [streams], with the axes to broadcast against [streams, ...]."""
+def _broadcastable(value: tf.Tensor | float, tensor: tf.Tensor) -> tf.Tensor:
+    """A scalar, or one value per voice [voices], with the axes to broadcast against [voices, ...]."""
     return tf.reshape(tf.cast(value, tf.float32), [-1] + [1] * (tensor.shape.rank - 1))
 
 
 def _largest(values: tf.Tensor) -> tf.Tensor:
-    """The maximum over the last axis, which stays.
-
-    Halves are compared element by element, which compilers turn into vector instructions; a reduction is scalar code.
-    """
+    """The maximum over the last axis, which stays. Comparing halves compiles to vector instructions, a reduction to
+    scalar code."""
     while (width := values.shape[-1]) > 1 and width % 2 == 0:
         values = tf.maximum(values[..., : width // 2], values[..., width // 2 :])
     return values if values.shape[-1] == 1 else tf.reduce_max(values, axis=-1, keepdims=True)
 
 
 def _search(weights: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """In which entry of weights [..., n] a running sum passes target [...], and the sum before that entry.
+    """The entry of weights [..., n] in which a running sum passes target [...], and the sum before that entry.
 
-    Of the entries with a weight, the last one that starts at or below the target: so that rounding in the sums can
-    shift an edge, but never point to an entry without weight or past the end. The sums are written as comparisons
-    with a triangle, which is several times faster in a compiled loop than tf.cumsum.
+    That is the last entry with a weight that starts at or below the target, so rounding never selects an entry without
+    weight or past the end. A product with a triangle is several times faster in a compiled loop than tf.cumsum.
     """
     count = weights.shape[-1]
     earlier = tf.constant(np.triu(np.ones((count, count), np.float32), k=1))
@@ -152,10 +149,10 @@ def _search(weights: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor
 
 
 def _most_likely(weights: tf.Tensor, enough: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """Keep as few of the largest weights [streams, levels] as are enough, and all that equal the smallest kept.
+    """Keep as few of the largest weights [voices, levels] as are enough, and all that equal the smallest of these.
 
-    The threshold is found by bisection, exact to the last bit because positive floats are ordered as their bit
-    patterns are. Sorting would take three to ten times as long in a compiled loop.
+    The threshold is found by bisection over bit patterns, which order positive floats; sorting takes three to ten times
+    as long in a compiled loop.
     """
     bits = tf.bitcast(weights, tf.int32)
     low = tf.zeros_like(bits[:, :1])
@@ -188,13 +185,13 @@ def sample_gaussian(
     """A value from the distribution that `gaussian_nats` scores, its standard deviation multiplied by temperature.
 
     Args:
-        mean, raw_scale: [streams, ...].
+        mean, raw_scale: [voices, ...].
         floor: that of the loss.
-        uniform: [streams, ...], one number in [0, 1) per value.
-        temperature: [streams] or a scalar; 0 gives the mean.
+        uniform: [voices, ...], one number in [0, 1) per value.
+        temperature: [voices] or a scalar; 0 gives the mean.
     """
     mean = tf.cast(mean, tf.float32)
-    return mean + _beside(temperature, mean) * _gaussian_deviation(raw_scale, floor) * standard_normal(uniform)
+    return mean + _broadcastable(temperature, mean) * _gaussian_deviation(raw_scale, floor) * standard_normal(uniform)
 
 
 def _gaussian_deviation(raw_scale: tf.Tensor, floor: float) -> tf.Tensor:
@@ -237,25 +234,25 @@ def sample_mixture(
     temperature: tf.Tensor | float = 1.0,
     bias: tf.Tensor | float = 0.0,
 ) -> tf.Tensor:
-    """A value from the mixture that `mixture_nats` scores, made wilder or tamer in two ways.
+    """A value from the mixture that `mixture_nats` scores.
 
-    Temperature multiplies the standard deviation of the component that is drawn. Bias (Graves 2013, section 5.4)
+    Temperature multiplies the standard deviation of the sampled component. Bias (Graves 2013, section 5.4)
     sharpens both choices: a component's standard deviation is exp(log_scale - bias) + floor, and its weight
     softmax(logits (1 + bias)). At temperature 0 the value is the mean of the heaviest component.
 
     Args:
-        logits, means, log_scales: [streams, ..., components].
+        logits, means, log_scales: [voices, ..., components].
         floor: that of the loss.
-        uniform: [streams, ..., 2] in [0, 1): which component, and where in it.
-        temperature, bias: [streams] or a scalar.
+        uniform: [voices, ..., 2] in [0, 1): which component, and where in it.
+        temperature, bias: [voices] or a scalar.
 
     Returns:
-        Values, float32 [streams, ...].
+        Values, float32 [voices, ...].
     """
     logits, means = tf.cast(logits, tf.float32), tf.cast(means, tf.float32)
-    bias = _beside(bias, logits)
-    # The temperature leaves the weights alone, unless it is 0.
-    greedy = _beside(temperature, logits) < GREEDY
+    bias = _broadcastable(bias, logits)
+    # Only a temperature of 0 changes the weights.
+    greedy = _broadcastable(temperature, logits) < GREEDY
     peak = tf.reduce_max(logits, axis=-1, keepdims=True)
     weights = tf.where(greedy, tf.cast(logits >= peak, tf.float32), tf.exp((logits - peak) * (1.0 + bias)))
     which = tf.where(greedy[..., 0], 0.0, uniform[..., 0])
@@ -264,7 +261,7 @@ def sample_mixture(
     mean = tf.reduce_sum(chosen * means, axis=-1)
     log_deviation = _mixture_log_deviation(tf.cast(log_scales, tf.float32) - bias, floor)
     deviation = tf.exp(tf.reduce_sum(chosen * log_deviation, axis=-1))
-    return mean + _beside(temperature, mean) * deviation * standard_normal(uniform[..., 1])
+    return mean + _broadcastable(temperature, mean) * deviation * standard_normal(uniform[..., 1])
 
 
 def _mixture_log_deviation(log_scales: tf.Tensor, floor: float) -> tf.Tensor:
@@ -278,38 +275,37 @@ def _mixture_log_deviation(log_scales: tf.Tensor, floor: float) -> tf.Tensor:
 # Random numbers
 
 
-def voice_seeds(seed: int, streams: int) -> np.ndarray:
-    """The key of each stream, int32 [streams, 2]: stream i's does not depend on how many there are.
+def voice_seeds(seed: int, voices: int) -> np.ndarray:
+    """The key of each voice, int32 [voices, 2], which does not depend on the number of voices.
 
     Any Python integer is a seed; those equal modulo 2^64 are the same.
     """
     with tf.init_scope():  # eager even where a graph is being traced
         low, high = (tf.constant((seed >> shift) & 0xFFFFFFFF, tf.uint32) for shift in (0, 32))
-        index = tf.bitcast(tf.range(streams, dtype=tf.int32), tf.uint32)
+        index = tf.bitcast(tf.range(voices, dtype=tf.int32), tf.uint32)
         first, second = _threefry(low, high, index, tf.zeros_like(index))
         return tf.bitcast(tf.stack([first, second], axis=-1), tf.int32).numpy()
 
 
 def counter_uniform(seeds: tf.Tensor, position: tf.Tensor | int, count: int) -> tf.Tensor:
-    """The uniform numbers at position, position + 1, ... position + count - 1 of each stream.
+    """The uniform numbers at position, position + 1, ... position + count - 1 of each voice.
 
-    Each is a hash of the stream's key and its own position, so it does not matter in which calls they are asked for.
-    Bit for bit the same in eager code, graphs and under XLA.
+    Each is a hash of the voice's key and its position, bit for bit the same in eager code, graphs and under XLA.
 
     Args:
-        seeds: int32 [streams, 2], such as `voice_seeds` gives.
+        seeds: int32 [voices, 2], such as `voice_seeds` gives.
         position: scalar, counted from 0, up to 2^63.
         count: how many numbers.
 
     Returns:
-        float32 [streams, count]: multiples of 2^-24 in [0, 1).
+        float32 [voices, count]: multiples of 2^-24 in [0, 1).
     """
     keys = tf.bitcast(tf.cast(seeds, tf.int32), tf.uint32)
     positions = tf.cast(position, tf.int64) + tf.range(count, dtype=tf.int64)
     low = tf.cast(tf.bitwise.bitwise_and(positions, tf.constant(0xFFFFFFFF, tf.int64)), tf.uint32)
     high = tf.cast(tf.bitwise.right_shift(positions, tf.constant(32, tf.int64)), tf.uint32)
     word, _ = _threefry(keys[:, :1], keys[:, 1:], low[None], high[None])
-    # Through int32, because the processor has no instruction for unsigned numbers.
+    # Through int32, because processors cannot convert unsigned numbers to floats.
     mantissa = tf.bitcast(tf.bitwise.right_shift(word, tf.constant(8, tf.uint32)), tf.int32)
     return tf.cast(mantissa, tf.float32) * 2.0**-24
 
@@ -320,7 +316,7 @@ def standard_normal(uniform: tf.Tensor) -> tf.Tensor:
     A uniform number stands for the middle of its step of 2^-24: symmetric about 0 and never infinite (at most 5.4).
     """
     centred = (uniform - 0.5) + 2.0**-25
-    # The tail on the nearer side: exact in float32, where 1 minus it would round to 1.
+    # The nearer tail is exact in float32, where 1 minus it would round to 1.
     return -tf.sign(centred) * tf.math.ndtri(0.5 - tf.abs(centred))
 
 

@@ -1,8 +1,7 @@
-"""One step of a network as graphs of flat tensors: what a family tells of itself for other runtimes.
+"""One step of a network as graphs of flat tensors, for other runtimes.
 
-A program without TensorFlow holds a few arrays and calls a function on them, so each graph takes and gives plain
-vectors by name, one voice at a time, with the recurrent state as one vector that goes in as `state` and comes out as
-`next_state`. Weights are constants of the graph. Knows tensors; no family, no file and no runtime.
+Each graph takes and returns plain vectors by name, of one voice, with the recurrent state as one vector that goes in as
+`state` and comes out as `next_state`. Weights are constants of the graph.
 """
 
 from __future__ import annotations
@@ -14,17 +13,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-NEXT = "next_"  # before the name of what is carried from one step to the next
+NEXT = "next_"  # prefix of an output that is the input of the next step
 
 
 @dataclass(frozen=True)
 class StepGraph:
-    """A part of the step. name: of its file; every: steps of the stage between two of its own.
+    """A part of the step. name: of its file; every: it runs every so many steps of the stage.
 
-    inputs: dtype and shape by name, in order. outputs: the names of what `function` gives, in order; `next_x` is the
-    input x of the next step. function: tensors by the inputs' names -> tensors by the outputs' names. initial: what a
-    carried input is before the first step, where that is not zeros. beyond_litert: why LiteRT cannot run it, if so.
-    controls_at: how many steps after the one that is predicted lie the `controls` that it follows: 0, or -1.
+    inputs: dtype and shape by name, in order. outputs: names of the results of `function`, in order; `next_x` is the
+    input x of the next step. function: tensors by the inputs' names -> tensors by the outputs' names. initial: inputs
+    of the first step that are not zeros. beyond_litert: why LiteRT cannot run it, if so. controls_at: the step of the
+    `controls`, counted from the predicted one: 0, or -1.
     """
 
     name: str
@@ -65,7 +64,7 @@ def constants(weights: Any) -> Any:
 class FlatState:
     """Any nest of `[1, units]` tensors as the vector `state`, and `time`, the steps since the first, if it counts them.
 
-    initial: the nest before the first step. All counters of a nest start together and are kept as one.
+    initial: the nest before the first step. All counters of a nest are equal, so one represents them.
     """
 
     def __init__(self, initial: Any):
@@ -76,14 +75,14 @@ class FlatState:
 
     @property
     def inputs(self) -> dict[str, tf.TensorSpec]:
-        """What a graph takes for it."""
+        """Its specs as inputs of a graph."""
         width = sum(leaf.shape[-1] for leaf in self._floats)
         found = {"state": tf.TensorSpec([width], tf.float32)}
         return {**found, "time": tf.TensorSpec([1], tf.int32)} if self.counts else found
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What a graph gives for it."""
+        """Its names as outputs of a graph."""
         return tuple(NEXT + name for name in self.inputs)
 
     @property
