@@ -1,7 +1,7 @@
-"""The keys of a conditioning stage and of a cascade of them, their defaults and what they exclude.
+"""The keys of a conditioning stage and of a cascade of stages, their defaults, and which values exclude each other.
 
-A stage generates audio, or named parameters at a rate of its own, and is conditioned on any parameters; sizes follow
-from the names. A cascade lists stages from slow parameters down to audio. Knows no TensorFlow.
+A stage generates audio, or named controls at a rate of its own, and is conditioned on any controls; sizes follow from
+the names. A cascade lists stages from slow controls down to audio.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def _net_of_number(net: Any) -> Any:
 
 
 class Exposure(StrictModel):
-    """What conditioning goes through in training, so that it is as in generation: resampled to `rate` and back, with
-    noise on the way. rate: Hz; None in a cascade: that of the tier that generates the parameter. noise: standard
-    deviation, as a share of the parameter's range."""
+    """How controls are degraded in training, so that they are as in generation: resampled to `rate` and back, with noise
+    on the way. rate: Hz; None in a cascade: that of the tier that generates the control. noise: standard deviation, as
+    a share of the control's range."""
 
     rate: Amount | None = None
     noise: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -166,7 +166,7 @@ class Config(Stage):
         return [self]
 
 
-# What is one for all tiers, since they share a corpus and a split.
+# Options that all tiers of a cascade share, since they share a corpus and a split.
 COMMON_TRAINING = ("val_frac", "test_frac", "num_val_batches", "sample_rate", "random_seed")
 
 
@@ -264,19 +264,18 @@ def _refuse_one_hot(controls: dict[str, dict[str, Any]], made: list[str]) -> Non
 
 
 def sizes_of(config: Config | Cascade, tier: Stage) -> tuple[int, ...]:
-    """How many inputs of the network each parameter takes that a tier is conditioned on."""
+    """How many inputs of the network each control takes that a tier is conditioned on."""
     return input_sizes(tier.conditioned_on, config.controls)
 
 
 def parameters(config: Config | Cascade) -> list[str]:
-    """Every parameter that training needs of the corpus."""
+    """Every control that training needs of the corpus."""
     names = [name for tier in config.tiers for name in [*tier.conditioned_on, *tier.generates] if name != AUDIO]
     return list(dict.fromkeys(names))
 
 
 def playing(config: Config | Cascade, stage: str | None, given: Collection[str]) -> list[Any]:
-    """The tiers that are run where `given` names are given: all but those of which nothing else is left to generate;
-    stage: only this one."""
+    """The tiers to run where the controls `given` are given: those that generate any other; stage: only this one."""
     return [
         tier
         for tier in config.tiers
@@ -285,8 +284,8 @@ def playing(config: Config | Cascade, stage: str | None, given: Collection[str])
 
 
 def steerable(config: Config | Cascade, stage: str | None = None, given: Collection[str] = ()) -> list[str]:
-    """The parameters that come from the user, since no tier generates them; stage: what this one tier, by itself, is
-    conditioned on; given: generated ones that are given instead."""
+    """The controls that come from the user, since no tier generates them; stage: those of this one tier by itself;
+    given: generated ones that are given instead."""
     tiers = playing(config, stage, given)
     made = {name for tier in config.tiers for name in tier.generates if stage is None}
     return list(dict.fromkeys(name for tier in tiers for name in tier.conditioned_on if name not in made))

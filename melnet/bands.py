@@ -1,7 +1,7 @@
-"""Recordings' mel bands as parameters: `python -m melnet.bands --checkpoint_path RUN --data_dir DIR --param_dir DIR`.
+"""Recordings' mel bands as controls: `python -m melnet.bands --checkpoint_path RUN --data_dir DIR --param_dir DIR`.
 
-The spectrograms are those of the run's front end, averaged to bands; the curves train the network that renders them
-(`--vocoder` of generate.py). Parses, calls, prints.
+The run's front end analyses the recordings; the bands train a network that renders spectrograms (`--vocoder` of
+generate.py).
 """
 
 from __future__ import annotations

@@ -17,14 +17,12 @@ from melnet.multiscale import below
 from tierwave.data.splits import Span, Split
 
 _LEAST_DEVIATION = 1e-3
-_FRAMES = 4096  # taken at a time
+_FRAMES = 4096  # per block
 
 
 def baselines(spectrograms: Spectrograms, split: Split, config: Config, tier: int) -> dict[str, float]:
-    """Nats per element of a tier (from 1) by the name of the model; {} where nothing was held out.
-
-    Frames are taken some at a time, so memory depends on no more than the longest recording.
-    """
+    """Nats per element of a tier (from 1) by the name of the model; {} where nothing was held out. Memory does not
+    depend on the size of the corpus."""
     if not split.valid:
         return {}
     alone, pairs, products = _Moments(), (_Moments(), _Moments()), _Moments()
@@ -57,7 +55,7 @@ def baselines(spectrograms: Spectrograms, split: Split, config: Config, tier: in
 
 
 class _Moments:
-    """Mean and variance per bin of frames that come some at a time; normalised ones, so that plain sums will do."""
+    """Mean and variance per bin of blocks of frames, by plain sums, since frames are normalised."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -82,8 +80,8 @@ class _Moments:
 def _elements(
     spectrograms: Spectrograms, spans: Sequence[Span], config: Config, tier: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """A tier's elements of each span, float64 `[frames, bins]`, as training has them, without padding; some frames at a
-    time, and with the frame before each: of the first of a span there is none."""
+    """Blocks of a tier's elements, (the frame before each frame, frames), float64 `[frames, bins]`, without padding;
+    the first frame of a span has none before it."""
     step = -(-_FRAMES // config.time_factor) * config.time_factor
     for span in spans_of(spans, spectrograms.corpus, config):
         whole = spectrograms.of(span.recording)[span.start : span.stop]

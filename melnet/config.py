@@ -1,4 +1,4 @@
-"""The keys of a MelNet config, their defaults and what they exclude. Knows no TensorFlow."""
+"""The keys of a MelNet config, their defaults, and which values exclude each other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tierwave.controls.schema import input_sizes
 
 
 class Text(StrictModel):
-    """Text that the sound says: characters attended to in the first tier's central stack.
+    """Text that the sound speaks, by attention in the first tier's central stack.
 
     column: of `metadata.csv` (LJSpeech's: by number, from 0) or of a manifest (by name). components: of the
     discretised mixture of logistics. layer: of the central stack after which attention stands; None: in the middle.
@@ -77,7 +77,7 @@ class Config(StrictModel):
 
     @property
     def input_sizes(self) -> tuple[int, ...]:
-        """How many inputs of the network each parameter takes."""
+        """How many inputs of the network each control takes."""
         return input_sizes(self.conditioned_on, self.controls)
 
     @property

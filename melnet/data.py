@@ -1,8 +1,5 @@
-"""Windows of spectrograms beside each other: what a MelNet is trained on.
-
-The corpus keeps sound; its spectrogram is computed where it is needed, and kept while there is room. Knows corpora, the
-front end and its normalisation; no network.
-"""
+"""Windows of spectrograms, for training. The corpus stores sound; spectrograms are computed when needed and cached in
+memory while there is room."""
 
 from __future__ import annotations
 
@@ -21,15 +18,15 @@ from tierwave.data.windows import Where, frame_spans
 from tierwave.errors import UsageError
 from tierwave.files.urls import Place
 
-KEPT_BYTES = 1 << 30  # of spectrograms in memory
+CACHED_BYTES = 1 << 30  # of spectrograms in memory
 ENCODER = Quantizer("linear", 65536)
 
 
 class Spectrograms:
     """The normalised log-mel spectrograms of a corpus, a source of windows (see `tierwave.data.windows`).
 
-    What lies before and after a span is 0, the mean: that is also what sampling starts from. texts: what the recordings
-    say, a source of its own; None where the config has no text.
+    Before and after a span lies 0, the mean, from which sampling starts too. texts: of the recordings, a source of its
+    own; None where the config has no text.
     """
 
     dtype: np.dtype[Any] = np.dtype(np.float32)
@@ -38,7 +35,7 @@ class Spectrograms:
     def __init__(self, corpus: Corpus, front_end: MelFrontEnd, normaliser: Normaliser, texts: Texts | None = None):
         self.corpus, self.front_end, self.normaliser, self.texts = corpus, front_end, normaliser, texts
         self.shape: tuple[int, ...] = (front_end.audio.mel_channels,)
-        self._kept: dict[int, np.ndarray] = {}
+        self._cached: dict[int, np.ndarray] = {}
         self._bytes = 0
 
     def to_json(self) -> dict[str, Any]:
@@ -48,16 +45,16 @@ class Spectrograms:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a person should know of what was found beside the recordings."""
+        """Warnings about the file of transcripts."""
         return () if self.texts is None else self.texts.remarks
 
     def of(self, recording: int) -> np.ndarray:
-        """The whole of one recording, normalised, float32 `[frames, channels]`."""
-        if recording in self._kept:
-            return self._kept[recording]
+        """The normalised spectrogram of a recording, float32 `[frames, channels]`."""
+        if recording in self._cached:
+            return self._cached[recording]
         whole = self.normaliser.normalise(self.front_end.analyse(sound_of(self.corpus, recording), seed=recording))
-        if self._bytes + whole.nbytes <= KEPT_BYTES:
-            self._kept[recording] = whole
+        if self._bytes + whole.nbytes <= CACHED_BYTES:
+            self._cached[recording] = whole
             self._bytes += whole.nbytes
         return whole
 
@@ -79,9 +76,8 @@ def sound_of(corpus: Corpus, recording: int) -> np.ndarray:
 def prepare(
     corpus: Corpus, split: Split | None, config: Config, stored: dict[str, Any] | None, *, data_dir: Place | None = None
 ) -> Spectrograms:
-    """The spectrograms of a corpus, normalised as the run says (`stored`) or by what is trained on; with text, what the
-    recordings say too, for which `data_dir`, the corpus's folder, is needed. split: None with `stored`. Raises what
-    `Texts.of` raises."""
+    """The spectrograms of a corpus, normalised as `stored` in the run or fitted to the training split; with text also
+    the transcripts in `data_dir`, the corpus's folder. split: None with `stored`. Raises what `Texts.of` raises."""
     front_end = MelFrontEnd(config.audio, corpus.sample_rate)
     texts = None
     if config.text is not None:
@@ -92,15 +88,12 @@ def prepare(
         return Spectrograms(corpus, front_end, Normaliser.from_document(stored, config.audio.mel_channels), texts)
 
     if split is None:
-        raise ValueError("what is not stored is made of what is trained on: pass the split")
-    train = split.train
-
-    def trained_on() -> Any:
-        for span in spans_of(train, corpus, config):
-            sound = sound_of(corpus, span.recording)
-            yield front_end.analyse(sound, seed=span.recording, start=span.start, stop=span.stop)
-
-    return Spectrograms(corpus, front_end, Normaliser.of(config.audio, trained_on()), texts)
+        raise ValueError("without a stored normalisation, pass the split to fit one")
+    training = (
+        front_end.analyse(sound_of(corpus, span.recording), seed=span.recording, start=span.start, stop=span.stop)
+        for span in spans_of(split.train, corpus, config)
+    )
+    return Spectrograms(corpus, front_end, Normaliser.of(config.audio, training), texts)
 
 
 def spans_of(spans: Sequence[Span], corpus: Corpus, config: Config) -> list[Span]:
@@ -116,9 +109,9 @@ def spans_of(spans: Sequence[Span], corpus: Corpus, config: Config) -> list[Span
 
 
 def text_window(spans: Sequence[Span], corpus: Corpus, config: Config) -> int:
-    """Frames of a window that reads: as many as the longest recording has, which is read in one piece.
+    """Frames of a window with text: as many as the longest recording has, so that each is one window.
 
-    Raises UsageError for a span of frames that begins within a recording, since where in the text that is nobody knows.
+    Raises UsageError for a span of frames that begins within a recording, since its place in the text is unknown.
     """
     for span in spans:
         if span.start > 0:
@@ -127,7 +120,7 @@ def text_window(spans: Sequence[Span], corpus: Corpus, config: Config) -> int:
                 "piece: give 30 recordings or more, which are then held out whole, or hold out none with --val_frac 0 "
                 "--monitor loss"
             )
-    # Of all recordings, so that the held-out ones do not have to be compiled again.
+    # The longest of all recordings, so that held-out ones need no other compiled graph.
     whole = [Span(number, 0, recording.samples) for number, recording in enumerate(corpus.recordings)]
     longest = max(span.stop for span in spans_of(whole, corpus, config))
     return -(-longest // config.time_factor) * config.time_factor

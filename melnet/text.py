@@ -1,7 +1,7 @@
-"""What the recordings of a corpus say: transcripts, the alphabet they are written in, and both as a source of batches.
+"""Transcripts of a corpus, their alphabet, and both as a source of batches.
 
-Transcripts stand in the corpus folder: in LJSpeech's `metadata.csv` (`id|text|normalised`, no header, columns by number
-from 0), or in a CSV with a column `filename` and one of the name that the config gives. Knows no TensorFlow.
+Transcripts lie in the corpus folder: in LJSpeech's `metadata.csv` (`id|text|normalised`, no header, columns by number
+from 0), or in a CSV with a column `filename` and one that the config names.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tierwave.files.urls import Place, Url, place_of
 
 METADATA_NAME = "metadata.csv"
 FILENAME = "filename"
-MOST_CHARACTERS = 1024  # rows of the embedding, which is made before a corpus is seen
+MOST_CHARACTERS = 1024  # rows of the embedding, which is built before the corpus is known
 
 
 def normalised(text: str) -> str:
@@ -37,7 +37,7 @@ def normalised(text: str) -> str:
 
 @dataclass(frozen=True)
 class Alphabet:
-    """The characters a network can read, in order: the first has the code 1, 0 is padding."""
+    """The characters that a network knows, in order: the first has the code 1, 0 is padding."""
 
     characters: str
 
@@ -53,8 +53,8 @@ class Alphabet:
         return cls(characters)
 
     def encode(self, text: str, whose: str = "the text") -> np.ndarray:
-        """Codes int32 `[characters]` of a text, which is normalised first. Raises UsageError for an empty text, and for
-        a character that is not in the alphabet."""
+        """Codes int32 `[characters]` of a text, which is normalised first. Raises UsageError for an empty text or a
+        character that is not in the alphabet."""
         text = normalised(text)
         if not text:
             raise UsageError(f"{whose} is empty: write what is to be said")
@@ -69,14 +69,14 @@ class Alphabet:
 
 
 def padded(codes: Sequence[np.ndarray], multiple_of: int = 1) -> np.ndarray:
-    """Texts of different lengths side by side, int32 `[texts, longest]`, padded with 0."""
+    """Codes of texts, int32 `[texts, longest]`, padded with 0."""
     longest = -(-max(map(len, codes)) // multiple_of) * multiple_of
     return np.stack([np.pad(each, (0, longest - len(each))) for each in codes]).astype(np.int32)
 
 
 class Texts:
-    """The texts of a corpus, one per recording: a source of codes (see `tierwave.data.windows`). said: as normalised;
-    remarks: what to tell of the file that they come from."""
+    """The texts of a corpus, one per recording: a source of codes (see `tierwave.data.windows`). said: the normalised
+    texts; remarks: warnings about their file."""
 
     dtype: np.dtype[Any] = np.dtype(np.int32)
     per_step = False
@@ -89,9 +89,9 @@ class Texts:
 
     @classmethod
     def of(cls, corpus: Corpus, data_dir: Place, column: str | int, stored: Mapping[str, Any] | None = None) -> Texts:
-        """The texts of a corpus that lies in `data_dir`, in the alphabet that a run stores, or in their own.
+        """The texts of a corpus in `data_dir`, in the alphabet `stored` in a run, or in their own.
 
-        Raises RunError for a recording without text, or no file of them; UsageError for a character that is not in the
+        Raises RunError for a recording without text or a missing file, UsageError for a character that is not in the
         stored alphabet.
         """
         names = [recording.name for recording in corpus.recordings]
@@ -120,10 +120,10 @@ def alphabet_of(document: Mapping[str, Any]) -> Alphabet:
 
 
 def find_transcripts(data_dir: Place | str, column: str | int) -> tuple[Path, dict[str, str]]:
-    """The file of the transcripts in a corpus folder (of a single recording: beside it), and text by file name or id.
+    """The file of transcripts in a corpus folder, or beside a single recording, and texts by file name or id.
 
-    column: a number for `metadata.csv`, a name for a CSV with a column `filename`. Raises RunError where there is none,
-    more than one, or it is broken.
+    column: a number for `metadata.csv`, a name for a CSV with a column `filename`. Raises RunError where there is none
+    or more than one, or it is malformed.
     """
     data_dir = place_of(data_dir)
     if isinstance(data_dir, Url):
@@ -166,7 +166,7 @@ def _text_of(name: str, found: Mapping[str, str], row_of: Callable[[str], str | 
 
 
 def _strays(path: Path, found: Iterable[str], names: Iterable[str]) -> list[str]:
-    """A sentence about the texts of which there is no recording, usable or not."""
+    """A warning about texts without a recording, usable or not."""
     stems = {folded(without_audio_suffix(name)) for name in names}
     known = stems | {stem.rpartition("/")[2] for stem in stems}
     rows = [row for row in found if folded(without_audio_suffix(row)) not in known]

@@ -1,4 +1,4 @@
-"""The keys of a SampleRNN config, their defaults and what they exclude. Knows no TensorFlow."""
+"""The keys of a SampleRNN config, their defaults, and which values exclude each other."""
 
 from __future__ import annotations
 
