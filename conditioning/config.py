@@ -29,9 +29,9 @@ def _net_of_number(net: Any) -> Any:
 
 
 class Exposure(StrictModel):
-    """How controls are degraded in training to resemble those of generation: resampled to `rate` and back, with noise on
-    the way. rate: Hz; None in a cascade: that of the tier that generates the control. noise: standard deviation, as a
-    share of the control's range."""
+    """How controls are degraded in training to resemble those of generation: resampled to `rate` and back, with noise.
+    rate: Hz; None in a cascade: that of the tier that generates the control. noise: standard deviation, as a share of
+    the control's range."""
 
     rate: Amount | None = None
     noise: Annotated[float, Field(ge=0, le=1)] = 0.0

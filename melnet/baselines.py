@@ -1,7 +1,7 @@
-"""What models without a network reach on held-out spectrograms, tier by tier: the baselines to beat.
+"""Baselines: the likelihood that models without a network reach on held-out spectrograms, tier by tier.
 
-A Gaussian per bin, and a Gaussian per bin around a line through the same bin of the tier's frame before; both fitted to
-what is trained on, both in nats per normalised element. Knows spectrograms as arrays; no network.
+A Gaussian per bin, and a Gaussian per bin around a linear function of the same bin in the tier's last frame; both
+fitted to the training split, both in nats per normalised element.
 """
 
 from __future__ import annotations
