@@ -128,56 +128,59 @@ class Trainer:
 
     def fit(self) -> None:
         """Train until the options or a callback say stop. SIGNALS end it with a checkpoint."""
+        progress, learner = self.progress, self.learner
         self.elapsed, self._begun = 0.0, time.monotonic()
         with handled(SIGNALS, self._note):
             for callback in self.callbacks:
                 callback.on_train_begin(self)
-            while self.progress.epoch < self.options.num_epochs and self.stop_reason is None:
-                self._epoch()
-            if self.progress.epoch >= self.options.num_epochs:
+            while progress.epoch < self.options.num_epochs and self.stop_reason is None:
+                if progress.step_in_epoch == 0:
+                    progress.nats = progress.correct = progress.elements = progress.seconds = 0.0
+                    for callback in self.callbacks:
+                        callback.on_epoch_begin(self)
+                for batch in self.data.epoch(progress.epoch, progress.step_in_epoch):
+                    if self.stop_reason is not None:
+                        break
+                    started = time.perf_counter()
+                    results, state = learner.train_step(learner.devices.shard(batch), self.state, progress.step)
+                    self._sync_clock()
+                    self._refuse_broken(results)
+                    self.state = state
+                    results["seconds"] = time.perf_counter() - started
+                    progress.step += 1
+                    progress.step_in_epoch += 1
+                    progress.nats += results["loss"] * results["elements"]
+                    progress.correct += results["accuracy"] * results["elements"]
+                    progress.elements += results["elements"]
+                    progress.seconds += results["seconds"]
+                    for callback in self.callbacks:
+                        callback.on_step_end(self, results)
+                    if self.interrupted is not None:
+                        self.stop(signal.Signals(self.interrupted).name, finished=False)
+                if progress.step_in_epoch == self.data.steps:
+                    self._end_epoch()
+            if progress.epoch >= self.options.num_epochs:
                 self.stop(f"all {self.options.num_epochs} epochs are done")
             for callback in self.callbacks:
                 callback.on_train_end(self)
-            self.learner.devices.wait()
+            learner.devices.wait()
 
-    def _epoch(self) -> None:
+    def _refuse_broken(self, results: dict[str, float]) -> None:
+        """RunError where the loss or the gradient is not finite. A broken gradient has spoilt the weights already, and
+        the loss shows it only one step later; float16 skips such a step."""
+        for what, value in (("loss", results["loss"]), ("gradient", results["gradient_norm"])):
+            if not math.isfinite(value) and not (what == "gradient" and self.learner.can_skip):
+                for callback in self.callbacks:
+                    callback.on_broken_step(self, results)
+                raise RunError(
+                    f"the {what} became {value} at step {self.progress.step + 1}, so training was stopped; the last "
+                    "checkpoint is good. Try a smaller --learning_rate (a tenth), a smaller gradient_clip, or "
+                    "--precision float32"
+                )
+
+    def _end_epoch(self) -> None:
+        """Validate, and begin the next epoch from a fresh state."""
         progress = self.progress
-        if progress.step_in_epoch == 0:
-            progress.nats = progress.correct = progress.elements = progress.seconds = 0.0
-            for callback in self.callbacks:
-                callback.on_epoch_begin(self)
-        for batch in self.data.epoch(progress.epoch, progress.step_in_epoch):
-            if self.stop_reason is not None:
-                return
-            started = time.perf_counter()
-            batch = self.learner.devices.shard(batch)
-            results, state = self.learner.train_step(batch, self.state, progress.step)
-            self._sync_clock()
-            # A broken gradient has spoilt the weights already, though the loss shows it one step later only; float16
-            # steps over it.
-            for what, value in (("loss", results["loss"]), ("gradient", results["gradient_norm"])):
-                if not math.isfinite(value) and not (what == "gradient" and self.learner.can_skip):
-                    for callback in self.callbacks:
-                        callback.on_broken_step(self, results)
-                    raise RunError(
-                        f"the {what} became {value} at step {progress.step + 1}, so training was stopped; the last "
-                        "checkpoint is good. Try a smaller --learning_rate (a tenth), a smaller gradient_clip, or "
-                        "--precision float32"
-                    )
-            self.state = state
-            results["seconds"] = time.perf_counter() - started
-            progress.step += 1
-            progress.step_in_epoch += 1
-            progress.nats += results["loss"] * results["elements"]
-            progress.correct += results["accuracy"] * results["elements"]
-            progress.elements += results["elements"]
-            progress.seconds += results["seconds"]
-            for callback in self.callbacks:
-                callback.on_step_end(self, results)
-            if self.interrupted is not None:
-                self.stop(signal.Signals(self.interrupted).name, finished=False)
-        if progress.step_in_epoch < self.data.steps:
-            return  # stopped right after the last batch that was fetched
         results = {
             "loss": progress.nats / max(progress.elements, 1.0),
             "accuracy": progress.correct / max(progress.elements, 1.0),
@@ -185,9 +188,8 @@ class Trainer:
         }
         results["bits"] = results["loss"] / LN2
         if self.valid is not None:
-            nats, correct, elements = map(
-                float, self.learner.evaluator.measure(self.valid, self._validating).sum(axis=0)
-            )
+            totals = self.learner.evaluator.measure(self.valid, self._validating).sum(axis=0)
+            nats, correct, elements = map(float, totals)
             results.update(val_loss=nats / elements, val_accuracy=correct / elements, val_bits=nats / elements / LN2)
         progress.epoch += 1
         progress.step_in_epoch = 0
