@@ -283,7 +283,11 @@ def cache(folder: Path) -> Found:
     """The encoded recordings; a cache is named by where recordings lie and when they were made."""
     found: Found = {}
     for number, inner in enumerate(sorted(path.parent for path in folder.glob("*/corpus.json"))):
-        found |= {f"{number}/{path.name}": digest(path.read_bytes()) for path in inner.iterdir()}
+        found |= {f"{number}/{path.name}": digest(path.read_bytes()) for path in inner.glob("*.codes")}
+        document = json.loads((inner / "corpus.json").read_bytes())
+        for recording in document["recordings"]:
+            recording.pop("offset", None)  # earlier versions wrote it
+        found[f"{number}/corpus.json"] = lines_of({key: part for key, part in document.items() if key != "seal"})
     return found
 
 
