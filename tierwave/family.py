@@ -188,7 +188,7 @@ class Family(abc.ABC):
         return (minutes is None or minutes >= LEAST_MINUTES_FOR_XLA) and bool(self.prefers_xla(config, on_gpu))
 
     def training_inputs(self, options: TrainingOptions, steps: int) -> Callable[[Any], dict[str, Any]]:
-        """A function of the optimiser step, of `steps` in all: what else `loss_sums` is told in training."""
+        """A function of the optimiser step, of `steps` in all: further arguments of `loss_sums` in training."""
         return lambda step: {}
 
     def has_accuracy(self, config: Any, stage: str) -> bool:
@@ -257,7 +257,7 @@ class Family(abc.ABC):
         dataset_state: Any = None,
         **options: Any,
     ) -> LaneWindows:
-        """Windows over `spans` of a corpus and its controls; options as of `LaneWindows` (seed, shuffled, whole_spans,
+        """Windows over `spans` of a corpus and its controls; options: see `LaneWindows` (seed, shuffled, whole_spans,
         multiple_of)."""
         from tierwave.data.windows import Codes, LaneWindows, Source
 
@@ -286,7 +286,7 @@ class Family(abc.ABC):
         return [Preview()]
 
     def generate(self, models: Sequence[Any], config: Any, request: Request, **about: Any) -> np.ndarray:
-        """Float32 `[sequences, samples]`, round(seconds * sample_rate) samples each; arguments as of `stream`."""
+        """Float32 `[sequences, samples]`, round(seconds * sample_rate) samples each; arguments: see `stream`."""
         made = self.stream(models, config, request, **about)
         return made.render(request.samples(made.sample_rate))
 

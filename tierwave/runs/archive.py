@@ -1,7 +1,7 @@
 """A run folder as one zip file: written the same each time, and read as a file from a stranger.
 
 Such a zip may hold anything, so only plain files are taken out of it, under names that a run has, into a folder of our
-own, and no more than a run can weigh. Knows zip files; not what is in a run.
+own, and no more than a run can weigh.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def restore_checkpoint(path: Path, pieces: dict[str, Any]) -> None:
         status = make_checkpoint(pieces).read(str(path))
         status.assert_existing_objects_matched()
         status.expect_partial()
-        if "model" in pieces:  # a smaller network would find all of its weights in a larger one's
+        if "model" in pieces:  # otherwise a smaller model restores silently from a larger checkpoint
             stored = sum(name.startswith("model/") for name, _ in tf.train.list_variables(str(path)))
             if stored != len(pieces["model"].weights):
                 raise ValueError(f"it holds {stored} weights, and the model has {len(pieces['model'].weights)}")
@@ -67,8 +67,8 @@ def restore_checkpoint(path: Path, pieces: dict[str, Any]) -> None:
 
 
 def _is_of_no_rest(record: logging.LogRecord) -> bool:
-    """Whether a line of TensorFlow's is about anything but what a checkpoint holds and nobody asked for. It has no
-    other way to be silent about that where restoring fails, which is told by its exception."""
+    """Whether a log line of TensorFlow is no remark about objects that a checkpoint holds and nothing restored. It
+    cannot be silenced in another way where restoring fails, and then the exception says why."""
     return not str(record.msg).startswith(
         (
             "Detecting that an object or model or tf.train.Checkpoint is being deleted",

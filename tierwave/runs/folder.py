@@ -98,7 +98,7 @@ class Run:
     @property
     def begun(self) -> datetime:
         """When the run was begun, by a clock that does not depend on where; a run of old by its folder's name."""
-        with contextlib.suppress(RunError):  # of one that is damaged, which is told where it is used
+        with contextlib.suppress(RunError):  # a damaged file is reported where it is used
             if (created := _moment(self.read("run.json").get("created", ""))) is not None:
                 return created
         with contextlib.suppress(ValueError, OverflowError, OSError):

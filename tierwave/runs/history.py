@@ -58,7 +58,7 @@ class History:
 
     steps, losses, gradient_norms: of every update [updates]. epochs: in their order; ends: the step at which each
     ended. baselines: what simple models reach on held-out sound, the simplest first. in_bits: whether losses are those
-    of codes, which are told in bits.
+    of codes, which are shown in bits.
     """
 
     steps: np.ndarray

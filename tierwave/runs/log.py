@@ -1,4 +1,4 @@
-"""What a session says: told at once, and kept in the run's log.txt."""
+"""The lines that training prints, also written to the run's log.txt."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Log:
             self._lines.say(line)
 
     def say(self, text: str, rewrite: bool) -> None:
-        """Say a line and keep it; of how far something is, as much as of a log that grows."""
+        """Print a line and log it; of progress lines, as many as a growing log shows."""
         if self._lines is not None:
             self._lines.say(text, rewrite)
         elif not rewrite:

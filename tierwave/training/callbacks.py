@@ -1,8 +1,7 @@
 """What happens around the training steps: checkpoints, early stopping, learning rate, sounds, curves, lines.
 
-Every callback reads the `TrainingOptions` of its trainer; parsing them is `tierwave.config`'s business. Their order
-matters and `standard_callbacks` holds it: the learning rate first, what decides about stopping before what saves, what
-prints last. Knows no family: in-training generation is handed a function.
+Every callback reads the `TrainingOptions` of its trainer. Their order matters and `standard_callbacks` holds it: the
+learning rate first, what decides about stopping before what saves, what prints last.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class LearningRateSchedule(Callback):
     """From epoch `reduce_learning_rate_after` on (counted from 0), multiply the rate by exp(-0.1) each epoch."""
 
     def __init__(self) -> None:
-        self.epoch = -1  # the last one for which the rate was reduced: an epoch may be begun twice
+        self.epoch = -1  # the last epoch for which the rate was reduced: one may be begun twice
 
     def state(self) -> dict[str, Any]:
         return {"epoch": self.epoch}
@@ -52,8 +51,8 @@ class LearningRateSchedule(Callback):
 class Limits(Callback):
     """Stop after `num_steps`, after `max_minutes` of this call, or below `loss_cutoff`.
 
-    is_share: the minutes are one stage's share of all. They begin with its first step done, since compiling, which that
-    takes, would leave nothing of a small share.
+    is_share: the minutes are one stage's share of all. They count from the end of its first step, since compiling would
+    use up a small share.
     """
 
     def __init__(self, *, is_share: bool = False) -> None:
@@ -159,7 +158,7 @@ class LossTable(Callback):
     def on_train_begin(self, trainer: Trainer) -> None:
         path = trainer.run.folder / LOSSES
         rows = [",".join(self.columns)]
-        if path.exists():  # steps after the checkpoint that training goes on from are done again
+        if path.exists():  # steps after the checkpoint that training resumes from are done again
             with open(path, encoding="utf-8", newline="") as old:  # which `read_history` has found good
                 rows += [",".join(row) for row in list(csv.reader(old))[1:] if self._stands(row, trainer)]
         write_text(path, "\n".join(rows) + "\n")
@@ -189,13 +188,13 @@ class LossTable(Callback):
         model = trainer.learner.model
         unknown = {"bits"} if model.unit != "bits" else set()
         unknown |= set() if model.has_accuracy else {"accuracy", "val_accuracy"}
-        told = values.keys() - unknown
-        cells = [f"{values[name]:.9g}" if name in told else "" for name in self.columns[2:]]
+        known = values.keys() - unknown
+        cells = [f"{values[name]:.9g}" if name in known else "" for name in self.columns[2:]]
         self.file.write(",".join([str(step or trainer.progress.step), str(epoch), *cells]) + "\n")
 
 
 class LossWatch(Callback):
-    """Says early, and once, what the losses tell of a training that goes wrong.
+    """Warns early, and once, where the losses show that training goes wrong.
 
     baselines: what simple models reach on held-out sound, in nats per element, the simplest first; kept as bars.json.
     """
@@ -220,9 +219,9 @@ class LossWatch(Callback):
         unit = trainer.learner.model.unit
         epoch = Epoch(trainer.progress.epoch, results["loss"], results.get("val_loss"))
         self.epochs.append(epoch)
-        told = [each.scaled(unit) for each in self.epochs]
+        epochs = [each.scaled(unit) for each in self.epochs]
         baselines = {name: in_unit(bar, unit) for name, bar in self.baselines.items()}
-        say_once(loss_issues(told, baselines, unit=unit), self.told, self.say)
+        say_once(loss_issues(epochs, baselines, unit=unit), self.told, self.say)
 
 
 class StatisticsLines(Callback):

@@ -2,8 +2,7 @@
 
 Every worker is a process with one or more replicas of the model, a device each. The lanes of a batch are dealt to the
 replicas in order, so that a lane's recurrent state stays where the lane is. The chief, the first worker, alone writes
-and prints; whatever depends on a clock or on the disk is decided by it and told to the others. Knows TensorFlow's
-strategies; no model, no files.
+and prints; it decides whatever depends on a clock or on the disk, and sends the decision to the others.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class WorkerLost(RunError):
 class Devices:
     """A distribution strategy and what follows from it; without one, a single device.
 
-    replicas: copies of the model in all; local: those of this worker; rank, workers: as of `Task`.
+    replicas: copies of the model in all; local: those of this worker; rank, workers: see `Task`.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy | None = None, task: Task | None = None):
@@ -96,11 +95,11 @@ class Devices:
     # --- agreement --------------------------------------------------------------------------------------------------
 
     def total(self, value: Any) -> np.ndarray:
-        """The sum over all workers of an array, as float64; all of them must ask."""
+        """The sum over all workers of an array, as float64; all of them must call."""
         array = np.asarray(value, np.float64)
         if self.workers == 1:
             return array
-        # Of few sizes: the function is traced for each anew, of which TensorFlow warns where there are many.
+        # Padded to a few sizes: the function is traced for each size, and TensorFlow warns where there are many.
         padded = np.zeros(16 * 8 ** math.ceil(math.log(max(array.size, 16) / 16, 8)))
         padded[: array.size] = array.ravel()
         first = self.strategy.experimental_local_results(self._sum(tf.constant(padded)))[0]
@@ -150,7 +149,7 @@ def has_joined() -> bool:
     return _all_workers.cache_info().currsize > 0
 
 
-@functools.cache  # a second one would number its sums as the first did, and be taken for it
+@functools.cache  # cached: two strategies would reuse the same collective keys
 def _all_devices() -> tf.distribute.Strategy:
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return tf.distribute.MirroredStrategy(devices)

@@ -1,6 +1,6 @@
 """Hyper-parameters as TensorBoard's HParams tab shows them, where trainings are compared side by side.
 
-Knows dicts of values only. The summaries go to whatever writer is the default one.
+Summaries go to TensorFlow's default writer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The training loop of all families: epochs over lanes of windows, callbacks, checkpoints, resumable anywhere.
 
 A checkpoint holds weights, optimiser, recurrent state and a few numbers; since all randomness is a function of (seed,
-epoch, step), training goes on from it bit for bit on a CPU.
+epoch, step), training resumes from it bit for bit on a CPU.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Progress:
 
 
 class Callback:
-    """Something that watches or steers training. `state` and `restore` carry what must survive a kill."""
+    """Watches or controls training. `state` and `restore` carry what must survive a kill."""
 
     def state(self) -> dict[str, Any]:
         """What goes into a checkpoint (JSON)."""
@@ -101,7 +101,7 @@ class Trainer:
         self.learner, self.data, self.valid, self.options, self.run = learner, data, valid, options, run
         self.callbacks = list(callbacks)
         named = [type(callback).__name__ for callback in self.callbacks if type(callback).state is not Callback.state]
-        if len(set(named)) < len(named):  # a checkpoint keeps what they remember by name
+        if len(set(named)) < len(named):  # a checkpoint stores their state by name
             raise ValueError(f"two callbacks with a state have one name: {', '.join(sorted(named))}")
         self.progress = Progress(lanes=data.lanes)
         self.state = learner.initial_state(data.lanes)
@@ -239,7 +239,9 @@ class Trainer:
             }
         )
         try:
-            self.run.remove_files(name)  # going on from before it; halfway, old and new files would be mixed
+            self.run.remove_files(
+                name
+            )  # resuming from an earlier step may rewrite this name; remove stale shards first
             checkpoint.write(str(self.run.folder / name))
             self.run.record(entry, self.options.max_checkpoints)
         except (tf.errors.OpError, OSError) as error:

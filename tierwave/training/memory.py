@@ -201,7 +201,7 @@ def memory_kills() -> list[Any] | None:
         return None
 
 
-CLEARLY = 1.3  # estimates are that near to what was measured
+CLEARLY = 1.3  # estimates lie within this factor of what was measured
 
 
 class TooLarge(UsageError):
@@ -343,8 +343,8 @@ def told_when_it_runs_out(demand: Demand) -> Iterator[None]:
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
         need, room = demand.estimate().total, room_of(demand)
         limit = need / CLEARLY if room is None else min(room.total, need / CLEARLY)
-        told = [line.strip() for line in str(error).splitlines() if "alloc" in line or "memory" in line]
-        reason = told[0] if told else "it was not said for what"
+        lines = [line.strip() for line in str(error).splitlines() if "alloc" in line or "memory" in line]
+        reason = lines[0] if lines else "it was not said for what"
         raise RunError(
             f"there was not enough memory to train {demand.stage} ({reason}); "
             f"checkpoints that were written are good: {_advice(demand, limit)}"

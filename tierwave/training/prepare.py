@@ -98,7 +98,7 @@ def load_recordings(plan: Plan, described: dict[str, Any] | None) -> Corpus:
         sample_rate=_sample_rate(plan, described),
         normalize=plan.config.normalize,
         cache_dir=request.cache_dir or request.logdir_root / ".cache",
-        # Workers of a machine find the cache made, or make it without taking each other's cores.
+        # Workers on one machine share the cache, so each encodes with one process.
         jobs=1 if os.environ.get(TF_CONFIG) else os.cpu_count() or 1,
         without=[root / name for root in (request.logdir_root, request.output_dir) for name in ("", request.identity)],
         progress=lambda done, total: plan.say_line(f"Decoding: {done}/{total} recordings", True),

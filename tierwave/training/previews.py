@@ -51,7 +51,7 @@ class Generation(Callback):
 
     def _generate(self, sound: Sound, entry: CheckpointEntry) -> None:
         request = sound.request
-        with warnings.catch_warnings():  # the log has told of what lies beyond the trained range
+        with warnings.catch_warnings():  # the log names what lies beyond the trained range
             warnings.simplefilter("ignore", ControlWarning)
             stream = sound.start(request)
         stream.progress = lambda what, done, total: self.say_line(f"Generating: {what} {done}/{total}", True)

@@ -1,8 +1,8 @@
 """Training over a Ray cluster: the same session on every worker, started again from its checkpoints when one is lost.
 
-Ray Train starts the workers, tells them of each other (TF_CONFIG) and starts all of them anew when one fails, a bounded
+Ray Train starts the workers, tells them of each other (TF_CONFIG) and restarts all of them when one fails, a bounded
 number of times; every attempt resumes from the newest checkpoint, as any session does. A small actor carries what the
-chief says, and why attempts failed, to the process that asked. Knows sessions and Ray; supervises nothing itself.
+chief says, and why attempts failed, to the process that asked.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def train_on_cluster(
     workers: int,
     failures: int = 3,
 ) -> TrainingResult:
-    """`sessions.train` on `workers` processes of the Ray cluster at `address` ("local": started here, for as long as it
+    """`session.train` on `workers` processes of the Ray cluster at `address` ("local": started here, for as long as it
     takes). failures: how often all workers are started again when one is lost.
 
-    Raises UsageError and RunError as `sessions.train` does, and RunError when there were too many failures.
+    Raises UsageError and RunError as `session.train` does, and RunError when there were too many failures.
     """
     if workers < 1:
         raise UsageError(f"--num_workers {workers} must be 1 or more")
@@ -200,11 +200,10 @@ def _callback(desk: Any) -> Any:
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
             import ray
 
-            # One that lost the others is the least of the reasons.
+            # "lost contact" is a consequence; show other errors first
             reasons = {rank: _first_line(error) for rank, error in sorted(worker_exceptions.items())}
             first = [text for text in reasons.items() if "another one is gone" not in text[1]] or list(reasons.items())
-            told = "; ".join(f"worker {rank}: {text}" for rank, text in first)
-            ray.get(desk.fail.remote(told))
+            ray.get(desk.fail.remote("; ".join(f"worker {rank}: {text}" for rank, text in first)))
 
     return TellFailures()
 

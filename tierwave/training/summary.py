@@ -15,7 +15,7 @@ from tierwave.data.corpus import Corpus
 from tierwave.data.splits import Span, Split
 from tierwave.data.windows import Steering
 
-MOST_COUNTED = 1 << 27  # samples for a histogram: two hours at 16 kHz are all there is to know
+MOST_COUNTED = 1 << 27  # max samples counted; more does not change the histogram
 
 
 def baselines(corpus: Corpus, split: Split, encoder: Any) -> dict[str, float]:

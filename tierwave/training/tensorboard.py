@@ -148,7 +148,7 @@ class TensorBoard(Callback):
             audio = audio[: round(_FOLLOWED_SECONDS * rate)]
             try:
                 followed = measure_controls(audio, rate, asked, schema)
-            except UsageError:  # pitches that cannot be told at this sample rate
+            except UsageError:  # pitches that cannot be measured at this sample rate
                 return
             if followed:
                 measured.append(followed)
