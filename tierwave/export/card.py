@@ -1,19 +1,23 @@
 """The model card: what was trained, on how much of what, how well it predicts, and how it is played, from the run.
 
-Written as Markdown. What a run cannot know is left for a person to fill in. Knows runs and their histories.
+`card.md.j2` is its text, in Markdown. What a run cannot know is left for a person to fill in.
 """
 
 from __future__ import annotations
 
+import csv
 import math
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import jinja2
 
 from tierwave.generation.load import Trained
 from tierwave.runs.folder import CheckpointEntry, Run
-from tierwave.runs.history import History, read_history
+from tierwave.runs.history import History, in_unit, read_history
 
 _KINDS = {
     "samplernn": "a SampleRNN: sound, sample by sample",
@@ -23,38 +27,64 @@ _KINDS = {
 }
 
 
+_FORMATS = {"onnx": "ONNX", "litert": "LiteRT (TensorFlow Lite)"}
+
+
 @dataclass(frozen=True)
-class Heard:
-    """The sound that goes along. words: the flags of generate.py that make it again; files: what was written of it."""
+class CardSample:
+    """The sound that goes along. words: the flags of generate.py that make it again; files: their names."""
 
     words: tuple[str, ...]
     files: tuple[str, ...]
 
 
 def card(
-    trained: Trained, entries: Mapping[str, CheckpointEntry], heard: Heard | None, formats: Sequence[str] = ()
+    trained: Trained,
+    entries: Mapping[str, CheckpointEntry],
+    sample: CardSample | None,
+    formats: Sequence[str] = (),
 ) -> str:
     """The whole card. entries: the checkpoint of each stage; formats: those of the exported step."""
-    described = trained.run.read("run.json")
-    sections = [
-        f"# {described.get('id', 'A network')}",
-        f"This is {_KINDS.get(trained.config.model, trained.config.model)}, at {trained.sample_rate} Hz, made with "
-        f"Tierwave.{_makes(trained)}",
-        *_heard(heard),
-        "## What it learned from",
-        *_corpus(trained),
-        "## How well it predicts",
-        *_predicts(trained, entries),
-        *_parameters(trained),
-        "## How to play it",
-        *_played(trained, heard, formats),
-        "## Versions",
-        "Trained with " + ", ".join(f"{name} {version}" for name, version in _versions(described)) + ".",
-        "## Licence",
-        "Not said yet. Whoever shares this network fills in under which licence it may be used, and whether the "
-        "recordings it learned from allow that.",
-    ]
-    return "\n\n".join(sections) + "\n"
+    run = trained.run
+    described = run.read("run.json")
+    environment = jinja2.Environment(  # Markdown, no HTML
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(cell=_cell, shell=shlex.join, duration_in_words=_recorded)
+    target = "sample.wav" if sample is None or "sample.wav" in sample.files else "sample.csv"
+    stages = [(stage, entry, model) for (stage, entry), model in zip(entries.items(), trained.models, strict=True)]
+    given = trained.family.steerable(trained.config)
+    capitals = ("tierwave", "python", "keras")
+    return environment.get_template("card.md.j2").render(
+        trained=trained,
+        described=described,
+        kind=_KINDS.get(trained.config.model, trained.config.model),
+        makes=_makes(trained),
+        sample=sample,
+        statistics=run.read("statistics.json") if (run.folder / "statistics.json").exists() else {},
+        networks=[_network(trained, *each) for each in stages],
+        notes=[note for each in stages if (note := _baselines(trained, *each))],
+        controls=[
+            [
+                parameter.name,
+                parameter.units or "",
+                ", ".join(parameter.categories) or "{:g} to {:g}".format(*sorted(parameter.span)),
+                "given" if parameter.name in given else "generated",
+            ]
+            for parameter in trained.schema.parameters
+        ],
+        output=[target, *(sample.words if sample else ())],
+        formats=[_FORMATS[each] for each in formats],
+        versions=[
+            (name.capitalize() if name in capitals else name, version)
+            for name, version in described.get("versions", {}).items()
+            if name != "machine"
+        ],
+    )
 
 
 def _makes(trained: Trained) -> str:
@@ -71,68 +101,42 @@ def _makes(trained: Trained) -> str:
     return told
 
 
-def _heard(heard: Heard | None) -> Iterator[str]:
-    if heard is None:
-        return
-    yield from (f"![{name}]({name})" for name in heard.files if name.endswith(".png"))
-    listed = ", ".join(f"[{name}]({name})" for name in heard.files if not name.endswith(".png"))
-    yield f"Made by it: {listed} (`{shlex.join(heard.words)}`)."
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
-def _corpus(trained: Trained) -> Iterator[str]:
-    run = trained.run
-    found = run.read("statistics.json") if (run.folder / "statistics.json").exists() else {}
-    if "files" not in found:
-        yield "The weights were imported: of the recordings nothing is known here. To be filled in."
-        return
-    files, minutes = found["files"], found["hours"] * 60.0
-    length = f"{minutes:.1f} minutes" if minutes >= 1.0 else f"{minutes * 60.0:.1f} seconds"
-    rates = ", ".join(f"{rate} Hz" for rate in found["file_rates"])
-    as_they_are = list(found["file_rates"]) == [str(trained.sample_rate)]
-    resampled = "" if as_they_are else f", resampled to {trained.sample_rate} Hz"
-    yield (
-        f"{files} {'recording' if files == 1 else 'recordings'} of {rates}, {length} in all{resampled}. What they are, "
-        "and whose, is to be filled in."
-    )
-    yield _table(
-        ["", ""],
-        [
-            ["peak", f"{found['peak']:.3f}"],
-            ["RMS", f"{found['rms']:.4f}"],
-            ["DC", f"{found['dc']:+.5f}"],
-            ["silence", f"{found['silent_share']:.1%}"],
-            ["clipped", f"{found['clipped_share']:.2%}"],
-            ["level changed", {"none": "no", "corpus": f"by {found['gain']:.3g}"}.get(found["normalize"], "per file")],
-        ],
-    )
+def _recorded(hours: float) -> str:
+    minutes = hours * 60.0
+    return f"{minutes:.1f} minutes" if minutes >= 1.0 else f"{minutes * 60.0:.1f} seconds"
 
 
-def _predicts(trained: Trained, entries: Mapping[str, CheckpointEntry]) -> Iterator[str]:
-    rows, notes = [], []
-    for (stage, entry), model in zip(entries.items(), trained.models, strict=True):
-        part = Run(trained.checkpoints[stage].parent)
-        history = read_history(part)
-        scale, unit = (math.log(2.0), "bits per sample") if model.unit == "bits" else (1.0, f"{model.unit} per value")
-        held_out = _held_out(history, entry)
-        rows.append(
-            [
-                stage,
-                f"{model.count_params():,}",
-                f"{entry.epoch}",
-                f"{entry.step:,}",
-                _duration(trained_seconds(part, entry.step)),
-                "unknown" if held_out is None else f"{held_out / scale:.3f} {unit}",
-            ]
-        )
-        baselines = [f"{nats / scale:.3f} ({name})" for name, nats in history.baselines.items()]
-        if model.unit == "bits":
-            levels = trained.family.encoder(trained.config).levels
-            baselines.insert(0, f"{math.log2(levels):.3f} (guessing blindly)")
-        if baselines and held_out is not None:
-            notes.append(f"To beat for {stage}, in {unit}: {', '.join(baselines)}.")
-    yield _table(["network", "weights", "epochs", "steps", "trained for", "on held-out recordings"], rows)
-    if notes:
-        yield "\n".join(notes)
+def _network(trained: Trained, stage: str, entry: CheckpointEntry, model: Any) -> list[str]:
+    """A row of the table of networks."""
+    part = Run(trained.checkpoints[stage].parent)
+    held_out = _held_out(read_history(part), entry)
+    return [
+        stage,
+        f"{model.count_params():,}",
+        f"{entry.epoch}",
+        f"{entry.step:,}",
+        _duration(trained_seconds(part, entry.step)),
+        "unknown" if held_out is None else f"{in_unit(held_out, model.unit):.3f} {_unit(model.unit)}",
+    ]
+
+
+def _baselines(trained: Trained, stage: str, entry: CheckpointEntry, model: Any) -> str:
+    """What a network has to beat, where its held-out loss is known."""
+    unit, history = model.unit, read_history(Run(trained.checkpoints[stage].parent))
+    found = [f"{in_unit(nats, unit):.3f} ({name})" for name, nats in history.baselines.items()]
+    if unit == "bits":
+        found.insert(0, f"{math.log2(trained.family.encoder(trained.config).levels):.3f} (guessing blindly)")
+    if not found or _held_out(history, entry) is None:
+        return ""
+    return f"To beat for {stage}, in {_unit(unit)}: {', '.join(found)}."
+
+
+def _unit(unit: str) -> str:
+    return "bits per sample" if unit == "bits" else f"{unit} per value"
 
 
 def _held_out(history: History, entry: CheckpointEntry) -> float | None:
@@ -147,8 +151,6 @@ def _held_out(history: History, entry: CheckpointEntry) -> float | None:
 
 def trained_seconds(part: Run, steps: int) -> float:
     """How long the first `steps` updates of a stage took, by its table of losses; 0 if there is none."""
-    import csv
-
     path = part.folder / "losses.csv"
     if not path.exists():
         return 0.0
@@ -165,48 +167,3 @@ def _duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.1f} {name}"
     return f"{seconds:.0f} s"
-
-
-def _parameters(trained: Trained) -> Iterator[str]:
-    if not trained.schema.names:
-        return
-    given = trained.family.steerable(trained.config)
-    rows = []
-    for parameter in trained.schema.parameters:
-        low, high = sorted(parameter.span)
-        span = ", ".join(parameter.categories) or f"{low:g} to {high:g}"
-        rows.append([parameter.name, parameter.units or "", span, "given" if parameter.name in given else "generated"])
-    yield "## Parameters"
-    yield _table(["name", "unit", "trained on", ""], rows)
-
-
-def _played(trained: Trained, heard: Heard | None, formats: Sequence[str]) -> Iterator[str]:
-    words = () if heard is None else heard.words
-    again = " The first command makes the sound above again." if words else ""
-    yield f"With Tierwave installed, name this folder (or the zip file it came in) instead of RUN.{again}"
-    target = "sample.wav" if heard is None or "sample.wav" in heard.files else "sample.csv"
-    yield (
-        f"    python generate.py --checkpoint_path RUN --output_path {shlex.join([target, *words])}\n"
-        "    python -m tierwave play RUN\n"
-        "    python train.py --init_from RUN --id NEW --data_dir RECORDINGS"
-    )
-    if formats:
-        names = {"onnx": "ONNX", "litert": "LiteRT (TensorFlow Lite)"}
-        listed = " and ".join(names[each] for each in formats)
-        yield (
-            f"Without Tierwave: `steps/` holds the generation step for {listed}, and `steps/manifest.json` says how to "
-            "drive it."
-        )
-
-
-def _versions(described: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, version in described.get("versions", {}).items():
-        if name != "machine":
-            yield name.capitalize() if name in ("tierwave", "python", "keras") else name, version
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return "\n".join([line(heads), line(["---"] * len(heads)), *(line(row) for row in rows)])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tierwave.errors import RunError, UsageError
-from tierwave.export.card import Heard, card
+from tierwave.export.card import CardSample, card
 from tierwave.export.manifest import write_steps
 from tierwave.files.folders import refuse_file
 from tierwave.files.writing import write_text
@@ -56,8 +56,8 @@ def share(trained: Trained, target: Path, *, sample: Sample | None, formats: Seq
         if formats:
             write_steps(trained, folder / "steps", formats)
         entries = write_run(trained, folder)
-        heard = None if told is None else write_sample(trained, folder, *told)
-        write_text(folder / CARD, card(trained, entries, heard, formats))
+        made = None if told is None else write_sample(trained, folder, *told)
+        write_text(folder / CARD, card(trained, entries, made, formats))
         if target.suffix.lower() == SUFFIX:
             pack(folder, target)
         else:
@@ -131,7 +131,7 @@ def _told(trained: Trained, sample: Sample) -> tuple[Request, tuple[str, ...]]:
     return request, control
 
 
-def write_sample(trained: Trained, folder: Path, request: Request, control: Sequence[str]) -> Heard:
+def write_sample(trained: Trained, folder: Path, request: Request, control: Sequence[str]) -> CardSample:
     """sample.wav with its picture, or of a run that makes no audio its curves. control: how generate.py is told."""
     stream = trained.stream(request)
     path = folder / "sample.wav"
@@ -148,7 +148,7 @@ def write_sample(trained: Trained, folder: Path, request: Request, control: Sequ
     for name in ("inversion", "text"):
         if isinstance(value := request.options.get(name), str):
             words += [f"--{name}", value]
-    return Heard(tuple(words), tuple(each.name for each in files))
+    return CardSample(tuple(words), tuple(each.name for each in files))
 
 
 def _middle(trained: Trained, given: Sequence[str]) -> Iterator[str]:
