@@ -1,9 +1,8 @@
 """Which parts of the recordings are trained on and which are held out.
 
-By source recording where there are enough of them; else by several stretches spread over each recording, with guard
-gaps around them. Chunks cut from one recording are put back on its timeline first, overlaps included, and so are
-copies of a recording, so that no held-out sample is trained on under another file name. Knows positions only, nothing
-of windows or networks.
+By source recording if there are enough of them; else by several stretches spread over each recording, with guard gaps
+around them. Chunks cut from one recording, and copies of one, are first put back on its timeline, overlaps included, so
+that no held-out sample is trained on under another file name.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What the documents of a run hold: a schema of each, which is checked where it is read.
 
-A run may come from anywhere, and its files may be damaged, so nothing of them is believed before. What a config holds
-its family knows (`families.load_config`), and what `prepared.json` holds too. What a program writes for itself alone is
-sealed, so that what was damaged is known whatever it has become.
+A run may come from anywhere and its files may be damaged, so they are validated before use. The family validates its
+config and `prepared.json`. Files that only this program reads are sealed with a digest, which reveals any damage.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ that cannot be read.
 
 What Tierwave makes may lie among the recordings (`--data_dir .`), and must not become one: a folder that a command
 makes for its output holds the file `MARK`, and a run is known by its config. Such a folder is passed over within
-another, and read where it is named itself. Knows names, no audio.
+another, and read where it is named itself.
 """
 
 from __future__ import annotations

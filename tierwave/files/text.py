@@ -1,7 +1,6 @@
 """Text that people write, or that others send: how a file is decoded, tables of cells, and JSON that may be hostile.
 
-One way for configs, parameters, transcripts and messages, so that what one reader takes the others take too. Knows
-nothing of what the text means, and imports nothing heavy.
+Configs, controls, transcripts and messages are all read here, so that every reader accepts the same.
 """
 
 from __future__ import annotations

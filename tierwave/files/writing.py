@@ -1,6 +1,6 @@
-"""Files that matter, whole or not at all: a temporary name, a flush to disk, a move into place; and arrays read again.
+"""Files written whole or not at all: a temporary name, a flush to disk, a move into place; and reading arrays.
 
-Knows bytes, text and arrays, not what they mean; recordings are written by `SoundWriter`, as they come.
+Recordings are written block by block, by `SoundWriter`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which of several processes that train together this one is, and waiting until all have come: what TF_CONFIG says.
+"""Processes that train together: which one this is, by TF_CONFIG, and waiting until all have started.
 
-TensorFlow waits too, but without a word, without an end and deaf to signals; so the workers meet here before. Knows no
-TensorFlow.
+TensorFlow waits too, but silently, without a timeout and without handling signals, so the workers meet here first.
+TensorFlow's own reader of TF_CONFIG checks nothing, so mistakes in it are reported here too.
 """
 
 from __future__ import annotations
