@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tierwave.cli.flags import REPEATABLE, FlagParser
 from tierwave.config import apply_overrides, read_document
+from tierwave.nn.runtime import import_tensorflow
 from tierwave.training.memory import GIGABYTE, demands
 
 
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print(arguments: argparse.Namespace) -> None:
+    import_tensorflow(debug=arguments.debug)
     for path in arguments.config_file:
         document = apply_overrides(read_document(path), arguments.set)
         for demand in demands(document, str(path)):

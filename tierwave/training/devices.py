@@ -110,10 +110,6 @@ class Devices:
         array = np.asarray(value, np.float64)
         return self.total(array if self.is_chief else np.zeros_like(array))
 
-    def text_from_chief(self, text: str) -> str:
-        """The chief's text, on every worker."""
-        return self.texts(text)[0]
-
     def texts(self, text: str) -> list[str]:
         """Every worker's text, in order of their numbers."""
         if self.workers == 1:

@@ -9,6 +9,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tierwave.analysis.control_scenarios import trained_values
@@ -171,7 +172,7 @@ def _common_run(plan: Plan, devices: Devices) -> Run:
         return plan.root
     request = plan.request
     made = create_run(request.logdir_root, request.identity) if devices.is_chief else None
-    name = devices.text_from_chief("" if made is None else made.folder.name)
+    name = devices.texts("" if made is None else made.folder.name)[0]  # the chief's
     run = Run(request.logdir_root / request.identity / name)
     visible = devices.total([float(run.folder.is_dir() or other != devices.rank) for other in range(devices.workers)])
     blind = [rank for rank, count in enumerate(visible) if count < devices.workers]
@@ -207,7 +208,7 @@ def _recorded(plan: Plan, material: Material, context: RunContext) -> Iterator[R
             write_text(run.folder / CONFIG_NAME, context.config_text + "\n")
             log.open()
 
-        yield context.recorded(statistics, log.say, begin)
+        yield replace(context, statistics=statistics, say_line=log.say, begin=begin)
     finally:
         log.close()
         if plan.root is None:

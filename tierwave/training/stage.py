@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tierwave.config import TrainingOptions
@@ -63,10 +63,6 @@ class RunContext:
     def say(self, text: str) -> None:
         """Print a line that is not rewritten."""
         self.say_line(text, False)
-
-    def recorded(self, statistics: Mapping[str, float], say_line: SayLine, begin: Callable[[], None]) -> RunContext:
-        """The same of the process that writes."""
-        return replace(self, statistics=statistics, say_line=say_line, begin=begin)
 
 
 def stage_of(plan: Plan, name: str, material: Material, devices: Devices) -> Stage:
