@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from tierwave.config import apply_overrides, read_document
 from tierwave.errors import UsageError
 from tierwave.nn.runtime import import_tensorflow
 from tierwave.search.distributed import Address, serve, work
-from tierwave.search.search import DEFAULT_EPOCHS, DEFAULT_TRIALS, TYPES, Search, tune
+from tierwave.search.plan import DEFAULT_EPOCHS, DEFAULT_TRIALS, TYPES, Search
+from tierwave.search.search import tune
 from tierwave.search.space import OBJECTIVES, Axis, choices, parse_search
 from tierwave.system.progress import ProgressLine
 
@@ -123,17 +125,8 @@ def _tune(arguments: Any, words: Sequence[str], flags: FlagParser) -> int:
         ignored = [flag for flag in typed if flag not in own]
         if ignored:
             say_line(f"Warning: {', '.join(ignored)}: the chief says what is searched, and a worker follows it.", False)
-        signal = work(
-            address,
-            arguments.data_dir,
-            arguments.logdir_root / arguments.id,
-            say_line,
-            start,
-            param_dir=arguments.param_dir,
-            params=arguments.params,
-            patience=arguments.timeout,
-            verbose=arguments.verbose,
-        )
+        typed_search = Search(**_fields(arguments))
+        signal = work(typed_search, address, say_line, start, patience=arguments.timeout, verbose=arguments.verbose)
         return 0 if signal is None else 128 + signal
     search = _search(arguments)
     if arguments.role == "chief":
@@ -153,27 +146,13 @@ def _search(arguments: Any) -> Search:
         document, source = read_document(DEFAULT_CONFIG), DEFAULT_CONFIG.name
     else:
         document, source = {"model": "samplernn"}, DEFAULT_CONFIG.name
-    return Search(
-        identity=arguments.id,
-        document=apply_overrides(document, arguments.set),
-        source=source,
-        axes=axes,
-        data_dir=arguments.data_dir,
-        logdir_root=arguments.logdir_root,
-        kind=arguments.type,
-        objective=arguments.objective,
-        num_epochs=arguments.num_epochs,
-        max_trials=arguments.max_trials,
-        early_stopping_patience=arguments.early_stopping_patience,
-        val_frac=arguments.val_frac,
-        random_seed=arguments.random_seed,
-        max_minutes=arguments.max_minutes,
-        minutes_per_trial=arguments.max_minutes_per_trial,
-        stage=arguments.stage,
-        resume=arguments.resume,
-        param_dir=arguments.param_dir,
-        params=arguments.params,
-    )
+    document = apply_overrides(document, arguments.set)
+    return Search(document=document, source=source, axes=axes, **_fields(arguments))
+
+
+def _fields(arguments: Any) -> dict[str, Any]:
+    """The flags that `Search` has as fields."""
+    return {field.name: getattr(arguments, field.name) for field in fields(Search) if hasattr(arguments, field.name)}
 
 
 if __name__ == "__main__":

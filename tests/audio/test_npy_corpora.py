@@ -24,7 +24,7 @@ from tierwave.data.cache import load_corpus
 from tierwave.data.corpus import Corpus
 from tierwave.errors import RunError, UsageError
 from tierwave.runs.folder import runs_of
-from tierwave.search.search import digest_of
+from tierwave.search.plan import digest_of
 
 pytestmark = pytest.mark.usefixtures("eager")
 

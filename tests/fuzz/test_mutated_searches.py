@@ -11,15 +11,15 @@ from random import Random
 from typing import Any
 
 import pytest
-from keras_tuner.engine.trial import Trial
+from keras_tuner.engine.base_tuner import BaseTuner
 
 import mutators
 from rule import Kind, Refusal, Wrong, judged
 from tierwave.runs.folder import Run
-from tierwave.search.oracles import REASON
-from tierwave.search.search import SEARCH_FILE, TYPES, Plan, Search, begin, findings_of, plan_of
+from tierwave.search.plan import SEARCH_FILE, TYPES, Plan, Search, plan_of
+from tierwave.search.search import begin, results_of
 from tierwave.search.space import parse_search
-from tierwave.search.trial import Result, Runner, read_result
+from tierwave.search.trial import count_attempt, metrics_of, read_result
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning:keras_tuner")
 
@@ -47,7 +47,7 @@ def silent(text: str, rewrite: bool) -> None:
 def asked(kind: str) -> tuple[Search, Plan]:
     """A search of a kind; its folder is told anew with every input."""
     axes = [parse_search(text) for text in SEARCHED]
-    search = Search("s", SMALL, "small", axes, None, kind=kind, num_epochs=4, max_trials=5)
+    search = Search("s", None, SMALL, "small", axes, type=kind, num_epochs=4, max_trials=5)
     return search, plan_of(search)
 
 
@@ -55,12 +55,14 @@ def taken_up(kind: str, folder: Path) -> Any:
     """The oracle of the search that lies in a folder."""
     search, plan = asked(kind)
     place = Search(**{**vars(search), "logdir_root": folder})
-    return begin(place, plan, silent, silence=60.0, shared=False)
+    oracle = begin(place, plan, silent)
+    BaseTuner(oracle, directory=str(folder), project_name="keras_tuner")  # says where its files lie
+    return oracle
 
 
 def known(oracle: Any, kind: str) -> tuple[Any, ...]:
     """What matters of an oracle: its trials and how it would go on."""
-    return oracle.get_state(), [trial.get_state() for trial in oracle.trials.values()], findings_of(
+    return oracle.get_state(), [trial.get_state() for trial in oracle.trials.values()], results_of(
         oracle, asked(kind)[1]
     ).table()  # fmt: skip
 
@@ -71,14 +73,12 @@ def written(kind: str, folder: Path) -> tuple[str, str]:
     oracle = taken_up(kind, folder)
     for number in range(3):
         trial = oracle.create_trial("tuner0")
-        told = Trial.from_proto(trial.to_proto())
-        told.hyperparameters.values = dict(told.hyperparameters.values)
         if number == 0:
-            oracle.update_trial(told.trial_id, {"val_loss": 2.5, "epochs": 3.0, "minutes": 0.5}, step=2)
+            oracle.update_trial(trial.trial_id, {"val_loss": 2.5, "epochs": 3.0, "minutes": 0.5}, step=2)
         if number < 2:
-            told.status = "FAILED" if number else "COMPLETED"
-            told.hyperparameters.values.update({REASON: "it fell ill"} if number else {})
-            oracle.end_trial(Trial.from_proto(told.to_proto()))
+            trial.status = "FAILED" if number else "COMPLETED"
+            trial.message = "it fell ill" if number else None
+            oracle.end_trial(trial)
     return (folder / "s" / SEARCH_FILE).read_text(encoding="utf-8"), _as_json(known(taken_up(kind, folder), kind))
 
 
@@ -110,12 +110,6 @@ def attempt_search(given: tuple[str, Path]) -> str:
     return "taken up"
 
 
-def runner(folder: Path) -> Runner:
-    """Of trials below a folder."""
-    space = asked("random_search")[1].space
-    return Runner(space, ("val_loss", "min"), folder, folder, silent)
-
-
 def make_ended(rng: Random, folder: Path) -> Path:
     """`trial.json` of a trial that ended."""
     (folder / "trial.json").write_bytes(mutators.json_bytes(ENDED, rng))
@@ -125,34 +119,37 @@ def make_ended(rng: Random, folder: Path) -> Path:
 def attempt_ended(folder: Path) -> str:
     """As the result of the trial is added up."""
     values = {"training.learning_rate": 0.01, "dim": 16, "frame_sizes": [4, 16]}
-    found = judged(lambda: runner(folder)._result(Run(folder), values))
+    found = judged(lambda: metrics_of(Run(folder), asked("random_search")[1], values))
     if isinstance(found, Refusal):
         return "refused"
     _check(found)
     return "read"
 
 
-def _check(found: Result) -> None:
+def _check(found: dict[str, float]) -> None:
     names = {"val_loss", "epochs", "steps", "minutes", "parameters"}
-    if not names <= found.metrics.keys() or not all(isinstance(value, float) for value in found.metrics.values()):
+    if not names <= found.keys() or not all(isinstance(value, float) for value in found.values()):
         raise Wrong(f"no result: {found}", "no result")
 
 
-RESULT = Result({"val_loss": 2.5, "epochs": 2.0, "steps": 14.0, "minutes": 0.5, "parameters": 1000.0}, 2)
+RESULT = {"val_loss": 2.5, "epochs": 2.0, "steps": 14.0, "minutes": 0.5, "parameters": 1000.0}
 
 
 def make_kept(rng: Random, folder: Path) -> Path:
     """`result.json` and `attempts.json` of a trial, which are the program's own."""
     from tierwave.files.documents import sealed
 
-    for name, document in (("result", vars(RESULT)), ("attempts", {"step": 0, "kills": 2, "system": ["boot", 7]})):
+    for name, document in (
+        ("result", {"metrics": RESULT}),
+        ("attempts", {"step": 0, "kills": 2, "system": ["boot", 7]}),
+    ):
         (folder / f"{name}.json").write_bytes(mutators.json_bytes(sealed(document), rng))
     return folder
 
 
 def attempt_kept(folder: Path) -> str:
     """As a trial is begun again."""
-    counted = judged(lambda: runner(folder)._count(folder / "attempts.json", "0"))
+    counted = judged(lambda: count_attempt(folder / "attempts.json", 0))
     if isinstance(counted, Refusal):
         raise Wrong(f"a count that is damaged ends a trial: {counted.sentence}", "ends a trial")
     found = judged(lambda: read_result(folder / "result.json"))

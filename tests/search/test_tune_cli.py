@@ -375,7 +375,6 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ORACLE_IP", "ORACLE_PORT", "TUNER_ID"):
         monkeypatch.setenv(f"KERASTUNER_{name}", "")
     monkeypatch.setenv("no_grpc_proxy", "127.0.0.1")
-    monkeypatch.setattr("keras_tuner.src.distribute.oracle_client.TIMEOUT", 60)
 
 
 @pytest.mark.usefixtures("clean_environment")
@@ -385,6 +384,14 @@ def test_a_chief_that_cannot_be_reached_is_told_in_time(folder: Path, capsys: Ca
     sentence = told(capsys, tune.main, [*words, "--timeout", 1], 1)
     assert "no chief answers at 127.0.0.1:" in sentence and "--role chief" in sentence
     assert time.monotonic() - begun < 60
+
+
+@pytest.mark.usefixtures("clean_environment")
+def test_a_worker_without_the_plan_is_told_where_it_lies(folder: Path, capsys: Capture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as chief:
+        words = ["--role", "worker", "--chief", f"127.0.0.1:{chief.getsockname()[1]}", "--id", "elsewhere"]
+        sentence = told(capsys, tune.main, [*words, "--data_dir", folder / "corpus", "--logdir_root", folder], 2)
+    assert "search.json does not exist" in sentence and "copy the chief's search.json there" in sentence
 
 
 @pytest.mark.usefixtures("clean_environment")

@@ -1,43 +1,24 @@
-"""A search by several processes or machines: a chief that says what is tried, and workers that train it.
+"""A search by several processes or machines: a chief that decides what is tried, and workers that train it.
 
-They speak Keras Tuner's own protocol (gRPC, `KERASTUNER_*`), which has neither passwords nor encryption: for one
-machine, or a network of trusted ones. Whoever falls silent is given up: a worker's trial goes to another, and a worker
-without a chief ends. What is searched and found is `tuning`'s business.
+They use Keras Tuner's own chief, workers and protocol (gRPC, `KERASTUNER_*`), which has neither passwords nor
+encryption: for one machine, or a network of trusted ones. A worker that falls silent loses its trial to another; a
+worker without a chief ends. The plan of the search is in `search.json`, which workers read.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent import futures
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tierwave.errors import RunError, UsageError
 from tierwave.runs.folder import only_training
-from tierwave.search.search import (
-    TRIALS,
-    Plan,
-    Print,
-    Search,
-    Start,
-    begin,
-    digest_of,
-    make_room,
-    need_keras_tuner,
-    plan_of,
-    report,
-    trial_lines,
-    work_off,
-)
-from tierwave.search.space import OBJECTIVES
+from tierwave.search.plan import SEARCH_FILE, ChiefLost, Plan, Search, digest_of, need_recordings, plan_of, read_plan
+from tierwave.search.search import Print, Start, begin, make_room, need_keras_tuner, report, trial_lines
 
 LINGER_SECONDS = 10.0  # for which a chief that is done waits for workers to ask once more
 
@@ -58,12 +39,20 @@ class Address:
         return Address(host, int(port))
 
     @property
+    def pair(self) -> tuple[str, int]:
+        """As sockets have it."""
+        return self.host.strip("[]"), self.port
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
         return self.host in ("localhost", "[::1]") or self.host.startswith("127.")
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+
+# The chief -------------------------------------------------------------------------------------------------------
 
 
 def serve(
@@ -74,163 +63,165 @@ def serve(
     *,
     silence: float = 60.0,
 ) -> None:
-    """Be the chief: hand trials to workers until all are done, then tell what was found.
+    """Be the chief: hand trials to workers until all are done, then report.
 
-    silence: seconds after which a worker that is not heard of has died and its trial is given to another. Raises
-    UsageError and RunError as `tune`, and where the address cannot be listened on.
+    silence: seconds after which a silent worker counts as dead and its trial is given to another. Raises UsageError and
+    RunError as `tune`, and if the address cannot be listened on.
     """
     need_keras_tuner()
     plan = plan_of(search)
-    with only_training(search.logdir_root, search.identity):
+    with only_training(search.logdir_root, search.id):
         make_room(search, say_line)
         start_tensorflow()
-        oracle = begin(search, plan, say_line, silence=silence, shared=True)
-        _set_environment(address, "chief")
-        import grpc
-        from keras_tuner.src import protos
-        from keras_tuner.src.distribute.oracle_chief import OracleServicer
+        from tierwave.search.trial import TrialTuner
 
-        # Two chiefs on one port would share the questions between them.
-        server = grpc.server(futures.ThreadPoolExecutor(max_workers=8), options=[("grpc.so_reuseport", 0)])
-        protos.get_service_grpc().add_OracleServicer_to_server(OracleServicer(oracle), server)
-        try:
-            bound = server.add_insecure_port(str(address))
-        except RuntimeError:
-            bound = 0
-        if bound == 0:
-            raise RunError(
-                f"--chief {address} cannot be listened on: the port is taken or the address is none of this machine's; "
-                "choose another"
-            )
-        server.start()
+        _refuse_taken(address)
+        oracle = begin(search, plan, say_line, silence=silence, shared=True)
         if not address.is_loopback:
             say_line(
                 "Warning: workers and chief talk without password or encryption: whoever reaches "
                 f"{address} can take part. Use it on a network that you trust.",
                 False,
             )
+        _set_environment(address, "chief")
+        # Keras Tuner's chief ends only when a worker asks in vain; this one also when its time is over.
+        server = threading.Thread(target=TrialTuner(oracle, plan, search, say_line).search, daemon=True)
+        server.start()
         say_line(f"The chief listens on {address}; start workers with --role worker --chief {address}.", False)
-        try:
-            _wait_for_workers(oracle, say_line)
-        finally:
-            server.stop(grace=1.0).wait()
+        _wait_for_workers(oracle, server, say_line)
         report(oracle, plan, search, say_line)
 
 
-def _wait_for_workers(oracle: Any, say_line: Print) -> None:
-    while not oracle.is_over:
+def _refuse_taken(address: Address) -> None:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        socket.create_server(address.pair, family=family).close()
+    except OSError:
+        raise RunError(
+            f"--chief {address} cannot be listened on: the port is taken or the address is none of this machine's; "
+            "choose another"
+        ) from None
+
+
+def _wait_for_workers(oracle: Any, server: threading.Thread, say_line: Print) -> None:
+    while server.is_alive() and not oracle.is_over:
         time.sleep(0.2)
-        if oracle.fault is not None:
-            raise oracle.fault
         oracle.give_back_of_the_silent()
         if oracle.is_closed and time.monotonic() > oracle.deadline + oracle.silence:
             say_line("Warning: workers did not give their trials back in time.", False)
             break
     until = time.monotonic() + LINGER_SECONDS
-    while oracle.tuner_ids and time.monotonic() < until:  # they shall hear that it is over
+    while oracle.tuner_ids and time.monotonic() < until:  # they end when they ask once more
         time.sleep(0.2)
 
 
+# Workers ---------------------------------------------------------------------------------------------------------
+
+
 def work(
+    search: Search,
     address: Address,
-    data_dir: Path | None,
-    folder: Path,
     say_line: Print,
     start_tensorflow: Start = lambda: None,
     *,
-    param_dir: Path | None = None,
-    params: Path | None = None,
     patience: float = 60.0,
     verbose: bool = False,
 ) -> int | None:
-    """Be a worker: train what the chief says until it has no more; the signal that ended it, if one did.
+    """Be a worker: train what the chief decides until there is no more; the signal that ended it, if one did.
 
-    folder: of the search on this machine; shared with the other workers, their trials can be gone on with. patience:
-    seconds to wait for an answer. Raises RunError where the chief does not answer, UsageError where the recordings are
-    not its own.
+    Of `search` a worker needs its folder, where the chief's `search.json` must lie, and the recordings; workers that
+    share the folder can go on with each other's trials. patience: seconds to wait for the chief. Raises RunError if the
+    chief does not answer, UsageError if its search is not in the folder or is of other recordings.
     """
     need_keras_tuner()
-    if data_dir is None:
-        raise UsageError("--data_dir is missing: name a folder of recordings")
-    recordings = digest_of(data_dir)
+    digest_of(need_recordings(search))  # before TensorFlow takes its seconds
     start_tensorflow()
-    tuner_id = f"{socket.gethostname()}-{os.getpid()}"
+    import grpc
+    import keras_tuner
+
+    from tierwave.search.trial import TrialTuner
+
+    tuner_id = f"{socket.gethostname().replace('chief', '')}-{os.getpid()}"  # Keras Tuner looks for "chief" in it
     _set_environment(address, tuner_id)
-    import grpc
-    from keras_tuner.src.distribute import oracle_client
 
-    from tierwave.search.trial import Runner
+    def check_chief() -> None:
+        _wait_for(address, patience)
 
-    oracle_client.TIMEOUT = patience  # an hour otherwise
-    with contextlib.closing(grpc.insecure_channel(str(address))) as channel:
-        try:
-            grpc.channel_ready_future(channel).result(timeout=patience)
-        except grpc.FutureTimeoutError:
-            raise RunError(
-                f"no chief answers at {address} within {patience:g} s: start it first, with --role chief --chief "
-                f"{address}, and look whether the address is right and a firewall lets it through"
-            ) from None
-    oracle = oracle_client.OracleClient(None)
     try:
-        told = json.loads(oracle.get_trial("plan").hyperparameters.values["plan"])
-        plan = Plan.from_document(told)
-        if plan.corpus is not None and plan.corpus != recordings:
-            raise UsageError(
-                f"--data_dir {data_dir} holds other recordings than the chief's: all workers need the same ones"
-            )
-        deadline = math.inf if told["seconds"] is None else time.monotonic() + told["seconds"]
-        runner = Runner(
-            plan.space,
-            (plan.objective, OBJECTIVES[plan.objective]),
-            data_dir,
-            folder / TRIALS,
-            trial_lines(say_line, verbose),
-            guard=plan.guard,
-            minutes=plan.minutes,
-            deadline=deadline,
-            param_dir=param_dir,
-            params=params,
-        )
-        say_line(f"Working for {address} as {tuner_id}.", False)
-        with _heartbeat(oracle, patience / 6.0) as beat:
-            work_off(oracle, runner, tuner_id, begun=beat, say=lambda text: say_line(text, False))
-    except grpc.RpcError as error:
-        reason = error.details() if isinstance(error, grpc.Call) else error
+        check_chief()
+    except ChiefLost:
         raise RunError(
-            f"the chief at {address} does not answer any more ({reason}): start it again, it goes on where it stood, "
-            "and then this worker"
+            f"no chief answers at {address} within {patience:g} s: start it first, with --role chief --chief "
+            f"{address}, and look whether the address is right and a firewall lets it through"
         ) from None
-    return runner.signal
-
-
-@contextlib.contextmanager
-def _heartbeat(oracle: Any, seconds: float) -> Iterator[Callable[[str | None], None]]:
-    """Tell the chief now and then that the trial which was named last is alive."""
-    import grpc
-
-    trial: str | None = None
+    plan = _plan_in(search)
+    tuner = TrialTuner(
+        keras_tuner.Oracle(keras_tuner.Objective(*plan.goal)),  # which Keras Tuner replaces by the chief's
+        plan,
+        search,
+        trial_lines(say_line, verbose),
+        say=lambda text: say_line(text, False),
+        check_chief=check_chief,
+    )
     over = threading.Event()
 
     def beat() -> None:
-        while not over.wait(seconds):
-            if trial is not None:
-                with contextlib.suppress(grpc.RpcError):  # what follows the trial will say so
-                    oracle.get_trial(trial)
+        while not over.wait(patience / 6.0):
+            number = tuner.current
+            with contextlib.suppress(grpc.RpcError):  # the next request will say what is wrong
+                if number is not None and tuner.oracle.get_trial(number).status == "STOPPED":
+                    tuner.deadline = time.monotonic()
 
-    def name(number: str | None) -> None:
-        nonlocal trial
-        trial = number
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
     try:
-        yield name
+        if {axis.name for axis in tuner.oracle.get_space().space} != {axis.key for axis in plan.space.axes}:
+            raise UsageError(f"{search.folder / SEARCH_FILE} is not the chief's: copy it again, or share --logdir_root")
+        say_line(f"Working for {address} as {tuner_id}.", False)
+        threading.Thread(target=beat, daemon=True).start()
+        return tuner.run()
+    except grpc.RpcError as error:
+        raise _lost(address, str(error.details() if isinstance(error, grpc.Call) else error)) from None
     finally:
         over.set()
 
 
+def _plan_in(search: Search) -> Plan:
+    """The chief's plan. Raises UsageError if it is missing or of other recordings."""
+    path = search.folder / SEARCH_FILE
+    if not path.exists():
+        raise UsageError(
+            f"{path} does not exist: give worker and chief the same --id and --logdir_root, or copy the chief's "
+            f"{SEARCH_FILE} there"
+        )
+    plan = Plan.from_document(read_plan(path))
+    if plan.recordings not in (None, digest_of(need_recordings(search))):
+        raise UsageError(
+            f"--data_dir {search.data_dir} holds other recordings than the chief's: all workers need the same ones"
+        )
+    return plan
+
+
+def _wait_for(address: Address, patience: float) -> None:
+    """Wait until the chief listens. Raises ChiefLost after `patience` seconds; Keras Tuner would wait for an hour."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            socket.create_connection(address.pair, timeout=patience).close()
+            return
+        except OSError as error:
+            if time.monotonic() >= until:
+                raise _lost(address, str(error)) from None
+            time.sleep(0.2)
+
+
+def _lost(address: Address, reason: str) -> ChiefLost:
+    return ChiefLost(
+        f"the chief at {address} does not answer any more ({reason}): start it again, it goes on where it stood, and "
+        "then this worker"
+    )
+
+
 def _set_environment(address: Address, tuner_id: str) -> None:
-    """What Keras Tuner reads."""
+    """Set what Keras Tuner reads."""
     os.environ.update(
         KERASTUNER_ORACLE_IP=address.host, KERASTUNER_ORACLE_PORT=str(address.port), KERASTUNER_TUNER_ID=tuner_id
     )

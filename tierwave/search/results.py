@@ -1,7 +1,4 @@
-"""What a search has found, for people: a table, a CSV, a picture, TensorBoard's HParams, and the best config.
-
-Knows trials by their values and results only; neither Keras Tuner nor how they were trained.
-"""
+"""The results of a search: a table, a CSV, a picture, TensorBoard's HParams, and the best config."""
 
 from __future__ import annotations
 
@@ -36,9 +33,9 @@ _WIDEST = 24  # letters of a value in the table
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A trial. status: "ended", "failed", "skipped" or "unfinished"; values: by key; score: of the objective, None if
-    there is none; metrics: what else was measured; reason: for which it failed or was skipped."""
+class TrialResult:
+    """A trial. status: "ended", "failed", "skipped" or "unfinished"; values: by key; score: the objective; metrics: all
+    that was measured; reason: why it failed or was skipped."""
 
     number: str
     status: str
@@ -49,27 +46,31 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Findings:
-    """All trials of a search in their order, and the objective's name and direction, "min" or "max"."""
+class SearchResults:
+    """All trials of a search in their order; objective: its name, and "min" or "max"."""
 
     space: Space
     objective: tuple[str, str]
-    trials: Sequence[Tried]
+    trials: Sequence[TrialResult]
+
+    def of_status(self, status: str) -> list[TrialResult]:
+        """The trials of a status."""
+        return [trial for trial in self.trials if trial.status == status]
 
     @property
-    def best(self) -> Tried | None:
+    def best(self) -> TrialResult | None:
         """The best trial that ended, None if none did."""
         return next(iter(self.ranked), None)
 
     @property
-    def ranked(self) -> list[Tried]:
+    def ranked(self) -> list[TrialResult]:
         """The trials that ended, best first, the earlier of equal ones first."""
         sign = -1.0 if self.objective[1] == "max" else 1.0
         ended = [trial for trial in self.trials if trial.score is not None]
         return sorted(ended, key=lambda trial: sign * (trial.score or 0.0))
 
     def table(self) -> list[str]:
-        """The trials that ended, best first, then the others, and why they failed or were skipped."""
+        """Lines: the trials that ended, best first, then the others, and why they failed or were skipped."""
         keys = [axis.key for axis in self.space.axes]
         head = ["trial", *(key.removeprefix("training.") for key in keys), self.objective[0], "epochs", "minutes"]
         others = [trial for trial in self.trials if trial.score is None]
@@ -85,7 +86,7 @@ class Findings:
         return lines + [f"Trial {trial.number} {trial.status}: {trial.reason}" for trial in others if trial.reason]
 
     def write(self, folder: Path, config: Mapping[str, Any] | None) -> list[Path]:
-        """Table, picture, HParams and, where a trial ended, the best config; the paths of what was written."""
+        """Write the table, the HParams and, if a trial ended, the picture and the best config; their paths."""
         from tierwave.analysis.plots import parallel_picture
 
         written = [folder / TABLE]
@@ -128,7 +129,7 @@ class Findings:
         return text.getvalue()
 
     def _write_hparams(self, folder: Path) -> None:
-        """A folder of events per trial that ended, and one that says what was searched, in place of those of before."""
+        """Replace TensorBoard's events: of the search, and in a folder each of the trials that ended."""
         import tensorflow as tf
         from tensorboard.plugins.hparams import api
 

@@ -1,7 +1,6 @@
-"""What a search looks for: keys of a config with their values, the configs they make, and which of those can be.
+"""The space of a search: keys of a config with their values (`KEY=V1,V2`, `KEY=lo..hi`), and the configs they make.
 
-Reads what a person types (`KEY=V1,V2`, `KEY=lo..hi`), refuses what can never be, and judges a combination by validating
-the config it makes, which costs a millisecond. Knows configs and families, neither Keras Tuner nor training.
+A combination of values is possible if its config is valid, which takes a millisecond to find out.
 """
 
 from __future__ import annotations
@@ -9,11 +8,10 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-import math
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -24,7 +22,7 @@ from tierwave.family import Family, load_config, load_family
 from tierwave.files.text import parse_typed
 
 PREDICTED = ("q_type", "q_levels", "normalize", "loss", "rate")
-"""The keys, beside MelNet's `audio`, on which it depends what is predicted and in which unit that is measured."""
+"""Keys that decide what is predicted and in which unit it is measured; MelNet's `audio` is another."""
 
 SEARCHABLE = (
     "batch_size",
@@ -40,7 +38,7 @@ SEARCHABLE = (
     "ss",
     "input_noise",
 )
-"""The training options that may differ between trials: all others decide how a trial is judged, or do not matter."""
+"""Training options that may differ between trials; the others decide how a trial is judged, or do not matter."""
 
 EQUAL_TIME = "val_loss_at_equal_time"
 OBJECTIVES = {
@@ -52,7 +50,7 @@ OBJECTIVES = {
     "accuracy": "max",
     EQUAL_TIME: "min",
 }
-"""What can be searched for, and whether less or more of it is better."""
+"""What a search can optimise, and whether less or more of it is better."""
 
 MOST_DRAWS = 10_000  # combinations drawn at random before a space counts as exhausted
 _GUARD_DRAWS = 300
@@ -76,15 +74,11 @@ class Choices:
         """Values that must each be of the right type."""
         return self.values
 
-    def document(self) -> dict[str, Any]:
-        """As JSON."""
-        return {"key": self.key, "values": list(self.values)}
-
 
 @dataclass(frozen=True)
 class Range:
-    """A key that takes any number from lo to hi, both included; whole ones if both are written so. log: as many below
-    as above the geometric mean."""
+    """A key that takes any number from lo to hi, both included; whole numbers if both are. log: as many below as above
+    the geometric mean."""
 
     key: str
     lo: float
@@ -105,7 +99,7 @@ class Range:
         return self.rounded(value)
 
     def rounded(self, value: float) -> Any:
-        """With four digits, which are enough to try, and easy to read."""
+        """Rounded to four digits, which are easy to read, or to a whole number."""
         near = round(value) if self.whole else float(f"{value:.4g}")
         return min(max(near, self.lo), self.hi)
 
@@ -113,10 +107,6 @@ class Range:
     def samples(self) -> tuple[Any, ...]:
         """Values that must each be of the right type."""
         return (self.lo, self.hi)
-
-    def document(self) -> dict[str, Any]:
-        """As JSON."""
-        return {"key": self.key, "lo": self.lo, "hi": self.hi, "log": self.log}
 
 
 Axis = Choices | Range
@@ -126,7 +116,7 @@ Axis = Choices | Range
 
 
 def parse_search(text: str) -> Axis:
-    """What `KEY=V1,V2,...`, `KEY=lo..hi` or `KEY=lo..hi:log` says. Raises UsageError that shows what is meant."""
+    """The axis `KEY=V1,V2,...`, `KEY=lo..hi` or `KEY=lo..hi:log`. Raises UsageError with an example."""
     key, equals, values = text.partition("=")
     key = key.strip()
     if not equals or not all(key.split(".")):
@@ -162,7 +152,7 @@ def _range(key: str, text: str, lo: str | None, hi: str | None, log: str | None)
 
 
 def choices(key: str, values: Sequence[Any], source: str) -> Choices:
-    """The values in rising order where they are numbers, else as given. Raises UsageError for one that stands twice."""
+    """An axis of values, numbers in rising order. Raises UsageError for a value that occurs twice."""
     for first, second in itertools.combinations(values, 2):
         if json.dumps(first) == json.dumps(second):
             raise UsageError(f"{source}: {json.dumps(first)} stands twice; leave one of them out")
@@ -172,7 +162,7 @@ def choices(key: str, values: Sequence[Any], source: str) -> Choices:
 
 
 def _parts(text: str) -> Iterable[str]:
-    """The text at its commas, but for those within brackets, braces and quotes."""
+    """The text split at its commas, except those within brackets, braces and quotes."""
     depth, start = 0, 0
     for found in re.finditer(r'"(?:[^"\\]|\\.)*"|[][{},]', text):  # a quoted text is one piece
         letter = found.group()
@@ -188,8 +178,8 @@ def _parts(text: str) -> Iterable[str]:
 
 @dataclass(frozen=True)
 class Space:
-    """All configs of a search. document: the config in which the keys of `axes` are set; source: what to call it;
-    typed: training options that hold in every trial; stage: the only one to train of several, None: all."""
+    """All configs of a search. document: the config in which the keys of `axes` are set; source: its name in messages;
+    typed: training options of every trial; stage: the only one to train of several, None: all."""
 
     document: dict[str, Any]
     source: str
@@ -206,10 +196,10 @@ class Space:
         typed: Mapping[str, Any],
         stage: str | None = None,
     ) -> Space:
-        """The space, its keys spelled out (`learning_rate` is `training.learning_rate`).
+        """The space, with complete keys (`learning_rate` is `training.learning_rate`).
 
-        Raises UsageError for a key that is unknown, twice there or not to be searched, for a value that can never be,
-        and where no combination is possible.
+        Raises UsageError for a key that is unknown, repeated or cannot be searched, for an impossible value, and if no
+        combination is possible.
         """
         model = document.get("model", "samplernn")
         family = load_family(model)
@@ -236,6 +226,19 @@ class Space:
             raise UsageError(f"no combination of what is searched can be trained; of the last one: {why}")
         return space
 
+    def document_of_search(self) -> dict[str, Any]:
+        """All of it as JSON."""
+        axes = {axis.key: asdict(axis) for axis in self.axes}
+        return {"config": self.document, "search": axes, "training": dict(self.typed), "stage": self.stage}
+
+    @staticmethod
+    def from_document(document: Mapping[str, Any]) -> Space:
+        """What `document_of_search` made. Raises KeyError, TypeError and AttributeError for anything else."""
+        axes: list[Axis] = []
+        for axis in document["search"].values():
+            axes.append(Choices(axis["key"], tuple(axis["values"])) if "values" in axis else Range(**axis))
+        return Space(document["config"], "the search's config", tuple(axes), document["training"], document["stage"])
+
     def config_document(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The config of a trial, as train.py takes it."""
         try:
@@ -244,7 +247,7 @@ class Space:
             raise UsageError(str(error).replace("--set", "--search", 1)) from None
 
     def check(self, values: Mapping[str, Any]) -> tuple[Family, Any]:
-        """Family and config of a combination; UsageError, with the reason, where it cannot be trained."""
+        """Family and config of a combination. Raises UsageError with the reason if it cannot be trained."""
         document = self.config_document(values)
         family, config = load_config(document, self.source)
         stages = family.stages(config)
@@ -263,6 +266,11 @@ class Space:
                 )
         return family, config
 
+    def stages(self, values: Mapping[str, Any]) -> list[str]:
+        """The stages of a combination that are trained."""
+        family, config = self.check(values)
+        return list(family.stages(config)) if self.stage is None else [self.stage]
+
     def refusal_of(self, values: Mapping[str, Any]) -> str | None:
         """Why a combination cannot be trained, None if it can."""
         text = json.dumps(values)
@@ -275,7 +283,7 @@ class Space:
         return self._refusals[text]
 
     def possible(self, count: int = 1, draws: int = MOST_DRAWS) -> list[dict[str, Any]]:
-        """Up to `count` possible combinations among so many drawn at random, always the same ones."""
+        """Up to `count` possible combinations among `draws` random ones, always the same."""
         chance, found = random.Random(0), []
         for _ in range(draws):
             values = {axis.key: axis.draw(chance) for axis in self.axes}
@@ -286,7 +294,7 @@ class Space:
         return found
 
     def remarks(self) -> list[str]:
-        """What to bear in mind when trials are compared."""
+        """A warning if likelihoods of the trials cannot be compared."""
         keys = [axis.key for axis in self.axes]
         found = [key for key in keys if key.split(".")[0] == "audio" or key.split(".")[-1] in PREDICTED]
         if not found:
@@ -298,20 +306,12 @@ class Space:
         ]
 
     def guard(self) -> int:
-        """Samples between training and held-out sound that are enough for all trials: so they share one split."""
+        """Samples between training and held-out sound that suffice for all trials, so that they share one split."""
         draws = self.possible(_GUARD_DRAWS, _GUARD_DRAWS) or self.possible()
         return max(family.overlap(config) for family, config in map(self.check, draws))
 
-    def size(self) -> float:
-        """How many combinations there are, impossible ones too."""
-        counts = [
-            len(axis.values) if isinstance(axis, Choices) else axis.hi - axis.lo + 1 if axis.whole else math.inf
-            for axis in self.axes
-        ]
-        return math.prod(counts)
-
     def _check_alone(self, axis: Axis) -> None:
-        """Refuse what is wrong with a key whatever the others are: nobody knows it, or a value's type or bounds."""
+        """Refuse a key that is wrong whatever the others are: it is unknown, or a value's type or bounds are wrong."""
         for value in axis.samples:
             try:
                 self.check({axis.key: value})
