@@ -191,8 +191,8 @@ class Limit:
 
 
 def tier_matrices(stage: Stage) -> list[Matrix]:
-    """The same for a conditioning stage that makes audio from scalar input: what parameters add is multiplied out for
-    a whole stretch at once, but it is multiplied."""
+    """The same for a conditioning stage that makes audio from scalar input: the controls' part is multiplied for
+    a whole block at once, but it is multiplied."""
     width = stage.hidden_size
     return [
         Matrix("first", 1 + len(stage.conditioned_on), width, 1.0),

@@ -63,12 +63,12 @@ class TierStream(Stream):
         names = [name for name in schema.names if name in used and (name not in made or name in drawn)]
         # Controls of tiers that are not run have no effect.
         idle = {name for name in schema.names if name not in names} if only is None else set[str]()
-        kept = [{name: each[name] for name in each if name not in idle} for each in request.controls]
+        curves = [{name: each[name] for name in each if name not in idle} for each in request.controls]
         self.live = LiveControls(
             schema.select(names),
             self.voices,
             sample_rate,
-            drawn=kept,
+            drawn=curves,
             temperatures=request.temperatures,
             top_k=request.top_k,
             averaged=request.averaged,
@@ -83,7 +83,7 @@ class TierStream(Stream):
     def set(self, *, voice: int | None = None, **values: float | str) -> float:
         """Controls in raw units, temperature and top_k (0: off), from the next control point on."""
         last = self._tiers[-1]
-        return self.live.set(round(last.made / last.rate * self.sample_rate), voice=voice, **values)
+        return self.live.set(round(last.generated / last.rate * self.sample_rate), voice=voice, **values)
 
     def record(self, voice: int = 0) -> Controls:
         """What was drawn and set, to be drawn again."""
@@ -94,7 +94,7 @@ class TierStream(Stream):
         if not self.makes_audio:
             raise UsageError("this run generates parameters, no audio: ask for its curves")
         with self.pace.block(samples):
-            codes = self._tiers[-1].make(samples)
+            codes = self._tiers[-1].generate(samples)
             return self._tiers[-1].model.quantizer.table()[codes]
 
     def curves(self, seconds: float, voice: int = 0) -> dict[str, Controls]:
@@ -147,7 +147,7 @@ class _Tier:
         self.stream, self.index, self.stage, self.model = stream, index, stage, model
         self.name = str(getattr(stage, "name", index))
         self.rate = float(stream.sample_rate if stage.makes_audio else stage.rate or 0.0)
-        self.made = 0
+        self.generated = 0
         seed = request.tier_seed.get(self.name)
         if seed is None:  # one per tier, whichever others run; the last tier's is that of a single tier
             last = stream.tier_count - 1
@@ -204,9 +204,9 @@ class _Tier:
             columns.append(as_trained(parameter, raw))
         return np.stack(columns, axis=-1)
 
-    def make(self, steps: int) -> np.ndarray:
+    def generate(self, steps: int) -> np.ndarray:
         """The next steps: codes `[voices, steps]` or normalised controls `[voices, steps, features]`."""
-        stream, first = self.stream, self.made
+        stream, first = self.stream, self.generated
         controls = stream.controls_at(self, first - 1, steps)  # step k follows from the controls at k - 1
         if first == 0 and self._first_controls is not None:
             controls[:, 0] = self._first_controls
@@ -224,21 +224,21 @@ class _Tier:
         values = self.voices.run(Settings(controls, temperature, top_k))
         if not self.stage.makes_audio:
             self._store(values)
-        self.made += steps
+        self.generated += steps
         return values
 
     def _store(self, values: np.ndarray) -> None:
-        needed = self.made + values.shape[1]
+        needed = self.generated + values.shape[1]
         if needed > self._steps.shape[1]:
             room = np.zeros_like(self._steps, shape=(len(values), 2 * needed, values.shape[2]))
-            room[:, : self.made] = self._steps[:, : self.made]
+            room[:, : self.generated] = self._steps[:, : self.generated]
             self._steps = room
-        self._steps[:, self.made : needed] = values
+        self._steps[:, self.generated : needed] = values
 
     def reach(self, step: int) -> None:
         """Generate all steps up to this one."""
-        if step >= self.made:
-            self.make(step + 1 - self.made)
+        if step >= self.generated:
+            self.generate(step + 1 - self.generated)
 
     # --- giving -----------------------------------------------------------------------------------------------------
 
@@ -248,7 +248,7 @@ class _Tier:
         parameter = self.parameters[column]
         self.reach(max(0, math.ceil((first + count - 1) / rate * self.rate - 1e-9)))
         start = max(0, math.floor(first / rate * self.rate) - _EARLIER)
-        stop = min(self.made, math.ceil((first + count - 1) / rate * self.rate) + 2)
+        stop = min(self.generated, math.ceil((first + count - 1) / rate * self.rate) + 2)
         times = np.arange(start, stop) / self.rate
         values = _clipped(self._steps[:, start:stop, column], parameter)
         if start == 0 and self._before is not None:
@@ -265,7 +265,7 @@ class _Tier:
     def tracks(self, voice: int, seconds: float) -> Controls:
         """The generated controls up to `seconds`, in raw units."""
         found = {}
-        stop = min(self.made, math.ceil(seconds * self.rate - 1e-9) + 1)
+        stop = min(self.generated, math.ceil(seconds * self.rate - 1e-9) + 1)
         for column, parameter in enumerate(self.parameters):
             raw = parameter.denormalise(_clipped(self._steps[voice, :stop, column], parameter))
             found[parameter.name] = Track.regular(parameter.name, raw, self.rate, f"tier {self.name}")

@@ -275,10 +275,10 @@ class MelStream(Stream):
         alignments: list[Alignment] = []
         state = sampler.start(voices)
         pieces = []
-        made = 0
+        done = 0
         if forced is not None:
             repeated = np.repeat(forced[None], voices, axis=0)
-            made = forced.shape[0]
+            done = forced.shape[0]
             state = sampler.prime(state, repeated, conditions, weights, memory)
             pieces.append(repeated)
         name = f"tier{number}"
@@ -287,14 +287,14 @@ class MelStream(Stream):
         temperature = np.asarray(request.temperatures, np.float32)
         if name in request.tier_temperature:
             temperature = np.full(voices, request.tier_temperature[name], np.float32)
-        while made < size.frames:
-            self.progress(f"Tier {number}", made, size.frames)
-            count = min(BLOCK_FRAMES, size.frames - made)
+        while done < size.frames:
+            self.progress(f"Tier {number}", done, size.frames)
+            count = min(BLOCK_FRAMES, size.frames - done)
             block, state = sampler.run(
-                weights, state, conditions, made, count, seeds, temperature, self.options.bias, memory
+                weights, state, conditions, done, count, seeds, temperature, self.options.bias, memory
             )
             pieces.append(block.values)
-            made += count
+            done += count
             if block.alignment is not None:
                 alignments.append(block.alignment)
                 if None not in self._ends(alignments):
@@ -306,7 +306,7 @@ class MelStream(Stream):
             new = whole.shape[1]
             ends = [end or new for end in self._ends(alignments)]
             self.alignments = [each[:end, : len(text)] for each, end, text in zip(whole, ends, self.texts, strict=True)]
-            values = values[:, : made - new + max(ends)]
+            values = values[:, : done - new + max(ends)]
         return values
 
     def _store(self, lower: np.ndarray, frames: int, prime: int, wanted: int) -> None:

@@ -156,7 +156,7 @@ class MelTier(keras.Model):
         super().__init__(name=f"tier_{tier}", dtype="float32")
         self.config, self.tier, self.product_dtype = config, tier, compute_dtype
         self.unit, self.has_accuracy, self.steps_are = "nats", False, "frames"
-        units, parameters = config.hidden_size, sum(config.input_sizes)
+        units, controls = config.hidden_size, sum(config.input_sizes)
         self.units = units
         self.bins = _bins(config, tier)
         self.central = tier == 1
@@ -175,10 +175,10 @@ class MelTier(keras.Model):
         self.features_to_frequency = (
             Linear(4 * units, units, use_bias=False, name="features_to_frequency") if tier > 1 else None
         )
-        self.controls_to_time = Linear(parameters, units, name="controls_to_time") if parameters else None
-        self.controls_to_frequency = Linear(parameters, units, name="controls_to_frequency") if parameters else None
+        self.controls_to_time = Linear(controls, units, name="controls_to_time") if controls else None
+        self.controls_to_frequency = Linear(controls, units, name="controls_to_frequency") if controls else None
         self.controls_to_central = (
-            Linear(parameters, units, name="controls_to_central") if parameters and self.central else None
+            Linear(controls, units, name="controls_to_central") if controls and self.central else None
         )
         self.output_map = Linear(units, 3 * config.mixtures, name="output")
         self.text = None
@@ -365,9 +365,9 @@ class MelTier(keras.Model):
                 alignment, text_state = read
             time_states.append(time_state)
             central_states.append(central_state)
-        parameters = linear(h_frequency, weights.output)
+        outputs = linear(h_frequency, weights.output)
         after = MelState(tuple(time_states), tuple(central_states) if h_central is not None else (), text_state)
-        return split_parameters(parameters), after, alignment
+        return split_parameters(outputs), after, alignment
 
     def loss_sums(
         self, batch: dict[str, tf.Tensor], state: MelState, *, dropout_seed: tf.Tensor | None = None
@@ -443,10 +443,10 @@ def transplant(
         target.text.embedding.assign(np.concatenate([learned[:1], rows, own[1 + len(rows) :]]))
 
 
-def split_parameters(parameters: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def split_parameters(outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The output map's `[..., 3 K]` (means, log deviations, logits, as in public implementations) as (logits, means,
     log deviations), the order of `distributions.mixture_nats`."""
-    means, log_scales, logits = tf.split(parameters, 3, axis=-1)
+    means, log_scales, logits = tf.split(outputs, 3, axis=-1)
     return logits, means, log_scales
 
 

@@ -129,9 +129,9 @@ def architecture(checkpoint: PrismCheckpoint) -> dict[str, Any]:
     layers = 1
     while f"big_frame_rnn/rnn/layer_{layers}/cell/kernel" in checkpoint.shapes:
         layers += 1
-    fed, gates = checkpoint.shape("big_frame_rnn/rnn/layer_0/cell/kernel", 2)
+    inputs, gates = checkpoint.shape("big_frame_rnn/rnn/layer_0/cell/kernel", 2)
     skip: bool | str = "big_frame_rnn/rnn/layer_0_skip_out/kernel" in checkpoint.shapes
-    if skip and fed == 2 * dim:
+    if skip and inputs == 2 * dim:
         # PRiSM's last version feeds the first layer its input twice; earlier ones were wired as the original is.
         skip = "prism"
     return {

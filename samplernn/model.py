@@ -113,8 +113,8 @@ def _make_steer(config: Config, outputs: int) -> Linear | None:
     """The map of the controls to what they add to a tier."""
     if not config.conditioned_on:
         return None
-    parameters = sum(config.input_sizes)
-    return Linear(parameters, outputs, initializer=_linear_initializer(config, parameters), name="steer")
+    inputs = sum(config.input_sizes)
+    return Linear(inputs, outputs, initializer=_linear_initializer(config, inputs), name="steer")
 
 
 class FrameTier(NormalisableLayer):

@@ -157,7 +157,7 @@ def heard_by(stream: TierStream) -> dict[str, Heard]:
     return {
         tier.name: Heard(*(np.concatenate(part, axis=1) for part in zip(*tier.voices.noted, strict=True)))
         for tier in stream._tiers
-        if tier.made
+        if tier.generated
     }
 
 
@@ -405,7 +405,7 @@ def test_every_tier_sees_what_holds_one_step_before(noted: None) -> None:
     check_timeline(heard)
     check_values(stream, heard, {"slow": 5 * 1_000_003 + 1, "fast": 5 * 1_000_003 + 2, "sound": 5})
     # No tier runs further ahead than the last sample asks for: it follows from what holds at 238 ms.
-    assert [tier.made for tier in stream._tiers] == [math.ceil(0.238 * 50) + 1, math.ceil(0.238 * 200) + 1, TOTAL]
+    assert [tier.generated for tier in stream._tiers] == [math.ceil(0.238 * 50) + 1, math.ceil(0.238 * 200) + 1, TOTAL]
     for tier in heard.values():
         assert (tier.temperature == np.float32([[1.0], [0.6]])).all()
 
@@ -544,7 +544,7 @@ def test_reading_does_not_depend_on_blocks_at_any_rates(
         stream = stream_of(config, {}, schema=schema, rate=sample_rate, made=made, sequences=1, random_seed=0, **primer)
         play(stream, cuts=blocks, total=3000)
         runs.append({tier.name: np.concatenate(tier.voices.seen, axis=1) for tier in stream._tiers})
-        positions = {tier.name: tier.made for tier in stream._tiers}
+        positions = {tier.name: tier.generated for tier in stream._tiers}
     for name in runs[0]:
         np.testing.assert_array_equal(runs[0][name], runs[1][name])
     assert positions["sound"] == 3000

@@ -119,8 +119,8 @@ def _phased_lstm_step(
     projected: tf.Tensor, h: tf.Tensor, c: tf.Tensor, openness: tf.Tensor, recurrent: tf.Tensor, dtype: str
 ):
     """A share `openness` of an LSTM step for each unit (eq. 8 to 10, without peepholes as in MTCRNN)."""
-    h_full, c_full, kept = _lstm_step(projected, h, c, recurrent, dtype)
-    return openness * h_full + (1.0 - openness) * h, openness * c_full + (1.0 - openness) * c, kept
+    h_full, c_full, saved = _lstm_step(projected, h, c, recurrent, dtype)
+    return openness * h_full + (1.0 - openness) * h, openness * c_full + (1.0 - openness) * c, saved
 
 
 def _arrays_after(
@@ -174,8 +174,8 @@ def _gru_after_sequence(projected, h0, recurrent, bias, dtype):
     @tf.custom_gradient
     def run(projected, h0, recurrent, bias):
         def forward(carry, inputs):
-            h, kept = _gru_after_step(inputs[0], carry[0], recurrent, bias, dtype)
-            return (h,), (h, *kept)
+            h, saved = _gru_after_step(inputs[0], carry[0], recurrent, bias, dtype)
+            return (h,), (h, *saved)
 
         _, (hs, z, r, candidate, inner_c) = _scan(forward, (h0,), (projected,), [h0.shape[-1]] * 5)
 
@@ -208,8 +208,8 @@ def _gru_before_sequence(projected, h0, recurrent, dtype):
     @tf.custom_gradient
     def run(projected, h0, recurrent):
         def forward(carry, inputs):
-            h, kept = _gru_before_step(inputs[0], carry[0], recurrent, dtype)
-            return (h,), (h, *kept)
+            h, saved = _gru_before_step(inputs[0], carry[0], recurrent, dtype)
+            return (h,), (h, *saved)
 
         _, (hs, z, r, candidate) = _scan(forward, (h0,), (projected,), [units] * 4)
 
@@ -244,8 +244,8 @@ def _lstm_sequence(projected, h0, c0, recurrent, dtype):
     @tf.custom_gradient
     def run(projected, h0, c0, recurrent):
         def forward(carry, inputs):
-            h, c, kept = _lstm_step(inputs[0], *carry, recurrent, dtype)
-            return (h, c), (h, c, *kept)
+            h, c, saved = _lstm_step(inputs[0], *carry, recurrent, dtype)
+            return (h, c), (h, c, *saved)
 
         (_, c_last), (hs, cs, i, f, g, o, squashed) = _scan(forward, (h0, c0), (projected,), [units] * 7)
 
@@ -274,8 +274,8 @@ def _phased_lstm_sequence(projected, openness, h0, c0, recurrent, dtype):
     @tf.custom_gradient
     def run(projected, openness, h0, c0, recurrent):
         def forward(carry, inputs):
-            h, c, kept = _phased_lstm_step(inputs[0], *carry, inputs[1], recurrent, dtype)
-            return (h, c), (h, c, *kept)
+            h, c, saved = _phased_lstm_step(inputs[0], *carry, inputs[1], recurrent, dtype)
+            return (h, c), (h, c, *saved)
 
         (_, c_last), (hs, cs, i, f, g, o, squashed) = _scan(forward, (h0, c0), (projected, openness), [units] * 7)
 

@@ -90,15 +90,15 @@ def linear(inputs: tf.Tensor, weights: tuple[tf.Tensor, tf.Tensor | None], compu
     return product if bias is None else product + bias
 
 
-def encoded(parameters: tf.Tensor, sizes: Sequence[int]) -> tf.Tensor:
+def encoded(controls: tf.Tensor, sizes: Sequence[int]) -> tf.Tensor:
     """Controls `[..., controls]` in 0 ... 1 as inputs `[..., sum(sizes)]`: a number (size 1) unchanged, and one of n
     categories, which lie at 0, 1 / (n - 1) ... 1, one-hot."""
     if all(size == 1 for size in sizes):
-        return parameters
+        return controls
     parts = [
-        parameters[..., column : column + 1]
+        controls[..., column : column + 1]
         if size == 1
-        else tf.one_hot(tf.cast(tf.round(parameters[..., column] * (size - 1.0)), tf.int32), size)
+        else tf.one_hot(tf.cast(tf.round(controls[..., column] * (size - 1.0)), tf.int32), size)
         for column, size in enumerate(sizes)
     ]
     return tf.concat(parts, axis=-1)

@@ -292,8 +292,8 @@ class RecurrentStack(keras.layers.Layer):
 def drop(inputs: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
     """Inverted dropout of features, one mask for all time steps of `inputs [batch, time, features]`."""
     shape = [tf.shape(inputs)[0], 1, inputs.shape[-1]]
-    kept = tf.random.stateless_uniform(shape, seed, alg="philox") >= rate
-    return inputs * (tf.cast(kept, tf.float32) / (1.0 - rate))
+    keep = tf.random.stateless_uniform(shape, seed, alg="philox") >= rate
+    return inputs * (tf.cast(keep, tf.float32) / (1.0 - rate))
 
 
 def reset_lanes(state: Any, initial: Any, reset: tf.Tensor) -> Any:
