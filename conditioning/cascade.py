@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from conditioning.config import Cascade, Config, Stage, playing
-from tierwave.controls.live import LiveControls, Settings
+from tierwave.controls.live import Settings
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.tracks import Controls, Track, resample_track
 from tierwave.controls.transfer import as_trained
@@ -64,15 +64,7 @@ class TierStream(Stream):
         # Controls of tiers that are not run have no effect.
         idle = {name for name in schema.names if name not in names} if only is None else set[str]()
         curves = [{name: each[name] for name in each if name not in idle} for each in request.controls]
-        self.live = LiveControls(
-            schema.select(names),
-            self.voices,
-            sample_rate,
-            drawn=curves,
-            temperatures=request.temperatures,
-            top_k=request.top_k,
-            averaged=request.averaged,
-        )
+        self.live = request.live_controls(schema.select(names), sample_rate, curves)
         self.makes_audio = tiers[-1].makes_audio
         pairs = zip(tiers, models, strict=True)
         self._tiers = [_Tier(self, list(config.tiers).index(tier), tier, model) for tier, model in pairs]

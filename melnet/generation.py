@@ -20,7 +20,6 @@ from melnet.inversion import invert
 from melnet.multiscale import Size, below, interleave, sizes, split
 from melnet.text import alphabet_of, normalised, padded
 from tierwave.audio.spectrogram import LOG_FLOOR
-from tierwave.controls.live import LiveControls
 from tierwave.controls.schema import Schema
 from tierwave.controls.tracks import Controls
 from tierwave.errors import UsageError
@@ -90,14 +89,7 @@ class MelStream(Stream):
         self.first = max(self.options.from_tier, self.last - len(models) + 1)
         self.front_end = MelFrontEnd(config.audio, sample_rate)
         self.normaliser = Normaliser.from_document(dataset_state, config.audio.mel_channels)
-        self.live = LiveControls(
-            schema or Schema(),
-            request.sequences,
-            sample_rate,
-            drawn=request.controls,
-            temperatures=request.temperatures,
-            averaged=request.averaged,
-        )
+        self.live = request.live_controls(schema, sample_rate)
         self.texts: list[str] = []
         self._codes = self._encode_texts(dataset_state)
         self.spectrograms: list[np.ndarray] = []

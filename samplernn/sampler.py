@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from samplernn.model import ModelState, ModelWeights, SampleRNN
-from tierwave.controls.live import LiveControls, Settings
+from tierwave.controls.live import Settings
 from tierwave.controls.schema import Schema
 from tierwave.controls.tracks import Controls
 from tierwave.generation.request import Request, Stream
@@ -258,15 +258,7 @@ class SampleStream(Stream):
 
     def __init__(self, model: SampleRNN, sample_rate: int, request: Request, schema: Schema | None = None):
         super().__init__(sample_rate, request.seconds)
-        self.live = LiveControls(
-            schema or Schema(),
-            request.sequences,
-            sample_rate,
-            drawn=request.controls,
-            temperatures=request.temperatures,
-            top_k=request.top_k,
-            averaged=request.averaged,
-        )
+        self.live = request.live_controls(schema, sample_rate)
         self._model, self._top_p = model, request.top_p
         sampler = sampler_of(model, bool(request.top_k), request.top_p)
         self._frame, self._capacities = sampler.frame, sampler.capacities

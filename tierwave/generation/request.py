@@ -15,6 +15,8 @@ import numpy as np
 
 from tierwave.audio.resample import resample, resample_blocks
 from tierwave.audio.writer import SoundWriter, writable_suffix
+from tierwave.controls.live import LiveControls
+from tierwave.controls.schema import Schema
 from tierwave.controls.tracks import Controls
 from tierwave.errors import UsageError
 from tierwave.files.folders import make_own
@@ -74,6 +76,20 @@ class Request:
         """One temperature per sequence."""
         given = [float(value) for value in self.temperature][: self.sequences]
         return given + given[-1:] * (self.sequences - len(given))
+
+    def live_controls(
+        self, schema: Schema | None, sample_rate: int, curves: Sequence[Controls] | None = None
+    ) -> LiveControls:
+        """The controls, temperatures and top_k of this request; curves: in place of its own."""
+        return LiveControls(
+            schema or Schema(),
+            self.sequences,
+            sample_rate,
+            drawn=self.controls if curves is None else curves,
+            temperatures=self.temperatures,
+            top_k=self.top_k,
+            averaged=self.averaged,
+        )
 
     def seed_seconds(self, sample_rate: int) -> float:
         """How long the seed is."""
