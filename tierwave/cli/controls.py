@@ -103,15 +103,8 @@ def _base(flags: Namespace) -> Path:
 
 
 def _sources(flags: Namespace, data_dir: Path) -> ControlSources:
-    return find_control_sources(
-        data_dir,
-        params=flags.params,
-        param_dir=flags.param_dir,
-        manifest=flags.manifest,
-        schema=flags.schema,
-        name_params=_listed(flags.name_params),
-        lenient=flags.lenient,
-    )
+    typed = {name: getattr(flags, name) for name in ("params", "param_dir", "manifest", "schema", "lenient")}
+    return find_control_sources(data_dir, name_params=_listed(flags.name_params), **typed)
 
 
 # ---- extract ---------------------------------------------------------------------------------------------------------
@@ -427,12 +420,11 @@ def _table(found: Audit) -> str:
     width = max(len(name) for name in [*found.ranges, "parameter"])
     lines = [f"{'parameter':{width}}  {'recordings':>10}  {'lowest':>12}  {'highest':>12}  values"]
     for name, extent in found.ranges.items():
+        ends = f"{'-':>12}  {'-':>12}"
         if extent.recordings:
-            listed = None if extent.values is None else sorted(extent.values)
-            values = "continuous" if listed is None else " ".join(f"{value:g}" for value in listed)
+            listed = sorted(extent.values or ())
+            values = " ".join(f"{value:g}" for value in listed) if listed else "continuous"
             ends = f"{extent.lowest:>12.6g}  {extent.highest:>12.6g}  {values}"
-        else:
-            ends = f"{'-':>12}  {'-':>12}"
         lines.append(f"{name:{width}}  {extent.recordings:>10}  {ends}".rstrip())
     return "\n".join(lines)
 

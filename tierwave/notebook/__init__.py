@@ -275,11 +275,11 @@ def _png(draw: Callable[[Path], None]) -> bytes:
 
 
 def train(session: TrainingRequest) -> TrainingResult:
-    """Train as the session says, under the eyes of a person: a curve of the losses that grows, the newest sound that
-    training made, and the last line of what train.py would print; what matters of the lines is printed above.
+    """Train, and show a growing curve of the losses, the newest sound that training made, and the last line of what
+    train.py would print; lines that stay are printed above.
 
-    The stop button of the notebook stops with a checkpoint. The same call goes on from the newest one, after a
-    disconnect too. Raises UsageError and RunError with what to do.
+    The stop button of the notebook stops with a checkpoint. The same call resumes from the newest one, also after a
+    disconnect. Raises UsageError and RunError with what to do.
     """
     import_tensorflow(debug=False)
     from tierwave.training import session as sessions
@@ -292,31 +292,28 @@ def train(session: TrainingRequest) -> TrainingResult:
 
 
 class _Watched:
-    """The three things on the screen, and what they are made of."""
+    """What `train` displays: a line, the losses, the newest sound and its picture."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.part: Run | None = None
         self.unit = "nats"
         self.stage = ""
-        self.told_at, self.drawn_at, self.drawing = -np.inf, -np.inf, 0.0
-        self.heard: Path | None = None
+        self.line_at, self.drawn_at, self.drawing = -np.inf, -np.inf, 0.0
+        self.shown: Path | None = None
         self.sounds_before = {path: path.stat().st_mtime_ns for path in self._sounds()}
-        self.line = display(HTML(""), display_id=True)
-        self.curve = display(HTML(""), display_id=True)
-        self.player = display(HTML(""), display_id=True)
-        self.picture = display(HTML(""), display_id=True)
+        self.line, self.curve, self.player, self.picture = (display(HTML(""), display_id=True) for _ in range(4))
 
     def say_line(self, text: str, rewrite: bool) -> None:
-        """Lines that are written over stand in one place, those that stay are printed."""
+        """Display a line that will be overwritten, print one that stays."""
         if not rewrite:
             print(text)
-        elif time.monotonic() - self.told_at > LINE_SECONDS:
+        elif time.monotonic() - self.line_at > LINE_SECONDS:
             self.line.update(HTML(f"<code>{escape(text)}</code>"))
-            self.told_at = time.monotonic()
+            self.line_at = time.monotonic()
 
     def callbacks(self, stage: str) -> Sequence[Any]:
-        """Of the training of a stage."""
+        """The callbacks for the training of a stage."""
         from tierwave.training.loop import Callback, Trainer
 
         watched = self
@@ -331,12 +328,12 @@ class _Watched:
         return [Watch()]
 
     def redraw_when_due(self) -> None:
-        """Not so often that training suffers."""
+        """Redraw, but seldom enough that training does not suffer."""
         if time.monotonic() - self.drawn_at > max(REDRAWN_SECONDS, self.drawing / REDRAWN_SHARE):
             self.redraw()
 
     def redraw(self) -> None:
-        """Show how things stand."""
+        """Draw the losses, and the newest sound if it is new."""
         from tierwave.analysis.plots import png
 
         started = time.monotonic()
@@ -346,11 +343,11 @@ class _Watched:
                 self.curve.update(Image(png(losses_figure(history, self.unit, self.stage))))
         new = [path for path in self._sounds() if self.sounds_before.get(path) != path.stat().st_mtime_ns]
         newest = max(new, key=lambda path: path.stat().st_mtime_ns, default=None)
-        if newest is not None and newest != self.heard:
+        if newest is not None and newest != self.shown:
             sound = listen(newest)
             self.player.update(Audio(sound.wav()))
             self.picture.update(Image(sound.picture()))
-            self.heard = newest
+            self.shown = newest
         self.drawn_at = time.monotonic()
         self.drawing = self.drawn_at - started
 

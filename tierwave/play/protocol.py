@@ -40,7 +40,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from pydantic import FailFast, Field
@@ -110,9 +110,7 @@ class Stop(StrictModel):
 
 
 Message = Start | Curve | More | Set | Record | Stop
-_MESSAGES: dict[str, type[Message]] = {
-    "start": Start, "curve": Curve, "more": More, "set": Set, "record": Record, "stop": Stop,
-}  # fmt: skip
+_MESSAGES: dict[str, type[Message]] = {kind.model_fields["type"].default: kind for kind in get_args(Message)}
 
 
 def parse(text: str | bytes) -> Message:

@@ -115,20 +115,17 @@ class Session:
             await self._fail(message.type)
 
     async def _do(self, message: protocol.Message) -> None:
+        voice = self.voice
         if isinstance(message, protocol.Start):
             await self._start(message)
-            return
-        if isinstance(message, protocol.Curve):
+        elif isinstance(message, protocol.Curve):
             self._draw(message)
-            return
-        if isinstance(message, protocol.Stop):
+        elif isinstance(message, protocol.Stop):
             self._free()
             await self._send({"type": "stopped"})
-            return
-        voice = self.voice
-        if voice is None:
+        elif voice is None:
             raise UsageError(f"nothing plays yet: send start before {message.type}")
-        if isinstance(message, protocol.More):
+        elif isinstance(message, protocol.More):
             self.until = max(self.until, message.until)
             self._more.set()
         elif isinstance(message, protocol.Set):
