@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -31,8 +31,7 @@ from tierwave.errors import RunError, UsageError
 from tierwave.files.names import json_text
 from tierwave.files.text import MOST_NESTED, parse_json, parse_typed, read_text
 
-# Numbers of a config. All have an upper end far above what anybody trains, so that a slip of the hand is refused at
-# once instead of filling the memory, or being counted up to.
+# Numbers of a config. Upper bounds lie far above what anybody trains: a slip is refused before it fills the memory.
 Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Width = Annotated[int, Field(ge=1, le=1_000_000)]
 Layers = Annotated[int, Field(ge=1, le=256)]
@@ -40,9 +39,8 @@ Amount = Annotated[float, Field(gt=0, le=1_000_000)]
 
 
 class StrictModel(BaseModel):
-    """A config that takes no unknown key and no value of another type.
+    """A config without unknown keys and values of another type: a number may be whole, but neither a text nor true.
 
-    A whole number fits where a number is asked for; a text does not, nor does true fit where a number is asked for.
     Instances cannot be changed: `model_copy(update=...)` makes another one.
     """
 
@@ -78,8 +76,8 @@ Model = TypeVar("Model", bound=StrictModel)
 def read_document(path: str | Path) -> dict[str, Any]:
     """The JSON object in the file `path`.
 
-    Raises UsageError where there is no such file, where it is no text (see `text.decode`) or not JSON (with line
-    and column), where a key stands twice in one object, and where the file holds anything but an object.
+    Raises UsageError where there is no such file, or it is not text, not JSON (with line and column), has a key twice,
+    or holds anything but an object.
     """
     path = Path(path)
     if not path.is_file():
@@ -115,10 +113,9 @@ def _no_config_at(path: Path) -> str:
 def apply_overrides(document: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """A copy of `document` in which every `KEY=VALUE` of `overrides` holds, the later ones winning.
 
-    KEY is dotted for nested objects, with a number for an entry of a list (`tiers.0.rate=125`); objects on the way
-    that are missing are made. VALUE is what `text.parse_typed` takes: JSON, also without its quotes, or else the
-    text itself. Raises UsageError for anything that is not KEY=VALUE, for a list or an object that is no JSON, and for
-    a key that leads into something without keys.
+    KEY is dotted for nested objects, with a number for an entry of a list (`tiers.0.rate=125`); missing objects are
+    created. VALUE is JSON, also without its quotes, or else a text (see `text.parse_typed`). Raises UsageError for what
+    is not KEY=VALUE, for a list or an object that is no JSON, and for a key below a value that has none.
     """
     result = copy.deepcopy(dict(document))
     for override in overrides:
@@ -138,10 +135,8 @@ def apply_overrides(document: Mapping[str, Any], overrides: Iterable[str]) -> di
 
 def _set_at(container: Any, steps: list[str], value: Any, override: str) -> None:
     for depth, step in enumerate(steps):
-        last = depth == len(steps) - 1
-        place: Any = step
+        where, place = ".".join(steps[:depth]), cast(Any, step)
         if isinstance(container, list):
-            where = ".".join(steps[:depth])
             if not (step.isascii() and step.isdigit() and int(step) < len(container)):
                 raise UsageError(
                     f"--set {override}: {where} is a list of {len(container)}, and {step!r} is none of its entries; "
@@ -149,12 +144,11 @@ def _set_at(container: Any, steps: list[str], value: Any, override: str) -> None
                 )
             place = int(step)
         elif not isinstance(container, dict):
-            where = ".".join(steps[:depth])
             raise UsageError(f"--set {override}: {where} is {shown(container)}, which has no keys; set {where} itself")
-        elif not last:
-            container.setdefault(step, {})
-        if last:
+        if depth == len(steps) - 1:
             container[place] = value
+        elif isinstance(container, dict):
+            container = container.setdefault(step, {})
         else:
             container = container[place]
 
@@ -237,9 +231,9 @@ Rate = Annotated[float, Field(ge=0, le=1)]
 
 
 class TrainingOptions(StrictModel):
-    """What train.py's flags, and the `training` object of a config, say of training itself.
+    """Training options: flags of train.py, and the `training` object of a config. Descriptions are the flags' help.
 
-    The descriptions are the help of the flags. Where the recordings lie and where the run is kept is not part of it.
+    The places of recordings and runs are not among them.
     """
 
     num_epochs: Positive = Field(100, description="epochs to train for")
@@ -337,7 +331,7 @@ class TrainingOptions(StrictModel):
 
     @model_serializer(mode="wrap")
     def _without_the_unused_fraction(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Written out, the default val_frac would count as set, and the pair be refused when it is read again.
+        # The default val_frac, written out, would count as set, and the pair would be refused when it is read again.
         values = serialize(self)
         if self.num_val_batches is not None:
             values.pop("val_frac", None)

@@ -13,53 +13,16 @@ from tierwave.files.folders import LeftOut, walk
 from tierwave.files.names import located
 from tierwave.files.urls import RemoteFile, Url, files_below, local_folder
 
+# fmt: off
 LIBSNDFILE_SUFFIXES = {
-    ".wav",
-    ".wave",
-    ".flac",
-    ".ogg",
-    ".oga",
-    ".opus",
-    ".mp3",
-    ".aif",
-    ".aiff",
-    ".aifc",
-    ".au",
-    ".snd",
-    ".caf",
-    ".w64",
-    ".rf64",
-    ".voc",
-    ".sph",
-    ".nist",
-    ".iff",
-    ".8svx",
-    ".paf",
-    ".xi",
+    ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf",
+    ".w64", ".rf64", ".voc", ".sph", ".nist", ".iff", ".8svx", ".paf", ".xi",
 }
 FFMPEG_SUFFIXES = {
-    ".m4a",
-    ".m4b",
-    ".mp4",
-    ".mov",
-    ".3gp",
-    ".aac",
-    ".wma",
-    ".asf",
-    ".webm",
-    ".mka",
-    ".mkv",
-    ".ac3",
-    ".eac3",
-    ".amr",
-    ".ape",
-    ".wv",
-    ".tta",
-    ".mp2",
-    ".mpc",
-    ".spx",
-    ".dsf",
+    ".m4a", ".m4b", ".mp4", ".mov", ".3gp", ".aac", ".wma", ".asf", ".webm", ".mka", ".mkv", ".ac3", ".eac3",
+    ".amr", ".ape", ".wv", ".tta", ".mp2", ".mpc", ".spx", ".dsf",
 }
+# fmt: on
 AUDIO_SUFFIXES = LIBSNDFILE_SUFFIXES | FFMPEG_SUFFIXES
 
 
@@ -71,11 +34,11 @@ def find_audio(paths: Sequence[Path | str], *, own: bool = False) -> list[Path]:
 def search_audio(
     paths: Sequence[Path | str], *, own: bool = False, without: Sequence[Path] = ()
 ) -> tuple[list[Path], LeftOut]:
-    """Every recording among `paths`, each once, in natural order (`take 2` before `take 10`); and what in the folders
-    could not be looked at, or is passed over as Tierwave's own, with the reason.
+    """Every recording among `paths`, each once, in natural order (`take 2` before `take 10`); and (path, reason) of
+    what in the folders cannot be read, or is left out as Tierwave's own. There may be none.
 
-    A file is taken as it is, whatever its name. A folder is searched recursively for the suffixes in `AUDIO_SUFFIXES`
-    in any case, as `folders.walk` does, which see for `own` and `without`. There may be no recordings.
+    A file counts whatever its name. A folder is searched recursively for the suffixes in `AUDIO_SUFFIXES` in any case;
+    `own` and `without` are those of `folders.walk`.
 
     Raises:
         UsageError: a path does not exist, or is a URL.
@@ -85,14 +48,14 @@ def search_audio(
     for given in [paths] if isinstance(paths, str | Path) else paths:
         path = located(local_folder(given))
         if path.is_dir():
-            files, passed_over = walk(path, _is_recording, own=own, without=without)
+            files, others = walk(path, _is_recording, own=own, without=without)
             found += files
-            left_out += passed_over
+            left_out += others
         elif path.exists():
             found.append(path)
         else:
             raise UsageError(f"There is no file or folder {path}: check the spelling, and quote a path with spaces")
-    # By plain text first: the file system must not decide on names that are equal in natural order (1.wav, 01.wav).
+    # Sorted by plain text first, for names that are equal in natural order (1.wav, 01.wav).
     ordered: list[Path] = natsorted(sorted(found, key=str), alg=ns.PATH)
     first: dict[Path, Path] = {}
     for path in ordered:

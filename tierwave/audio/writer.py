@@ -15,20 +15,20 @@ import soundfile
 
 from tierwave.errors import RunError, UsageError
 
-# Formats that are written, with libsndfile's name and the usual sample format of each.
+# Formats that can be written, with libsndfile's name and the usual sample format of each.
 WRITTEN = {
     ".wav": ("WAV", "PCM_16"),
     ".flac": ("FLAC", "PCM_16"),
     ".ogg": ("OGG", "VORBIS"),
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
-_RATES = {"MP3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)}  # Hz, where not all are known
+_RATES = {"MP3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)}  # Hz
 _WRITTEN_AT_ONCE = 1 << 16  # frames; the Vorbis encoder takes all of a call onto its stack
 
 _INTEGER_BITS = {"PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 
-# Sample formats of other containers in terms of what a wav can hold. What is missing here (mp3, Vorbis, mu-law, ADPCM
-# and other lossy codes) has no depth of its own and becomes PCM_16. 64-bit floats are float32 once they have been read.
+# Sample formats of other containers as those of a wav. Lossy codes (mp3, Vorbis, mu-law, ADPCM) are missing here: they
+# have no depth, and become PCM_16. 64-bit floats are float32 once they have been read.
 _WAV_SUBTYPES = {
     "PCM_S8": "PCM_U8",
     "PCM_U8": "PCM_U8",
@@ -55,9 +55,7 @@ def wav_subtype(subtype: str) -> str:
 
 
 def writable_suffix(path: Path) -> str:
-    """The suffix of a file that can be written, in small letters; "" where the name has none.
-
-    What stands behind the last point of a name such as `a_p60.5` is none.
+    """The suffix of a file that can be written, in small letters; "" where the name has none, as `a_p60.5`.
 
     Raises:
         UsageError: it is that of another format.
@@ -102,7 +100,7 @@ class SoundWriter:
             )
         self.sample_rate = sample_rate
         self.channels = channels
-        # The name does not grow with the target's, which may be as long as the file system allows.
+        # Its name does not contain the target's, which may be as long as the file system allows.
         self._temporary = self.path.parent / f".{uuid.uuid4().hex}.part"
         self._file: soundfile.SoundFile | None = None
 
@@ -111,8 +109,8 @@ class SoundWriter:
             raise UsageError(f"Cannot write {self.path}: it is a folder; give the name of a file")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary.touch(exist_ok=False)  # libsndfile calls every reason "System error", the system does not
-            # Elsewhere than on Windows a name need not be text.
+            self._temporary.touch(exist_ok=False)  # libsndfile would report no reason
+            # On other systems than Windows a name may be bytes that are no text.
             name = str(self._temporary) if os.name == "nt" else os.fsencode(self._temporary)
             self._file = soundfile.SoundFile(
                 name, "w", self.sample_rate, self.channels, self.subtype, format=self._format
@@ -134,7 +132,7 @@ class SoundWriter:
             raise RunError(f"Cannot write {self.path}: the audio holds NaN or infinity")
         array = array.astype(np.float64, copy=False)
         if bits := _INTEGER_BITS.get(self.subtype):
-            # libsndfile rounds towards minus infinity, which adds direct current and twice the noise: round first.
+            # Round here: libsndfile rounds towards minus infinity, which adds direct current and twice the noise.
             steps = 2.0 ** (bits - 1)
             array = np.clip(np.rint(array * steps), -steps, steps - 1) / steps
         elif self.subtype not in ("FLOAT", "DOUBLE"):
@@ -162,7 +160,7 @@ class SoundWriter:
             self._discard()
 
     def _discard(self) -> None:
-        with suppress(OSError):  # it tidies up after an error that says more
+        with suppress(OSError):  # after another error, which says more
             self._temporary.unlink()
 
 

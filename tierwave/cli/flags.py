@@ -98,12 +98,12 @@ def _not_a_choice(text: str, names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class _Reader:
-    """How the words after a flag become a value: `read` one word, of which there may be `several`."""
+    """How the words after a flag become a value."""
 
-    read: Callable[[str], Any]
+    read: Callable[[str], Any]  # of one word
     metavar: str
     accepts: tuple[str, ...] = ()  # in words, for the message of a union
-    several: bool = False
+    several: bool = False  # words
     bare: bool = False  # the flag alone means True
 
 
@@ -156,7 +156,7 @@ def _union_reader(members: Sequence[Any]) -> _Reader:
 
 
 def _strictness(annotation: Any) -> int:
-    """Where a member of a union comes in turn: one that takes fewer texts comes before one that takes more."""
+    """The order in which members of a union are tried: one that accepts fewer texts comes first."""
     while get_origin(annotation) in (Annotated, list, tuple):
         annotation = get_args(annotation)[0]
     return (bool, int, float, str).index(annotation) if annotation in (bool, int, float, str) else -1
@@ -170,20 +170,22 @@ def add_model_flags(
 ) -> None:
     """A flag `--field` for each field of `model_class` but those in `skip`.
 
-    Only flags that are typed appear in the namespace, so that a config can say the rest; `typed_values` picks them
-    out. The flags check types and choices; bounds and combinations are for `config.validate`.
-    Raises TypeError for a field of which no flag can be made, such as a nested model.
+    Only flags that are typed appear in the namespace, and `typed_values` picks them out: a config has the rest. The
+    flags check types and choices; bounds and combinations are for `config.validate`.
+    Raises TypeError for a field that no flag can express, such as a nested model.
     """
     for name, field in model_class.model_fields.items():
         if name in skip:
             continue
         reader = _reader(field.annotation)
-        told = [] if field.is_required() else [f"default: {_written(field.get_default(call_default_factory=True))}"]
+        about = field.description or name
+        if not field.is_required():
+            about += f" (default: {_written(field.get_default(call_default_factory=True))})"
         settings: dict[str, Any] = {
             "type": reader.read,
             "metavar": reader.metavar,
             "default": argparse.SUPPRESS,
-            "help": " ".join([field.description or name, *(f"({text})" for text in told)]).replace("%", "%%"),
+            "help": about.replace("%", "%%"),
         }
         if reader.several:
             settings["nargs"] = "+"
@@ -245,7 +247,7 @@ class FlagParser(argparse.ArgumentParser):
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
-        """As argparse's, but an unknown flag is named, with the nearest known one, before anything else is missed."""
+        """As argparse's, but an unknown flag is reported first, with the nearest known one."""
         words = sys.argv[1:] if args is None else list(args)
         for word in itertools.takewhile(lambda word: word != "--", words):
             flag = word.partition("=")[0]
@@ -264,13 +266,13 @@ class FlagParser(argparse.ArgumentParser):
 
 
 def print_result(result: Mapping[str, Any], table: str, json_file: str | None) -> None:
-    """Print a result as a table, or do what JSON_FLAG asks for: None, a file's name, or "-"."""
+    """Print a result as a table, or as JSON where `json_file` (see JSON_FLAG) is "-", or write it to that file."""
     text = json_text(result, allow_nan=False)
     if json_file == "-":
         print(text)
         return
     if json_file is not None:
-        from tierwave.files.writing import write_text  # which needs NumPy: flags are answered without
+        from tierwave.files.writing import write_text  # which imports NumPy
 
         write_text(Path(json_file), text + "\n")
     print(table)

@@ -25,7 +25,7 @@ from tierwave.system.signals import ENDING, handled
 
 @contextlib.contextmanager
 def sentences(say: Callable[[str], None]) -> Iterator[None]:
-    """Warnings about controls that were changed, told as sentences, each once, instead of Python's way."""
+    """Warnings of the block as sentences at its end, each once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -44,11 +44,7 @@ _REMEDIES = {
 
 
 class _Ended(KeyboardInterrupt):
-    """A signal that ends a command as Ctrl-C does: what was half written is removed on the way out."""
-
-    def __init__(self, number: int):
-        super().__init__()
-        self.number = number
+    """A signal that ends a command as Ctrl-C does: half-written files are removed on the way out."""
 
 
 def _end(number: int, _: object) -> NoReturn:
@@ -67,11 +63,8 @@ _OWNERS = {
 
 
 def typed_here(message: str, flags: argparse.ArgumentParser) -> str:
-    """A message of another command, whose remedies can be typed at the command of `flags`: a training flag that it does
-    not have is set in its config, if it has --set, and any other is named with the command that has it.
-
-    What follows the name of a command in the message is meant for that command, and stays.
-    """
+    """A message with remedies that can be typed at the command of `flags`: a training flag that it lacks becomes --set,
+    if it has that, and another flag gets the name of the command that has it. Flags behind a command's name stay."""
     known = flags._option_string_actions
 
     def here(found: re.Match[str]) -> str:
@@ -86,49 +79,51 @@ def typed_here(message: str, flags: argparse.ArgumentParser) -> str:
 
 
 def run(body: Callable[[], int | None], *, debug: bool, flags: argparse.ArgumentParser | None = None) -> int:
-    """Run a command line's `body`; its exit code, or that of what went wrong, which is told on stderr in one sentence.
+    """Run the `body` of a command; its exit code, or that of an error, which is one sentence on stderr.
 
     UsageError gives 2; RunError and OSError (a full disk, a missing permission) give 1; Ctrl-C gives 130, SIGTERM 143
     and SIGHUP 129. Any other exception is a fault of the program and keeps its traceback; `debug` shows that of the
-    others too. flags: those of the command, for remedies that can be typed there (see `typed_here`). What the terminal
-    cannot show, odd bytes of names above all, is escaped.
+    others too. flags: those of the command, for remedies that can be typed there (see `typed_here`). Characters that
+    the terminal cannot show are escaped.
     """
 
-    def told(error: Exception) -> str:
+    def worded(error: Exception) -> str:
         return str(error) if flags is None else typed_here(str(error), flags)
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ESCAPED)
     try:
-        with handled(ENDING, _end), _oddities_told():
+        with handled(ENDING, _end), _audio_warnings_shown():
             try:
                 return body() or 0
             finally:
-                progress.end()  # before anything is said of an error
+                progress.end()  # before an error is reported
     except UsageError as error:
-        return _tell(told(error), 2, debug)
+        return _report(worded(error), 2, debug)
     except RunError as error:
-        return _tell(told(error), 1, debug)
+        return _report(worded(error), 1, debug)
     except OSError as error:
-        return _tell(_os_sentence(error), 1, debug)
+        return _report(_os_sentence(error), 1, debug)
     except _Ended as error:
-        return _tell(f"stopped by {signal.Signals(error.number).name}", 128 + error.number, debug)
+        (number,) = error.args
+        return _report(f"stopped by {signal.Signals(number).name}", 128 + number, debug)
     except KeyboardInterrupt:
-        return _tell("stopped by Ctrl-C", 130, debug)
+        return _report("stopped by Ctrl-C", 130, debug)
 
 
 def _os_sentence(error: OSError) -> str:
-    place = f" {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes)) else ""
-    fault = f"{place[1:]}: {error.strerror}" if place and error.strerror else (error.strerror or str(error))
-    remedy = _REMEDIES.get(error.errno) if error.errno is not None else None
+    fault = error.strerror or str(error)
+    if error.strerror and isinstance(error.filename, (str, bytes)):
+        fault = f"{os.fsdecode(error.filename)}: {fault}"
+    remedy = _REMEDIES.get(error.errno or 0)
     return f"{fault}; {remedy}" if remedy else fault
 
 
 @contextlib.contextmanager
-def _oddities_told() -> Iterator[None]:
-    """What is odd about a recording as a sentence on stderr, once, instead of Python's way."""
-    told = set()
+def _audio_warnings_shown() -> Iterator[None]:
+    """An `AudioWarning` as a sentence on stderr at once, each only once."""
+    shown = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always", AudioWarning)
         usual = warnings.showwarning
@@ -137,15 +132,15 @@ def _oddities_told() -> Iterator[None]:
             if not issubclass(category, AudioWarning):
                 progress.end()
                 usual(message, category, *where, **more)
-            elif str(message) not in told:
-                told.add(str(message))
+            elif str(message) not in shown:
+                shown.add(str(message))
                 progress.ProgressLine("stderr").say(f"{_program()}: {message}")
 
         warnings.showwarning = show
         yield
 
 
-def _tell(sentence: str, code: int, debug: bool) -> int:
+def _report(sentence: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     progress.ProgressLine("stderr").say(f"{_program()}: {sentence}".replace("\n", " "))
