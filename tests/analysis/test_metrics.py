@@ -198,14 +198,10 @@ def test_spectral_distance_is_the_root_mean_square_of_the_difference():
 
 def test_a_sine_is_described_by_its_closed_form():
     described = describe(tone(1000.0, amplitude=0.5) + 0.01, RATE)
-    assert described.level_dbfs == pytest.approx(10 * math.log10(0.5**2 / 2 + 0.01**2), abs=1e-6)
-    assert described.peak == pytest.approx(0.51, abs=1e-6)
     assert described.offset == pytest.approx(0.01, abs=1e-9)
-    assert described.centroid_hz == pytest.approx(1000.0, abs=5.0)
     assert described.crest == pytest.approx(math.sqrt(2), rel=0.05)
     assert described.flatness < 0.01
     assert described.silent_share == described.stuck_share == described.clipped_share == 0.0
-    assert described.seconds == 1.0
 
 
 def test_clipped_silent_and_stuck_shares_are_shares():
@@ -218,10 +214,10 @@ def test_clipped_silent_and_stuck_shares_are_shares():
 
 
 def test_short_and_long_audio_are_described():
-    assert describe(np.array([0.25]), RATE).level_dbfs == pytest.approx(10 * math.log10(0.0625))
-    assert describe(np.zeros(1), RATE).level_dbfs == -math.inf
+    assert describe(np.array([0.25]), RATE).offset == 0.25
+    assert describe(np.zeros(1), RATE).silent_share == 1.0
     long = describe(np.tile(tone(), 40), RATE)
-    assert long.centroid_hz == pytest.approx(describe(tone(), RATE).centroid_hz, rel=1e-3)
+    assert long.crest == pytest.approx(describe(tone(), RATE).crest, rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -179,30 +179,22 @@ def spectral_comparison(
 class Description:
     """What `describe` measured of a sound.
 
-    level_dbfs: root mean square, 0 for a constant at full scale, -inf for digital silence
-    peak: the largest absolute amplitude
     offset: the mean amplitude (DC)
     clipped_share: of samples at or beyond full scale
-    centroid_hz: the power-weighted mean frequency; 0 for silence
     flatness: of the spectrum of 20 ms, median over those that sound: 0 for a tone, 0.56 for white noise
     crest: peak over root mean square in 20 ms, median over those that sound: 1.4 for a tone, 3 for white noise
     silent_share: of stretches of 20 ms below -60 dBFS
     stuck_share: of stretches of 20 ms that stand still at another value than 0
     longest_stuck_seconds: the longest run of one and the same value
-    seconds: length
     """
 
-    level_dbfs: float
-    peak: float
     offset: float
     clipped_share: float
-    centroid_hz: float
     flatness: float
     crest: float
     silent_share: float
     stuck_share: float
     longest_stuck_seconds: float
-    seconds: float
 
 
 def describe(audio: np.ndarray, sample_rate: int) -> Description:
@@ -219,32 +211,23 @@ def describe(audio: np.ndarray, sample_rate: int) -> Description:
     threshold = 10.0 ** (SILENCE_DBFS / 10.0)
     length = max(2, min(len(audio), round(_FRAME_SECONDS * sample_rate)))
     window = np.hanning(length + 2)[1:-1]
-    frequencies = np.fft.rfftfreq(length, 1.0 / sample_rate)
-    spectrum = np.zeros(len(frequencies))
     silent, stuck, flatness, crest = [], [], [], []
     for frames in _frames(audio, length):
         silent.append(np.mean(np.square(frames), axis=1) <= threshold)
         stuck.append((frames.var(axis=1) <= threshold) & ~silent[-1])
         power = np.abs(np.fft.rfft((frames - frames.mean(axis=1, keepdims=True)) * window)) ** 2
-        spectrum += power.sum(axis=0)
         sounding = ~silent[-1] & ~stuck[-1]
         heard = np.maximum(power[sounding, 1:], 1e-20)  # without the mean, which was taken out
         flatness.append(np.exp(np.log(heard).mean(axis=1)) / heard.mean(axis=1))
         crest.append(np.abs(frames[sounding]).max(axis=1) / np.sqrt(np.square(frames[sounding]).mean(axis=1)))
-    power_sum = spectrum.sum()
-    mean_square = float(np.mean(np.square(audio)))
     return Description(
-        level_dbfs=10.0 * math.log10(mean_square) if mean_square > 0.0 else -math.inf,
-        peak=float(np.abs(audio).max()),
         offset=float(audio.mean()),
         clipped_share=float(np.mean(np.abs(audio) >= 1.0 - 2.0**-15)),
-        centroid_hz=float((spectrum * frequencies).sum() / power_sum) if power_sum > 0.0 else 0.0,
         flatness=_median(flatness),
         crest=_median(crest),
         silent_share=float(np.concatenate(silent).mean()),
         stuck_share=float(np.concatenate(stuck).mean()),
         longest_stuck_seconds=_longest_run(audio) / sample_rate,
-        seconds=len(audio) / sample_rate,
     )
 
 
