@@ -357,7 +357,7 @@ def test_a_seed_warms_the_state_with_all_of_it(studio: Studio) -> None:
     states = []
     for heard in (seed, seed[-2 * TOP :]):
         stream = stream_of(studio, seed_audio=heard)
-        states.append([part.numpy() for part in tf.nest.flatten(stream._carries[0].state)])
+        states.append([part.numpy() for part in tf.nest.flatten(stream._groups.states[0].recurrent)])
     for part, whole, last in zip(tf.nest.flatten(expected), *states, strict=True):
         np.testing.assert_allclose(whole, part, atol=1e-5)
         assert np.abs(last - part).max() > 1e-3
