@@ -117,7 +117,7 @@ def judge(run_folder: Path, held_out: Path, seconds: float, seed: int) -> dict[s
     run = tierwave.load_run(str(run_folder))
     bits = tierwave.evaluate(run, str(held_out)).total.bits_per_sample
     rate = run.sample_rate
-    recordings = [tierwave.load_audio(path, rate) for path in sorted(held_out.iterdir())]
+    recordings = [tierwave.load_audio(path, rate)[0] for path in sorted(held_out.iterdir())]
     primed = [recording for recording in recordings if len(recording) >= rate][:4]
     found: dict[str, Any] = {"bits": bits}
     for temperature in TEMPERATURES:
@@ -128,7 +128,7 @@ def judge(run_folder: Path, held_out: Path, seconds: float, seed: int) -> dict[s
                 seconds=seconds,
                 temperature=[temperature],
                 random_seed=seed,
-                seed_audio=None if audio is None else audio[: 2 * rate][None],
+                seed_audio=None if audio is None else audio[: 2 * rate],
             )
             sounds.append(run.stream(request).render(round(seconds * rate))[0])
         found[f"silence {temperature:g}"] = heard(sounds[:1], recordings, rate)
@@ -163,11 +163,13 @@ def cut(source: Path, target: Path, rate: int) -> None:
     import tierwave
     from tierwave.audio.finding import find_audio
 
-    names = [source / name for name in find_audio(source)[0]] if source.is_dir() else [source]
+    names = find_audio([source])
+    final, target = target, target.with_name(target.name + ".part")
+    shutil.rmtree(target, ignore_errors=True)
     for place in ("train", "held_out"):
-        (target / place).mkdir(parents=True, exist_ok=True)
+        (target / place).mkdir(parents=True)
     for number, path in enumerate(names):
-        sound = tierwave.load_audio(path, rate)
+        sound, _ = tierwave.load_audio(path, rate)
         stem = f"{number:04}"
         if len(sound) < SHORT_SECONDS * rate:
             place = "held_out" if number % 10 == 3 else "train"
@@ -177,6 +179,7 @@ def cut(source: Path, target: Path, rate: int) -> None:
         for part, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
             place = "held_out" if part % 2 else "train"
             tierwave.write_wav(target / place / f"{stem}_{part}.wav", sound[start:stop], rate)
+    target.rename(final)
 
 
 def steps_of(
@@ -330,6 +333,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--jsonl", type=Path, default=ROOT / "bench" / "learning.jsonl")
     flags.add_argument("--plot", type=Path, help="a picture of bits against minutes")
     arguments = flags.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments.work = arguments.work.resolve()
     arguments.minutes.sort()
     corpora = [(folder, int(rate or 16000)) for folder, _, rate in (text.partition("@") for text in arguments.data)]
