@@ -20,7 +20,13 @@ from tierwave.runs.history import BASELINES, LOSSES, read_history
 DOCUMENTS: dict[str, Any] = {
     "run.json": {"sample_rate": 16000, "corpus": {"a.wav": "0f"}, "mark": "m", "command": ["train.py", "fl\udcf6te"]},
     "split.json": {"method": "files", "train": [["a.wav", 0, 90]], "valid": [["deep/b.wav", 5, 10]], "test": []},
-    "statistics.json": {"gain": 1.0, "noise_floor": None, "histogram_bits": 3.0, "markov_bits": 2.5},
+    "statistics.json": {
+        "gain": 1.0,
+        "noise_floor": None,
+        "histogram_bits": 3.0,
+        "markov_bits": 2.5,
+        "linear_prediction_bits": 2.1,
+    },
     "schema.json": {"parameters": [{"name": "p"}], "values": {"p": [1, 2.5]}},
     BASELINES: {"mean": 1.5},
     "checkpoints.json": [

@@ -12,12 +12,13 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tierwave.analysis.linear_prediction import linear_prediction_bits
 from tierwave.analysis.statistics import bits
 from tierwave.audio.quantize import Quantizer
 from tierwave.config import TrainingOptions
@@ -58,7 +59,8 @@ class Evaluation:
     """What a network reaches on a folder. files: by path within it, of what makes audio; left_out: (path, reason);
     levels: of a sample; tiers: of the stages that generate values, all files together; units: of their losses, "nats"
     or another; nats_per_db_offset: of spectrograms, what makes nats per value nats per dB; remarks: (path, what is odd
-    about a recording that was used)."""
+    about a recording that was used); linear_prediction_bits: per sample of all files, of linear prediction that adapts
+    to each as it goes."""
 
     files: dict[str, Score]
     left_out: tuple[tuple[str, str], ...]
@@ -68,6 +70,7 @@ class Evaluation:
     units: dict[str, str] = field(default_factory=dict)
     nats_per_db_offset: float | None = None
     remarks: tuple[tuple[str, str], ...] = ()
+    linear_prediction_bits: float | None = None
 
     @property
     def total(self) -> Score:
@@ -105,6 +108,7 @@ class Evaluation:
             "sample_rate": self.sample_rate,
             "levels": self.levels,
             "chance_bits": self.chance_bits,
+            "linear_prediction_bits": self.linear_prediction_bits,
             "total": described(self.total) if self.files else None,
             "tiers": {
                 name: {
@@ -141,6 +145,8 @@ class Evaluation:
                 f"{score.bits_per_sample:>11.4f}  {score.accuracy:>8.2%}"
             )
         rows.append(f"chance: {self.chance_bits:.4f} bits per sample ({self.levels} levels)")
+        if self.linear_prediction_bits is not None:
+            rows.append(f"linear prediction that adapts as it goes: {self.linear_prediction_bits:.4f} bits per sample")
         rows += tiers
         rows += [f"{name}: {remark}" for name, remark in self.remarks]
         rows += [f"left out: {name}: {reason}" for name, reason in self.left_out]
@@ -223,6 +229,9 @@ def evaluate(
             nats_per_db_offset=family.nats_per_db_offset(trained.dataset_state),
             remarks=tuple((each.name, remark) for each in corpus.recordings for remark in each.remarks),
         )
+        if any(model.has_accuracy for model in trained.models):
+            predicted = linear_prediction_bits((corpus.blocks(*span) for span in spans), quantizer)
+            found = replace(found, linear_prediction_bits=predicted)
         for stage, model in zip(family.stages(config), trained.models, strict=True):
             windows = family.dataset(
                 corpus,

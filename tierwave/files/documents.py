@@ -91,6 +91,7 @@ class Statistics(BaseModel):
     remarks: list[list[str]] = []
     histogram_bits: Share | None = None
     markov_bits: Share | None = None
+    linear_prediction_bits: Share | None = None
 
     @model_validator(mode="after")
     def _both_bars(self) -> Statistics:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from tierwave.analysis.issues import Issue
-from tierwave.runs.history import Epoch
+from tierwave.runs.history import LINEAR_PREDICTION, Epoch
 
 PATIENCE_EPOCHS = 3  # after which a network has to beat the simplest model
 _RISEN = 0.01  # of a loss, as a share of it, that is no chance
@@ -74,6 +74,30 @@ def loss_issues(
             seen = f"the loss still fell by {fall:.3f} to {last.monitored:.3f} {unit} in the last epoch"
         found.append(Issue("too short", seen, "go on: the same command takes training up again"))
     return found
+
+
+def verdict(epochs: Sequence[Epoch], baselines: Mapping[str, float], unit: str = "bits") -> str:
+    """What has been learned of held-out sound, in a sentence, by the best epoch; "" where nothing was held out or
+    linear prediction is not among the baselines. Losses in `unit`, as in `loss_issues`."""
+    held_out = [epoch.valid for epoch in epochs if epoch.valid is not None and math.isfinite(epoch.valid)]
+    if not held_out or LINEAR_PREDICTION not in baselines:
+        return ""
+    loss, bar = min(held_out), baselines[LINEAR_PREDICTION]
+    reached = f"{loss:.3f} {unit} per sample on held-out sound, {abs(loss - bar):.3f}"
+    simpler = {name: value for name, value in baselines.items() if name != LINEAR_PREDICTION}
+    missed = [name for name, value in simpler.items() if loss >= value]
+    if loss < bar:
+        return f"The network knows more than the colour of the sound: {reached} below linear prediction ({bar:.3f})."
+    if not missed:
+        return (
+            f"The network has learned the colour of the sound, not its course yet: {reached} above linear prediction "
+            f"({bar:.3f}), which learns nothing beforehand."
+        )
+    learned = "nothing yet" if len(missed) == len(simpler) else "little yet"
+    return (
+        f"The network has learned {learned}: {reached} above linear prediction ({bar:.3f}), and no better than the "
+        f"{missed[0]} ({simpler[missed[0]]:.3f})."
+    )
 
 
 def _size(loss: float) -> float:

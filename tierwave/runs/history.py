@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOSSES, BASELINES = "losses.csv", "bars.json"
+LINEAR_PREDICTION = "linear prediction"  # that adapts as it goes: a baseline's name
 MOST_STEPS, MOST_NATS = 1 << 53, float(np.finfo(np.float32).max)
 
 
@@ -140,6 +141,10 @@ def _bars(part: Run, in_bits: bool) -> dict[str, float]:
 
 
 def code_baselines(statistics: Mapping[str, float]) -> dict[str, float]:
-    """The baselines of models of codes, in nats per sample, from what a run knows of its recordings."""
-    named = {"code histogram": "histogram_bits", "first-order Markov model": "markov_bits"}
+    """The baselines of models of codes, in nats per sample, the simplest first, from `statistics.json`."""
+    named = {
+        "code histogram": "histogram_bits",
+        "first-order Markov model": "markov_bits",
+        LINEAR_PREDICTION: "linear_prediction_bits",
+    }
     return {name: statistics[key] * math.log(2.0) for name, key in named.items() if key in statistics}

@@ -20,7 +20,7 @@ from tierwave.controls.tracks import Controls
 from tierwave.files.writing import write_text
 from tierwave.generation.request import Request
 from tierwave.runs.checkpoints import restore_checkpoint
-from tierwave.runs.diagnostics import loss_issues
+from tierwave.runs.diagnostics import loss_issues, verdict
 from tierwave.runs.history import BASELINES, LOSSES, Epoch, in_unit
 from tierwave.system.progress import SayLine, clock
 from tierwave.training.loop import Callback, Trainer
@@ -194,7 +194,7 @@ class LossTable(Callback):
 
 
 class LossWatch(Callback):
-    """Warns early, and once, where the losses show that training goes wrong.
+    """Warns early, and once, where the losses show that training goes wrong, and says in the end what was learned.
 
     baselines: what simple models reach on held-out sound, in nats per element, the simplest first; kept as bars.json.
     """
@@ -219,9 +219,18 @@ class LossWatch(Callback):
         unit = trainer.learner.model.unit
         epoch = Epoch(trainer.progress.epoch, results["loss"], results.get("val_loss"))
         self.epochs.append(epoch)
-        epochs = [each.scaled(unit) for each in self.epochs]
-        baselines = {name: in_unit(bar, unit) for name, bar in self.baselines.items()}
+        epochs, baselines = self._scaled(unit)
         say_once(loss_issues(epochs, baselines, unit=unit), self.told, self.say)
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        unit = trainer.learner.model.unit
+        if found := verdict(*self._scaled(unit), unit):
+            self.say(found)
+
+    def _scaled(self, unit: str) -> tuple[list[Epoch], dict[str, float]]:
+        """Epochs and baselines in `unit`."""
+        baselines = {name: in_unit(bar, unit) for name, bar in self.baselines.items()}
+        return [each.scaled(unit) for each in self.epochs], baselines
 
 
 class StatisticsLines(Callback):

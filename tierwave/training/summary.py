@@ -8,33 +8,43 @@ from typing import Any
 
 import numpy as np
 
-from tierwave.analysis.statistics import MOST_LEVELS, CodeStatistics
+from tierwave.analysis.linear_prediction import linear_prediction_bits
+from tierwave.analysis.statistics import MOST_LEVELS, CodeStatistics, bits
 from tierwave.audio.quantize import Quantizer
 from tierwave.controls.schema import ControlWarning, coverage
 from tierwave.data.corpus import Corpus
 from tierwave.data.splits import Span, Split
 from tierwave.data.windows import Steering
+from tierwave.runs.history import code_baselines
 
 MOST_COUNTED = 1 << 27  # max samples counted; more does not change the histogram
+MOST_PREDICTED = 1 << 22  # max samples of linear prediction, a second of time for a million
 
 
 def baselines(corpus: Corpus, split: Split, encoder: Any) -> dict[str, float]:
-    """What models without any memory reach on the held-out codes, in bits per sample: the baselines to beat."""
-    if not isinstance(encoder, Quantizer) or encoder.levels > MOST_LEVELS or not split.valid:
+    """What models that learn next to nothing reach on the held-out codes, in bits per sample: the baselines to beat."""
+    if not isinstance(encoder, Quantizer) or not split.valid:
         return {}
-
+    predicted = linear_prediction_bits(_blocks(corpus, split.valid, MOST_PREDICTED), encoder)
+    if encoder.levels > MOST_LEVELS:
+        return {"linear_prediction_bits": predicted}
     counted = CodeStatistics(encoder.levels)
-    left = MOST_COUNTED
-    for span in split.train:
-        counted.add(corpus.blocks(span.recording, span.start, min(span.stop, span.start + left)))
+    for blocks in _blocks(corpus, split.train, MOST_COUNTED):
+        counted.add(blocks)
+    return {
+        "histogram_bits": counted.histogram_bits(_blocks(corpus, split.valid)),
+        "markov_bits": counted.markov_bits(_blocks(corpus, split.valid)),
+        "linear_prediction_bits": predicted,
+    }
+
+
+def _blocks(corpus: Corpus, spans: Sequence[Span], most: int | None = None) -> Iterator[Iterator[np.ndarray]]:
+    """The codes of `spans` in blocks, of each in turn; the first `most` samples of all."""
+    left = sum(span.stop - span.start for span in spans) if most is None else most
+    for span in spans:
+        if left > 0:
+            yield corpus.blocks(span.recording, span.start, min(span.stop, span.start + left))
         left -= span.stop - span.start
-        if left <= 0:
-            break
-
-    def valid() -> Iterator[Iterator[np.ndarray]]:
-        return (corpus.blocks(*span) for span in split.valid)
-
-    return {"histogram_bits": counted.histogram_bits(valid()), "markov_bits": counted.markov_bits(valid())}
 
 
 def noise_floor(corpus: Corpus, encoder: Any) -> float:
@@ -71,12 +81,8 @@ def described_split(split: Split, corpus: Corpus, statistics: dict[str, Any]) ->
     if split.test:
         text += f", testing on {seconds(split.test):.1f} s"
     text += f" ({how} held out)"
-    if "markov_bits" in statistics:
-        text += (
-            f"\nTo beat on held-out sound: {statistics['histogram_bits']:.3f} bits per sample (code histogram), "
-            f"{statistics['markov_bits']:.3f} (first-order Markov model)"
-        )
-    return text
+    listed = ", ".join(f"{bits(nats):.3f} ({name})" for name, nats in code_baselines(statistics).items())
+    return text + (f"\nTo beat on held-out sound, in bits per sample: {listed}" if listed else "")
 
 
 def described_controls(steering: Steering, values: Mapping[str, Sequence[float]]) -> str:

@@ -36,7 +36,7 @@ from tierwave.family import load_config
 from tierwave.files.names import located
 from tierwave.generation.load import Trained, hardly_trained, load_run
 from tierwave.generation.request import Request
-from tierwave.runs.diagnostics import loss_issues
+from tierwave.runs.diagnostics import loss_issues, verdict
 from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run
 from tierwave.runs.history import Epoch, History, in_unit, read_history
 from tierwave.system.progress import SayLine
@@ -77,6 +77,12 @@ class Stage:
     history: History
     issues: list[Issue]
     sounds: list[CheckpointSound] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> str:
+        """What was learned, in a sentence; "" where that cannot be said."""
+        baselines = {name: in_unit(bar, self.unit) for name, bar in self.history.baselines.items()}
+        return verdict([epoch.scaled(self.unit) for epoch in self.history.epochs], baselines, self.unit)
 
     @property
     def best(self) -> str:

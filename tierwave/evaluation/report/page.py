@@ -28,11 +28,11 @@ from tierwave.analysis.plots import (
     spectrogram_image,
     svg,
 )
-from tierwave.analysis.statistics import average_spectrum
+from tierwave.analysis.statistics import average_spectrum, bits
 from tierwave.controls.tracks import Track
 from tierwave.evaluation.report.collect import CheckpointSound, Report, Stage
 from tierwave.runs.folder import environment
-from tierwave.runs.history import in_unit, losses_figure
+from tierwave.runs.history import code_baselines, in_unit, losses_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -243,11 +243,9 @@ def _likelihood_words(report: Report) -> str:
         return "Of the best checkpoint, read from beginning to end."
     words = f"{found.total.bits_per_sample:.3f} bits per sample with the best checkpoint; "
     words += f"chance is {found.chance_bits:.3f}"
-    statistics = report.documents.get("statistics.json", {})
-    if "markov_bits" in statistics:
-        words += f", the code histogram {statistics['histogram_bits']:.3f}, a first-order Markov model "
-        words += f"{statistics['markov_bits']:.3f}"
-    return words + "."
+    baselines = code_baselines(report.documents.get("statistics.json", {}))
+    words += "".join(f", {name} {bits(nats):.3f}" for name, nats in baselines.items()) + "."
+    return " ".join([words, *(stage.verdict for stage in report.stages if stage.verdict)])
 
 
 def _logged(report: Report) -> list[list[Any]]:
