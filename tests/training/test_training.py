@@ -465,7 +465,7 @@ def test_a_measured_span_is_its_likelihood_from_a_fresh_state_without_dropout() 
     first, second = made.evaluator.measure(held_out), made.evaluator.measure(held_out)
     np.testing.assert_array_equal(first, second)
     for span, (nats, correct, elements) in zip(VALID, first, strict=True):
-        signal = CORPUS.of(span.recording)[span.start : span.stop].astype(np.int32)
+        signal = CORPUS.read(span.recording, span.start, span.stop).astype(np.int32)
         padded = np.concatenate([np.full(4, 8), signal, np.full(-len(signal) % 16, 8)])[None]
         logits, _ = made.model.logits(tf.constant(padded, tf.int32), made.model.initial_state(1))
         logits = logits[0, : len(signal)].numpy().astype(np.float64)
