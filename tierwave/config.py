@@ -255,6 +255,14 @@ class TrainingOptions(StrictModel):
     reduce_learning_rate_after: Positive | None = Field(
         None, description="from this epoch on, multiply the learning rate by exp(-0.1) each epoch"
     )
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
+        0, description="raise the learning rate from 0 over so many first steps"
+    )
+    learning_rate_decay: Literal["none", "linear"] = Field(
+        "none",
+        description="linear: lower the learning rate to 0 by the end of num_steps, num_epochs or max_minutes, "
+        "whichever comes first",
+    )
     momentum: Fraction = Field(0.9, description="momentum of sgd and rmsprop")
     monitor: Literal["loss", "accuracy", "val_loss", "val_accuracy"] = Field(
         "val_loss", description="the value that says which checkpoint is best, and when to stop early"

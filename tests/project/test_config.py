@@ -310,6 +310,8 @@ def test_defaults_are_those_of_the_command_line() -> None:
         "learning_rate": 0.001,
         "epsilon": None,
         "reduce_learning_rate_after": None,
+        "warmup_steps": 0,
+        "learning_rate_decay": "none",
         "momentum": 0.9,
         "monitor": "val_loss",
         "checkpoint_every": 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -30,6 +31,7 @@ from tierwave.errors import RunError
 from tierwave.generation.request import Request
 from tierwave.runs.checkpoints import read_progress, restore_checkpoint
 from tierwave.runs.folder import CheckpointEntry, Run
+from tierwave.training import loop
 from tierwave.training.callbacks import (
     CheckpointPolicy,
     LearningRateSchedule,
@@ -170,7 +172,8 @@ def trainer(
 
 
 def saving(monitor: Monitor) -> list[Callback]:
-    return [LearningRateSchedule(), Limits(), monitor, CheckpointPolicy(monitor)]
+    limits = Limits()
+    return [limits, LearningRateSchedule(limits), monitor, CheckpointPolicy(monitor)]
 
 
 def scripted(script: Scripted) -> Callable[[Monitor], list[Callback]]:
@@ -480,11 +483,73 @@ def test_a_measured_span_is_its_likelihood_from_a_fresh_state_without_dropout() 
 
 def test_the_learning_rate_falls_by_exp_of_a_tenth_from_the_epoch_on(tmp_path: Path) -> None:
     kept = Losses()
-    callbacks = [LearningRateSchedule(), kept]
+    callbacks = [LearningRateSchedule(Limits()), kept]
     made = trainer(tmp_path / "run", lambda _: callbacks, spans=SHORT, reduce_learning_rate_after=2, num_epochs=5)
     made.fit()
     expected = 0.01 * np.exp([0.0, 0.0, -0.1, -0.2, -0.3])
     np.testing.assert_allclose(kept.rates, expected, rtol=1e-5)
+
+
+class Rates(Callback):
+    """Keeps the learning rate of every step, and stops after some."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self.most = most
+        self.rates: list[float] = []
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self.next = trainer.learning_rate
+
+    on_epoch_begin = on_train_begin
+
+    def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        self.rates.append(self.next)
+        self.next = trainer.learning_rate
+        if trainer.progress.step >= self.most:
+            trainer.stop("enough", finished=False)
+
+
+def rates_of(folder: Path, most: int = 1000, **options: Any) -> tuple[list[float], Trainer]:
+    """The learning rates of the steps from the newest checkpoint on, in epochs of one step, and the trainer."""
+    kept = Rates(most)
+    made = trainer(folder, lambda monitor: [*saving(monitor), kept], spans=SHORT, **{"num_epochs": 1000, **options})
+    if made.run.checkpoints:
+        made.restore(made.run, made.run.latest())
+    made.fit()
+    return kept.rates, made
+
+
+def test_the_learning_rate_rises_and_falls_to_nothing_by_the_end(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"warmup_steps": 4, "learning_rate_decay": "linear"}
+    falling = 0.01 * (1.0 - np.arange(10) / 10)
+    rising = np.minimum(1.0, np.arange(1, 11) / 4)
+    for name, options in (("steps", {"num_steps": 10}), ("epochs", {"num_epochs": 10})):
+        found, _ = rates_of(tmp_path / name, **settings, **options)
+        np.testing.assert_allclose(found, falling * rising, rtol=1e-5)
+    found, _ = rates_of(tmp_path / "both", warmup_steps=4, reduce_learning_rate_after=3, num_steps=6)
+    np.testing.assert_allclose(found, 0.01 * rising[:6] * np.exp([0, 0, 0, -0.1, -0.2, -0.3]), rtol=1e-5)
+
+
+def test_the_learning_rate_falls_with_the_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(1000))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: 3.0 * next(seconds))
+    found, _ = rates_of(tmp_path / "run", learning_rate_decay="linear", max_minutes=0.5)
+    np.testing.assert_allclose(found[0], 0.01, rtol=1e-5)
+    assert all(late < early for early, late in itertools.pairwise(found)) and 0.0 <= found[-1] < 0.002
+
+
+def test_a_schedule_resumes_where_it_stopped(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"warmup_steps": 4, "learning_rate_decay": "linear", "num_steps": 12}
+    whole, first = rates_of(tmp_path / "whole", **settings)
+    pieces: list[float] = []
+    for most in (2, 7, 1000):
+        found, second = rates_of(tmp_path / "pieces", most, **settings)
+        pieces += found
+    assert pieces == whole and equal(values_of(first.learner), values_of(second.learner))
+    longer, _ = rates_of(tmp_path / "whole", **{**settings, "num_steps": 24})
+    np.testing.assert_allclose(longer, 0.01 * (1.0 - np.arange(12, 24) / 24), rtol=1e-5)
+    without, _ = rates_of(tmp_path / "pieces", num_steps=14)
+    np.testing.assert_allclose(without, 0.01, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ SEARCHABLE = (
     "learning_rate",
     "epsilon",
     "reduce_learning_rate_after",
+    "warmup_steps",
+    "learning_rate_decay",
     "momentum",
     "precision",
     "jit",

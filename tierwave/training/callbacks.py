@@ -1,7 +1,7 @@
 """What happens around the training steps: checkpoints, early stopping, learning rate, sounds, curves, lines.
 
-Every callback reads the `TrainingOptions` of its trainer. Their order matters and `standard_callbacks` holds it: the
-learning rate first, what decides about stopping before what saves, what prints last.
+Every callback reads the `TrainingOptions` of its trainer. Their order matters and `standard_callbacks` holds it: what
+decides about stopping before what saves, the learning rate of the next step before that too, what prints last.
 """
 
 from __future__ import annotations
@@ -27,25 +27,6 @@ from tierwave.training.loop import Callback, Trainer
 from tierwave.training.previews import Generation, Print, say_once
 from tierwave.training.step import LN2
 from tierwave.training.tensorboard import HeldAgainst, TensorBoard
-
-
-class LearningRateSchedule(Callback):
-    """From epoch `reduce_learning_rate_after` on (counted from 0), multiply the rate by exp(-0.1) each epoch."""
-
-    def __init__(self) -> None:
-        self.epoch = -1  # the last epoch for which the rate was reduced: one may be begun twice
-
-    def state(self) -> dict[str, Any]:
-        return {"epoch": self.epoch}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.epoch = state.get("epoch", -1)
-
-    def on_epoch_begin(self, trainer: Trainer) -> None:
-        after, epoch = trainer.options.reduce_learning_rate_after, trainer.progress.epoch
-        if after is not None and epoch >= after and epoch != self.epoch:
-            trainer.learning_rate *= math.exp(-0.1)
-            self.epoch = epoch
 
 
 class Limits(Callback):
@@ -76,6 +57,74 @@ class Limits(Callback):
     def _check_steps(self, trainer: Trainer) -> None:
         if trainer.options.num_steps is not None and trainer.progress.step >= trainer.options.num_steps:
             trainer.stop(f"num_steps ({trainer.options.num_steps}) are done")
+
+
+class LearningRateSchedule(Callback):
+    """Sets the learning rate of each step: the base rate, times a warm-up, times a decay towards the end.
+
+    From epoch `reduce_learning_rate_after` on (counted from 0), the base rate is multiplied by exp(-0.1) each epoch.
+    The decay follows the part of num_steps, num_epochs or max_minutes that is over, whichever is furthest; max_minutes
+    are those of this command, so a training that is resumed for more minutes begins at the base rate again.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.epoch = -1  # the last epoch for which the base rate was reduced: one may be begun twice
+        self.base: float | None = None  # None: the optimiser's rate is the base rate
+        self.last = 0.0  # the rate set last; another one was asked for on resume
+
+    def state(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "base": self.base, "last": self.last}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.epoch = state.get("epoch", -1)
+        self.base, self.last = state.get("base"), state.get("last", 0.0)
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        options = trainer.options
+        if not options.warmup_steps and options.learning_rate_decay == "none":
+            if self.base is not None and trainer.learning_rate == self.last:
+                trainer.learning_rate = self.base  # the schedule was left out on resume
+            self.base = None
+            return
+        if self.base is None or trainer.learning_rate != self.last:
+            self.base = trainer.learning_rate
+        self._set(trainer)
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        after, epoch = trainer.options.reduce_learning_rate_after, trainer.progress.epoch
+        if after is not None and epoch >= after and epoch != self.epoch:
+            self.epoch = epoch
+            if self.base is None:
+                trainer.learning_rate *= math.exp(-0.1)
+            else:
+                self.base *= math.exp(-0.1)
+                self._set(trainer)
+
+    def on_step_end(self, trainer: Trainer, results: dict[str, float]) -> None:
+        if self.base is not None:
+            self._set(trainer)
+
+    def _set(self, trainer: Trainer) -> None:
+        """Set the rate of the next step."""
+        options, step = trainer.options, trainer.progress.step
+        rate = self.base or 0.0
+        if step < options.warmup_steps:
+            rate *= (step + 1) / options.warmup_steps
+        if options.learning_rate_decay == "linear":
+            rate *= max(0.0, 1.0 - self._over(trainer))
+        trainer.learning_rate = rate
+        self.last = trainer.learning_rate
+
+    def _over(self, trainer: Trainer) -> float:
+        """The part of the training that is over, 0 to 1."""
+        options, progress = trainer.options, trainer.progress
+        parts = [(progress.epoch + progress.step_in_epoch / trainer.data.steps) / options.num_epochs]
+        if options.num_steps is not None:
+            parts.append(progress.step / options.num_steps)
+        if options.max_minutes is not None:
+            parts.append(self.limits.seconds / (60.0 * options.max_minutes))
+        return max(parts)
 
 
 class Monitor(Callback):
@@ -307,7 +356,8 @@ def standard_callbacks(
     TensorBoard compares generated sounds with.
     """
     monitor = Monitor()
-    callbacks: list[Callback] = [LearningRateSchedule(), limits or Limits(), monitor]
+    limits = limits or Limits()
+    callbacks: list[Callback] = [limits, LearningRateSchedule(limits), monitor]
     if not is_chief:
         return [*callbacks, CheckpointPolicy(monitor)]
     watch = LossWatch(baselines, lambda text: say_line(text, False))
