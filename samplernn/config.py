@@ -29,6 +29,9 @@ class Config(StrictModel):
     q_type: Literal["mu-law", "linear", "a-law"] = "mu-law"
     q_levels: Annotated[int, Field(ge=2, le=65536)] = 256
     emb_size: Annotated[int, Field(ge=0, le=1_000_000)] = Field(256, description="width of the embedding; 0 = one-hot")
+    emb_init: Literal["random", "sinusoids"] = Field(
+        "random", description="embeddings before training; sinusoids: neighbouring levels begin alike"
+    )
     skip_conn: bool | Literal["prism"] = False
     rnn_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     weight_norm: bool = False
@@ -65,6 +68,8 @@ class Config(StrictModel):
             )
         if self.rnn_type == "lstm" and self.gru_reset == "before":
             raise ValueError('gru_reset "before" has no meaning for rnn_type "lstm"; leave gru_reset out')
+        if self.emb_init == "sinusoids" and not self.emb_size:
+            raise ValueError('emb_init "sinusoids" needs embeddings; set emb_size to 64, or leave emb_init out')
         if self.recompute and self.frame_sizes:
             raise ValueError(
                 f"recompute saves nothing with frame_sizes {self.frame_sizes}, since the memory is the sample tier's; "

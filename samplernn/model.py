@@ -19,6 +19,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from samplernn.config import Config
@@ -187,6 +188,24 @@ class FrameTier(NormalisableLayer):
         return tf.reshape(wide, [*lead, self.ratio, wide.shape[-1] // self.ratio])
 
 
+class SinusoidalEmbedding(keras.initializers.Initializer):
+    """Embeddings `[levels, width]` in which neighbouring levels are alike, so that a network need not learn their
+    order: the amplitude, the level on a line from -1 to 1, then sines and cosines of it, as Vaswani et al. (2017)
+    encode positions, from half a period over all levels to 64 periods, each divided by the root of its frequency."""
+
+    def __init__(self, quantizer: Quantizer):
+        self.quantizer = quantizer
+
+    def __call__(self, shape: tuple[int, int], dtype: Any = None) -> Any:
+        levels, width = shape
+        line = np.linspace(-1.0, 1.0, levels)
+        columns = [self.quantizer.table().astype(np.float64), line]
+        for frequency in np.geomspace(0.5, 64.0, max(1, (width - 1) // 2)):
+            phase = np.pi * frequency * line
+            columns += [np.sin(phase) / frequency**0.5, np.cos(phase) / frequency**0.5]
+        return keras.ops.convert_to_tensor(0.3 * np.stack(columns[:width], axis=1), dtype=dtype)
+
+
 class SampleTier(NormalisableLayer):
     """A perceptron over the last `frame_size` samples and the tiers above, which gives the next sample's logits.
 
@@ -204,12 +223,15 @@ class SampleTier(NormalisableLayer):
         width = config.q_levels
         if config.emb_size:
             width = config.emb_size
+            random = (
+                keras.initializers.RandomNormal(stddev=1.0) if paper else keras.initializers.RandomUniform(-0.05, 0.05)
+            )
             self.embedding = self.add_weight(
                 name="embedding",
                 shape=(config.q_levels, width),
-                initializer=keras.initializers.RandomNormal(stddev=1.0)
-                if paper
-                else keras.initializers.RandomUniform(-0.05, 0.05),
+                initializer=random
+                if config.emb_init == "random"
+                else SinusoidalEmbedding(Quantizer(config.q_type, config.q_levels)),
             )
         fan_in = self.frame_size * width
         limit = (6.0 / fan_in if paper else 6.0 / (fan_in + self.frame_size * config.dim)) ** 0.5

@@ -248,6 +248,15 @@ def test_embedding_size_is_honoured(emb_size, expected):
     assert size == expected
 
 
+@pytest.mark.parametrize(("q_type", "emb_size"), [("mu-law", 64), ("linear", 5), ("a-law", 1)])
+def test_sinusoidal_embeddings_of_neighbouring_levels_are_alike(q_type, emb_size):
+    model = SampleRNN(Config(emb_init="sinusoids", emb_size=emb_size, q_type=q_type, dim=8, num_rnn_layers=1))
+    embedding = model.sample_tier.embedding.numpy()
+    np.testing.assert_allclose(embedding[:, 0], 0.3 * model.quantizer.table(), atol=1e-7)
+    apart = [np.linalg.norm(embedding[levels:] - embedding[:-levels], axis=1).mean() for levels in (1, 10, 100)]
+    assert apart[0] < apart[1] < apart[2]
+
+
 def test_weight_norm_reaches_every_linear_map():
     """Scaling a raw kernel changes nothing when its columns are normalised; gains are trained."""
     model = make_model(frame_sizes=[4, 8], weight_norm=True)
