@@ -24,7 +24,7 @@ def make_parser() -> FlagParser:
     defaults = ChunkOptions()
     parser.add_argument(
         "--input_file", nargs="+", action="extend", required=True, metavar="PATH",
-        help="a recording, or several, or folders searched recursively; any format libsndfile or ffmpeg reads",
+        help="one or more recordings or folders (searched recursively), any format that libsndfile or ffmpeg reads",
     )  # fmt: skip
     parser.add_argument("--output_dir", required=True, metavar="FOLDER", help="created if missing")
     parser.add_argument(
@@ -40,18 +40,18 @@ def make_parser() -> FlagParser:
     )  # fmt: skip
     parser.add_argument(
         "--silence_threshold", type=float, default=defaults.silence_threshold, metavar="DBFS",
-        help="a chunk at least half of whose length is one stretch below it is silent and left out (%(default)s)",
+        help="a chunk is silent, and left out, if one stretch below this level fills half of it (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--highpass", type=optional(float), default=defaults.highpass, metavar="HZ",
-        help="take out what lies below, such as a DC offset: 20 is below hearing (default: leave it in)",
+        help="remove all frequencies below this, such as a DC offset; 20 is inaudible (default: off)",
     )  # fmt: skip
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, metavar="N",
-        help="files processed side by side (default: all cores)",
+        help="number of files processed in parallel (default: all cores)",
     )  # fmt: skip
     parser.add_switch("--mono", help="mix down", default=defaults.mono)
-    parser.add_switch("--keep_tail", help="write the last, shorter chunk too", default=defaults.keep_tail)
+    parser.add_switch("--keep_tail", help="also write the last, shorter chunk", default=defaults.keep_tail)
     return parser
 
 

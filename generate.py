@@ -26,55 +26,55 @@ def parser() -> FlagParser:
     """All flags of generate.py."""
     flags = FlagParser("generate.py", description="Make sound with a trained network.")
     flags.add_argument(
-        "--output_path", type=Path, required=True, help="a wav, flac, ogg or mp3; several sequences get (i) in the name"
+        "--output_path", type=Path, required=True, help="a wav, flac, ogg or mp3; several sequences add (i) to the name"
     )
     flags.add_argument(
         "--checkpoint_path", type=Path, required=True, help="a checkpoint, its .index file, a run or an id's folder"
     )
-    flags.add_switch("--best", help="of a folder: the best checkpoint, not the newest")
-    flags.add_argument("--config_file", type=Path, help="only for checkpoints without a config beside them")
-    flags.add_argument("--dur", type=float, default=3.0, help="seconds, may be fractional (default: 3)")
-    flags.add_argument("--num_seqs", type=int, default=1, help="sounds side by side (default: 1)")
-    flags.add_argument("--sample_rate", type=int, help="Hz, of the file (default: the run's)")
+    flags.add_switch("--best", help="use the best checkpoint of a folder, not the newest")
+    flags.add_argument("--config_file", type=Path, help="config, only for checkpoints in a folder without one")
+    flags.add_argument("--dur", type=float, default=3.0, help="duration in seconds, may be fractional (default: 3)")
+    flags.add_argument("--num_seqs", type=int, default=1, help="number of sounds, generated in parallel (default: 1)")
+    flags.add_argument("--sample_rate", type=int, help="sample rate of the file, Hz (default: the run's)")
     flags.add_argument(
-        "--temperature", type=float, nargs="+", default=[0.75], help="one or more; 0 = most likely (default: 0.75)"
+        "--temperature", type=float, nargs="+", default=[0.75], help="one or more; 0: most likely (default: 0.75)"
     )
     flags.add_argument("--top_k", type=optional(int), help="draw from the k most likely values only")
-    flags.add_argument("--top_p", type=optional(float), help="draw from the fewest values holding this probability")
+    flags.add_argument("--top_p", type=optional(float), help="draw from the fewest values of this total probability")
     flags.add_argument(
-        "--seed", type=optional(Path), help="audio to continue, any length, any rate; a folder: a random place in it"
+        "--seed", type=optional(Path), help="audio to continue, any length, any rate; a folder: at a random place"
     )
-    flags.add_argument("--seed_offset", default="0", help="where in the seed to start: samples, or 1.5s")
+    flags.add_argument("--seed_offset", default="0", help="where to start in the seed: samples, or 1.5s")
     flags.add_switch("--include_seed", help="keep the seed in the output")
     flags.add_argument(
         "--prime",
-        help="seconds of the seed (default: all); random or floor, random:0.5: noise instead of a seed",
+        help="prime with so many seconds of the seed (default: all); or with noise: random, floor, random:0.5",
     )
-    flags.add_argument("--controls", type=optional(Path), help="CSV of parameters over time")
+    flags.add_argument("--controls", type=optional(Path), help="CSV of controls over time")
     flags.add_argument(
-        "--control", **REPEATABLE, metavar="NAME=VALUE", help="a value 64, a ramp 64:76, or points 0:64,1.5:76"
+        "--control", **REPEATABLE, metavar="NAME=VALUE", help="controls: value 64, ramp 64:76, points 0:64,1.5:76"
     )
-    flags.add_argument("--external_array", type=optional(Path), help="parameters as .npy [batch, length, features]")
+    flags.add_argument("--external_array", type=optional(Path), help="controls as .npy [batch, length, features]")
     flags.add_argument("--external_sr", type=optional(float), help="rate of the array in Hz")
-    flags.add_argument("--override", **REPEATABLE, metavar="NAME=FILE", help="a CSV in place of what a tier generates")
+    flags.add_argument("--override", **REPEATABLE, metavar="NAME=FILE", help="a CSV instead of what a tier generates")
     flags.add_argument("--tier_temperature", **REPEATABLE, metavar="TIER=T", help="temperature of a tier")
     flags.add_argument("--tier_seed", **REPEATABLE, metavar="TIER=N", help="random seed of a tier")
-    flags.add_switch("--extrapolate", help="let parameters leave the trained range")
-    flags.add_argument("--random_seed", type=int, help="same seed, same sound (default: fresh, and printed)")
+    flags.add_switch("--extrapolate", help="do not clip controls to the trained range")
+    flags.add_argument("--random_seed", type=int, help="same seed, same sound (default: a new one, printed)")
     flags.add_switch("--spectrogram", help="also write a PNG")
-    flags.add_argument("--frames", type=optional(int), help="MelNet: length in frames instead of --dur")
-    flags.add_argument("--text", help="MelNet with text: what is said")
-    flags.add_argument("--bias", type=float, default=0.0, help="MelNet: sharper mixtures, 0 or more (default: 0)")
-    flags.add_argument("--from_tier", type=optional(int), help="MelNet: sample from this tier on, above real low tiers")
-    flags.add_argument("--low_resolution", type=optional(Path), help="MelNet: the recording whose low tiers are taken")
+    flags.add_argument("--frames", type=optional(int), help="MelNet: length in frames, instead of --dur")
+    flags.add_argument("--text", help="MelNet with text: the text to speak")
+    flags.add_argument("--bias", type=float, default=0.0, help="MelNet: sharpen the mixtures, 0 or more (default: 0)")
+    flags.add_argument("--from_tier", type=optional(int), help="MelNet: sample from this tier on, over real low tiers")
+    flags.add_argument("--low_resolution", type=optional(Path), help="MelNet: the recording whose low tiers are used")
     flags.add_argument(
         "--inversion",
         choices=("gradient", "griffin_lim"),
         default="gradient",
-        help="MelNet: spectrogram to sound (default: gradient)",
+        help="MelNet: how to convert the spectrogram to sound (default: gradient)",
     )
     flags.add_argument(
-        "--vocoder", type=optional(Path), help="MelNet: a run steered by mel bands that renders the spectrogram"
+        "--vocoder", type=optional(Path), help="MelNet: render with this run, whose controls are mel bands"
     )
     return flags
 

@@ -25,25 +25,23 @@ def parser() -> FlagParser:
     flags.add_argument(
         "--cache_dir",
         type=optional(Path),
-        help="where encoded recordings are kept (default: logdir_root/.cache)",
+        help="folder for the encoded recordings (default: logdir_root/.cache)",
     )
-    flags.add_switch("--demo", help="make and use the synthetic demo corpus")
-    flags.add_switch("--verbose", help="one line per step, instead of one that is rewritten, or told every few seconds")
+    flags.add_switch("--demo", help="create and use the synthetic demo corpus")
+    flags.add_switch("--verbose", help="a line per step, not one that is rewritten or printed every few seconds")
     flags.add_argument(
-        "--logdir_root", type=Path, default=Path("logdir"), help="logs and checkpoints, in a folder per id (./logdir)"
+        "--logdir_root", type=Path, default=Path("logdir"), help="for logs and checkpoints, a folder per id (./logdir)"
     )
     flags.add_argument(
-        "--output_dir", type=Path, default=Path("generated"), help="audio made in training, per id (./generated)"
+        "--output_dir", type=Path, default=Path("generated"), help="for generated audio, a folder per id (./generated)"
     )
     flags.add_argument("--config_file", type=Path, help="*.config.json (default: ./default.config.json)")
-    flags.add_argument("--set", **REPEATABLE, metavar="KEY=VALUE", help="override config keys, dotted")
-    flags.add_switch("--resume", help="go on from the newest checkpoint of this id", default=True)
-    flags.add_argument("--resume_from", type=optional(Path), help="go on from this checkpoint")
+    flags.add_argument("--set", **REPEATABLE, metavar="KEY=VALUE", help="override config keys; nested keys with dots")
+    flags.add_switch("--resume", help="resume from the newest checkpoint of this id", default=True)
+    flags.add_argument("--resume_from", type=optional(Path), help="resume from this checkpoint")
     flags.add_argument("--init_from", type=optional(Path), help="start from another run's weights")
-    flags.add_argument(
-        "--param_dir", type=optional(Path), help="folder of the recordings' parameters (default: beside them)"
-    )
-    flags.add_argument("--params", type=optional(Path), help="one manifest of parameters, CSV with a column filename")
+    flags.add_argument("--param_dir", type=optional(Path), help="folder of the recordings' controls (default: theirs)")
+    flags.add_argument("--params", type=optional(Path), help="manifest of controls, a CSV with a column filename")
     flags.add_argument(
         "--stage", nargs="+", action="extend", metavar="NAME", help="train only these stages (default: all, in order)"
     )
@@ -52,13 +50,13 @@ def parser() -> FlagParser:
     )
     flags.add_argument("--num_workers", type=int, help="processes on the cluster (default: 2)")
     flags.add_argument(
-        "--max_failures", type=int, help="of the cluster: how often all start again when one is lost (default: 3)"
+        "--max_failures", type=int, help="on the cluster: how often all are restarted after one is lost (default: 3)"
     )
     flags.add_argument(
         "--worker_timeout",
         type=optional(float),
         metavar="SECONDS",
-        help="for which the other workers of TF_CONFIG are waited for (default: as long as it takes)",
+        help="how long to wait for the other workers of TF_CONFIG (default: unlimited)",
     )
     add_model_flags(flags.add_argument_group("training"), TrainingOptions)
     return flags

@@ -45,7 +45,7 @@ def parser() -> FlagParser:
     flags.add_argument("--data_dir", type=Path, help="folder of training audio, searched recursively")
     flags.add_argument("--type", choices=TYPES, default="bayesian", help="how to search (default: bayesian)")
     flags.add_argument(
-        "--objective", choices=list(OBJECTIVES), default="val_loss", help="what makes a trial good (default: val_loss)"
+        "--objective", choices=list(OBJECTIVES), default="val_loss", help="what to optimise (default: val_loss)"
     )
     flags.add_argument(
         "--search",
@@ -53,7 +53,7 @@ def parser() -> FlagParser:
         default=[],
         nargs="+",
         metavar="KEY=VALUES",
-        help="any config key: KEY=V1,V2 or KEY=lo..hi or KEY=lo..hi:log",
+        help="search any config key: KEY=V1,V2 or KEY=lo..hi or KEY=lo..hi:log",
     )
     flags.add_argument(
         "--frame_sizes",
@@ -61,13 +61,13 @@ def parser() -> FlagParser:
         nargs="+",
         type=int,
         metavar="N",
-        help="a choice of frame sizes; repeat it for further ones",
+        help="one choice of frame sizes; repeat the flag for further ones",
     )
     for name, kind in LISTS.items():
         flags.add_argument(f"--{name}", nargs="+", type=kind, metavar="V", help=f"values of {name} to search")
     flags.add_argument("--config_file", type=Path, help="what is not searched (default: ./default.config.json)")
-    flags.add_argument("--set", **REPEATABLE, metavar="KEY=VALUE", help="override config keys, dotted")
-    flags.add_argument("--num_epochs", type=int, help=f"epochs of a trial, at most (default: {DEFAULT_EPOCHS})")
+    flags.add_argument("--set", **REPEATABLE, metavar="KEY=VALUE", help="override config keys; nested keys with dots")
+    flags.add_argument("--num_epochs", type=int, help=f"maximum epochs of a trial (default: {DEFAULT_EPOCHS})")
     flags.add_argument("--max_trials", type=int, help=f"trials (default: {DEFAULT_TRIALS}; hyperband: its own number)")
     flags.add_argument(
         "--early_stopping_patience",
@@ -76,25 +76,25 @@ def parser() -> FlagParser:
         help="epochs without improvement after which a trial ends (default: 3)",
     )
     flags.add_argument("--val_frac", type=float, default=0.1, help="fraction held out, the same in all trials (0.1)")
-    flags.add_argument("--random_seed", type=int, default=0, help="of the search and of every trial (default: 0)")
-    flags.add_argument("--stage", help="of a config with several: train and judge this one (default: all)")
-    flags.add_argument("--max_minutes", type=float, help="stop after this much time; the same command goes on")
+    flags.add_argument("--random_seed", type=int, default=0, help="seed of the search and of every trial (default: 0)")
+    flags.add_argument("--stage", help="train and judge only this stage (default: all)")
+    flags.add_argument("--max_minutes", type=float, help="stop after this much time; the same command resumes")
     flags.add_argument("--max_minutes_per_trial", type=float, help="end every trial after this much time")
     flags.add_argument(
-        "--logdir_root", type=Path, default=Path("logdir"), help="the search's folder lies here (./logdir)"
+        "--logdir_root", type=Path, default=Path("logdir"), help="folder for the search's own folder (./logdir)"
     )
-    flags.add_switch("--resume", help="go on with the search of this id", default=True)
-    flags.add_argument("--param_dir", type=optional(Path), help="folder of the recordings' parameters")
-    flags.add_argument("--params", type=optional(Path), help="one manifest of parameters, CSV with a column filename")
-    flags.add_argument("--role", choices=["chief", "worker"], help="of a search by several processes or machines")
-    flags.add_argument("--chief", default="127.0.0.1:8500", metavar="HOST:PORT", help="where it is (127.0.0.1:8500)")
+    flags.add_switch("--resume", help="resume the search of this id", default=True)
+    flags.add_argument("--param_dir", type=optional(Path), help="folder of the recordings' controls")
+    flags.add_argument("--params", type=optional(Path), help="manifest of controls, a CSV with a column filename")
+    flags.add_argument("--role", choices=["chief", "worker"], help="in a search by several processes or machines")
+    flags.add_argument("--chief", default="127.0.0.1:8500", metavar="HOST:PORT", help="its address (127.0.0.1:8500)")
     flags.add_argument(
         "--timeout",
         type=float,
         default=60.0,
-        help="seconds of silence after which a worker, or the chief, counts as dead (default: 60)",
+        help="seconds without a message after which a worker, or the chief, counts as dead (default: 60)",
     )
-    flags.add_switch("--verbose", help="print all that trials print")
+    flags.add_switch("--verbose", help="print everything that trials print")
     return flags
 
 

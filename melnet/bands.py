@@ -26,7 +26,7 @@ from tierwave.system.progress import ProgressLine
 
 def parser() -> FlagParser:
     """All flags."""
-    flags = FlagParser("python -m melnet.bands", description="Mel bands of recordings as parameters over time.")
+    flags = FlagParser("python -m melnet.bands", description="Measure mel bands of recordings as controls over time.")
     flags.add_argument("--checkpoint_path", type=Path, required=True, help="the MelNet run whose front end is used")
     flags.add_argument("--data_dir", type=Path, required=True, help="folder of recordings, searched recursively")
     flags.add_argument("--param_dir", type=Path, required=True, help="folder for the curves, a CSV per recording")

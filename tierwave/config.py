@@ -241,13 +241,13 @@ class TrainingOptions(StrictModel):
     max_minutes: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
         None, description="stop after this much wall-clock time, with a checkpoint"
     )
-    batch_size: Width = Field(64, description="lanes, that is windows trained on side by side")
+    batch_size: Width = Field(64, description="lanes, that is windows trained in parallel")
     accumulate: Width = Field(
-        1, description="parts of a batch whose gradients, one after the other, make one update: less memory"
+        1, description="compute a batch's gradient in so many parts, one after the other: less memory"
     )
     optimizer: Literal["adam", "sgd", "rmsprop"] = Field("adam", description="the optimiser")
     learning_rate: float = Field(
-        0.001, gt=0, le=1e30, description="learning rate; on resume, where it is typed, it wins over the checkpoint's"
+        0.001, gt=0, le=1e30, description="learning rate; on resume, a typed one replaces the checkpoint's"
     )
     epsilon: float | None = Field(
         None, gt=0, le=1e6, description="the optimiser's epsilon; None: PRiSM's, 1e-4 for adam and 1e-5 for rmsprop"
@@ -265,24 +265,24 @@ class TrainingOptions(StrictModel):
     )
     momentum: Fraction = Field(0.9, description="momentum of sgd and rmsprop")
     monitor: Literal["loss", "accuracy", "val_loss", "val_accuracy"] = Field(
-        "val_loss", description="the value that says which checkpoint is best, and when to stop early"
+        "val_loss", description="the value that decides which checkpoint is best, and when to stop early"
     )
     checkpoint_every: Positive = Field(1, description="epochs between checkpoints")
     checkpoint_steps: Positive | None = Field(None, description="also a checkpoint every so many steps")
     checkpoint_minutes: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
-        10, description="also a resumable checkpoint in mid-epoch, this often"
+        10, description="also a resumable checkpoint within an epoch, at this interval of minutes"
     )
     checkpoint_policy: Literal["Always", "Best"] = Field(
         "Always", description="Best: a checkpoint only when the monitored value has improved"
     )
-    max_checkpoints: Positive | None = Field(5, description="checkpoints to keep; None keeps all")
+    max_checkpoints: Positive | None = Field(5, description="how many checkpoints to keep; None keeps all")
     early_stopping_patience: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = Field(
         3, description="epochs without improvement after which to stop, with the best weights; None never stops early"
     )
     generate: bool = Field(True, description="generate audio after each new checkpoint")
     max_generate_per_epoch: Annotated[int, Field(ge=0, le=10_000)] = Field(1, description="files to generate each time")
     sample_rate: Annotated[int, Field(ge=100, le=768_000)] | None = Field(
-        None, description="Hz; the corpus is resampled to it, and it is the rate of generated audio; None: the corpus's"
+        None, description="Hz, to which the corpus is resampled, and the rate of generated audio; None: the corpus's"
     )
     output_file_dur: float = Field(3, gt=0, le=1_000_000, description="seconds of each generated file")
     temperature: Annotated[list[Annotated[float, Field(ge=0, le=1e6)]], BeforeValidator(_as_list)] = Field(
@@ -292,14 +292,14 @@ class TrainingOptions(StrictModel):
     )
     seed: str | None = Field(None, description="audio file to start generation from, any length, any rate")
     seed_offset: Offset = Field(
-        0, description="where in the seed to start: samples, or seconds with an s, such as 1.5s"
+        0, description="where to start in the seed: samples, or seconds with an s, such as 1.5s"
     )
     val_frac: Fraction = Field(0.1, description="fraction of the recordings held out for validation")
-    test_frac: Fraction = Field(0.0, description="fraction of the recordings held out and left untouched")
+    test_frac: Fraction = Field(0.0, description="fraction of the recordings held out for a later test")
     num_val_batches: Positive | None = Field(
         None, description="hold out this many batches of windows instead; not together with val_frac"
     )
-    random_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="seed of everything random")
+    random_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="seed of all random numbers")
     strategy: Literal["one", "mirrored", "multiworker"] = Field(
         "one", description="one device, mirrored over all GPUs of this machine, or multiworker over those of TF_CONFIG"
     )
@@ -307,12 +307,12 @@ class TrainingOptions(StrictModel):
         "float32", description="arithmetic of the model"
     )
     jit: bool | Literal["auto"] = Field(
-        "auto", description="compile the training step with XLA; auto: the measured choice for family and size"
+        "auto", description="compile the training step with XLA; auto: as measured for family and size"
     )
     memory_check: bool = Field(True, description="refuse to train what clearly does not fit into memory")
     tfr: Rate = Field(1.0, description="teacher forcing rate")
     ss: Rate | None = Field(None, description="scheduled sampling: the teacher forcing rate at the end of training")
-    input_noise: float = Field(0, ge=0, le=1e6, description="noise added to the inputs, as RNNControl does")
+    input_noise: float = Field(0, ge=0, le=1e6, description="noise added to the inputs, as in RNNControl")
     loss_cutoff: float | None = Field(None, description="stop when the loss falls below this")
 
     @model_validator(mode="after")

@@ -14,12 +14,12 @@ from tierwave.system.progress import ProgressLine
 
 VERBS = {
     "controls": "measure, convert, fit, check and plot controls of recordings",
-    "demo": "make a small corpus of tones of known pitch, loudness and instrument",
-    "distances": "how far generated sounds are from recordings, as a set",
-    "evaluate": "how well a trained network predicts recordings, and follows its controls",
-    "export": "hand a trained run on: a zip with a card, ONNX, LiteRT",
+    "demo": "create a small corpus of tones of known pitch, loudness and instrument",
+    "distances": "measure how far a set of generated sounds is from recordings",
+    "evaluate": "measure how well a network predicts recordings and follows its controls",
+    "export": "export a trained run: a zip with a model card, ONNX, LiteRT",
     "fetch": "download a known corpus and lay it out for train.py",
-    "memory": "what training a config will take, without training",
+    "memory": "estimate how much memory training a config will take",
     "play": "play a trained network on a web page",
     "report": "one self-contained HTML page about a run",
 }
@@ -46,6 +46,6 @@ def _usage() -> str:
     return (
         "usage: tierwave VERB ... (or python -m tierwave VERB ...)\n\n"
         f"{rows}\n\n"
-        "tierwave VERB --help says more of one. Training, generating, searching and cutting recordings\n"
+        "tierwave VERB --help explains one. Training, generating, searching and cutting recordings\n"
         "have scripts of their own: train.py, generate.py, tune.py, chunk_audio.py."
     )

@@ -75,15 +75,15 @@ def _listed(words: Sequence[str] | None) -> tuple[str, ...]:
 
 def _add_sources(parser: FlagParser) -> None:
     """The flags of `find_control_sources`."""
-    parser.add_argument("--param_dir", type=Path, metavar="FOLDER", help="curves (default: beside the recordings)")
+    parser.add_argument("--param_dir", type=Path, metavar="FOLDER", help="curves (default: with the recordings)")
     parser.add_argument("--params", type=Path, metavar="FILE", help="a manifest, or the curves of one recording")
     parser.add_argument("--manifest", type=Path, metavar="FILE", help=f"constants (default: {MANIFEST_NAME}, if there)")
     parser.add_argument("--schema", type=Path, metavar="FILE", help=f"mapping (default: {SCHEMA_NAME}, if there)")
     parser.add_argument(
-        "--name_params", nargs="+", metavar="NAME", help="to find in file names: inst,p,a for _inst00.00_p64.00_a00.50"
+        "--name_params", nargs="+", metavar="NAME", help="controls in file names: inst,p,a for _inst00.00_p64.00_a00.50"
     )
-    parser.add_argument("--names", nargs="+", metavar="NAME", help="only these parameters (default: all)")
-    parser.add_switch("--lenient", help="repair broken .params files on reading")
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="only these controls (default: all)")
+    parser.add_switch("--lenient", help="repair broken .params files when reading them")
 
 
 def _recordings(data_dir: Path) -> list[Path]:
@@ -114,7 +114,7 @@ def _extract_flags(parser: FlagParser) -> None:
     usual = Analysis()
     parser.add_argument("data_dir", type=Path, metavar="DATA_DIR", help="recordings: a folder, or one of them")
     parser.add_argument(
-        "--param_dir", type=Path, metavar="FOLDER", help="for the curves; mirrors DATA_DIR (default: beside the sounds)"
+        "--param_dir", type=Path, metavar="FOLDER", help="for the curves; mirrors DATA_DIR (default: DATA_DIR itself)"
     )
     parser.add_argument(
         "--features", nargs="+", metavar="NAME", default=list(usual.features),
@@ -130,7 +130,7 @@ def _extract_flags(parser: FlagParser) -> None:
     parser.add_argument("--format", choices=list(FORMATS), default="csv", help="of the curves (%(default)s)")
     parser.add_switch("--overwrite", help="replace curves of the same names")
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="files side by side (default: all cores)"
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="files in parallel (default: all cores)"
     )
 
 
@@ -201,9 +201,9 @@ def _measure(task: tuple[Path, Path], analysis: Analysis, sample_rate: int | Non
 def _convert_flags(parser: FlagParser) -> None:
     parser.add_argument("input", type=Path, metavar="INPUT", help="a .params or .csv file, or a folder of them")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="a .csv or .params file; for a folder, a folder")
-    parser.add_argument("--to", choices=list(FORMATS), help="of a folder: what to write")
+    parser.add_argument("--to", choices=list(FORMATS), help="for a folder: what to write")
     parser.add_switch("--lenient", help="repair trailing commas, empty files, curves of unequal lengths")
-    parser.add_switch("--overwrite", help="replace files that are there")
+    parser.add_switch("--overwrite", help="replace existing files")
 
 
 def _convert(flags: Namespace) -> None:
@@ -269,7 +269,7 @@ def _manifest_flags(parser: FlagParser) -> None:
     parser.add_argument(
         "--output_path", type=Path, metavar="FILE", help=f"the manifest (default: {MANIFEST_NAME} in DATA_DIR)"
     )
-    parser.add_switch("--overwrite", help="replace files that are there")
+    parser.add_switch("--overwrite", help="replace existing files")
 
 
 def _manifest(flags: Namespace) -> None:
@@ -313,7 +313,7 @@ def _fit_flags(parser: FlagParser) -> None:
     parser.add_argument("data_dir", type=Path, metavar="DATA_DIR", help="folder of recordings")
     _add_sources(parser)
     options = TrainingOptions()
-    parser.add_argument("--run", type=Path, metavar="FOLDER", help="take the split of this run (default: make it anew)")
+    parser.add_argument("--run", type=Path, metavar="FOLDER", help="use the split of this run (default: a new split)")
     for flag, kind, default in (
         ("--val_frac", float, options.val_frac),
         ("--test_frac", float, options.test_frac),
@@ -321,7 +321,7 @@ def _fit_flags(parser: FlagParser) -> None:
     ):
         parser.add_argument(flag, type=kind, default=default, metavar="X", help="as for train.py (%(default)s)")
     parser.add_argument("--sample_rate", type=optional(int), metavar="HZ", help="as for train.py")
-    parser.add_switch("--refit", help="also where lo and hi are given already")
+    parser.add_switch("--refit", help="also fit ranges for which lo and hi are given")
     parser.add_argument(
         "--output_path", type=Path, metavar="FILE",
         help=f"the schema (default: --schema, or {SCHEMA_NAME} in the folder of the curves)",
@@ -436,7 +436,7 @@ def _plot_flags(parser: FlagParser) -> None:
     parser.add_argument("recording", type=Path, metavar="RECORDING", help="the sound")
     parser.add_argument("--output_path", type=Path, metavar="PNG", help="(default: named after RECORDING, here)")
     parser.add_argument(
-        "--data_dir", type=Path, metavar="FOLDER", help="of the corpus, if the curves mirror it (default: RECORDING's)"
+        "--data_dir", type=Path, metavar="FOLDER", help="corpus folder that the curves mirror (default: RECORDING's)"
     )
     _add_sources(parser)
 
@@ -466,13 +466,13 @@ def _plot(flags: Namespace) -> None:
 
 VERBS: dict[str, tuple[str, Callable[[FlagParser], None], Callable[[Namespace], None]]] = {
     "extract": (
-        "Measure parameters of recordings and write them as curves, a file per recording.", _extract_flags, _extract
+        "Measure controls of recordings and write them as curves, a file per recording.", _extract_flags, _extract
     ),
-    "convert": ("Turn paramManager's .params into CSVs of curves and back.", _convert_flags, _convert),
+    "convert": ("Convert paramManager's .params into CSVs of curves and back.", _convert_flags, _convert),
     "manifest": (
         "Read constants from file names and write them as a manifest and a schema.", _manifest_flags, _manifest
     ),
-    "fit": ("Take lo and hi of every parameter from the recordings that are trained on.", _fit_flags, _fit),
-    "check": ("Look through a corpus for parameters that are missing, broken or out of range.", _check_flags, _check),
+    "fit": ("Fit lo and hi of every control to the training recordings.", _fit_flags, _fit),
+    "check": ("Check a corpus for controls that are missing, broken or out of range.", _check_flags, _check),
     "plot": ("Draw a recording's waveform, spectrogram and curves.", _plot_flags, _plot),
 }  # fmt: skip

@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, write the corpus, return the exit code."""
     parser = FlagParser(
         prog="tierwave demo",
-        description="Make a small corpus of tones of known pitch, loudness and instrument.",
+        description="Create a small corpus of tones of known pitch, loudness and instrument.",
     )
     parser.add_argument("folder", metavar="FOLDER", help="created if missing")
     parser.add_argument("--random_seed", type=int, default=0, metavar="N", help="same seed, same bytes (%(default)s)")

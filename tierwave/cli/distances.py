@@ -16,12 +16,14 @@ from tierwave.errors import UsageError
 
 def parser() -> FlagParser:
     """All flags."""
-    flags = FlagParser("tierwave distances", description="How far generated sounds are from recordings, as a set.")
+    flags = FlagParser(
+        "tierwave distances", description="Measure how far a set of generated sounds is from a set of recordings."
+    )
     several: dict[str, Any] = {"type": Path, "required": True, **REPEATABLE}
     flags.add_argument("--generated", help="generated sounds, files or folders", **several)
     flags.add_argument("--recordings", help="recordings, files or folders", **several)
-    flags.add_argument("--sample_rate", type=int, help="Hz, at which they are compared (default: the lowest of all)")
-    flags.add_argument("--random_seed", type=int, default=0, help="of what is drawn (default: 0)")
+    flags.add_argument("--sample_rate", type=int, help="sample rate of the comparison, Hz (default: the lowest of all)")
+    flags.add_argument("--random_seed", type=int, default=0, help="seed for drawing parts at random (default: 0)")
     flags.add_argument("--json", **JSON_FLAG)
     return flags
 

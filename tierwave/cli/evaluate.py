@@ -24,25 +24,25 @@ def parser() -> FlagParser:
     """All flags."""
     flags = FlagParser(
         "tierwave evaluate",
-        description="How well a trained network predicts recordings, and follows its parameters.",
+        description="Measure how well a trained network predicts recordings and follows its controls.",
     )
     flags.add_argument("run", metavar="RUN", type=Path, help="a checkpoint, its .index file, a run or an id's folder")
     flags.add_argument("--data_dir", type=Path, help="folder of recordings, searched recursively")
     flags.add_argument(
-        "--part", choices=("train", "valid", "test"), help="only what the run's split says (default: all of them)"
+        "--part", choices=("train", "valid", "test"), help="only this part of the run's split (default: all)"
     )
-    flags.add_argument("--param_dir", type=Path, help="folder of the recordings' parameters (default: beside them)")
-    flags.add_argument("--params", type=Path, help="one manifest of parameters")
+    flags.add_argument("--param_dir", type=Path, help="folder of the recordings' controls (default: theirs)")
+    flags.add_argument("--params", type=Path, help="manifest of controls")
     flags.add_argument(
         "--controls",
         nargs="*",
         metavar="NAME",
-        help="does the sound follow its parameters? (default: all that can be measured)",
+        help="measure whether the sound follows these controls (default: all that can be measured)",
     )
     flags.add_argument("--dur", type=float, default=2.0, help="seconds of each sound for --controls (default: 2)")
     flags.add_argument("--temperature", type=float, default=0.75, help="for --controls (default: 0.75)")
     flags.add_argument("--top_k", type=int, help="for --controls: draw from the k most likely values only")
-    flags.add_argument("--top_p", type=float, help="for --controls: draw from the fewest values of this probability")
+    flags.add_argument("--top_p", type=float, help="for --controls: draw from the fewest values with this probability")
     flags.add_argument("--random_seed", type=int, default=0, help="for --controls (default: 0)")
     flags.add_argument("--output_dir", type=Path, help="for --controls: folder for the sounds and their pictures")
     flags.add_argument(
@@ -50,10 +50,10 @@ def parser() -> FlagParser:
         type=Path,
         nargs="+",
         action="extend",
-        help="generated sounds: how near is their average spectrum to the recordings'",
+        help="generated sounds, whose average spectrum is compared with that of the recordings",
     )
-    flags.add_switch("--best", help="of a folder: the best checkpoint, not the newest")
-    flags.add_argument("--batch_size", type=int, help="files read side by side (default: as in training)")
+    flags.add_switch("--best", help="use the best checkpoint of a folder, not the newest")
+    flags.add_argument("--batch_size", type=int, help="files read in parallel (default: as in training)")
     flags.add_argument("--json", **JSON_FLAG)
     return flags
 

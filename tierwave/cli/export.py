@@ -20,23 +20,23 @@ from tierwave.nn.runtime import import_tensorflow, one_thread_per_call
 def parser() -> FlagParser:
     """All flags."""
     flags = FlagParser(
-        "tierwave export", description="Hand a trained run on: weights, documents, a sound, a model card."
+        "tierwave export", description="Export a trained run: weights, documents, a sound, a model card."
     )
     flags.add_argument("run", metavar="RUN", type=Path, help="a checkpoint, its .index file, a run or an id's folder")
     flags.add_argument("--output", type=Path, required=True, help="a new folder, or a file that ends in .zip")
-    flags.add_switch("--best", help="of a folder: the best checkpoint, not the newest")
-    flags.add_switch("--onnx", help="also the generation step for ONNX Runtime")
-    flags.add_switch("--litert", help="also the generation step for LiteRT")
-    flags.add_argument("--dur", type=float, default=3.0, help="seconds of the sample; 0: none (default: 3)")
-    flags.add_argument("--temperature", type=float, default=0.75, help="of the sample (default: 0.75)")
-    flags.add_argument("--random_seed", type=int, default=0, help="of the sample (default: 0)")
+    flags.add_switch("--best", help="use the best checkpoint of a folder, not the newest")
+    flags.add_switch("--onnx", help="also export the generation step for ONNX Runtime")
+    flags.add_switch("--litert", help="also export the generation step for LiteRT")
+    flags.add_argument("--dur", type=float, default=3.0, help="seconds of the sample; 0: no sample (default: 3)")
+    flags.add_argument("--temperature", type=float, default=0.75, help="temperature of the sample (default: 0.75)")
+    flags.add_argument("--random_seed", type=int, default=0, help="random seed of the sample (default: 0)")
     flags.add_argument(
         "--control",
         **REPEATABLE,
         metavar="NAME=VALUE",
-        help="of the sample, as of generate.py (default: the middle of what was trained on)",
+        help="controls of the sample, as for generate.py (default: the middle of the trained range)",
     )
-    flags.add_argument("--text", help="of the sample of a MelNet that reads: what is said")
+    flags.add_argument("--text", help="text of the sample, for a MelNet with text")
     return flags
 
 

@@ -30,7 +30,7 @@ def parser() -> FlagParser:
         nargs="+",
         action="extend",
         metavar="NAME",
-        help="of librispeech, one or more (default: dev-clean, 0.3 GB)",
+        help="subsets of librispeech, one or more (default: dev-clean, 0.3 GB)",
     )
     flags.add_argument("--url", help="another address of the same archive (default: the publisher's)")
     flags.add_argument(
@@ -38,9 +38,9 @@ def parser() -> FlagParser:
         type=optional(str),
         default="known",
         metavar="HEX|None",
-        help="another checksum than the known one; None: take what comes, and write its checksum down (default: known)",
+        help="checksum to expect instead of the known one; None: accept any, and record it (default: known)",
     )
-    flags.add_switch("--keep_archive", help="leave the archive beside the recordings")
+    flags.add_switch("--keep_archive", help="keep the archive in the folder")
     return flags
 
 

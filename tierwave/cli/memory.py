@@ -14,9 +14,9 @@ from tierwave.training.memory import GIGABYTE, demands
 
 def parser() -> FlagParser:
     """All flags of `python -m tierwave memory`."""
-    flags = FlagParser("tierwave memory", description="What training a config will take, without training.")
+    flags = FlagParser("tierwave memory", description="Estimate how much memory training a config will take.")
     flags.add_argument("--config_file", type=Path, required=True, help="*.config.json, one or more", **REPEATABLE)
-    flags.add_argument("--set", **REPEATABLE, metavar="KEY=VALUE", help="override config keys, dotted")
+    flags.add_argument("--set", **REPEATABLE, metavar="KEY=VALUE", help="override config keys; nested keys with dots")
     return flags
 
 

@@ -31,13 +31,13 @@ def parser() -> FlagParser:
     """All flags of `python -m tierwave play`."""
     flags = FlagParser("tierwave play", description="Play a trained network on a web page.")
     flags.add_argument("run", metavar="RUN", type=Path, help="a checkpoint, its .index file, a run or an id's folder")
-    flags.add_switch("--best", help="of a folder: the best checkpoint, not the newest")
+    flags.add_switch("--best", help="use the best checkpoint of a folder, not the newest")
     flags.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
-    flags.add_argument("--port", type=int, default=8765, help="to listen on, 0: a free one (default: 8765)")
-    flags.add_argument("--osc", type=optional(int), metavar="PORT", help="also take OSC on this UDP port of loopback")
+    flags.add_argument("--port", type=int, default=8765, help="port to listen on; 0: any free port (default: 8765)")
+    flags.add_argument("--osc", type=optional(int), metavar="PORT", help="also receive OSC on this loopback UDP port")
     flags.add_switch("--open", help="open the page in a browser")
     flags.add_argument(
-        "--max_voices", type=optional(int), metavar="N", help="pages that play at once (default: as measured)"
+        "--max_voices", type=optional(int), metavar="N", help="how many pages may play at once (default: as measured)"
     )
     return flags
 

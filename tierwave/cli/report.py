@@ -25,13 +25,13 @@ def parser() -> FlagParser:
     """All flags."""
     flags = FlagParser("tierwave report", description="One self-contained HTML page about a run.")
     flags.add_argument("run", metavar="RUN", type=Path, help="a run, or an id's folder (its newest run)")
-    flags.add_argument("--output", type=Path, help="the page (default: report.html in the run, or beside a zip)")
-    flags.add_argument("--seconds", type=float, default=3.0, help="of the sound of each checkpoint (default: 3)")
-    flags.add_argument("--random_seed", type=int, default=0, help="the same for all of them (default: 0)")
-    flags.add_argument("--temperature", type=float, default=0.75, help="(default: 0.75)")
-    flags.add_argument("--text", help="MelNet with text: what is said")
-    flags.add_switch("--likelihood", help="measure it anew, if the recordings are there", default=True)
-    flags.add_switch("--controls", help="ask for every parameter, and measure")
+    flags.add_argument("--output", type=Path, help="file to write (default: report.html in the run, or next to a zip)")
+    flags.add_argument("--seconds", type=float, default=3.0, help="duration of each checkpoint's sound (default: 3)")
+    flags.add_argument("--random_seed", type=int, default=0, help="random seed of all these sounds (default: 0)")
+    flags.add_argument("--temperature", type=float, default=0.75, help="temperature of these sounds (default: 0.75)")
+    flags.add_argument("--text", help="MelNet with text: the text to speak")
+    flags.add_switch("--likelihood", help="measure the likelihood again, if the recordings are there", default=True)
+    flags.add_switch("--controls", help="measure how well the sound follows every control")
     return flags
 
 
