@@ -44,7 +44,7 @@ def make_parser() -> FlagParser:
     )  # fmt: skip
     parser.add_argument(
         "--highpass", type=optional(float), default=defaults.highpass, metavar="HZ",
-        help="remove all frequencies below this, such as a DC offset; 20 is inaudible (default: off)",
+        help="remove all frequencies below this, such as a DC offset; below 20 is inaudible (default: off)",
     )  # fmt: skip
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, metavar="N",

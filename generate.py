@@ -42,7 +42,7 @@ def parser() -> FlagParser:
     flags.add_argument("--top_k", type=optional(int), help="draw from the k most likely values only")
     flags.add_argument("--top_p", type=optional(float), help="draw from the fewest values of this total probability")
     flags.add_argument(
-        "--seed", type=optional(Path), help="audio to continue, any length, any rate; a folder: at a random place"
+        "--seed", type=optional(Path), help="audio to continue, any length, any rate; a folder: a random place in it"
     )
     flags.add_argument("--seed_offset", default="0", help="where to start in the seed: samples, or 1.5s")
     flags.add_switch("--include_seed", help="keep the seed in the output")

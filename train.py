@@ -40,7 +40,9 @@ def parser() -> FlagParser:
     flags.add_switch("--resume", help="resume from the newest checkpoint of this id", default=True)
     flags.add_argument("--resume_from", type=optional(Path), help="resume from this checkpoint")
     flags.add_argument("--init_from", type=optional(Path), help="start from another run's weights")
-    flags.add_argument("--param_dir", type=optional(Path), help="folder of the recordings' controls (default: theirs)")
+    flags.add_argument(
+        "--param_dir", type=optional(Path), help="folder of the controls (default: that of the recordings)"
+    )
     flags.add_argument("--params", type=optional(Path), help="manifest of controls, a CSV with a column filename")
     flags.add_argument(
         "--stage", nargs="+", action="extend", metavar="NAME", help="train only these stages (default: all, in order)"

@@ -84,7 +84,9 @@ def parser() -> FlagParser:
         "--logdir_root", type=Path, default=Path("logdir"), help="folder for the search's own folder (./logdir)"
     )
     flags.add_switch("--resume", help="resume the search of this id", default=True)
-    flags.add_argument("--param_dir", type=optional(Path), help="folder of the recordings' controls")
+    flags.add_argument(
+        "--param_dir", type=optional(Path), help="folder of the controls (default: that of the recordings)"
+    )
     flags.add_argument("--params", type=optional(Path), help="manifest of controls, a CSV with a column filename")
     flags.add_argument("--role", choices=["chief", "worker"], help="in a search by several processes or machines")
     flags.add_argument("--chief", default="127.0.0.1:8500", metavar="HOST:PORT", help="its address (127.0.0.1:8500)")

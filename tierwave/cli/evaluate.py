@@ -31,7 +31,7 @@ def parser() -> FlagParser:
     flags.add_argument(
         "--part", choices=("train", "valid", "test"), help="only this part of the run's split (default: all)"
     )
-    flags.add_argument("--param_dir", type=Path, help="folder of the recordings' controls (default: theirs)")
+    flags.add_argument("--param_dir", type=Path, help="folder of the controls (default: that of the recordings)")
     flags.add_argument("--params", type=Path, help="manifest of controls")
     flags.add_argument(
         "--controls",
