@@ -139,7 +139,7 @@ def _generate(arguments: Any) -> None:
     if not stream.makes_audio:
         for name in ("spectrogram", "include_seed", "sample_rate", "top_k", "top_p"):
             if typed[name]:
-                raise UsageError(f"--{name} belongs to sound, and this run generates parameters: leave it out")
+                raise UsageError(f"--{name} belongs to sound, and this run generates controls: leave it out")
         for voice, path in enumerate(paths):
             for written in write_curves(stream, path, request, voice):
                 line.say(f"Wrote {written}")

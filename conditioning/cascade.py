@@ -84,7 +84,7 @@ class TierStream(Stream):
     def render(self, samples: int) -> np.ndarray:
         """The next samples, float32 `[voices, samples]`."""
         if not self.makes_audio:
-            raise UsageError("this run generates parameters, no audio: ask for its curves")
+            raise UsageError("this run generates controls, no audio: ask for its curves")
         with self.pace.block(samples):
             codes = self._tiers[-1].generate(samples)
             return self._tiers[-1].model.quantizer.table()[codes]

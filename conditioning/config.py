@@ -41,9 +41,9 @@ class Stage(StrictModel):
     """One network: what it generates, from what, and how."""
 
     generates: Annotated[list[str], Field(min_length=1)] = Field(
-        default_factory=lambda: [AUDIO], description='["audio"], or names of parameters'
+        default_factory=lambda: [AUDIO], description='["audio"], or names of controls'
     )
-    conditioned_on: list[str] = Field(default_factory=list, description="names of parameters")
+    conditioned_on: list[str] = Field(default_factory=list, description="names of controls")
     rate: Amount | None = Field(None, description="values per second; audio: None takes the corpus's")
     seq_len: Width = Field(256, description="steps per training window")
     hidden_size: Width = 48
@@ -59,7 +59,7 @@ class Stage(StrictModel):
     loss: Literal["nll", "sampled_mse", "mixture"] | None = Field(
         None, description="None: mixture for the net mixture, else nll, which is cross-entropy for audio"
     )
-    mixtures: Width = Field(3, description="Gaussians per parameter, for the net mixture")
+    mixtures: Width = Field(3, description="Gaussians per control, for the net mixture")
     scale_floor: Amount = Field(0.001, description="smallest standard deviation, as a share of the range")
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     recompute: bool = Field(False, description="compute layers again in the backward pass: more time, less memory")
@@ -72,9 +72,9 @@ class Stage(StrictModel):
             if len(set(names)) < len(names) or any(not name.strip() for name in names):
                 raise ValueError(f"{key} {names} must be different names; keep each once")
         if AUDIO in self.generates and len(self.generates) > 1:
-            raise ValueError(f"generates {self.generates}: audio is made alone; give the parameters to another tier")
+            raise ValueError(f"generates {self.generates}: audio is made alone; give the controls to another tier")
         if AUDIO in self.conditioned_on:
-            raise ValueError("conditioned_on holds audio, which is no parameter; leave it out")
+            raise ValueError("conditioned_on holds audio, which is no control; leave it out")
         both = [name for name in self.conditioned_on if name in self.generates]
         if both:
             raise ValueError(f"{both[0]} is both generated and conditioned on; keep it in one of them")
@@ -90,13 +90,13 @@ class Stage(StrictModel):
 
     def _check_audio(self) -> None:
         if self.net not in AUDIO_NETS:
-            raise ValueError(f'net "{self.net}" is for parameters; for audio take one of {", ".join(AUDIO_NETS)}')
+            raise ValueError(f'net "{self.net}" is for controls; for audio take one of {", ".join(AUDIO_NETS)}')
         if self.loss not in (None, "nll"):
-            raise ValueError(f'loss "{self.loss}" is for parameters; audio has nll (cross-entropy)')
+            raise ValueError(f'loss "{self.loss}" is for controls; audio has nll (cross-entropy)')
         if self.rate is not None and self.rate != int(self.rate):
             raise ValueError(f"rate {self.rate:g} of audio is a sample rate, a whole number of Hz")
         if self.scale_floor != Stage.model_fields["scale_floor"].default:
-            raise ValueError("scale_floor belongs to parameters; audio has no standard deviation")
+            raise ValueError("scale_floor belongs to controls; audio has no standard deviation")
         if self.audio_input != "embedding" and self.emb_size != Stage.model_fields["emb_size"].default:
             raise ValueError(f'emb_size {self.emb_size} needs audio_input "embedding", which is "{self.audio_input}"')
 
@@ -143,7 +143,7 @@ class Config(Stage):
     model: Literal["conditioning"] = "conditioning"
     normalize: Normalize = "none"
     controls: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="by parameter: lo, hi, scale, interp, outside, units, categories, encoding"
+        default_factory=dict, description="by control: lo, hi, scale, interp, outside, units, categories, encoding"
     )
     training: dict[str, Any] = Field(default_factory=dict, description="any flag of train.py")
 
@@ -196,13 +196,13 @@ class Tier(Stage):
 
 
 class Cascade(StrictModel):
-    """Stages in order, from slow parameters down to audio; every name comes from an earlier tier or from the user."""
+    """Stages in order, from slow controls down to audio; every name comes from an earlier tier or from the user."""
 
     model: Literal["cascade"]
     tiers: Annotated[list[Tier], Field(min_length=1)] = Field(description="the stages in order; the last makes audio")
     normalize: Normalize = "none"
     controls: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="by parameter: lo, hi, scale, interp, outside, units, categories, encoding"
+        default_factory=dict, description="by control: lo, hi, scale, interp, outside, units, categories, encoding"
     )
     training: dict[str, Any] = Field(default_factory=dict, description="any flag of train.py, for all tiers")
 

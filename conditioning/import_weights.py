@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from tierwave.nn.recurrent import Recurrent
 
 PREFIX = "weights/"
-MIXTURES = 3  # per parameter, written into MTCRNN's net 5
+MIXTURES = 3  # per control, written into MTCRNN's net 5
 SAMPLE_RATE = 16000  # theirs, where nothing else is said
 RECIPE = """how to make WEIGHTS.npz, where PyTorch is installed:
     import numpy, torch
@@ -204,37 +204,37 @@ def _names_fit(
         widths = {"scalar": 1} if layout.origin == "RNNControl" else {"scalar": 1, "onehot": outputs}
         possible = {kind: inputs - width for kind, width in widths.items() if inputs >= width}
         fitting = [kind for kind, rest in possible.items() if rest == len(conditioned_on)]
-        told = ", or ".join(f"{kind} audio ({widths[kind]}) and {rest} parameters" for kind, rest in possible.items())
+        told = ", or ".join(f"{kind} audio ({widths[kind]}) and {rest} controls" for kind, rest in possible.items())
         found = f"{state.source} has {inputs} inputs, which is {told}"
         if not fitting:
-            raise UsageError(f"{found}, but {named}: name the parameters it was trained with, in their order")
+            raise UsageError(f"{found}, but {named}: name the controls it was trained with, in their order")
         if audio_input not in (None, fitting[0]):
             raise UsageError(f"{found}, but --audio_input is {audio_input}: leave it out")
         return {"generates": [AUDIO], "audio_input": fitting[0]}
     if audio_input is not None:
         raise UsageError(
-            f"--audio_input {audio_input} is for audio, and {state.source} generates parameters: leave it out"
+            f"--audio_input {audio_input} is for audio, and {state.source} generates controls: leave it out"
         )
     features = outputs
     if layout.net == "mixture":
         features = outputs // MIXTURES
         if outputs % MIXTURES:
             raise RunError(
-                f"{state.source} has {outputs} mixture components, and MTCRNN has {MIXTURES} for every parameter: name "
+                f"{state.source} has {outputs} mixture components, and MTCRNN has {MIXTURES} for every control: name "
                 "another file"
             )
     elif layout.net in ("pathways", "shared_pathways"):
         features = len(layout.heads) // 2
     if inputs < features:
         raise RunError(
-            f"{state.source} has {inputs} inputs, fewer than the {features} parameters it generates: {state.remedy}"
+            f"{state.source} has {inputs} inputs, fewer than the {features} controls it generates: {state.remedy}"
         )
     audio = " (audio, which it does not make)" if AUDIO in generates else ""
     if audio or (len(generates), len(conditioned_on)) != (features, inputs - features):
         raise UsageError(
-            f"{state.source} generates {features} parameters, and the other {inputs - features} of its {inputs} inputs "
+            f"{state.source} generates {features} controls, and the other {inputs - features} of its {inputs} inputs "
             f"are what it is conditioned on, but --generates names {len(generates)}{audio} and {named}: name the "
-            "parameters it was trained with, in their order"
+            "controls it was trained with, in their order"
         )
     return {"generates": list(generates), **({} if layout.net == "mixture" else {"loss": "sampled_mse"})}
 
@@ -334,7 +334,7 @@ def import_weights(
     layout = layout_of(state)
     fitted = _names_fit(state, layout, generates, conditioned_on, audio_input)
     if rate is None and not layout.makes_audio:
-        raise UsageError(f"{state.source} generates parameters and does not say how often: give --rate, such as 125")
+        raise UsageError(f"{state.source} generates controls and does not say how often: give --rate, such as 125")
     if rate is not None and not (math.isfinite(rate) and rate > 0):
         raise UsageError(f"--rate {rate:g} must be values per second, more than 0")
     document = {
@@ -382,7 +382,7 @@ def import_weights(
 def _controls(
     config: Config, origin: str, ranges: Mapping[str, tuple[float, float]], units: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """The config key `controls`: how the raw values of every parameter map."""
+    """The config key `controls`: how the raw values of every control map."""
     known = parameters(config)
     for flag, names in (("--range", ranges), ("--units", units)):
         for name in names:
@@ -439,7 +439,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--weights", type=Path, required=True, metavar="FILE", help="the state dict's arrays, an .npz")
     flags.add_argument("--id", required=True, help="name of the run that is made")
     flags.add_argument("--logdir_root", type=Path, default=Path("logdir"), help="where runs are kept (./logdir)")
-    flags.add_argument("--generates", **REPEATABLE, metavar="NAME", help="parameters it generates, in order")
+    flags.add_argument("--generates", **REPEATABLE, metavar="NAME", help="controls it generates, in order")
     flags.add_argument("--conditioned_on", **REPEATABLE, metavar="NAME", help="what steers it, in order")
     flags.add_argument("--rate", type=float, help="values per second (of audio by default 16000)")
     flags.add_argument("--audio_input", choices=["scalar", "onehot"], help="default: what the number of inputs tells")

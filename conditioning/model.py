@@ -340,7 +340,7 @@ def transplant(source: ConditionalTier, target: ConditionalTier, source_schema: 
             ours.assign(theirs)
     width = source.value_width
     if source.stage.net == "wide" and source.first.kernel.shape != target.first.kernel.shape:
-        raise UsageError('the net "wide" is as wide as its inputs: weights go only to the same number of parameters')
+        raise UsageError('the net "wide" is as wide as its inputs: weights go only to the same number of controls')
     kernel, bias = transplanted(
         keras.ops.convert_to_numpy(source.first.kernel)[width:],
         keras.ops.convert_to_numpy(source.first.bias),

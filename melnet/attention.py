@@ -156,7 +156,7 @@ class TextAttention(NormalisableLayer):
 
 
 def attend(kappa: tf.Tensor, beta: tf.Tensor, alpha: tf.Tensor, mask: tf.Tensor) -> Alignment:
-    """The discretised mixture of logistics, parameters `[batch, M]`, on the characters of `mask [batch, U]`."""
+    """The discretised mixture of logistics, controls `[batch, M]`, on the characters of `mask [batch, U]`."""
     edges = tf.range(mask.shape[1] + 1, dtype=tf.float32) + 0.5
     below = tf.sigmoid((edges[:, None] - kappa[:, None]) / beta[:, None])
     cumulative = tf.linalg.matvec(below, alpha)

@@ -30,7 +30,7 @@ def parser() -> FlagParser:
     flags.add_argument("--checkpoint_path", type=Path, required=True, help="the MelNet run whose front end is used")
     flags.add_argument("--data_dir", type=Path, required=True, help="folder of recordings, searched recursively")
     flags.add_argument("--param_dir", type=Path, required=True, help="folder for the curves, a CSV per recording")
-    flags.add_argument("--bands", type=int, default=20, help="how many parameters (default: 20)")
+    flags.add_argument("--bands", type=int, default=20, help="how many controls (default: 20)")
     return flags
 
 

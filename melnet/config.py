@@ -36,9 +36,9 @@ class Config(StrictModel):
     cell: Literal["lstm", "gru"] = "lstm"
     seq_len: Width = Field(256, description="frames per training window")
     scale_floor: Amount = Field(0.001, description="smallest standard deviation, in normalised units")
-    conditioned_on: list[str] = Field(default_factory=list, description="names of parameters")
+    conditioned_on: list[str] = Field(default_factory=list, description="names of controls")
     controls: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="by parameter: lo, hi, scale, interp, outside, units, categories, encoding"
+        default_factory=dict, description="by control: lo, hi, scale, interp, outside, units, categories, encoding"
     )
     text: Text | None = None
     recompute: bool = Field(False, description="compute layers again in the backward pass: more time, less memory")

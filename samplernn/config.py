@@ -40,9 +40,9 @@ class Config(StrictModel):
     convention: Literal["prism", "paper"] = "prism"
     gradient_clip: GlobalNormClip | ValueClip | None = GlobalNormClip()
     normalize: Literal["none", "corpus", "file"] = "none"
-    conditioned_on: list[str] = Field(default_factory=list, description="names of parameters that steer the sound")
+    conditioned_on: list[str] = Field(default_factory=list, description="names of controls that steer the sound")
     controls: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="by parameter: lo, hi, scale, interp, outside, units, categories, encoding"
+        default_factory=dict, description="by control: lo, hi, scale, interp, outside, units, categories, encoding"
     )
     logit_cap: Amount | None = Field(None, description="logits become cap * tanh(logits / cap)")
     recompute: bool = Field(False, description="compute layers again in the backward pass, without frame tiers")
@@ -76,7 +76,7 @@ class Config(StrictModel):
                 "leave it out, or set frame_sizes to []; --accumulate 4 takes a quarter of a batch at a time"
             )
         if len(set(self.conditioned_on)) < len(self.conditioned_on):
-            raise ValueError(f"conditioned_on {self.conditioned_on} names a parameter twice; keep it once")
+            raise ValueError(f"conditioned_on {self.conditioned_on} names a control twice; keep it once")
         unknown = [name for name in self.controls if name not in self.conditioned_on]
         if unknown:
             raise ValueError(f"controls names {unknown[0]}, which is not in conditioned_on")
@@ -85,7 +85,7 @@ class Config(StrictModel):
 
     @property
     def input_sizes(self) -> tuple[int, ...]:
-        """How many inputs of the network each parameter takes."""
+        """How many inputs of the network each control takes."""
         return input_sizes(self.conditioned_on, self.controls)
 
     @property

@@ -50,7 +50,7 @@ def followed(audio, parameter, track):
     return result[parameter.name]
 
 
-# What a parameter is in the sound ------------------------------------------------------------------------------------
+# What a control is in the sound ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

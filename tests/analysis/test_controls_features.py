@@ -1,4 +1,4 @@
-"""Measured parameters, against closed forms and other implementations."""
+"""Measured controls, against closed forms and other implementations."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ def test_manifest_fit_and_check_of_the_demo_corpus(tmp_path: Path, capsys: pytes
     assert [parameter.span for parameter in fitted.parameters] == [(0, 2), (60, 67), (0.25, 1)]
     assert main(["check", str(tmp_path), "--name_params", "inst", "p", "a"]) == 0
     output = capsys.readouterr().out
-    assert "18 recordings, 3 parameters: all in order" in output and "60 64 67" in output
+    assert "18 recordings, 3 controls: all in order" in output and "60 64 67" in output
     (tmp_path / "params.csv").unlink()
     assert main(["check", str(tmp_path)]) == 1
     output = capsys.readouterr()
@@ -266,7 +266,7 @@ def test_plot_draws_held_ends_and_steps(
     times, values = drawn["curves"]["gate"]
     assert np.interp([0.249, 0.251, 0.5], times, values).tolist() == pytest.approx([0, 1, 1])
     assert main(["plot", str(recordings / "deep" / "b_p72.00.wav")]) == 1
-    assert "has no parameters: run extract" in capsys.readouterr().err
+    assert "has no controls: run extract" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_plot_draws_held_ends_and_steps(
         (["fit", "{data}", "--val_frac", "0.9", "--test_frac", "0.2", "--name_params", "p"], 2, "their sum below 1"),
         (["fit", "{data}"], 1, "run extract or manifest first"),
         (["check", "{empty}"], 1, "no recording was found"),
-        (["manifest", "{data}", "--name_params", "q"], 1, "a_p60.wav has no parameter q"),
+        (["manifest", "{data}", "--name_params", "q"], 1, "a_p60.wav has no control q"),
         (["manifest", "{data}", "--name_params", "p", "--units", "hertz"], 2, "--units hertz is not NAME=UNIT"),
         (["plot", "{none}"], 2, "there is no recording"),
     ],

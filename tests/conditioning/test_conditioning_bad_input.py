@@ -1,4 +1,4 @@
-"""What can be wrong with parameters, controls and cascades is answered by one sentence; what can work does."""
+"""What can be wrong with controls, controls and cascades is answered by one sentence; what can work does."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def place(tmp_path: Path) -> Place:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """Runs of one step that no test changes: one steered, one of a cascade, one of parameters, one unsteered."""
+    """Runs of one step that no test changes: one steered, one of a cascade, one of controls, one unsteered."""
     place = Place(tmp_path_factory.mktemp("trained"))
     assert call(train.main, place.training()) == 0
     assert call(train.main, place.training(conditioned_on=[], controls={}, identity="free")) == 0
@@ -100,7 +100,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return place
 
 
-# Parameter files -----------------------------------------------------------------------------------------------------
+# Control files -----------------------------------------------------------------------------------------------------
 
 
 def test_a_curve_that_ends_too_soon_is_held_and_check_tells(place: Place, capsys: Capture) -> None:
@@ -148,7 +148,7 @@ WRONG_UNIT = "#units,p=hertzz\nname,time,value\np,0,1\ninst,0,0\n"
         ("time|p\n0|1\n0.1|2\n", 1, ["r0.csv", "separated by commas"]),
         ("", 1, ["r0.csv", "no table", "name,time,value"]),
         (WRONG_UNIT, 2, ["hertzz", "did you mean hertz?"]),
-        ("name,time,value\nq,0,1\n", 1, ["r0.wav has no parameter p", "it has q", "r0.csv"]),
+        ("name,time,value\nq,0,1\n", 1, ["r0.wav has no control p", "it has q", "r0.csv"]),
     ],
     ids=["unsorted", "nan", "nan time", "inf", "text", "comma", "bars", "empty", "unit", "other"],
 )
@@ -176,9 +176,9 @@ def test_a_name_with_a_comma_works_all_the_way(place: Place, capsys: Capture) ->
 def test_what_is_missing_names_the_recording_and_where_it_was_looked_for(place: Place, capsys: Capture) -> None:
     (place.data / "r1.csv").unlink()
     sentence = told(capsys, train.main, place.training(), 1)
-    assert lacks(sentence, ["r1.wav has no parameter p", "none at all", "r1.csv", "its file name"]) == []
+    assert lacks(sentence, ["r1.wav has no control p", "none at all", "r1.csv", "its file name"]) == []
     place.write("data/r1.csv", "name,time,value\np,0,60\n")
-    assert "r1.wav has no parameter inst (it has p)" in told(capsys, train.main, place.training(), 1)
+    assert "r1.wav has no control inst (it has p)" in told(capsys, train.main, place.training(), 1)
     sentence = told(capsys, train.main, place.training("--param_dir", place.folder / "nowhere"), 2)
     assert "--param_dir" in sentence and "nowhere is no folder" in sentence
     sentence = told(capsys, train.main, place.training("--params", place.folder / "nowhere.csv"), 2)
@@ -337,8 +337,8 @@ def save(place: Place, name: str, array: Any) -> Path:
     [
         ([], ["p (60 to 72)", "inst (0 to 2 category)", "--control p=66 inst=1", "--controls", "--seed"]),
         (["--control", "p=66"], ["inst (0 to 2 category)", "--control inst=1"]),
-        (["--control", "q=1"], ["no parameter q", "p, inst"]),
-        (["--control", "insd=1"], ["no parameter insd", "did you mean inst?"]),
+        (["--control", "q=1"], ["no control q", "p, inst"]),
+        (["--control", "insd=1"], ["no control insd", "did you mean inst?"]),
         (["--control", "p"], ["--control p is not NAME=VALUE"]),
         (["--control", "p="], ["--control p=", "not a number"]),
         (["--control", "p=high"], ["'high' is not a number"]),
@@ -421,11 +421,11 @@ def test_what_a_table_has_besides_is_told(trained: Place, capsys: Capture) -> No
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--control", "p=66"], ["--control", "without parameters"]),
+        (["--control", "p=66"], ["--control", "without controls"]),
         (["--external_sr", "10"], ["--external_sr 10"]),
-        (["--controls", "x.csv"], ["--controls", "without parameters"]),
-        (["--external_array", "x.npy", "--external_sr", "10"], ["--external_array", "without parameters"]),
-        (["--override", "p=x.csv"], ["--override", "without parameters"]),
+        (["--controls", "x.csv"], ["--controls", "without controls"]),
+        (["--external_array", "x.npy", "--external_sr", "10"], ["--external_array", "without controls"]),
+        (["--override", "p=x.csv"], ["--override", "without controls"]),
     ],
     ids=lambda part: part[0],
 )
@@ -446,7 +446,7 @@ def test_there_is_nothing_to_steer_in_an_unsteered_run(
         (["--tier_seed", "loud=1"], 2, ["no tier loud", "did you mean sound?"]),
         (["--tier_seed", "mid=1.5"], 2, ["--tier_seed mid=1.5 is not"]),
         (["--override", "rmse"], 2, ["--override rmse is not NAME=FILE"]),
-        (["--override", "pich=x.csv"], 2, ["no parameter pich", "did you mean pitch?"]),
+        (["--override", "pich=x.csv"], 2, ["no control pich", "did you mean pitch?"]),
         (["--override", "p=x.csv"], 2, ["no tier generates p"]),
         (["--override", "pitch=nowhere.csv"], 2, ["nowhere.csv", "check the path"]),
     ],
@@ -475,9 +475,9 @@ def test_what_cannot_be_evaluated(trained: Place, capsys: Capture, tmp_path: Pat
     for number in range(2):
         write_wav(tmp_path / f"n{number}.wav", tone(number), RATE)
     sentence = told(capsys, evaluate.main, [*run, "--data_dir", tmp_path], 1)
-    assert lacks(sentence, ["n0.wav has no parameter p", "n0.csv"]) == []
+    assert lacks(sentence, ["n0.wav has no control p", "n0.csv"]) == []
     assert "held nothing out" in told(capsys, evaluate.main, [*run, "--part", "test"], 2)
-    assert "no parameter q" in told(capsys, evaluate.main, [*run, "--controls", "q"], 2)
+    assert "no control q" in told(capsys, evaluate.main, [*run, "--controls", "q"], 2)
     (made,) = (path for path in (trained.folder / "logdir" / "one").iterdir() if path.is_dir())
     shared = tmp_path / "shared"
     shutil.copytree(made, shared)
@@ -485,7 +485,7 @@ def test_what_cannot_be_evaluated(trained: Place, capsys: Capture, tmp_path: Pat
     sentence = told(capsys, evaluate.main, [shared, "--part", "valid"], 2)
     assert lacks(sentence, ["has no split", "--data_dir", "leave --part out"]) == []
     free = [trained.folder / "logdir" / "free"]
-    assert "trained without parameters" in told(capsys, evaluate.main, [*free, "--controls"], 2)
+    assert "trained without controls" in told(capsys, evaluate.main, [*free, "--controls"], 2)
 
 
 # What was found wrong once ------------------------------------------------------------------------------------------
@@ -520,7 +520,7 @@ def test_there_is_nothing_to_extrapolate_in_an_unsteered_run(trained: Place, cap
 def test_a_stage_alone_cannot_be_given_what_it_generates(trained: Place, capsys: Capture) -> None:
     words = trained.generating("--control", "p=66", "rmse=1", identity="curves")
     sentence = told(capsys, generate.main, words, 2)
-    assert "generate" in sentence and "there is no parameter" not in sentence
+    assert "generate" in sentence and "there is no control" not in sentence
 
 
 def test_the_example_is_a_value_that_can_be_had(place: Place, capsys: Capture) -> None:

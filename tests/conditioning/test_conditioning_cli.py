@@ -1,4 +1,4 @@
-"""Steered networks by the command lines: where parameters come from, what is made with them, and stages in turn."""
+"""Steered networks by the command lines: where controls come from, what is made with them, and stages in turn."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def named(studio: Studio) -> str:
 
 @pytest.fixture(scope="module")
 def curves(studio: Studio) -> str:
-    """A run that generates parameters; the network by MTCRNN's number."""
+    """A run that generates controls; the network by MTCRNN's number."""
     studio.train("curves", {**CURVES, "net": 1}, data="curved")
     return "curves"
 
@@ -221,7 +221,7 @@ def test_the_log_holds_the_command_and_when_it_ran(studio: Studio, named: str) -
     lines = (studio.run(named).folder / "log.txt").read_text(encoding="utf-8").splitlines()
     assert lines[0].endswith(": train.py --id 'a name' --demo") and lines[-1].endswith(": ended")
     assert lines[0][:4].isdigit() and lines[-1][:4].isdigit()
-    assert any(line.startswith("Parameters: inst 0 to 1 category (2 values), p 64 to 76") for line in lines)
+    assert any(line.startswith("Controls: inst 0 to 1 category (2 values), p 64 to 76") for line in lines)
 
 
 @pytest.mark.slow
@@ -459,7 +459,7 @@ def test_what_is_beside_a_sound(studio: Studio, named: str) -> None:
     assert Path(about["checkpoint"] + ".index").is_file()
 
 
-# A stage that generates parameters ----------------------------------------------------------------------------------
+# A stage that generates controls ----------------------------------------------------------------------------------
 
 
 def test_parameters_are_generated_as_curves_in_raw_units(studio: Studio, curves: str) -> None:
@@ -894,7 +894,7 @@ def test_a_run_goes_on_with_its_own_parameters(
     run = studio.train("mixed", config, "--param_dir", tmp_path / "one", data=data)
     words = studio.training("mixed", config, "--param_dir", tmp_path / "other", "--num_steps", 8, data=data)
     sentence = told(capsys, train.main, words, 2)
-    assert "the parameters of 1 recordings" in sentence and "are other ones than the run" in sentence
+    assert "the controls of 1 recordings" in sentence and "are other ones than the run" in sentence
     studio.train("mixed", config, "--num_steps", 8, data=data)  # those that it was trained on, without being told where
     assert run.latest().step == 8 and run.read("run.json")["param_dir"] == str(tmp_path / "one")
 

@@ -45,9 +45,9 @@ REFUSED = [
     (AUDIO | {"conditioned_on": ["p", "p"]}, "conditioned_on ['p', 'p'] must be different names; keep each once"),
     (AUDIO | {"conditioned_on": ["p", " "]}, "conditioned_on ['p', ' '] must be different names"),
     (PITCH | {"generates": ["a", "a"]}, "generates ['a', 'a'] must be different names; keep each once"),
-    (AUDIO | {"generates": ["audio", "p"]}, "audio is made alone; give the parameters to another tier"),
-    (AUDIO | {"conditioned_on": ["audio"]}, "conditioned_on holds audio, which is no parameter; leave it out"),
-    (PITCH | {"conditioned_on": ["audio"]}, "conditioned_on holds audio, which is no parameter; leave it out"),
+    (AUDIO | {"generates": ["audio", "p"]}, "audio is made alone; give the controls to another tier"),
+    (AUDIO | {"conditioned_on": ["audio"]}, "conditioned_on holds audio, which is no control; leave it out"),
+    (PITCH | {"conditioned_on": ["audio"]}, "conditioned_on holds audio, which is no control; leave it out"),
     (PITCH | {"conditioned_on": ["pitch"]}, "pitch is both generated and conditioned on; keep it in one of them"),
     (AUDIO | {"net": "wide", "mixtures": 4}, 'mixtures 4 belongs to the net "mixture", and net is "wide"'),
     (PITCH | {"mixtures": 2}, 'mixtures 2 belongs to the net "mixture", and net is "rnncontrol"'),
@@ -57,17 +57,17 @@ REFUSED = [
     (AUDIO | {"conditioned_on": ["p"], "exposure": {"rate": 0}}, "must be greater than 0"),
     # audio
     *(
-        (AUDIO | {"net": net}, f'net "{net}" is for parameters; for audio take one of baseline, wide, rnncontrol')
+        (AUDIO | {"net": net}, f'net "{net}" is for controls; for audio take one of baseline, wide, rnncontrol')
         for net in ("split", "shared_split", "pathways", "shared_pathways", "mixture")
     ),
-    (AUDIO | {"net": 1}, 'net "split" is for parameters'),
-    (AUDIO | {"loss": "sampled_mse"}, 'loss "sampled_mse" is for parameters; audio has nll (cross-entropy)'),
-    (AUDIO | {"loss": "mixture"}, 'loss "mixture" is for parameters; audio has nll (cross-entropy)'),
+    (AUDIO | {"net": 1}, 'net "split" is for controls'),
+    (AUDIO | {"loss": "sampled_mse"}, 'loss "sampled_mse" is for controls; audio has nll (cross-entropy)'),
+    (AUDIO | {"loss": "mixture"}, 'loss "mixture" is for controls; audio has nll (cross-entropy)'),
     (AUDIO | {"rate": 16000.5}, "rate 16000.5 of audio is a sample rate, a whole number of Hz"),
-    (AUDIO | {"scale_floor": 0.01}, "scale_floor belongs to parameters; audio has no standard deviation"),
+    (AUDIO | {"scale_floor": 0.01}, "scale_floor belongs to controls; audio has no standard deviation"),
     (AUDIO | {"emb_size": 8}, 'emb_size 8 needs audio_input "embedding", which is "scalar"'),
     (AUDIO | {"emb_size": 8, "audio_input": "onehot"}, 'emb_size 8 needs audio_input "embedding", which is "onehot"'),
-    # parameters
+    # controls
     (PITCH | {"rate": None}, "rate is missing: how many values a second of pitch? (such as 125)"),
     (PITCH | {"audio_input": "onehot"}, "audio_input belongs to audio, and this stage generates pitch"),
     (PITCH | {"emb_size": 8}, "emb_size belongs to audio, and this stage generates pitch"),

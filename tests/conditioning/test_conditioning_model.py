@@ -805,5 +805,5 @@ def test_the_wide_net_takes_only_as_many_parameters() -> None:
     turned = tf.reverse(controls, [-1])
     same(one, same_size.sequence(values, turned, source.initial_state(3), same_size.effective_weights())[0])
     larger = conditioning.FAMILY.build(config.model_copy(update={"conditioned_on": ["a", "b", "x"]}))
-    with pytest.raises(UsageError, match="weights go only to the same number of parameters"):
+    with pytest.raises(UsageError, match="weights go only to the same number of controls"):
         conditioning.FAMILY.take_weights(source, larger, OLD, OLD)

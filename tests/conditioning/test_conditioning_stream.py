@@ -328,11 +328,11 @@ def test_what_cannot_be_set_is_refused_and_changes_nothing(values: dict[str, Any
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:
-    with pytest.raises(UsageError, match="the parameter u is missing"):
+    with pytest.raises(UsageError, match="the control u is missing"):
         stream_of(drawn={"v": DRAWN["v"]})
-    with pytest.raises(UsageError, match="there is no parameter hum"):
+    with pytest.raises(UsageError, match="there is no control hum"):
         stream_of(drawn={**DRAWN, "hum": Track.constant("hum", 1)})
-    with pytest.raises(UsageError, match="this run generates parameters, no audio"):
+    with pytest.raises(UsageError, match="this run generates controls, no audio"):
         stream_of(only="slow", drawn={"u": DRAWN["u"]}).render(10)
 
 
@@ -578,7 +578,7 @@ def seen_in_seed(names: Sequence[str], rate: float, steps: int) -> np.ndarray:
     return np.stack([SCHEMA.of(n).normalise(SEED[n].at(times + 1e-12, SCHEMA.of(n).interp)) for n in names], axis=-1)
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["with its parameters", "sound alone"])
+@pytest.mark.parametrize("known", [True, False], ids=["with its controls", "sound alone"])
 def test_tiers_go_on_from_a_recording_as_mtcrnn_primes(known: bool, noted: None) -> None:
     """All but the last step build the state, the last is the first input: as if it had been generated so far."""
     stream = stream_of(seed_audio=SEED_SOUND, seed_controls=SEED if known else None)

@@ -60,7 +60,7 @@ def made(path: Path, folder: Path, **options: Any) -> tuple[Imported, Any]:
 
 
 def outputs(model: Any, inputs: np.ndarray, **options: Any) -> list[np.ndarray]:
-    """Of whole windows of theirs, values first and parameters after them."""
+    """Of whole windows of theirs, values first and controls after them."""
     width = model.features
     values = tf.constant(inputs[..., 0] if model.stage.makes_audio else inputs[..., :width])
     controls = tf.constant(inputs[..., width:])
@@ -172,7 +172,7 @@ def test_a_code_does_what_it_did_there(path: Path, first: str, of: int, tmp_path
 
 
 def test_one_hot_audio(tmp_path: Path) -> None:
-    """As many inputs as levels and parameters together."""
+    """As many inputs as levels and controls together."""
     weights = weights_of(MTCRNN / "net0_audio.npz")
     rng = np.random.default_rng(4)
     weights["i2d.weight"] = rng.normal(size=[8, 34]).astype(np.float32)
@@ -355,14 +355,14 @@ def refused(path: Path, folder: Path, kind: type[Exception], *said: str, **optio
 
 def test_the_wrong_number_of_names(tmp_path: Path) -> None:
     path = MTCRNN / "net0.npz"
-    told = ("generates 3 parameters", "other 2 of its 5 inputs", "names 0", "names 3")
+    told = ("generates 3 controls", "other 2 of its 5 inputs", "names 0", "names 3")
     refused(path, tmp_path, UsageError, *told, conditioned_on=["a", "b", "c"], rate=125)
     four = {**PARAMETERS, "generates": ["w", "x", "y", "z"], "conditioned_on": ["a"]}
     refused(path, tmp_path, UsageError, "--generates names 4 and --conditioned_on names 1", **four)
     refused(path, tmp_path, UsageError, "audio, which it does not make", **{**PARAMETERS, "generates": ["audio"]})
     audio = MTCRNN / "net0_audio.npz"
     refused(
-        audio, tmp_path, UsageError, "3 inputs, which is scalar audio (1) and 2 parameters", "--conditioned_on names 0"
+        audio, tmp_path, UsageError, "3 inputs, which is scalar audio (1) and 2 controls", "--conditioned_on names 0"
     )
     refused(audio, tmp_path, UsageError, "makes audio of 32 levels, not x", generates=["x"], conditioned_on=["a", "b"])
     refused(audio, tmp_path, UsageError, "--audio_input is onehot", audio_input="onehot", **AUDIO)
@@ -374,7 +374,7 @@ def test_the_wrong_number_of_names(tmp_path: Path) -> None:
     wide = weights_of(audio)
     wide["i2d.weight"] = np.ones([8, 40], np.float32)
     np.savez(tmp_path / "wide.npz", **wide)
-    told = ("scalar audio (1) and 39 parameters", "onehot audio (32) and 8 parameters")
+    told = ("scalar audio (1) and 39 controls", "onehot audio (32) and 8 controls")
     refused(tmp_path / "wide.npz", tmp_path, UsageError, *told, **AUDIO)
 
 
@@ -453,7 +453,7 @@ Change = Callable[[dict[str, Any]], Any]
             RunError,
             "has the shape [5], and 2 dimensions",
         ),
-        ("net0", lambda w: w.update({"i2d.weight": w["i2d.weight"][:, :2]}), RunError, "fewer than the 3 parameters"),
+        ("net0", lambda w: w.update({"i2d.weight": w["i2d.weight"][:, :2]}), RunError, "fewer than the 3 controls"),
         ("net0", lambda w: w.update({"gru.weight_ih_l0_reverse": w["h2n.bias"]}), RunError, "gru.weight_ih_l0_reverse"),
         ("net0", lambda w: w.update({"h2v.bias": np.array([0.0, np.nan, 0.0])}), RunError, "NaN or infinity"),
         ("net0", lambda w: w.update({"h2v.bias": np.arange(3)}), RunError, "h2v.bias"),

@@ -35,7 +35,7 @@ def tracks(draw: st.DrawFn, steps: bool = True, most: int = 30) -> Track:
     return Track("x", times, np.array(values))
 
 
-# ---- parameters ------------------------------------------------------------------------------------------------------
+# ---- controls ------------------------------------------------------------------------------------------------------
 
 
 @given(
@@ -151,9 +151,9 @@ def test_units_nobody_knows_are_kept_and_empty_ones_are_none() -> None:
 def test_schema_document_round_trip_and_selection() -> None:
     assert Schema.from_document(SCHEMA.to_document()) == SCHEMA
     assert SCHEMA.select(["p", "inst"]).names == ("p", "inst")
-    with pytest.raises(UsageError, match="there is no parameter ints; did you mean inst"):
+    with pytest.raises(UsageError, match="there is no control ints; did you mean inst"):
         SCHEMA.select(["ints"])
-    with pytest.raises(UsageError, match="the parameter p stands twice"):
+    with pytest.raises(UsageError, match="the control p stands twice"):
         Schema.from_document([{"name": "p"}, {"name": "p"}])
 
 
@@ -162,7 +162,7 @@ def test_changes_of_a_config_win_and_what_follows_follows() -> None:
     changed = schema.updated({"p": {"units": "category", "lo": 1, "hi": 2}, "q": {"hi": 5}})
     assert changed.of("p").interp == "previous" and changed.of("p").span == (1, 2)
     assert changed.of("q").span == (0, 5)
-    with pytest.raises(UsageError, match="there is no parameter r"):
+    with pytest.raises(UsageError, match="there is no control r"):
         schema.updated({"r": {"lo": 0}})
     with pytest.raises(UsageError, match=r"controls\.p: .*did you mean lo"):
         schema.updated({"p": {"low": 0}})
@@ -179,7 +179,7 @@ def test_fit_takes_extremes_of_what_it_is_given_and_keeps_what_was_said() -> Non
     fitted = schema.fit(sounds)
     assert [parameter.span for parameter in fitted.parameters] == [(0, 1), (1, 5), (-1, 7)]
     assert fitted.unfitted().of("b").lo is None
-    with pytest.raises(RunError, match="no sound has the parameter c"):
+    with pytest.raises(RunError, match="no sound has the control c"):
         Schema(parameters=(Parameter(name="c"),)).fit(sounds)
     with pytest.raises(RunError, match="f goes down to 0 and cannot have the scale log"):
         Schema(parameters=(Parameter(name="f", scale="log"),)).fit([{"f": Track("f", [0, 1], [0, 9])}])
@@ -194,7 +194,7 @@ def test_inputs_follow_the_schema_and_name_what_is_missing() -> None:
     inputs = SCHEMA.inputs(controls, 4, 5)
     np.testing.assert_array_equal(inputs, [[0, 0], [0, 0.25], [1, 0.5], [1, 0.75], [1, 1]])
     np.testing.assert_array_equal(SCHEMA.inputs(controls, 4, 2, first_sample=2), inputs[2:4])
-    with pytest.raises(UsageError, match=r"the parameter inst is missing.*given: p"):
+    with pytest.raises(UsageError, match=r"the control inst is missing.*given: p"):
         SCHEMA.inputs({"p": controls["p"]}, 4, 5)
 
 
@@ -218,7 +218,7 @@ def test_inputs_follow_the_schema_and_name_what_is_missing() -> None:
     ],
 )
 def test_broken_tracks_are_refused_with_their_source(times: list, values: list, fault: str) -> None:
-    with pytest.raises(RunError, match=f"the parameter p in a/b.csv {fault}.*: correct it there"):
+    with pytest.raises(RunError, match=f"the control p in a/b.csv {fault}.*: correct it there"):
         Track("p", times, values, "a/b.csv")  # type: ignore[arg-type]
 
 
@@ -395,7 +395,7 @@ def test_names_of_parameters_and_categories() -> None:
     [
         ("p", "is not NAME=VALUE: write for example inst=64"),
         ("=5", "is not NAME=VALUE"),
-        ("q=5", "there is no parameter q"),
+        ("q=5", "there is no control q"),
         ("insst=5", "did you mean inst"),
         ("p=high", "'high' is not a number"),
         ("p=", "'' is not a number"),
@@ -461,11 +461,11 @@ def test_arrays_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds several arrays"):
         read_array(tmp_path / "x.npz", ["a"], 125)
     np.save(path, np.full((1, 2, 1), 0x7FA00000, np.uint32).view(np.float32))  # a NaN of which NumPy warns
-    with warnings.catch_warnings(), pytest.raises(RunError, match="the parameter a in .*x.npy holds nan"):
+    with warnings.catch_warnings(), pytest.raises(RunError, match="the control a in .*x.npy holds nan"):
         warnings.simplefilter("error")
         read_array(path, ["a"], 125)
     np.save(path, np.full((1, 2, 1), np.nan))
-    with pytest.raises(RunError, match="the parameter a in .*x.npy holds nan"):
+    with pytest.raises(RunError, match="the control a in .*x.npy holds nan"):
         read_array(path, ["a"], 125)
     with pytest.raises(UsageError, match="--external_sr is 0"):
         read_array(path, ["a"], 0)

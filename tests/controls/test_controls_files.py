@@ -149,7 +149,7 @@ def test_long_tables_by_hand(tmp_path: Path) -> None:
             "line 2 of .* has .0,5., where a number is needed: write decimals with a point",
         ),
         ("filename,p\nx.wav,64\n", "is a manifest of many sounds"),
-        ("parameter,when,what\n", "a file of curves has the header name,time,value"),
+        ("control,when,what\n", "a file of curves has the header name,time,value"),
         ("name,time,value\np,0,0,5\n", "line 2 of .* has 4 cells, not 3: put names with commas in quotes"),
         ("name,time,value\np,0\n", "line 2 of .* has 2 cells, not 3"),
         ("name,time,value\np,0,1\np,zero,2\n", "line 3 of .* has 'zero', where a number is needed"),
@@ -158,7 +158,7 @@ def test_long_tables_by_hand(tmp_path: Path) -> None:
         ("name,time,value\np,0,\np,1,2\n", "line 2 of .* has no time or no value for p"),
         ("name,time,value\np,0,1\np,,2\n", "line 3 of .* has no time or no value for p"),
         ("name,time,value\np,,\n", "line 2 of .* has no time or no value for p"),
-        ("name,time,value\nmeta,0,1\n", "has a parameter named meta"),
+        ("name,time,value\nmeta,0,1\n", "has a control named meta"),
         ("time,p,p\n0,1,2\n", "every column needs a name of its own"),
         ("time,p\n,1\n", "line 2 of .* has '', where a number is needed"),
         ("time,p\n0,1,2\n", "has 3 cells, not 2"),
@@ -197,7 +197,7 @@ def test_files_that_are_no_text_or_not_there(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="x.params is not UTF-8"):
         read_control_file(tmp_path / "x.params")
     for name in ("none.csv", "none.params"):
-        with pytest.raises(UsageError, match=f"there is no parameter file .*{name}"):
+        with pytest.raises(UsageError, match=f"there is no control file .*{name}"):
             read_control_file(tmp_path / name)
     with pytest.raises(UsageError, match="is a folder"):
         read_control_file(tmp_path)
@@ -449,7 +449,7 @@ def test_schemas_read_as_they_are_written(
         ("name,units\np,midipich\n", UsageError, "line 2 of .*x.csv: units .*did you mean midiPitch"),
         ("name,scale\np,cubic\n", UsageError, 'scale is "cubic"'),
         ("name,nvals\np,2.5\n", UsageError, "nvals is 2.5, but must be a whole number"),
-        ("name\np\np\n", UsageError, "the parameter p stands twice"),
+        ("name\np\np\n", UsageError, "the control p stands twice"),
     ],
 )
 def test_broken_schemas_are_named(tmp_path: Path, text: str, error: type[Exception], message: str) -> None:

@@ -445,9 +445,9 @@ def test_there_is_no_such_voice() -> None:
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"p": None}, {}, "the parameter p is missing, 64 to 76 midiPitch: give it too, as in --control p=70"),
+        ({"p": None}, {}, "the control p is missing, 64 to 76 midiPitch: give it too, as in --control p=70"),
         ({"inst": None}, {}, "inst is missing, 0 to 2 brass, reed, string: give it too, as in --control inst=brass"),
-        ({"aa": 1}, {}, "there is no parameter aa; did you mean a?"),
+        ({"aa": 1}, {}, "there is no control aa; did you mean a?"),
         ({"inst": 7}, {}, "inst: 7 lies outside"),
         ({"temperature": -1}, {}, "temperature is -1"),
         ({"top_k": 0.5}, {}, "top_k is 0.5"),
@@ -474,7 +474,7 @@ def test_other_tracks_are_no_recording(tmp_path: Path) -> None:
     write_take(tmp_path / "own.csv", tracks, RATE)
     assert read_control_file(tmp_path / "own.csv").document["meta"] == {"gestures": True, "sample_rate": RATE}
     assert read_take(tmp_path / "own.csv")[1]
-    with pytest.raises(UsageError, match="there is no parameter file"):
+    with pytest.raises(UsageError, match="there is no control file"):
         read_take(tmp_path / "none.csv")
 
 

@@ -1,4 +1,4 @@
-"""Which parameters belong to which recording: order, contradictions, file names, and the audit of a corpus."""
+"""Which controls belong to which recording: order, contradictions, file names, and the audit of a corpus."""
 
 from __future__ import annotations
 
@@ -156,12 +156,12 @@ def test_sources_may_agree_but_not_differ(tmp_path: Path) -> None:
 def test_a_missing_name_is_an_error_that_names_the_file_and_where_it_was_looked_for(tmp_path: Path) -> None:
     recording = sound(tmp_path / "x_p64.wav")
     with pytest.raises(
-        RunError, match=r"x_p64.wav has no parameter q \(it has none at all\); looked for in .*x_p64.csv, "
+        RunError, match=r"x_p64.wav has no control q \(it has none at all\); looked for in .*x_p64.csv, "
     ):
         find_control_sources(tmp_path).controls_of(recording, ["q"])
-    with pytest.raises(RunError, match=r"no parameter p \(it stands in the file name, which --name_params p reads\)"):
+    with pytest.raises(RunError, match=r"no control p \(it stands in the file name, which --name_params p reads\)"):
         find_control_sources(tmp_path).controls_of(recording, ["p"])
-    with pytest.raises(RunError, match=r"no parameter q \(it has p\); looked for in .*, its file name"):
+    with pytest.raises(RunError, match=r"no control q \(it has p\); looked for in .*, its file name"):
         find_control_sources(tmp_path, name_params=["p", "q"]).controls_of(recording, ["p", "q"])
     assert find_control_sources(tmp_path).controls_of(recording) == {}
 
@@ -309,7 +309,7 @@ def test_every_fault_of_a_corpus_is_told_once(tmp_path: Path) -> None:
         "begins at 0.30 s",
         "runs from 0.30 to 1.50 s, and the sound lasts only 0.50 s",
         "p of d.wav goes from 90 to 90, beyond the declared 60 to 80",
-        "e.wav has no parameter p (it has q)",
+        "e.wav has no control p (it has q)",
         "f.params goes back in time at point 3",
         "h.wav",
     ]
@@ -334,7 +334,7 @@ def test_what_is_mapped_or_declared_is_held_against_the_values(tmp_path: Path) -
 def test_remarks_on_constants_and_repairs_and_a_corpus_without_anything(tmp_path: Path) -> None:
     for stem in "xy":
         sound(tmp_path / f"{stem}.wav")
-    assert "has any parameter" in audit(find_control_sources(tmp_path)).faults[0]
+    assert "has any control" in audit(find_control_sources(tmp_path)).faults[0]
     for stem in "xy":
         (tmp_path / f"{stem}.params").write_text('{"p": {"times": [0], "values": [5,]}}')
     found = audit(find_control_sources(tmp_path, lenient=True))

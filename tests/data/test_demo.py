@@ -96,7 +96,7 @@ def test_names_and_manifest_agree_with_each_other_and_the_sound(tmp_path: Path) 
     rows = list(csv.DictReader(text.splitlines()))
     assert [row["filename"] for row in rows] == [path.name for path in paths]
     for path, row in zip(paths, rows, strict=True):
-        # RNNControl's pattern for a parameter in a file name.
+        # RNNControl's pattern for a control in a file name.
         told = {name: float(value) for name, value in re.findall(r"_(inst|p|a)(\d\d\.\d\d)", path.name)}
         assert told == {name: float(row[name]) for name in ("inst", "p", "a")}
         audio, rate = soundfile.read(path)

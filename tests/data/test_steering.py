@@ -1,4 +1,4 @@
-"""Parameters beside the windows of sound: slices of whole tracks, through a lower rate with noise, other schemas."""
+"""Controls beside the windows of sound: slices of whole tracks, through a lower rate with noise, other schemas."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_noise_is_new_in_each_epoch_and_a_function_of_the_seed() -> None:
     pieces = [source.read(where(0, start, 50, epoch=1)) for start in range(0, 900, 50)]
     np.testing.assert_array_equal(np.concatenate(pieces, axis=1)[0], source.read(where(0, 0, 900, epoch=1))[0])
     assert np.abs(first[:300] - noise_of(source, 1, 0)[:300]).max() > 0.05  # each recording has its own
-    assert np.abs(np.corrcoef(first[:, [0, 1, 3]].T) - np.eye(3)).max() < 0.5  # and each parameter
+    assert np.abs(np.corrcoef(first[:, [0, 1, 3]].T) - np.eye(3)).max() < 0.5  # and each control
 
 
 def test_noise_has_the_standard_deviation_that_was_asked_for_also_on_constants() -> None:

@@ -345,7 +345,7 @@ def test_wrong_use_is_told_in_a_sentence(
     assert "neither a checkpoint" in sentence("--output", new, run=tmp_path / "none")
     assert "square brackets" in sentence("--output", tmp_path / "a[b]")
     assert "dur is -1 seconds" in sentence("--output", new, "--dur", "-1")
-    assert "there is no parameter q" in sentence("--output", new, "--control", "q=1")
+    assert "there is no control q" in sentence("--output", new, "--control", "q=1")
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     assert "pip install -e '.[export]'" in sentence("--output", new, "--onnx")
     assert (tmp_path / "there").read_text() == "kept"

@@ -230,7 +230,7 @@ def mapped(manifest: dict[str, Any], name: str, raw: float) -> float:
 def performed(
     folder: Path, samples: int, curves: dict[str, Callable[[float], float]]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Codes and generated parameters of all stages at temperature 0, from the manifest alone."""
+    """Codes and generated controls of all stages at temperature 0, from the manifest alone."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     seconds = samples / manifest["sample_rate"]
     made: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -277,9 +277,9 @@ DRIVEN: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", DRIVEN)
 def test_a_host_that_reads_the_manifest_plays_what_generate_plays(name: str, tmp_path: Path) -> None:
-    """The parameter moves at every step, so one that is a step late or early is heard."""
+    """The control moves at every step, so one that is a step late or early is heard."""
     trained = trained_like(DRIVEN[name])
-    for model in trained.models:  # enough that the parameter decides
+    for model in trained.models:  # enough that the control decides
         for variable in model.variables:
             variable.assign(4.0 * variable)
     write_steps(trained, tmp_path, ["onnx"])

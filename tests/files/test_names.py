@@ -237,5 +237,5 @@ def test_a_file_that_is_typed_in_the_other_form_is_found(tmp_path: Path) -> None
     assert sources.controls_of(NFD)["p"].values == [60]
     np.save(tmp_path / f"{NFD}.npy", np.ones((1, 3, 1), np.float32))
     assert read_array(tmp_path / f"{NFC}.npy", ["p"], 10)[0]["p"].values[0] == 1
-    with pytest.raises(UsageError, match="there is no parameter file"):
+    with pytest.raises(UsageError, match="there is no control file"):
         read_take(tmp_path / "nichts.csv")

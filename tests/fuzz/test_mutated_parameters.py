@@ -1,4 +1,4 @@
-"""Files of parameters that are damaged, and curves that are typed: read as they say, or refused with the place."""
+"""Files of controls that are damaged, and curves that are typed: read as they say, or refused with the place."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def attempt_array(path: Path) -> str:
 
 
 def make_folder(rng: Random, folder: Path) -> Path:
-    """A corpus whose parameters lie in all places, one or two of which are damaged."""
+    """A corpus whose controls lie in all places, one or two of which are damaged."""
     files = {
         "params.csv": MANIFEST,
         "params_schema.csv": SCHEMA_TEXT,
@@ -340,7 +340,7 @@ KINDS = [
     Kind("curves npy", make_array, attempt_array),
     Kind("manifest", _table(MANIFEST, "params.csv"), attempt_manifest),
     Kind("schema", _table(SCHEMA_TEXT, "params_schema.csv"), attempt_schema),
-    Kind("folder of parameters", make_folder, attempt_folder, cost=2),
+    Kind("folder of controls", make_folder, attempt_folder, cost=2),
     Kind("transcripts", make_transcripts, attempt_transcripts),
     Kind("typed curves", make_typed, attempt_typed),
     Kind("gestures", _table(GESTURES, "gestures.csv"), attempt_gestures),

@@ -56,7 +56,7 @@ def tier_of(number: int, **keys: Any) -> MelTier:
 
 
 def material(model: MelTier, streams: int = 2, frames: int = 5) -> tuple[np.ndarray, ...]:
-    """Values, the tiers below and parameters, at random; None where there are none."""
+    """Values, the tiers below and controls, at random; None where there are none."""
     rng = np.random.default_rng(7)
     shape = [streams, frames, model.bins]
     values = rng.normal(size=shape).astype(np.float32)
@@ -362,7 +362,7 @@ def test_sampling_does_not_depend_on_blocks_and_follows_the_seed() -> None:
 
 
 def closed_form(config: Config, tier: int) -> int:
-    """The parameters of a tier with LSTMs, from the paper's equations."""
+    """The controls of a tier with LSTMs, from the paper's equations."""
     hidden, bins = config.hidden_size, sizes(config.seq_len, config.audio.mel_channels, config.tiers)[tier - 1].bins
 
     def rnn(inputs: int) -> int:

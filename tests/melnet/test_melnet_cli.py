@@ -190,7 +190,7 @@ def test_sounds_during_training_are_the_tier_on_real_low_ones(studio: Studio) ->
         (["--from_tier", "4", "--low_resolution", "x.wav"], ["--from_tier 4", "only 3 tiers"]),
         (["--from_tier", "2"], ["--from_tier and --low_resolution belong together"]),
         (["--tier_temperature", "tier4=1"], ["no tier tier4", "tier3"]),
-        (["--control", "p=3"], ["--control p=3", "trained without parameters"]),
+        (["--control", "p=3"], ["--control p=3", "trained without controls"]),
         (["--seed", "short.wav"], ["the seed has 1 frames", "longer seed"]),
     ],
     ids=" ".join,

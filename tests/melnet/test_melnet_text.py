@@ -437,7 +437,7 @@ def test_weights_go_over_by_character_and_by_parameter(steered_before: bool) -> 
         else:
             assert not kernel.any()
     np.testing.assert_array_equal(numbers(target.output_map.kernel), numbers(source.output_map.kernel))
-    with pytest.raises(UsageError, match="steered by parameters"):
+    with pytest.raises(UsageError, match="steered by controls"):
         melnet.FAMILY.take_weights(
             target,
             melnet.FAMILY.build(config_of(**texts), "tier1"),

@@ -316,7 +316,7 @@ def test_melnet_is_inverted_trained_and_sampled(jupyter: Path) -> None:
 
 
 class Stream:
-    """A stream that sounds like its first parameter: so many per mille of full scale."""
+    """A stream that sounds like its first control: so many per mille of full scale."""
 
     sample_rate = RATE
 
@@ -440,7 +440,7 @@ def test_play_takes_curves_in_words(tmp_path: Path) -> None:
     np.testing.assert_allclose(sound.audio, np.linspace(0.06, 0.072, RATE // 10), atol=2e-5)
     assert trained.asked[0].top_p == 0.9 and sound.controls["inst"].values.tolist() == [1.0]
     assert sound.picture().startswith(b"\x89PNG")
-    with pytest.raises(UsageError, match="no parameter q"):
+    with pytest.raises(UsageError, match="no control q"):
         notebook.play(trained, "q=1")
 
 

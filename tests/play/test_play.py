@@ -382,7 +382,7 @@ def test_a_recording_plays_again_and_is_what_generate_takes(live: Server, tmp_pa
     about |= {"temperature": 0.9, "top_k": None}
     write_take(tmp_path / "written.csv", tracks, RATE, about=about)
     assert (tmp_path / "written.csv").read_bytes() == path.read_bytes()
-    if trained.schema.names:  # generate.py takes no curves of a run without parameters
+    if trained.schema.names:  # generate.py takes no curves of a run without controls
         words = ["--checkpoint_path", trained.run.folder, "--controls", path, "--random_seed", 5, "--dur", END / RATE]
         words += ["--temperature", 0.9]  # of the tiers above
         assert call(generate.main, [*words, "--output_path", tmp_path / "new.wav"]) == 0
@@ -457,7 +457,7 @@ def test_a_value_beyond_the_range_is_clipped_and_told(steered: Server) -> None:
 @pytest.mark.parametrize(
     ("values", "part"),
     [
-        ({"q": 1}, "no parameter q"),
+        ({"q": 1}, "no control q"),
         ({"inst": "reed"}, "never occurred in training; give one of brass, string"),
         ({"inst": "violin"}, "one of brass, reed, string"),
         ({"inst": 1}, "never occurred"),
@@ -465,8 +465,8 @@ def test_a_value_beyond_the_range_is_clipped_and_told(steered: Server) -> None:
         ({"temperature": -1}, "0 or more"),
         ({"temperature": "hot"}, "a number"),
         ({"top_k": 1.5}, "whole number"),
-        ({"voice": 3}, "no parameter voice"),
-        ({"self": 3}, "no parameter self"),
+        ({"voice": 3}, "no control voice"),
+        ({"self": 3}, "no control self"),
         ({"p": 70, "inst": 7}, "never occurred"),
     ],
 )
@@ -1043,7 +1043,7 @@ def test_curves_are_given_as_points_and_as_a_csv(instruments: dict[str, Instrume
         ({"second": 1}, "second"),
         ({"text": "hello"}, "does nothing for this model"),
         ({"bias": 1}, "does nothing for this model"),
-        ({"values": {"q": 1}}, "no parameter q"),
+        ({"values": {"q": 1}}, "no control q"),
         ({"controls": {"p": []}}, "controls.p"),
         ({"controls": {"p": [[1, 60], [0, 61]]}}, "p"),
         ({"checkpoint": "../../x"}, "there are model.ckpt-0"),

@@ -79,7 +79,7 @@ FLAGS = [
 
 
 def oscillator(shift: float) -> list[np.ndarray]:
-    """Weights of the network `STEERED` with which its pitch follows the parameter p, `shift` semitones off.
+    """Weights of the network `STEERED` with which its pitch follows the control p, `shift` semitones off.
 
     The recurrent kernel turns both units of the GRU by 45 degrees a step, tanh holds them to a circle, and a part 1 - z
     of it is made: an angle v where 1 - z = 1 - cos v + sin v. As a sigmoid of p it grows nearly as pitch does: within
@@ -263,7 +263,7 @@ class Tab:
         self.hear(self.state()["position"] / RATE + 0.6)
 
     def unfold(self, name: str) -> None:
-        """Unfold a parameter's curve, or fold it."""
+        """Unfold a control's curve, or fold it."""
         self.page.locator(f"[aria-controls='curve-{name}']").click()
 
     def until_said(self, told: str) -> None:
@@ -621,7 +621,7 @@ def test_names_are_text_and_categories_are_buttons(tab: Tab) -> None:
     tab.start()
     tab.page.get_by_text("reed").click()
     tab.page.wait_for_function("() => tierwave.latencies().length === 1")
-    offered = """async (parameter) => (await import("/page/units.js")).choices(parameter)"""
+    offered = """async (control) => (await import("/page/units.js")).choices(control)"""
     assert tab.page.evaluate(offered, {"categories": ["a", "b", "c"], "values": [2, 0]}) == [0, 2]  # what occurred
     assert tab.page.evaluate(offered, {"categories": ["a", "b", "c"], "values": []}) == [0, 1, 2]
 
@@ -686,7 +686,7 @@ def test_midi_notes_play_and_a_controller_is_taught(browser: Browser, steered: S
 
 
 class Five:
-    """The run of another instrument, as if it had five parameters: what a page that does not play asks for."""
+    """The run of another instrument, as if it had five controls: what a page that does not play asks for."""
 
     def __init__(self, instrument: Instrument) -> None:
         plain = {"units": None, "low": 0, "high": 1, "scale": "linear", "interp": "linear", "outside": "clip"}

@@ -55,7 +55,7 @@ def make_model(**keys) -> SampleRNN:
 
 
 def steered(model: SampleRNN, streams: int, steps: int) -> tuple[np.ndarray | None, Settings]:
-    """Parameters at random for the sequence form (None without), and settings with them for the generation loops."""
+    """Controls at random for the sequence form (None without), and settings with them for the generation loops."""
     parameters = len(model.config.conditioned_on)
     controls = np.random.default_rng(8).normal(size=[streams, steps, parameters]).astype(np.float32)
     settings = Settings(controls, np.ones([streams, steps], np.float32), np.zeros([streams, steps], np.int32))
@@ -228,7 +228,7 @@ def test_lookup_table_is_the_convolution_over_embeddings():
 
 @pytest.mark.slow
 def test_prism_default_has_prisms_size():
-    """78.06 M parameters (samplernn spec, 1.2), here by the closed form."""
+    """78.06 M controls (samplernn spec, 1.2), here by the closed form."""
     dim, levels, layers = 1024, 256, 4
     gru = layers * (2 * dim * 3 * dim + 2 * 3 * dim)
     low = (16 * dim + dim) + gru + 16 * dim * dim

@@ -90,10 +90,10 @@ def test_an_error_stands_on_a_line_of_its_own(clock: Clock, screen: Screen, monk
 
     def body() -> None:
         ProgressLine().count("Decoding", 2, 2)
-        raise RunError("s1.wav has no parameter p")
+        raise RunError("s1.wav has no control p")
 
     assert run(body, debug=False) == 1
-    assert screen.rows == ["Decoding: 2/2", "train.py: s1.wav has no parameter p", ""]
+    assert screen.rows == ["Decoding: 2/2", "train.py: s1.wav has no control p", ""]
 
 
 def test_a_fault_of_the_program_stands_on_a_line_of_its_own(clock: Clock, screen: Screen) -> None:

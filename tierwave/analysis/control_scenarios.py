@@ -87,7 +87,7 @@ def scenarios(
         names = [name for name in measurable if not schema.of(name).is_category]
     for name in names:
         if schema.of(name).name not in measurable:
-            known = f"choose from {', '.join(measurable)}" if measurable else "and no other parameter can either"
+            known = f"choose from {', '.join(measurable)}" if measurable else "and no other control can either"
             raise UsageError(f"{name} cannot be measured in a sound: {known}")
     found: list[Scenario] = []
     for name in names:

@@ -1,10 +1,10 @@
-"""Parameters measured from sound: loudness, brightness, noisiness, pitch, MFCC, onsets, with librosa.
+"""Controls measured from sound: loudness, brightness, noisiness, pitch, MFCC, onsets, with librosa.
 
 All features of a sound share one time grid, a frame every hop, its window centred there; what lies beyond the ends
 counts as silence. Work is done in stretches of half a minute, so memory does not grow with the recording: spectral
 features are the same as of the whole at once, pitch nearly. Knows audio arrays, no files.
 
-| feature | parameters | unit | what |
+| feature | controls | unit | what |
 | --- | --- | --- | --- |
 | `rmse` | `rmse` | amplitude | root mean square of the window |
 | `level` | `level` | dB | the same relative to a constant at full scale, -100 or more |
@@ -81,11 +81,11 @@ class Analysis:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The parameters that come out."""
+        """The controls that come out."""
         return tuple(dict.fromkeys(name for feature in self.features for name in FEATURES[feature]))
 
     def declared(self, sample_rate: int) -> dict[str, dict[str, Any]]:
-        """By parameter what a file says of it: units, nvals, minval, maxval."""
+        """By control what a file says of it: units, nvals, minval, maxval."""
         from librosa import hz_to_midi
 
         highest = min(self.highest_pitch, sample_rate / 4)
@@ -107,7 +107,7 @@ class Analysis:
 
 
 def measure(audio: npt.ArrayLike, sample_rate: int, analysis: Analysis) -> dict[str, Track]:
-    """The features of a sound, one track per parameter in the order of `analysis.names`.
+    """The features of a sound, one track per control in the order of `analysis.names`.
 
     audio: float `[samples]`, at least one, full scale 1.0. Frame k is centred at k * hop, rounded to whole samples, and
     there are 1 + samples // hop frames. A sound without any pitch has the middle of the range as pitch, and voicing 0.

@@ -1,9 +1,9 @@
 """Controls on the command line: `python -m tierwave controls VERB ...`.
 
-extract   measure parameters of recordings (librosa)
+extract   measure controls of recordings (librosa)
 convert   paramManager's .params to CSV and back
 manifest  constants from file names, as params.csv and params_schema.csv
-fit       lo and hi of every parameter from the training split, as params_schema.csv
+fit       lo and hi of every control from the training split, as params_schema.csv
 check     look through a corpus for what is missing, broken or out of range
 plot      a PNG of a recording's curves under its spectrogram
 """
@@ -300,7 +300,7 @@ def _manifest(flags: Namespace) -> None:
         schema = Schema.from_document([{"name": name, "units": units.get(name)} for name in wanted], "--units")
     write_text(manifest, manifest_text(rows))
     write_text(mapping, schema_text(schema))
-    print(f"{len(rows)} recordings in {manifest}, {len(schema.parameters)} parameters in {mapping}")
+    print(f"{len(rows)} recordings in {manifest}, {len(schema.parameters)} controls in {mapping}")
     for parameter in schema.parameters:
         for number, category in enumerate(parameter.categories):
             print(f"  {parameter.name} {number} is {category}")
@@ -333,7 +333,7 @@ def _fit(flags: Namespace) -> None:
     recordings = _recordings(flags.data_dir)
     schema = sources.schema_of(recordings, flags.names)
     if not schema.parameters:
-        raise RunError(f"no recording under {flags.data_dir} has any parameter: run extract or manifest first")
+        raise RunError(f"no recording under {flags.data_dir} has any control: run extract or manifest first")
     if flags.refit:
         schema = schema.unfitted()
     base = _base(flags)
@@ -413,7 +413,7 @@ def _check(flags: Namespace) -> None:
         hidden = "" if flags.all or len(found.faults) <= MOST_FAULTS else ", and --all shows the rest"
         raise RunError(f"{len(found.faults)} faults in {found.recordings} recordings: see above{hidden}")
     order = "in order but for the notes" if found.remarks else "all in order"
-    print(f"{found.recordings} recordings, {len(found.ranges)} parameters: {order}")
+    print(f"{found.recordings} recordings, {len(found.ranges)} controls: {order}")
 
 
 def _table(found: Audit) -> str:
@@ -449,7 +449,7 @@ def _plot(flags: Namespace) -> None:
     sources = _sources(flags, flags.data_dir or flags.recording)
     controls = sources.controls_of(flags.recording, flags.names)
     if not controls:
-        raise RunError(f"{flags.recording} has no parameters: run extract, or say with --param_dir where they lie")
+        raise RunError(f"{flags.recording} has no controls: run extract, or say with --param_dir where they lie")
     audio, rate = load(flags.recording)
     schema = sources.schema_of([flags.recording], list(controls))
     shown = list(controls)[:MOST_CURVES]

@@ -32,6 +32,6 @@ def _print(arguments: argparse.Namespace) -> None:
         for demand in demands(document, str(path)):
             need = demand.estimate()
             print(
-                f"{path.name.removesuffix('.config.json'):24} {demand.stage:12} {demand.weights:12,} parameters, "
+                f"{path.name.removesuffix('.config.json'):24} {demand.stage:12} {demand.weights:12,} weights, "
                 f"batch_size {demand.options.batch_size:4}: {need.total / GIGABYTE:6.1f} GB"
             )

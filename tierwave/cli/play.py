@@ -23,7 +23,7 @@ from tierwave.nn.runtime import import_tensorflow, one_thread_per_call
 from tierwave.system.signals import ENDING, handled
 
 NEEDED = {"starlette": "Starlette", "uvicorn": "uvicorn", "websockets": "websockets", "pythonosc": "python-osc"}
-_MAKES = {"steered": "sound", "sound": "sound", "values": "curves of parameters", "spectrogram": "spectrograms"}
+_MAKES = {"steered": "sound", "sound": "sound", "values": "curves of controls", "spectrogram": "spectrograms"}
 GRACE_SECONDS = 1  # for which a server that is stopped waits for pages to close
 
 

@@ -21,7 +21,7 @@ _TOLERATED_SECONDS = 0.1  # allowed gap between the ends of a track and of its r
 
 @dataclass(frozen=True)
 class Range:
-    """Where a parameter was found: in how many recordings, from which to which value, and which values, if few."""
+    """Where a control was found: in how many recordings, from which to which value, and which values, if few."""
 
     recordings: int = 0
     lowest: float = float("inf")
@@ -30,7 +30,7 @@ class Range:
 
     @staticmethod
     def of(tracks: Sequence[Track]) -> Range:
-        """The range of a parameter, of which these are the tracks."""
+        """The range of a control, of which these are the tracks."""
         values = np.unique(np.concatenate([track.values for track in tracks])) if tracks else np.zeros(0)
         few = frozenset(values.tolist()) if len(values) <= FEW_VALUES else None
         return Range(len(tracks), float(values[0]), float(values[-1]), few) if tracks else Range()
@@ -39,7 +39,7 @@ class Range:
 @dataclass(frozen=True)
 class Audit:
     """What `audit` found. faults: what stands in the way of training, one sentence each; remarks: what is worth
-    knowing; ranges: by parameter; recordings: how many there are."""
+    knowing; ranges: by control; recordings: how many there are."""
 
     recordings: int
     ranges: dict[str, Range]
@@ -48,7 +48,7 @@ class Audit:
 
 
 def audit(sources: ControlSources, names: Sequence[str] | None = None) -> Audit:
-    """Look through a whole corpus for recordings without parameters, broken or contradictory ones, values beyond what
+    """Look through a whole corpus for recordings without controls, broken or contradictory ones, values beyond what
     is declared or mapped, and curves that are not as long as the sound.
 
     names: what every recording must have; None: the schema's, or else whatever any of them has.
@@ -68,7 +68,7 @@ def audit(sources: ControlSources, names: Sequence[str] | None = None) -> Audit:
         everywhere = dict.fromkeys(name for read in found.values() for name in read.names)
         names = list(dict.fromkeys([*sources.schema.names, *everywhere]))
     if recordings and not names:
-        faults.append(f"no recording under {sources.data_dir} has any parameter")
+        faults.append(f"no recording under {sources.data_dir} has any control")
     schema: Schema | None = None
     try:
         schema = sources.declared_schema(found.values(), names)

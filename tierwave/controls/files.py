@@ -5,7 +5,7 @@
 | `<stem>.params` | curves of one sound, as paramManager writes them | JSON |
 | `<stem>.csv` | the same, as a table | `name,time,value`; or wide: `time,rmse,centroid`, a blank is no point |
 | `params.csv` | constants of many sounds: the manifest | `filename,inst,p,a` |
-| `params_schema.csv` | what the parameters mean: the schema | those of `schema.Parameter`, and `order` |
+| `params_schema.csv` | what the controls mean: the schema | those of `schema.Parameter`, and `order` |
 
 Written in UTF-8 with commas, quotes as in RFC 4180, a decimal point, and numbers in their shortest form that reads back
 the same; read as spreadsheets write them (see `tierwave.files.text.read_cells`).
@@ -81,13 +81,13 @@ class ControlFile:
             for value in entry[key]:
                 if not _is_number(value):
                     raise RunError(
-                        f"the parameter {name} in {self.path} has {json.dumps(value)} among its {key}, which is not a "
+                        f"the control {name} in {self.path} has {json.dumps(value)} among its {key}, which is not a "
                         "number: correct it there"
                     )
         return entry["times"], entry["values"]
 
     def declared(self, name: str) -> dict[str, Any]:
-        """What the file itself says of a parameter: units, nvals, minval, maxval, as far as it has them."""
+        """What the file itself says of a control: units, nvals, minval, maxval, as far as it has them."""
         entry = self.document[name]
         found = {key: entry.get(key) for key in ("units", "nvals", "minval", "maxval")}
         found = {key: value for key, value in found.items() if value not in (None, "null", "None", "")}
@@ -210,9 +210,9 @@ def read_take(path: Path | str) -> tuple[Controls, bool]:
 def refuse_missing(path: Path) -> None:
     """UsageError where `path` is no file."""
     if path.is_dir():
-        raise UsageError(f"{path} is a folder, where a file with parameters is needed: name the file")
+        raise UsageError(f"{path} is a folder, where a file with controls is needed: name the file")
     if not path.exists():
-        raise UsageError(f"there is no parameter file {path}: check the path")
+        raise UsageError(f"there is no control file {path}: check the path")
 
 
 def _read_json(path: Path, lenient: bool) -> ControlFile:
@@ -220,7 +220,7 @@ def _read_json(path: Path, lenient: bool) -> ControlFile:
     remarks: list[str] = []
     if not text.strip():
         if lenient:
-            return ControlFile(path, {}, (f"{path} is empty: taken as a file without parameters",))
+            return ControlFile(path, {}, (f"{path} is empty: taken as a file without controls",))
         raise RunError(
             f"{path} is empty (paramManager leaves such files behind under NumPy 2): delete it and make it anew, or "
             "pass it over with --lenient"
@@ -246,7 +246,7 @@ def _read_json(path: Path, lenient: bool) -> ControlFile:
         remedy = "" if lenient else ", or try --lenient, which repairs commas before a closing bracket"
         raise RunError(f"{path} is not JSON ({error}): correct it there{remedy}") from None
     if not isinstance(document, dict):
-        raise RunError(f"{path} holds no object of parameters: a .params file begins with {{")
+        raise RunError(f"{path} holds no object of controls: a .params file begins with {{")
     for name in ControlFile(path, document).names:
         entry = document[name]
         points = min(len(entry["times"]), len(entry["values"]))
@@ -297,7 +297,7 @@ def _read_csv(path: Path, lenient: bool) -> ControlFile:
                 raise RunError(f"line {line} of {path} cannot be read ({error}): correct or delete it") from None
     if header is None:
         if lenient:
-            return ControlFile(path, document, (f"{path} has no table: taken as a file without parameters",))
+            return ControlFile(path, document, (f"{path} has no table: taken as a file without controls",))
         raise RunError(f"{path} has no table: its header must be {','.join(TRACK_COLUMNS)}, or time and the names")
     if sorted(header) == sorted(TRACK_COLUMNS):
         points = _long_points(table, rows, header)
@@ -333,9 +333,7 @@ def _long_points(table: Cells, rows: Iterable[tuple[int, list[str]]], header: Se
         check_width(table.path, line, row, 3)
         name, time, value = (row[column] for column in columns)
         if name == "meta":
-            raise RunError(
-                f"line {line} of {table.path} has a parameter named meta, which paramManager keeps for itself"
-            )
+            raise RunError(f"line {line} of {table.path} has a control named meta, which paramManager keeps for itself")
         if not (time.strip() and value.strip()):
             raise RunError(
                 f"line {line} of {table.path} has no time or no value for {name}: fill it in, or delete the line"

@@ -28,7 +28,7 @@ from tierwave.controls.tracks import Controls, Interpolation, Track, resample_tr
 from tierwave.errors import UsageError
 
 POINT_SECONDS = 0.004
-LIVE_NAMES = ("temperature", "top_k")  # what is set live besides parameters
+LIVE_NAMES = ("temperature", "top_k")  # what is set live besides controls
 
 _LARGEST = float(np.finfo(np.float32).max)  # that a track can hold
 _LARGEST_WHOLE = 2**31 - 1
@@ -36,7 +36,7 @@ _LARGEST_WHOLE = 2**31 - 1
 
 class Settings(NamedTuple):
     """What steers a block of steps, each for `[voices, steps]`: controls float32, as the network sees them, with a
-    last axis of parameters; temperature float32; top_k int32 (0: off)."""
+    last axis of controls; temperature float32; top_k int32 (0: off)."""
 
     controls: npt.NDArray[np.float32]
     temperature: npt.NDArray[np.float32]
@@ -53,18 +53,18 @@ class Settings(NamedTuple):
 
 
 class LiveControls:
-    """All controls of `voices` sounds at `sample_rate` Hz: the parameters of `schema`, temperature and top-k.
+    """All controls of `voices` sounds at `sample_rate` Hz: the controls of `schema`, temperature and top-k.
 
     drawn: curves in raw units, time 0 at the first sample, for all voices or one `Controls` per voice (the last is
     repeated); they may also hold temperature and top_k, and win over what is given for those here. temperatures: one
     per voice, the last is repeated. top_k: None or 0 switches it off. averaged: whether drawn curves that are finer
     than the rate at which they are read are averaged, as in training; what `record` returned must not be.
 
-    A parameter of the schema hides a temperature or top_k of its name. Calls must not overlap: who plays from several
+    A control of the schema hides a temperature or top_k of its name. Calls must not overlap: who plays from several
     threads queues what is set.
 
     Raises:
-        UsageError: a parameter that is not drawn; one that there is not; a value that is not allowed.
+        UsageError: a control that is not drawn; one that there is not; a value that is not allowed.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class LiveControls:
         )
         self._by_name = {"temperature": self._temperature, "top_k": self._top_k}
         self._by_name |= {controls[0].kind.name: controls for controls in self._inputs}
-        # The names that a recording always has: the parameters, and what was drawn, by voice.
+        # The names that a recording always has: the controls, and what was drawn, by voice.
         self._drawn = [{*schema.names, *controls} for controls in curves]
         for name in dict.fromkeys(name for controls in curves for name in controls):
             if name not in self._by_name:
@@ -114,7 +114,7 @@ class LiveControls:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What can be set: the parameters in order, then the rest."""
+        """What can be set: the controls in order, then the rest."""
         return (*self.schema.names, *(name for name in self._by_name if name not in self.schema.names))
 
     def set(self, position: int, *, voice: int | None = None, **values: float | str) -> float:
@@ -123,7 +123,7 @@ class LiveControls:
 
         A value, in raw units, starts to move at the first control point that is not before `position` nor before
         anything that was rendered, and arrives at the next one. One that has not started to move gives way. A
-        category's value may be its name. Beyond the trained range the parameter's own `outside` decides, here and once:
+        category's value may be its name. Beyond the trained range the control's own `outside` decides, here and once:
         "clip" warns (`ControlWarning`).
 
         Raises:
@@ -205,7 +205,7 @@ class LiveControls:
                 control.forget(position / self.sample_rate)
 
     def record(self, voice: int = 0) -> Controls:
-        """All parameters as tracks, and the rest where it was set or drawn: what to draw to hear the same again.
+        """All controls as tracks, and the rest where it was set or drawn: what to draw to hear the same again.
 
         Raises UsageError where its beginning was forgotten.
 
@@ -222,7 +222,7 @@ class LiveControls:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a control is: a parameter of the schema or, if parameter is None, temperature or top_k."""
+    """What a control is: a control of the schema or, if control is None, temperature or top_k."""
 
     name: str
     interp: Interpolation
@@ -363,6 +363,6 @@ def _missing(parameter: Parameter) -> str:
     meaning = f" {', '.join(parameter.categories) or parameter.units or ''}".rstrip()
     example = parameter.categories[0] if parameter.categories else f"{(low + high) / 2:g}"
     return (
-        f"the parameter {parameter.name} is missing, {low:g} to {high:g}{meaning}: give it too, as in "
+        f"the control {parameter.name} is missing, {low:g} to {high:g}{meaning}: give it too, as in "
         f"--control {parameter.name}={example}"
     )

@@ -22,7 +22,7 @@ def parse_control(text: str, *, seconds: float | None = None, schema: Schema | N
     """The track of a `--control`.
 
     `NAME=64` is a value; `NAME=64:76` a ramp over `seconds`, the length of the sound; `NAME=0:64,1.5:76` break-points,
-    seconds:value, joined by straight lines (by a hold if the parameter's interp is "previous"; a repeated time is a
+    seconds:value, joined by straight lines (by a hold if the control's interp is "previous"; a repeated time is a
     step). With a schema the name must be in it, and a category's value may be its name.
 
     Raises:
@@ -63,7 +63,7 @@ def parse_control(text: str, *, seconds: float | None = None, schema: Schema | N
 
 
 def parse_controls(texts: Iterable[str], *, seconds: float | None = None, schema: Schema | None = None) -> Controls:
-    """`parse_control` of several; UsageError where one parameter is given twice."""
+    """`parse_control` of several; UsageError where one control is given twice."""
     controls: dict[str, Track] = {}
     for text in texts:
         track = parse_control(text, seconds=seconds, schema=schema)

@@ -1,4 +1,4 @@
-"""The schema: which parameters steer a network, in which order, and how their raw values map to what it sees.
+"""The schema: which controls steer a network, in which order, and how their raw values map to what it sees.
 
 A run stores its schema; generation maps by nothing else.
 """
@@ -34,7 +34,7 @@ _ABOVE = {"linear": -math.inf, "log": 0.0, "log1p": -1.0}  # what has a place on
 
 
 class ControlWarning(UserWarning):
-    """A control was changed to something the network knows. The message names the parameter and its range."""
+    """A control was changed to something the network knows. The message names the control and its range."""
 
 
 def _known_unit(unit: Any) -> Any:
@@ -53,14 +53,14 @@ def _known_unit(unit: Any) -> Any:
 
 
 class Parameter(StrictModel):
-    """One parameter and how its raw values map to [0, 1].
+    """One control and how its raw values map to [0, 1].
 
     minval and maxval are what the data declare and never map anything by themselves; lo and hi are the raw values that
-    become 0 and 1, None until they are known (`Schema.fit`). A parameter is a category if it has `nvals` different
+    become 0 and 1, None until they are known (`Schema.fit`). A control is a category if it has `nvals` different
     values or the unit "category": it is then not interpolated, and an unknown value is an error, unless said otherwise.
     """
 
-    name: str = Field(min_length=1, description="the parameter's name")
+    name: str = Field(min_length=1, description="the control's name")
     units: Annotated[str | None, BeforeValidator(_known_unit)] = Field(None, description="such as hertz or midiPitch")
     nvals: int = Field(0, ge=0, description="number of different values; 0: continuous")
     minval: float | None = Field(None, description="smallest value the data declare")
@@ -160,7 +160,7 @@ class Parameter(StrictModel):
         """lo and hi; UsageError where they are not known yet."""
         if self.lo is None or self.hi is None:
             raise UsageError(
-                f"the parameter {self.name} has no lo and hi: run `python -m tierwave controls fit`, or set "
+                f"the control {self.name} has no lo and hi: run `python -m tierwave controls fit`, or set "
                 f"controls.{self.name}.lo and .hi in the config"
             )
         return self.lo, self.hi
@@ -170,9 +170,9 @@ class Parameter(StrictModel):
     ) -> npt.NDArray[np.float32]:
         """Raw values of any shape as the network sees them: lo is 0, hi is 1.
 
-        outside: instead of the parameter's own. silent: without the warning. Beyond lo and hi, "clip" warns
+        outside: instead of the control's own. silent: without the warning. Beyond lo and hi, "clip" warns
         (`ControlWarning`) and takes the nearer end, "allow" extrapolates, "error" raises UsageError. So does any other
-        value of a parameter that was constant in training (lo == hi), of which the network knows nothing else, and a
+        value of a control that was constant in training (lo == hi), of which the network knows nothing else, and a
         value of which there is no logarithm.
         """
         lo, hi = self.span
@@ -221,7 +221,7 @@ class Parameter(StrictModel):
 
 
 class Schema(StrictModel):
-    """The parameters of a model in the order of its inputs."""
+    """The controls of a model in the order of its inputs."""
 
     parameters: tuple[Parameter, ...] = ()
 
@@ -229,7 +229,7 @@ class Schema(StrictModel):
     def _different_names(self) -> Schema:
         twice = [name for name in set(self.names) if self.names.count(name) > 1]
         if twice:
-            raise ValueError(f"the parameter {sorted(twice)[0]} stands twice in the schema; keep one of them")
+            raise ValueError(f"the control {sorted(twice)[0]} stands twice in the schema; keep one of them")
         return self
 
     @property
@@ -243,22 +243,22 @@ class Schema(StrictModel):
         return {parameter.name: parameter.categories for parameter in self.parameters if parameter.is_category}
 
     def of(self, name: str) -> Parameter:
-        """The parameter of that name; UsageError with the nearest name if there is none."""
+        """The control of that name; UsageError with the nearest name if there is none."""
         for parameter in self.parameters:
             if parameter.name == name:
                 return parameter
         near = difflib.get_close_matches(name, self.names, n=1)
         known = f"did you mean {near[0]}?" if near else f"there are {', '.join(self.names) or 'none'}"
-        raise UsageError(f"there is no parameter {name}; {known}")
+        raise UsageError(f"there is no control {name}; {known}")
 
     def select(self, names: Sequence[str]) -> Schema:
-        """Only these parameters, in this order; UsageError for one that there is not."""
+        """Only these controls, in this order; UsageError for one that there is not."""
         return Schema(parameters=tuple(self.of(name) for name in names))
 
     def updated(self, changes: Mapping[str, Mapping[str, Any]], source: str = "controls") -> Schema:
-        """With some fields of some parameters changed, as the `controls` object of a config does.
+        """With some fields of some controls changed, as the `controls` object of a config does.
 
-        source: where the changes come from. Raises UsageError for a parameter or a field that there is not.
+        source: where the changes come from. Raises UsageError for a control or a field that there is not.
         """
         for name in changes:
             self.of(name)
@@ -274,7 +274,7 @@ class Schema(StrictModel):
         """lo and hi, where they are not given, as the smallest and largest values of the tracks of `sounds`.
 
         Hand in the training split only (`Track.between` cuts stretches). A category with names spans all of them.
-        Raises RunError where no sound has a parameter, or its smallest value has no logarithm.
+        Raises RunError where no sound has a control, or its smallest value has no logarithm.
         """
         extremes: dict[str, list[float]] = {}
         for controls in sounds:
@@ -291,7 +291,7 @@ class Schema(StrictModel):
                 elif name in extremes:
                     lowest, highest = min(extremes[name]), max(extremes[name])
                 else:
-                    raise RunError(f"no sound has the parameter {name}, so its range cannot be told: set its lo and hi")
+                    raise RunError(f"no sound has the control {name}, so its range cannot be told: set its lo and hi")
                 lo, hi = lowest if lo is None else lo, highest if hi is None else hi
                 floor = _ABOVE[parameter.scale]
                 if min(lo, hi) <= floor:
@@ -311,16 +311,16 @@ class Schema(StrictModel):
     def inputs(
         self, controls: Controls, rate: float, samples: int, *, first_sample: int = 0
     ) -> npt.NDArray[np.float32]:
-        """All parameters of one sound as the network sees them, float32 `[samples, parameters]`.
+        """All controls of one sound as the network sees them, float32 `[samples, parameters]`.
 
-        The arguments are those of `resample_track`. Raises UsageError for a parameter without a track, and as
+        The arguments are those of `resample_track`. Raises UsageError for a control without a track, and as
         `Parameter.normalise`.
         """
         result = np.empty((samples, len(self.parameters)), np.float32)
         for column, parameter in enumerate(self.parameters):
             if parameter.name not in controls:
                 given = ", ".join(controls) or "none"
-                raise UsageError(f"the parameter {parameter.name} is missing: give it too (given: {given})")
+                raise UsageError(f"the control {parameter.name} is missing: give it too (given: {given})")
             track = controls[parameter.name]
             raw = resample_track(track, rate, samples, first_sample=first_sample, interp=parameter.interp)
             result[:, column] = parameter.normalise(raw)
@@ -338,7 +338,7 @@ class Schema(StrictModel):
 
     @staticmethod
     def from_document(document: Sequence[Mapping[str, Any]], source: str = "schema") -> Schema:
-        """The schema that `to_document` wrote. Raises UsageError that names source, parameter and key."""
+        """The schema that `to_document` wrote. Raises UsageError that names source, control and key."""
         return validate(Schema, {"parameters": [dict(entry) for entry in document]}, source)
 
 
@@ -359,7 +359,7 @@ def input_sizes(names: Sequence[str], controls: Mapping[str, Mapping[str, Any]])
 
 
 def mismatch(parameter: Parameter, tracks: Sequence[Track]) -> str:
-    """Why a parameter's lo and hi cannot be those of a corpus whose `tracks` it stands for: a sentence that says what
+    """Why a control's lo and hi cannot be those of a corpus whose `tracks` it stands for: a sentence that says what
     these hold; "" where they can."""
     lowest = min((float(track.values.min()) for track in tracks), default=math.inf)
     highest = max((float(track.values.max()) for track in tracks), default=-math.inf)
@@ -381,7 +381,7 @@ def mismatch(parameter: Parameter, tracks: Sequence[Track]) -> str:
 
 
 def coverage(parameter: Parameter, tracks: Sequence[Track]) -> list[str]:
-    """What is odd about a parameter's range for a corpus whose `tracks` it stands for, one sentence each: most of the
+    """What is odd about a control's range for a corpus whose `tracks` it stands for, one sentence each: most of the
     points lie beyond it, or a category never occurs."""
     low, high, slack = parameter._ends
     shares = [float(np.mean((track.values < low - slack) | (track.values > high + slack))) for track in tracks]

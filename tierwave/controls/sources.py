@@ -138,7 +138,7 @@ class FoundControls:
         return tracks[0]
 
     def declared(self, name: str) -> tuple[dict[str, Any], str]:
-        """What the first file with that curve says of the parameter, and which file that is."""
+        """What the first file with that curve says of the control, and which file that is."""
         return next(
             ((file.declared(name), str(file.path)) for file in self.files if name in file.names), ({}, self.name)
         )
@@ -148,7 +148,7 @@ class FoundControls:
             remedy = f"it stands in the file name, which --name_params {name} reads"
         else:
             remedy = f"it has {', '.join(self.names)}" if self.names else "it has none at all"
-        return f"{self.name} has no parameter {name} ({remedy}); looked for in {', '.join(self.looked)}"
+        return f"{self.name} has no control {name} ({remedy}); looked for in {', '.join(self.looked)}"
 
 
 def _summary(track: Track) -> str:
@@ -211,10 +211,10 @@ class ControlSources:
         return FoundControls(name, read, tuple(constants.items()), (*map(str, looked), *constants))
 
     def schema_of(self, recordings: Iterable[Path | str], names: Sequence[str] | None = None) -> Schema:
-        """The schema of the corpus: that of the schema file, and for other parameters what the curves' files declare.
+        """The schema of the corpus: that of the schema file, and for other controls what the curves' files declare.
 
-        names: which parameters, in which order; None: those of the schema file, or all that are found if there is
-        none. Parameters that a manifest gives by name have these categories. Raises RunError where files declare
+        names: which controls, in which order; None: those of the schema file, or all that are found if there is
+        none. Controls that a manifest gives by name have these categories. Raises RunError where files declare
         different units.
         """
         if names is None and self.schema.parameters:
@@ -230,7 +230,7 @@ class ControlSources:
         return found.updated(changes, str(self.manifest.path))
 
     def declared_schema(self, sounds: Iterable[FoundControls], names: Sequence[str] | None) -> Schema:
-        """The schema file's parameters, and what the files of `sounds` declare of the other `names` (None: of all)."""
+        """The schema file's controls, and what the files of `sounds` declare of the other `names` (None: of all)."""
         declared: dict[str, dict[str, Any]] = {}
         first: dict[str, str] = {}
         for sound in sounds:
@@ -261,7 +261,7 @@ class ControlSources:
 
     def strays(self, recordings: Iterable[str]) -> list[str]:
         """What is there for no recording, a sentence for each kind: rows of the manifest, files in a folder of curves,
-        parameters of the schema. recordings: all there are, by their paths within `data_dir`, usable or not."""
+        controls of the schema. recordings: all there are, by their paths within `data_dir`, usable or not."""
         names = list(recordings)
         stems = {folded(without_audio_suffix(name)) for name in names}
         known = stems | {stem.rpartition("/")[2] for stem in stems}
@@ -329,7 +329,7 @@ def find_control_sources(
     params: a manifest, or curves of the one recording. param_dir: folder of curves that mirrors the recordings'; by
     default they lie beside them. manifest, schema: by default `params.csv` and `params_schema.csv` in param_dir or
     data_dir, if they are there: none is passed over without a remark. name_params: names that may stand in file names.
-    categories: the parameters that a manifest may give by name, besides those of the schema (see `read_manifest`).
+    categories: the controls that a manifest may give by name, besides those of the schema (see `read_manifest`).
 
     Raises:
         UsageError: a file or folder that does not exist, or two manifests.
@@ -337,7 +337,7 @@ def find_control_sources(
     """
     if isinstance(data_dir, Url) or isinstance(place_of(data_dir), Url):
         raise UsageError(
-            f"parameters cannot be read at {data_dir}, nor be matched with recordings there: copy the recordings to a "
+            f"controls cannot be read at {data_dir}, nor be matched with recordings there: copy the recordings to a "
             "folder of this machine"
         )
     data_dir = Path(data_dir)
@@ -363,9 +363,9 @@ def find_control_sources(
 
 
 def unused_manifest(data_dir: Path | Url) -> list[str]:
-    """A sentence where a manifest lies among recordings of which the config wants no parameter, or []."""
+    """A sentence where a manifest lies among recordings of which the config wants no control, or []."""
     found = None if isinstance(data_dir, Url) else _named(data_dir, MANIFEST_NAME)
-    return [] if found is None else [f"{found} is not used, since the config names no parameters in conditioned_on"]
+    return [] if found is None else [f"{found} is not used, since the config names no controls in conditioned_on"]
 
 
 def _named(folder: Path, name: str) -> Path | None:

@@ -42,7 +42,7 @@ def is_manifest(path: Path | str) -> bool:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Constants of many sounds: by file name as it is written, then by parameter. categories: of the parameters whose
+    """Constants of many sounds: by file name as it is written, then by parameter. categories: of the controls whose
     cells are names, what the numbers 0, 1, 2 ... in `rows` stand for."""
 
     path: Path
@@ -78,9 +78,9 @@ def _bare(name: str) -> str:
 
 
 def read_manifest(path: Path | str, categories: Mapping[str, Sequence[str]] = MappingProxyType({})) -> Manifest:
-    """A CSV with a column `filename` and one per parameter; a blank cell says nothing.
+    """A CSV with a column `filename` and one per control; a blank cell says nothing.
 
-    categories: the parameters whose cells may be names, each with the names of 0, 1, 2 ...; where none are given they
+    categories: the controls whose cells may be names, each with the names of 0, 1, 2 ...; where none are given they
     are those of the column in sorted order, if any of its cells is no number.
 
     Raises:
@@ -135,7 +135,7 @@ def _constant(table: Cells, line: int, column: str, cell: str, names: Sequence[s
 
 
 def manifest_text(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """A manifest as CSV: constants by file name, in columns by parameter, in order of first appearance."""
+    """A manifest as CSV: constants by file name, in columns by control, in order of first appearance."""
     names = list(dict.fromkeys(name for constants in rows.values() for name in constants))
     lines = [row_text([FILENAME, *names])]
     for file, constants in rows.items():
@@ -176,7 +176,7 @@ def _table(path: Path, column: str, what: str) -> tuple[Cells, list[tuple[int, d
 
 
 def read_schema(path: Path | str) -> Schema:
-    """A schema CSV: one row per parameter, blank cells and missing columns for the defaults.
+    """A schema CSV: one row per control, blank cells and missing columns for the defaults.
 
     Raises:
         UsageError: there is no such file; a value or a combination that `Parameter` refuses.
@@ -194,7 +194,7 @@ def read_schema(path: Path | str) -> Schema:
         place = _finite(table, line, "order", cells["order"]) if cells.get("order", "").strip() else float(line)
         ordered[place] = _parameter(table, line, cells)
     if len(ordered) < len(entries):
-        raise RunError(f"{path} gives two parameters the same order: number them 0, 1, 2 ..., or leave all blank")
+        raise RunError(f"{path} gives two controls the same order: number them 0, 1, 2 ..., or leave all blank")
     parameters = [ordered[place].model_dump(mode="json", exclude_unset=True) for place in sorted(ordered)]
     return validate(Schema, {"parameters": parameters}, str(path))
 

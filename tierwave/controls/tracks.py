@@ -27,7 +27,7 @@ _BLOCK_SAMPLES = 1 << 20  # resampled at a time: an hour of control then needs n
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """One parameter of one sound: `values` at `times` (seconds), both float64 `[points]`, in raw units.
+    """One control of one sound: `values` at `times` (seconds), both float64 `[points]`, in raw units.
 
     Before the first and after the last point the value is held; times do not fall, and a repeated time is a step, whose
     last value holds from there on. One point is a constant. source: where it comes from, for messages.
@@ -74,7 +74,7 @@ class Track:
 
     def _broken(self, fault: str) -> RunError:
         place = f" in {self.source}" if self.source else ""
-        return RunError(f"the parameter {self.name}{place} {fault}: correct it there")
+        return RunError(f"the control {self.name}{place} {fault}: correct it there")
 
     @staticmethod
     def constant(name: str, value: float, source: str = "") -> Track:

@@ -12,7 +12,7 @@ from tierwave.errors import UsageError
 
 
 def as_trained(parameter: Parameter, raw: Any) -> np.ndarray:
-    """Raw values normalised as in training: clipped without a warning, unless the parameter may leave its range."""
+    """Raw values normalised as in training: clipped without a warning, unless the control may leave its range."""
     lo, hi = parameter.span
     if lo == hi:  # constant where it was trained on: the network knows no other value
         return np.zeros(np.shape(raw), np.float32)
@@ -38,7 +38,7 @@ def copy_weights(
         new.assign(old)
     for theirs, ours in maps:
         if ours is None and theirs is not None:
-            raise UsageError("the run to start from is steered by parameters: name at least one in conditioned_on")
+            raise UsageError("the run to start from is steered by controls: name at least one in conditioned_on")
         if ours is None:
             continue
         outputs = ours.kernel.shape[1]
@@ -58,7 +58,7 @@ def transplanted(
     schema: Schema,
     wanted_schema: Schema,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of a linear map `kernel [inputs, outputs]` for other parameters, and its bias.
+    """The rows of a linear map `kernel [inputs, outputs]` for other controls, and its bias.
 
     A name that is new has no effect yet (zeros). One whose lo and hi differ is rescaled, so that a raw value does what
     it did; where the scales differ (linear, log) that cannot be, and the row is taken as it is. A name that is gone is
@@ -108,7 +108,7 @@ def _values_of(old: Parameter, new: Parameter) -> list[float | None]:
 
 
 def _added_by(rows: np.ndarray, parameter: Parameter, value: float | None) -> np.ndarray:
-    """What a raw value of a parameter adds through its rows of a linear map; nothing for one that there was not."""
+    """What a raw value of a control adds through its rows of a linear map; nothing for one that there was not."""
     if value is None or not min(parameter.span) <= value <= max(parameter.span):
         return np.zeros(rows.shape[1], np.float32)
     if parameter.encoding == "one_hot":

@@ -228,8 +228,8 @@ def lane_warnings(windows: LaneWindows, batch_size: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Steering:
-    """The parameters of a corpus. schema: resolved, with lo and hi; controls: of each recording, in the corpus's order,
-    with a track for every parameter of the schema; seconds: how long each recording is."""
+    """The controls of a corpus. schema: resolved, with lo and hi; controls: of each recording, in the corpus's order,
+    with a track for every control of the schema; seconds: how long each recording is."""
 
     schema: Schema
     controls: tuple[Controls, ...]
@@ -241,10 +241,10 @@ class Steering:
 
 
 class ControlSource:
-    """Windows of parameters as float32 `[lanes, steps, parameters]`, normalised by the schema.
+    """Windows of controls as float32 `[lanes, steps, parameters]`, normalised by the schema.
 
     rate: of the steps, in Hz. outside_zero: 0 stands before and after a span, which is what a stage that generates
-    these parameters starts from; else their own values go on there. through: parameters that pass through a lower rate
+    these controls starts from; else their own values go on there. through: controls that pass through a lower rate
     first, as they will come from the tier that generates them, by name. noise: standard deviation, in normalised units,
     of what is added to those at that lower rate; another one every epoch, drawn from the seed. What lies outside lo and
     hi is clipped or goes beyond as the schema says, without a warning.
@@ -270,7 +270,7 @@ class ControlSource:
         self.shape: tuple[int, ...] = (len(self.parameters),)
         self._seconds = steering.seconds
         self._tracks = [[controls[name] for name in names] for controls in steering.controls]
-        # Most parameters are one value all through a recording, and need no resampling.
+        # Most controls are one value all through a recording, and need no resampling.
         self._constant = np.zeros([len(self._tracks), len(names)], np.float32)
         self._moving: list[list[int]] = []
         for recording, tracks in enumerate(self._tracks):

@@ -42,7 +42,7 @@ def evaluate_controls(
     """
     steerable = trained.family.steerable(trained.config)
     if not steerable:
-        raise UsageError(f"{trained.run.folder} was trained without parameters, so there is nothing to follow")
+        raise UsageError(f"{trained.run.folder} was trained without controls, so there is nothing to follow")
     schema = trained.schema.select(steerable)
     requests = scenarios(schema, trained.values, names=names or None, seconds=seconds)
     if not requests:

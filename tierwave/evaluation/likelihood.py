@@ -36,7 +36,7 @@ from tierwave.system.progress import Count
 
 @dataclass(frozen=True)
 class Score:
-    """The likelihood of a stretch of sound. samples: predicted ones, all of them (or values of parameters); bits:
+    """The likelihood of a stretch of sound. samples: predicted ones, all of them (or values of controls); bits:
     summed over them; correct: how many of them were the most likely one."""
 
     samples: int

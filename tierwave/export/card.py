@@ -22,7 +22,7 @@ from tierwave.runs.history import History, in_unit, read_history
 _KINDS = {
     "samplernn": "a SampleRNN: sound, sample by sample",
     "conditioning": "a conditional tier",
-    "cascade": "a cascade of conditional tiers, from slow parameters down to sound",
+    "cascade": "a cascade of conditional tiers, from slow controls down to sound",
     "melnet": "a MelNet: mel spectrograms, tier by tier, and sound by inversion",
 }
 

@@ -152,7 +152,7 @@ def write_sample(trained: Trained, folder: Path, request: Request, control: Sequ
 
 
 def _middle(trained: Trained, given: Sequence[str]) -> Iterator[str]:
-    """A value for every parameter that must be given and is not: the middle one of those that were trained on."""
+    """A value for every control that must be given and is not: the middle one of those that were trained on."""
     names = [text.partition("=")[0] for text in given]
     for name in trained.family.steerable(trained.config, None, names):
         if name in names:

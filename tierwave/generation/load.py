@@ -29,7 +29,7 @@ class Trained:
     """A run made ready: its family, config, models (one per stage), sample rate and the corpus's gain.
 
     run: the whole run; entry: the checkpoint that was asked for, of the last stage if none was; path: where it lies;
-    checkpoints: the paths of those of all stages, by stage; schema: of the parameters, empty if there are none; values:
+    checkpoints: the paths of those of all stages, by stage; schema: of the controls, empty if there are none; values:
     which raw values of each were trained on; dataset_state: what the family stored of the corpus (see
     `Family.prepare`), or None.
     """

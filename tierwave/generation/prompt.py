@@ -195,7 +195,7 @@ def _controls(
                 words = " ".join(value) if isinstance(value, (list, tuple)) else value
                 raise UsageError(
                     f"--{flag} {words} has nothing to steer, since {trained.run.folder} was trained without "
-                    "parameters: leave it out"
+                    "controls: leave it out"
                 )
         return (), True
     typed = dict(parse_controls(prompt.control, seconds=plain.seconds, schema=schema))
@@ -252,7 +252,7 @@ def _missing(trained: Trained, missing: Sequence[str]) -> str:
         examples.append(f"{name}={parameter.categories[0] if parameter.categories else f'{middle:g}'}")
     return (
         f"this network is steered by {' and '.join(parts)}: give --control {' '.join(examples)}, a CSV with "
-        "--controls, or a --seed whose parameters are known"
+        "--controls, or a --seed whose controls are known"
     )
 
 

@@ -1,6 +1,6 @@
-"""A steered network that renders spectrograms: log-mel frames as parameters over time.
+"""A steered network that renders spectrograms: log-mel frames as controls over time.
 
-The channels of a log-mel spectrogram are averaged in groups of neighbours, the bands, which are the parameters mel0,
+The channels of a log-mel spectrogram are averaged in groups of neighbours, the bands, which are the controls mel0,
 mel1 ... of a network like any other. `python -m melnet.bands` writes them as curves for the recordings that it is
 trained on.
 """

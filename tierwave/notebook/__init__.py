@@ -248,7 +248,7 @@ def followed(sound: Sound) -> None:
 
     measured = measure_controls(sound.audio, sound.sample_rate, sound.controls, sound.schema)
     if not measured:
-        print("None of these parameters can be measured in a sound.")
+        print("None of these controls can be measured in a sound.")
         return
     for name, each in measured.items():
         correlated = "" if each.correlation is None else f", correlation {each.correlation:.3f}"

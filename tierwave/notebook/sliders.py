@@ -1,4 +1,4 @@
-"""Sliders of a trained network in a notebook, in the units of its parameters, and a curve drawn with the mouse."""
+"""Sliders of a trained network in a notebook, in the units of its controls, and a curve drawn with the mouse."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _STEPS = 500  # of a slider from one end to the other
 
 
 class Sliders:
-    """One slider for each parameter of a trained network, over the range that it was trained on, buttons for
+    """One slider for each control of a trained network, over the range that it was trained on, buttons for
     categories, and a button that plays. sound: what was played last; None before."""
 
     def __init__(self, trained: Trained, *, seconds: float = 2.0, temperature: float = 0.9) -> None:
         names = trained.family.steerable(trained.config)
         if not names:
-            raise UsageError(f"{trained.run.folder} was trained without parameters, so there is nothing to slide")
+            raise UsageError(f"{trained.run.folder} was trained without controls, so there is nothing to slide")
         self.trained = trained
         self.sound: Sound | None = None
         self.parameters = {name: _slider(trained.schema.of(name), trained.values.get(name, ())) for name in names}
@@ -50,7 +50,7 @@ class Sliders:
         self.box = widgets.VBox([*self.parameters.values(), *asked, self.button, self.player, self.picture])
 
     def set(self, **values: float | str) -> None:
-        """Move sliders, by the names of their parameters; a category by its name or its number."""
+        """Move sliders, by the names of their controls; a category by its name or its number."""
         for name, value in values.items():
             if name not in self.parameters:
                 raise UsageError(f"there is no slider {name}, only {', '.join(self.parameters)}")
@@ -85,8 +85,8 @@ class Sliders:
 
 
 class Drawing:
-    """A curve of one parameter over time, drawn on upright sliders, one beside the other; straight lines join them, or
-    steps where the parameter's values are held."""
+    """A curve of one control over time, drawn on upright sliders, one beside the other; straight lines join them, or
+    steps where the control's values are held."""
 
     def __init__(self, parameter: Parameter, *, seconds: float = 4.0, points: int = 16) -> None:
         low, high = parameter.span
@@ -133,7 +133,7 @@ _WIDE: dict[str, Any] = {
 
 
 def _slider(parameter: Parameter, trained: Sequence[float]) -> Any:
-    """The widget of a parameter; its value is raw."""
+    """The widget of a control; its value is raw."""
     unit = f" ({parameter.units})" if parameter.units and not parameter.is_category else ""
     description = f"{parameter.name}{unit}"
     low, high = parameter.span

@@ -47,7 +47,7 @@ class Instrument:
 
     @cached_property
     def schema(self) -> Schema:
-        """The parameters that a player steers."""
+        """The controls that a player steers."""
         return self.trained.schema.select(self.trained.family.steerable(self.trained.config))
 
     @cached_property
@@ -67,7 +67,7 @@ class Instrument:
     # ---- values ----------------------------------------------------------------------------------------------------
 
     def initial(self, parameter: Parameter) -> float:
-        """The first value of a parameter: the middle one of those that it was trained on."""
+        """The first value of a control: the middle one of those that it was trained on."""
         low, high = sorted(parameter.span)
         known = sorted(self.trained.values.get(parameter.name) or [(low + high) / 2])
         middle = (low + high) / 2
@@ -75,7 +75,7 @@ class Instrument:
         return min(max(nearest, low), high)
 
     def request(self, controls: Controls | None = None, **fields: Any) -> Request:
-        """A request in which parameters that `controls` does not draw have their first values."""
+        """A request in which controls that `controls` does not draw have their first values."""
         first = {each.name: Track.constant(each.name, self.initial(each)) for each in self.schema.parameters}
         return Request(controls=({**first, **(controls or {})},), **fields)
 
@@ -152,12 +152,12 @@ class Instrument:
 
     def warm_up(self) -> None:
         """Compile what plays, and measure how fast that is, alone and on all cores; nothing where nothing is live.
-        Raises UsageError where a parameter cannot be played."""
+        Raises UsageError where a control cannot be played."""
         if not self.is_live:
             return
         for name in sorted(_UNPLAYABLE.intersection(self.schema.names)):
             raise UsageError(
-                f"a parameter of this run is named {name}, which cannot be set while it plays: rename it and train "
+                f"a control of this run is named {name}, which cannot be set while it plays: rename it and train "
                 "again, or make sounds with generate.py"
             )
         self._compile(self.trained)

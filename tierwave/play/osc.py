@@ -1,4 +1,4 @@
-"""Parameters over OSC, from Max, Pd, SuperCollider ...: `/pitch 64`, `/temperature 0.9`, `/category/inst "reed"`.
+"""Controls over OSC, from Max, Pd, SuperCollider ...: `/pitch 64`, `/temperature 0.9`, `/category/inst "reed"`.
 
 Datagrams on loopback, single messages or bundles, whose times are passed over: all is done at once. Slashes and
 whatever else has no place in an OSC address are written as underscores. Packets that set nothing are counted, reported
@@ -47,7 +47,7 @@ def values_of(datagram: bytes, names: Sequence[str]) -> Values:
         if name is None:
             name = spelt.get(message.address.removeprefix("/"))
         if name is None:
-            raise NotUnderstood(f"{message.address[:60]} is no parameter: there are {', '.join(spelt)}")
+            raise NotUnderstood(f"{message.address[:60]} is no control: there are {', '.join(spelt)}")
         if len(message.params) != 1:
             raise NotUnderstood(f"{message.address} has {len(message.params)} values: send one")
         found[name] = _value(message.address, message.params[0])

@@ -50,7 +50,7 @@ from tierwave.errors import UsageError
 from tierwave.files.text import parse_json
 
 LARGEST_MESSAGE = 64 << 10  # bytes; read and checked within 0.05 s on a slow core, whatever they hold
-MOST_POINTS = 2_000_000  # of a start's curves: half an hour of nine parameters, two points a block each
+MOST_POINTS = 2_000_000  # of a start's curves: half an hour of nine controls, two points a block each
 MOST_NAMES = 256  # in one object of a message
 LARGEST_SEED = 2**53  # that a browser's numbers hold
 BLOCK_HEADER = struct.Struct("<4sIII")

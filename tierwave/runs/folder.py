@@ -6,7 +6,7 @@
             run.json                           sample rate, corpus, versions, seeds
             split.json statistics.json         what was held out; what the recordings are like
             log.txt losses.csv tensorboard/    what was printed; one row per step; curves, sounds, pictures
-            schema.json                        parameters: how raw values map, and which were trained on
+            schema.json                        controls: how raw values map, and which were trained on
             <stage>/                           what follows, if the run has several stages; finished.json when it is
             model.ckpt-<epoch>.*               checkpoints
             resume.ckpt-<step>.*               the newest one in mid-epoch

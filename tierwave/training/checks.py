@@ -92,7 +92,7 @@ def refuse_other_parameters(digests: Mapping[str, str], described: dict[str, Any
     changed = [name for name, digest in digests.items() if before.get(folded(name)) != digest]
     if changed:
         raise UsageError(
-            f"the parameters of {len(changed)} recordings (such as {changed[0]}) are other ones than the run "
+            f"the controls of {len(changed)} recordings (such as {changed[0]}) are other ones than the run "
             f"{run.folder} was trained on: give this training another --id, or start from the run's weights with "
             "--init_from"
         )

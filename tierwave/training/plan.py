@@ -32,7 +32,7 @@ class TrainingRequest:
     document: the config; None takes that of the run that is resumed. overrides: `KEY=VALUE` that win over it, and over
     what the resumed run was trained with. typed: training flags that were typed, by name, which win over both. source:
     what to call the config in messages. rewrite: one statistics line, written over. stages: the only ones to train,
-    None: all in turn. param_dir, params: where the parameters of the recordings lie, as of
+    None: all in turn. param_dir, params: where the controls of the recordings lie, as of
     `sources.find_control_sources`; a resumed run knows. cache_dir: for the encoded recordings, None: in logdir_root.
     watch(stage): callbacks that come before all others. guard:
     samples that at least lie between training and held-out sound, whatever the model needs. worker_timeout: seconds for

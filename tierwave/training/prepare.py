@@ -117,20 +117,20 @@ def _sample_rate(plan: Plan, described: dict[str, Any] | None) -> int | None:
 def _controls(
     plan: Plan, corpus: Corpus, described: dict[str, Any] | None
 ) -> tuple[ControlSources | None, tuple[Controls, ...]]:
-    """Where the parameters lie, None if the config has none; and those of every recording."""
+    """Where the controls lie, None if the config has none; and those of every recording."""
     request, names = plan.request, plan.family.parameters(plan.config)
     if not names:
         for flag, value in (("param_dir", request.param_dir), ("params", request.params)):
             if value is not None:
                 raise UsageError(
-                    f"--{flag} {value} has nothing to steer: name parameters in the config's conditioned_on, or "
+                    f"--{flag} {value} has nothing to steer: name controls in the config's conditioned_on, or "
                     "leave it out"
                 )
         return None, ()
     given = {"param_dir": request.param_dir, "params": request.params}
     if described is not None and not any(given.values()):
         given = {key: Path(described[key]) if described.get(key) else None for key in given}
-    # Whether names may stand for the values of a parameter, and which, is the config's to say.
+    # Whether names may stand for the values of a control, and which, is the config's to say.
     known = Schema(parameters=tuple(Parameter(name=name) for name in names))
     sources = find_control_sources(
         request.data_dir,
@@ -143,7 +143,7 @@ def _controls(
 
 
 def _digests(corpus: Corpus, controls: Sequence[Controls]) -> dict[str, str]:
-    """A digest of the parameters of every recording, by its name."""
+    """A digest of the controls of every recording, by its name."""
     found = {}
     for recording, tracks in zip(corpus.recordings, controls, strict=True):
         digest = hashlib.blake2b(digest_size=8)

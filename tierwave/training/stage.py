@@ -162,7 +162,7 @@ def _announce(stage: Stage, learner: Learner, context: RunContext) -> None:
     shared = "" if devices.replicas == 1 else f", {devices.replicas} replicas"
     shared += f" on {devices.workers} workers" if devices.replicas > 1 and devices.workers > 1 else ""
     context.say(
-        f"{learner.model.count_params():,} parameters, {data.lanes} lanes x {data.window} "
+        f"{learner.model.count_params():,} weights, {data.lanes} lanes x {data.window} "
         f"{learner.model.steps_are}, {data.steps} steps an epoch, {options.precision}, "
         f"{'XLA' if stage.jit else 'no XLA'}{shared}"
     )

@@ -96,7 +96,7 @@ def described_controls(steering: Steering, values: Mapping[str, Sequence[float]]
         names = 0 < len(parameter.categories) <= 6
         span = "|".join(parameter.categories) if names else f"{lo:g} to {hi:g}{unit}"
         parts.append(f"{parameter.name} {span} ({many if constant else 'over time'})")
-    return "Parameters: " + ", ".join(parts)
+    return "Controls: " + ", ".join(parts)
 
 
 def beyond_range(steering: Steering) -> list[str]:
