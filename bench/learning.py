@@ -78,7 +78,7 @@ def clicks(sound: np.ndarray, rate: int) -> int:
 
 
 def white_share(sound: np.ndarray, rate: int) -> float:
-    """The share of seconds that are white noise to `analysis.faults`."""
+    """The share of seconds that are white noise to `analysis.issues`."""
     from tierwave.analysis.statistics import describe
 
     seconds = [describe(sound[start : start + rate], rate) for start in range(0, len(sound) - rate + 1, rate)]
