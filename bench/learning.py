@@ -61,8 +61,8 @@ def level_distance(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def clicks(sound: np.ndarray, rate: int) -> int:
-    """Samples whose error under a linear prediction of the second around them is over ten times its running scale; those
-    of the same 5 ms are one click."""
+    """Samples whose error under a linear prediction of the second around them is over ten times its running scale;
+    those of the same 5 ms are one click."""
     found = 0
     for start in range(0, len(sound) - rate // 2, rate):
         second = np.asarray(sound[start : start + rate], np.float64)

@@ -70,11 +70,13 @@ def test_a_variant_is_a_preset_with_keys_of_a_checkout(tmp_path: Path) -> None:
 
 def test_steps_are_read_from_what_is_printed_and_the_program_is_asked_to_end(tmp_path: Path) -> None:
     code = (
-        "import signal, sys, time\n"
-        "def end(*_):\n    print('saved', flush=True); sys.exit(0)\n"
-        "signal.signal(signal.SIGINT, end)\n"
+        "import signal, time\n"
+        "over = []\n"
+        "signal.signal(signal.SIGINT, lambda *_: over.append(1))\n"
         "for step in range(1000):\n"
         "    print(f'Step: {step}, Loss: 1.0, (0.{step % 10}500 sec/step)', flush=True); time.sleep(0.01)\n"
+        "    if over:\n        break\n"
+        "print('saved')\n"
     )
     steps = learning.steps_of([sys.executable, "-c", code], tmp_path, {}, tmp_path / "log.txt")
     assert [next(steps) for _ in range(3)] == [0.05, 0.15, 0.25]
