@@ -160,6 +160,9 @@ class Checkout:
         return self.forms[name]
 
     def _has(self, form: Sequence[str]) -> bool:
+        module = self.root.joinpath(*(form[0].split(".") if len(form) == 1 else [form[0], "__main__"]))
+        if not (module.with_suffix(".py").is_file() or module.is_dir()):
+            return False  # where this program is installed, Python would find a module of another checkout
         code, out, _ = self._answer(form[0], [*form[1:], "--help"])
         return code == 0 and (len(form) == 1 or out != self._answer(form[0], ["--help"])[1])
 
@@ -447,6 +450,7 @@ NETWORKS: dict[str, tuple[dict[str, Any], str, list[Any], list[list[Any]]]] = {
         {**SAMPLE, "conditioned_on": ["inst", "p", "a"], "controls": ONE_HOT, "rnn_type": "lstm", "weight_norm": True},
         "tones", [], [[*LONG, "--controls", "gesture.csv", "--control", "inst=1"], [*STEERED, "inst=2"]],
     ),
+    "samplernn-sinusoids": ({**SAMPLE, "emb_init": "sinusoids"}, "tones", ["--warmup_steps", 5], [LONG]),
     "samplernn-four-tiers": (
         {**SAMPLE, "frame_sizes": [2, 4, 16], "q_levels": 300}, "stereo", ["--sample_rate", 8000], [LONG],
     ),

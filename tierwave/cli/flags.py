@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origi
 from tierwave.cli.running import run
 from tierwave.config import StrictModel
 from tierwave.files.names import json_text, printable
+from tierwave.system.progress import ProgressLine
 
 # Values ----------------------------------------------------------------------------------------------------------
 
@@ -259,6 +260,10 @@ class FlagParser(argparse.ArgumentParser):
             remedy = "--help lists the flags" if stray[0].startswith("-") else "put a value with spaces in quotes"
             self.error(f"{stray[0]!r} belongs to no flag; {remedy}")
         return parsed
+
+    def print_help(self, file: Any = None) -> None:
+        """As argparse's, to stdout, of which nobody may read the end (argparse before Python 3.11.4 raises)."""
+        ProgressLine("stdout").say(self.format_help().rstrip("\n"))
 
     def error(self, message: str) -> NoReturn:
         """Print the sentence and leave with 2."""

@@ -27,7 +27,10 @@ ROOM_LEFT_BYTES = 1 << 26
 
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that another attempt may not get
 # What tarfile raises, and what gets through it where an archive is cut or damaged in certain places.
-_BROKEN = (tarfile.TarError, EOFError, ValueError, TypeError, LookupError, OverflowError, zlib.error, lzma.LZMAError)
+_BROKEN = (
+    *(tarfile.TarError, EOFError, ValueError, TypeError, LookupError, OverflowError, zlib.error, lzma.LZMAError),
+    *(IsADirectoryError, NotADirectoryError, FileExistsError),  # one name for a file and a folder
+)
 
 
 @dataclass(frozen=True)
@@ -145,9 +148,9 @@ def _check(archive: Archive, path: Path) -> None:
 def unpack(path: Path, target: Path, progress: Progress = lambda done, total: None) -> None:
     """Unpack a tar archive, compressed or not, into the new folder `target`, which is there only if all was unpacked.
 
-    Folders and plain files are made, as tarfile's filter "data" has them; links and devices are passed over.
-    progress(bytes read, bytes in all) is called before each file. Raises RunError for a name that leads out of the
-    folder, or a broken archive.
+    Folders and plain files are made, with their content alone; links and devices are passed over. (tarfile's own filter
+    "data" is not in every Python 3.10 and 3.11.) progress(bytes read, bytes in all) is called before each file. Raises
+    RunError for a name that leads out of the folder, or a broken archive.
     """
     aside = target.with_name(f".{target.name}.unpacking")
     shutil.rmtree(aside, ignore_errors=True)
@@ -155,17 +158,23 @@ def unpack(path: Path, target: Path, progress: Progress = lambda done, total: No
     total = path.stat().st_size
     try:
         with open(path, "rb") as raw, tarfile.open(name=str(path), fileobj=raw, mode="r|*") as tar:
-
-            def plain(member: tarfile.TarInfo, within: str) -> tarfile.TarInfo | None:
+            for member in tar:
                 progress(raw.tell(), total)
-                return tarfile.data_filter(member, within) if member.isreg() or member.isdir() else None
-
-            tar.extractall(aside, filter=plain)
+                place = Path(os.path.abspath(aside / member.name.lstrip("/")))
+                if aside.absolute() not in (place, *place.parents):
+                    raise RunError(
+                        f"{path} is not unpacked ({member.name!r} would lie outside the destination): delete "
+                        f"{path.name}, and run the same command again"
+                    )
+                if member.isdir():
+                    place.mkdir(parents=True, exist_ok=True)
+                elif member.isreg() and (content := tar.extractfile(member)) is not None:
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    with content, place.open("wb") as file:
+                        shutil.copyfileobj(content, file)
+                        if file.tell() < member.size:
+                            raise EOFError(f"{member.name} ends early")
         os.replace(aside, target)
-    except tarfile.FilterError as error:
-        raise RunError(
-            f"{path} is not unpacked ({error}): delete {path.name}, and run the same command again"
-        ) from error
     except _BROKEN as error:
         raise RunError(f"{path} is broken ({error}): delete {path.name}, and run the same command again") from error
     finally:
