@@ -7,11 +7,14 @@ import os
 import socket
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from tierwave.errors import RunError, UsageError
 from tierwave.system.cluster import INSTALL_RAY, LOCAL, connected
+from tierwave.training.plan import TrainingRequest
+from tierwave.training.ray_cluster import train_on_cluster
 
 # Not by importing it: it reads its environment when it is imported.
 with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
@@ -41,6 +44,21 @@ def test_a_ray_that_does_not_start_is_told(
     monkeypatch.setitem(sys.modules, "ray", ray)
     with pytest.raises(kind, match=told), connected(address, 2):
         pass
+
+
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [(LOCAL, "Starting Ray ..."), ("10.0.0.1:6379", "Joining the Ray cluster 10.0.0.1:6379 ...")],
+)
+def test_that_a_cluster_starts_is_told(
+    address: str, what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    said: list[str] = []
+    request = TrainingRequest("id", tmp_path, {})
+    with pytest.raises(UsageError, match="needs Ray"):
+        train_on_cluster(request, {}, lambda text, rewrite: said.append(text), address=address, workers=2)
+    assert said[0] == what
 
 
 @with_ray
