@@ -129,7 +129,9 @@ def test_a_run_explains_itself(studio: Studio) -> None:
     assert sorted(described["corpus"]) == ["deep.WAV", "deeper/other rate.flac", "stereo.wav"]
     assert {"tensorflow", "keras", "numpy", "python", "tierwave"} <= described["versions"].keys()
     assert run.read("split.json")["method"] == "stretches"
-    assert run.read("statistics.json")["samples"] == round(LONG * RATE) + 2 * round(SHORT * RATE)
+    statistics = run.read("statistics.json")
+    assert statistics["samples"] == round(LONG * RATE) + 2 * round(SHORT * RATE)
+    assert {"histogram_bits", "markov_bits", "linear_prediction_bits"} <= statistics.keys()
     # What is typed wins over --set, that over the config, that over the defaults.
     expected = {"learning_rate": 0.02, "num_steps": STEPS, "batch_size": 4, "checkpoint_every": 1, "random_seed": 0}
     assert {name: options[name] for name in expected} == expected

@@ -78,6 +78,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
 def test_the_tiers_are_trained_in_turn_into_one_run(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(studio.logdir / "tones", studio.logdir / "again")
     run, told = runs_of(studio.logdir / "again")[-1], studio.said
+    assert "linear_prediction_bits" not in run.read("statistics.json")  # it predicts no codes
+    assert "To beat on held-out sound, in bits" not in told and "To beat on held-out sound, in nats" in told
     assert [line for line in told.splitlines() if line.startswith("Stage ")] == [
         "Stage tier1 (1 of 3):",
         "Stage tier2 (2 of 3):",

@@ -194,7 +194,9 @@ def _recorded(plan: Plan, material: Material, context: RunContext) -> Iterator[R
     encoder, run = plan.family.encoder(plan.config), context.run
     log = Log(run.folder / "log.txt", plan.say_line)
     try:
-        statistics = material.corpus.statistics() | baselines(material.corpus, material.split, encoder)
+        codes = any(plan.family.product(plan.config, stage).quantizer is not None for stage in plan.stages)
+        found = baselines(material.corpus, material.split, encoder, predicted=codes)
+        statistics = material.corpus.statistics() | found
         statistics["noise_floor"] = noise_floor(material.corpus, encoder)
         documents, remarks = _documents(plan, material, statistics)
         for text in [*material.remarks, *remarks, described_split(material.split, material.corpus, statistics)]:

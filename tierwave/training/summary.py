@@ -21,20 +21,27 @@ MOST_COUNTED = 1 << 27  # max samples counted; more does not change the histogra
 MOST_PREDICTED = 1 << 22  # max samples of linear prediction, a second of time for a million
 
 
-def baselines(corpus: Corpus, split: Split, encoder: Any) -> dict[str, float]:
-    """What models that learn next to nothing reach on the held-out codes, in bits per sample: the baselines to beat."""
+def baselines(corpus: Corpus, split: Split, encoder: Any, *, predicted: bool) -> dict[str, float]:
+    """What models that learn next to nothing reach on the held-out codes, in bits per sample: the baselines to beat.
+    predicted: whether the network predicts codes, which a spectrogram's network does not."""
+    found: dict[str, float] = {}
     if not isinstance(encoder, Quantizer) or not split.valid:
-        return {}
-    predicted = linear_prediction_bits(_blocks(corpus, split.valid, MOST_PREDICTED), encoder)
-    if encoder.levels > MOST_LEVELS:
-        return {"linear_prediction_bits": predicted}
+        return found
+    if encoder.levels <= MOST_LEVELS:
+        found |= _counted(corpus, split, encoder)
+    if predicted:
+        blocks = _blocks(corpus, split.valid, MOST_PREDICTED)
+        found["linear_prediction_bits"] = linear_prediction_bits(blocks, encoder)
+    return found
+
+
+def _counted(corpus: Corpus, split: Split, encoder: Quantizer) -> dict[str, float]:
     counted = CodeStatistics(encoder.levels)
     for blocks in _blocks(corpus, split.train, MOST_COUNTED):
         counted.add(blocks)
     return {
         "histogram_bits": counted.histogram_bits(_blocks(corpus, split.valid)),
         "markov_bits": counted.markov_bits(_blocks(corpus, split.valid)),
-        "linear_prediction_bits": predicted,
     }
 
 
