@@ -311,6 +311,7 @@ class ConditionalTier(keras.Model):
         per_step = len(term.shape) == 3
 
         def step(index, current, state, inputs):
+            """Feed the values `current`; the next ones are true or sampled, as `truth_next` says."""
             prediction, state = self.step(current, term[:, index] if per_step else term, state, weights)
             sample = self.head.sample(prediction, uniform[:, index])
             following = tf.where(truth_next[index], values[:, tf.minimum(index + 1, time - 1)], sample)

@@ -97,6 +97,7 @@ class TierSampler:
         written = tf.TensorArray(state.values.dtype, size=capacity, element_shape=state.values.shape)
 
         def step(index, values, recurrent, written):
+            """Sample the values of one step from those before it."""
             prediction, recurrent = model.step(values, term[index] if per_step else term, recurrent, weights)
             limit = top_k[index] if self.limited else None
             values = model.head.sample(prediction, uniform[index], temperature[index], limit, self.top_p)

@@ -16,6 +16,7 @@ def step_graphs(model: ConditionalTier) -> list[StepGraph]:
     state = FlatState(model.initial_state(1))
 
     def step(codes=None, values=None, controls=None, **carried):
+        """One step of one voice: the prediction by name, and the state after it."""
         tier_weights = constants(weights)
         term = model.control_term(None if controls is None else controls[None], tier_weights)
         current = codes if stage.makes_audio else values[None]

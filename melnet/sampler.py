@@ -134,6 +134,7 @@ class TierSampler:
         )
 
         def frame(index, previous, recurrent, written, attended):
+            """Sample one frame, bin by bin, from the frame before it."""
             here = tuple(None if part is None else part[index] for part in time_first)
             gates, base, recurrent, alignment = self._frame(previous, here, memory, recurrent, weights)
             attended = tuple(array.write(index, part) for array, part in zip(attended, alignment, strict=True))
@@ -203,6 +204,7 @@ class TierSampler:
         by_bin = tf.transpose(uniform, [1, 0, 2])
 
         def element(index, below, states, written):
+            """Sample one bin from the bin below it."""
             h = below[:, None] * kernel + base[index]
             after = []
             for layer, layer_weights, frame_gates, state in zip(
@@ -231,6 +233,7 @@ def _both_ways(layer, h_time, up: RnnWeights, down: RnnWeights) -> tuple[tf.Tens
     arrays = tuple(tf.TensorArray(tf.float32, size=bins, element_shape=[voices, layer.up.cell.units]) for _ in "ud")
 
     def step(index, low, high, arrays):
+        """Go one bin up and, from the top, one bin down."""
         above = bins - 1 - index
         first, low = layer.up.cell.advance(rising[index], low, up.cell)
         second, high = layer.down.cell.advance(falling[above], high, down.cell)

@@ -147,6 +147,7 @@ class Sampler:
         written = tf.TensorArray(tf.int32, size=capacity, element_shape=[voices, self.frame])
 
         def top_frame(index, windows, recurrent, written):
+            """Make the samples of one top frame."""
             first = index * self.frame
             uniform = counter_uniform(seeds, state.position + tf.cast(index * self.frame, tf.int64), self.frame)
             inputs = _FrameInputs(uniform, control_terms, temperature, top_k, first, weights)
@@ -217,6 +218,7 @@ class Sampler:
         codes = tf.zeros([window.shape[0], self.frame], tf.int32)
 
         def sample(index, codes, window, stack_state):
+            """Make one sample."""
             features = self._features(window, index, inputs)
             features, stack_state = stack.step(features, stack_state, inputs.weights.sample.stack)
             code = self._sample(features, index, inputs)

@@ -25,6 +25,7 @@ def step_graphs(model: SampleRNN) -> list[StepGraph]:
     condition = {"condition": tf.TensorSpec([config.dim], tf.float32)}
 
     def frame_graph(index: int) -> StepGraph:
+        """The graph of one step of frame tier `index`."""
         tier, state = model.tiers[index], FlatState(initial[index])
 
         def step(codes, condition=None, controls=None, **carried):

@@ -239,9 +239,8 @@ class Trainer:
             }
         )
         try:
-            self.run.remove_files(
-                name
-            )  # resuming from an earlier step may rewrite this name; remove stale shards first
+            # Training that resumes from an earlier step may write this name again: old files must not be mixed in.
+            self.run.remove_files(name)
             checkpoint.write(str(self.run.folder / name))
             self.run.record(entry, self.options.max_checkpoints)
         except (tf.errors.OpError, OSError) as error:
