@@ -62,6 +62,13 @@ def parser() -> FlagParser:
     flags.add_switch("--extrapolate", help="do not clip controls to the trained range")
     flags.add_argument("--random_seed", type=int, help="same seed, same sound (default: a new one, printed)")
     flags.add_switch("--spectrogram", help="also write a PNG")
+    flags.add_argument(
+        "--weights",
+        choices=("auto", "float32", "bfloat16", "int8", "tensorflow"),
+        default="auto",
+        help="how weights are stored while sound is made; tensorflow: by TensorFlow, for many sounds on a GPU "
+        "(default: auto)",
+    )
     flags.add_argument("--frames", type=optional(int), help="MelNet: length in frames, instead of --dur")
     flags.add_argument("--text", help="MelNet with text: the text to speak")
     flags.add_argument("--bias", type=float, default=0.0, help="MelNet: sharpen the mixtures, 0 or more (default: 0)")
@@ -113,14 +120,18 @@ def _generate(arguments: Any) -> None:
         writable_suffix(arguments.output_path)  # refuses another format
     refuse_file("--output_path", arguments.output_path)
     line = ProgressLine()
-    import_tensorflow(debug=arguments.debug)
-    one_thread_per_call()
-    from tierwave.generation.load import hardly_trained, load_run
+    from tierwave.analysis.issues import issues_of
+    from tierwave.generation.load import hardly_trained, load_run, needs_tensorflow
     from tierwave.generation.outputs import draw_sound, draw_stages, write_curves, write_spectrogram
     from tierwave.runs.folder import Run
-    from tierwave.training.previews import issues_of
 
-    trained = load_run(arguments.checkpoint_path, best=arguments.best, config_document=document)
+    if needs_tensorflow(arguments.checkpoint_path, arguments.weights, document):
+        import_tensorflow(debug=arguments.debug)
+        one_thread_per_call()
+    trained = load_run(
+        arguments.checkpoint_path, best=arguments.best, config_document=document, weights=arguments.weights
+    )
+    trained.prepare(line.say)
     trained, request, remarks = build_request(trained, plain, prompt)
     parts = {stage: Run(path.parent) for stage, path in trained.checkpoints.items()}
     hardly = hardly_trained(parts) if len(parts) > 1 else []

@@ -14,9 +14,10 @@ from bench.limits import generation_limit
 def measure(name: str, streams: int, *, seconds: float = 2.0, repeats: int = 7) -> dict[str, Any]:
     """One configuration; limit and generation take turns, medians of both."""
     import samplernn
-    from samplernn.sampler import SampleStream
-    from tierwave.generation.request import Request, group_sizes, usable_cores
+    from samplernn.stream import SampleStream
+    from tierwave.generation.request import Request, group_sizes
     from tierwave.nn.runtime import one_thread_per_call
+    from tierwave.system.cores import usable_cores
 
     one_thread_per_call()
     config = CONFIGS[name]

@@ -27,8 +27,9 @@ def _generation(streams: int, hidden: int = 48, layers: int = 4, repeats: int = 
     import conditioning
     from tierwave.controls.schema import Parameter, Schema
     from tierwave.controls.tracks import Track
-    from tierwave.generation.request import Request, group_sizes, usable_cores
+    from tierwave.generation.request import Request, group_sizes
     from tierwave.nn.runtime import one_thread_per_call
+    from tierwave.system.cores import usable_cores
 
     one_thread_per_call()
     config = _config(hidden, layers)

@@ -22,7 +22,7 @@ def measure(
 
     import samplernn
     from tierwave.config import TrainingOptions, validate
-    from tierwave.generation.request import usable_cores
+    from tierwave.system.cores import usable_cores
     from tierwave.training.step import Learner
 
     config = CONFIGS[name]

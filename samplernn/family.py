@@ -10,12 +10,12 @@ from samplernn.footprint import footprint
 from tierwave.controls.schema import Schema
 from tierwave.data.windows import LaneWindows
 from tierwave.family import Family
-from tierwave.generation.request import Request
+from tierwave.generation.request import Request, Stream
 from tierwave.nn.footprint import Footprint
 
 if TYPE_CHECKING:
     from samplernn.model import SampleRNN
-    from samplernn.sampler import SampleStream
+    from tierwave.engine.network import Named, Network, WeightKind
     from tierwave.nn.step_graph import StepGraph
 
 # Keys that may differ from those of the run whose weights are taken over.
@@ -29,6 +29,7 @@ class SampleRNNFamily(Family):
     """SampleRNN (Mehri et al. 2017, PRiSM 2020): raw audio, sample by sample, in tiers of falling frame size."""
 
     configs = {"samplernn": Config}
+    has_networks = True
 
     def build(self, config: Config, stage: str | None = None, **options: Any) -> SampleRNN:
         from samplernn.model import SampleRNN
@@ -37,17 +38,22 @@ class SampleRNNFamily(Family):
 
     def stream(
         self,
-        models: Sequence[SampleRNN],
+        models: Sequence[SampleRNN | Network],
         config: Config,
         request: Request,
         *,
         sample_rate: int,
         schema: Schema | None = None,
         **_: Any,
-    ) -> SampleStream:
-        from samplernn.sampler import SampleStream
+    ) -> Stream:
+        from samplernn.stream import SampleStream
 
         return SampleStream(models[0], sample_rate, request, schema)
+
+    def network(self, config: Config, stage: str, weights: Named, kind: WeightKind, origin: str) -> Network:
+        from samplernn.engine import network
+
+        return network(config, weights, kind, origin=origin)
 
     def step_graphs(self, model: SampleRNN) -> list[StepGraph]:
         from samplernn.steps import step_graphs

@@ -16,9 +16,6 @@ import tensorflow as tf
 
 from samplernn.model import ModelState, ModelWeights, SampleRNN
 from tierwave.controls.live import Settings
-from tierwave.controls.schema import Schema
-from tierwave.controls.tracks import Controls
-from tierwave.generation.request import Request, Stream
 from tierwave.generation.voices import VoiceGroups
 from tierwave.nn.compiled import Calls
 from tierwave.nn.distributions import counter_uniform, sample_categorical
@@ -96,20 +93,15 @@ class Sampler:
     def prime(
         self, state: GenerationState, codes: np.ndarray, weights: ModelWeights, controls: np.ndarray | None = None
     ) -> GenerationState:
-        """The state after `codes` int `[samples]`, the same for all voices.
+        """The state after `codes` int32 `[voices, samples]`, whole top frames.
 
-        controls: float32 `[voices, samples, controls]`, if the network has any. Codes that do not fill a top frame are
-        padded on the left with silence, and controls with their first values.
+        controls: float32 `[voices, samples, controls]`, if the network has any.
         """
-        top, voices = self.config.top_frame, state.window.shape[0]
-        missing = -len(codes) % top
-        padded = np.concatenate([np.full(missing, self.model.quantizer.silence), codes]).astype(np.int32)
-        if controls is not None:
-            controls = np.pad(controls, [(0, 0), (missing, 0), (0, 0)], mode="edge")
+        top = self.config.top_frame
         window, recurrent = state.window, state.recurrent
         step = self.capacities[-1] * top
-        for start in range(0, len(padded), step):
-            piece = tf.tile(padded[None, start : start + step], [voices, 1])
+        for start in range(0, codes.shape[1], step):
+            piece = tf.constant(codes[:, start : start + step])
             beside = None if controls is None else tf.constant(controls[:, start : start + step])
             recurrent = self._prime(tf.concat([window, piece], axis=1), beside, recurrent, weights)
             window = piece[:, -top:]
@@ -255,72 +247,40 @@ def sampler_of(model: SampleRNN, limited: bool, top_p: float | None) -> Sampler:
     return Sampler(model, limited=limited, top_p=top_p)
 
 
-class SampleStream(Stream):
-    """Sound of a SampleRNN: `render`, `set`, `record` (see `Stream`)."""
+class SampledVoices:
+    """Voices of one model, in groups that run in threads; they go on by whole frames of `frame` samples."""
 
-    def __init__(self, model: SampleRNN, sample_rate: int, request: Request, schema: Schema | None = None):
-        super().__init__(sample_rate, request.seconds)
-        self.live = request.live_controls(schema, sample_rate)
-        self._model, self._top_p = model, request.top_p
-        sampler = sampler_of(model, bool(request.top_k), request.top_p)
-        self._frame, self._capacities = sampler.frame, sampler.capacities
+    def __init__(self, model: SampleRNN, voices: int, seed: int, *, top_p: float | None = None):
+        self.model, self.top_p = model, top_p
+        sampler = sampler_of(model, False, top_p)
+        self.frame, self._capacities = sampler.frame, sampler.capacities
         self._weights = sampler.weights()
-        self._amplitudes = model.quantizer.table()
-        self._groups = VoiceGroups(request.sequences, request.random_seed, sampler.start)
-        if request.seed_audio is not None and len(request.seed_audio):
-            codes, controls = model.quantizer.encode(request.seed_audio), self._seed_inputs(request)
-            self._groups.prime(
-                lambda voices, state: sampler.prime(
-                    state, codes, self._weights, None if controls is None else controls[voices]
-                )
+        self.groups = VoiceGroups(voices, seed, sampler.start)
+
+    def prime(self, values: np.ndarray, controls: np.ndarray | None) -> None:
+        """Continue from codes int32 `[voices, samples]`, whole top frames, with their controls."""
+        sampler = sampler_of(self.model, False, self.top_p)
+        self.groups.prime(
+            lambda voices, state: sampler.prime(
+                state, values[voices], self._weights, None if controls is None else controls[voices]
             )
-        self._left = np.zeros([request.sequences, 0], np.int32)  # codes that `render` has yet to return
-        self._generated = 0  # samples per voice
+        )
 
-    def _seed_inputs(self, request: Request) -> np.ndarray | None:
-        """The controls of the seed, float32 `[voices, samples, controls]`: its own if all are known, else those that
-        the request starts with."""
-        schema = self.live.schema
-        samples = 0 if request.seed_audio is None else len(request.seed_audio)
-        if not schema.names:
-            return None
-        if request.seed_controls is not None and set(schema.names) <= set(request.seed_controls):
-            own = schema.inputs(request.seed_controls, self.sample_rate, samples)
-            return np.repeat(own[None], request.sequences, axis=0)
-        return np.repeat(self.live.inputs(0, 1), samples, axis=1)
-
-    def set(self, *, voice: int | None = None, **values: float | str) -> float:
-        """Controls in raw units, temperature and top_k (0: off), from the next control point on; a frame that has begun
-        is finished first."""
-        return self.live.set(self._generated - self._left.shape[1], voice=voice, **values)
-
-    def record(self, voice: int = 0) -> Controls:
-        """What was drawn and set, to be drawn again."""
-        return self.live.record(voice)
-
-    def render(self, samples: int) -> np.ndarray:
-        """The next samples, float32 `[voices, samples]`."""
-        with self.pace.block(samples):
-            pieces, ready = [self._left], self._left.shape[1]
-            wanted = -(-(samples - ready) // self._frame)
-            capacity = next((frames for frames in self._capacities if frames >= wanted), self._capacities[-1])
-            while ready < samples:
-                frames = min(-(-(samples - ready) // self._frame), capacity)
-                pieces.append(self._next(frames, capacity))
-                ready += pieces[-1].shape[1]
-            codes = np.concatenate(pieces, axis=1) if len(pieces) > 1 else pieces[0]
-            self._left = codes[:, samples:]
-            return self._amplitudes[codes[:, :samples]]
-
-    def _next(self, frames: int, capacity: int) -> np.ndarray:
-        """The codes of the next top frames, by a call that is compiled for `capacity` of them."""
-        samples = frames * self._frame
-        settings = self.live.settings(self._generated, samples)
-        sampler = sampler_of(self._model, bool(settings.top_k.any()), self._top_p)
-        self._generated += samples
+    def run(self, settings: Settings) -> np.ndarray:
+        """As many codes as `settings` has steps, whole frames: int32 `[voices, samples]`."""
+        samples = settings.temperature.shape[1]
+        sampler = sampler_of(self.model, bool(settings.top_k.any()), self.top_p)
+        wanted = samples // self.frame
+        capacity = next((frames for frames in self._capacities if frames >= wanted), self._capacities[-1])
+        block = capacity * self.frame
 
         def run(voices: slice, seeds: np.ndarray, state: GenerationState) -> tuple[np.ndarray, GenerationState]:
-            part = settings.part(voices.start, voices.stop, 0, samples, capacity * self._frame)
-            return sampler.run(self._weights, state, frames, seeds, part)
+            pieces = []
+            for start in range(0, samples, block):
+                stop = min(start + block, samples)
+                part = settings.part(voices.start, voices.stop, start, stop, block)
+                codes, state = sampler.run(self._weights, state, (stop - start) // self.frame, seeds, part)
+                pieces.append(codes)
+            return np.concatenate(pieces, axis=1), state
 
-        return self._groups.run(run)
+        return self.groups.run(run)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tierwave.generation.load import Trained, load_run
+from tierwave.generation.load import Trained, Weights, load_run
 
 Main = Callable[[Sequence[str] | None], int]
 Capture = pytest.CaptureFixture[str]
@@ -59,9 +59,9 @@ def undrawn() -> Iterator[None]:
 
 
 @functools.lru_cache
-def load_once(path: Path, best: bool = False, config_document: None = None) -> Trained:
+def load_once(path: Path, best: bool = False, config_document: None = None, weights: Weights = "tensorflow") -> Trained:
     """`load_run`; the same run for the same words. The fixture `loaded_once` has the command lines use it."""
-    return load_run(path, best=best, config_document=config_document)
+    return load_run(path, best=best, config_document=config_document, weights=weights)
 
 
 @contextlib.contextmanager

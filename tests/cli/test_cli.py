@@ -359,7 +359,7 @@ def test_a_seed_warms_the_state_with_all_of_it(studio: Studio) -> None:
     states = []
     for heard in (seed, seed[-2 * TOP :]):
         stream = stream_of(studio, seed_audio=heard)
-        states.append([part.numpy() for part in tf.nest.flatten(stream._groups.states[0].recurrent)])
+        states.append([part.numpy() for part in tf.nest.flatten(stream._voices.groups.states[0].recurrent)])
     for part, whole, last in zip(tf.nest.flatten(expected), *states, strict=True):
         np.testing.assert_allclose(whole, part, atol=1e-5)
         assert np.abs(last - part).max() > 1e-3
@@ -407,7 +407,8 @@ def test_a_stream_holds_no_more_however_long_it_runs(studio: Studio) -> None:
     for samples in (5, 700, 700, 3):
         stream.render(samples)
         assert stream._left.shape[1] < TOP  # less than one turn is made ahead
-        sizes.append(sum(size for name, part in vars(stream).items() if name != "_left" for size in held(part)))
+        parts = {**vars(stream), **vars(stream._voices)}
+        sizes.append(sum(size for name, part in parts.items() if name != "_left" for size in held(part)))
     assert sizes[0] > 0 and len(set(sizes)) == 1
 
 

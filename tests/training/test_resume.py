@@ -27,8 +27,8 @@ import tensorflow as tf
 import train
 from tierwave.audio.writer import write_wav
 from tierwave.errors import UsageError
-from tierwave.runs.checkpoints import read_progress
 from tierwave.runs.folder import Run, only_training, runs_of
+from tierwave.runs.tensors import read_progress
 
 # What runs in this process trains a few steps at a time; the chains of kills are processes that train with graphs.
 pytestmark = pytest.mark.usefixtures("eager")
@@ -430,7 +430,7 @@ def test_a_checkpoint_of_old_that_does_not_say_its_optimiser_is_taken_at_its_con
 ) -> None:
     progress = read_progress(copy_of_a_run.folder / copy_of_a_run.latest().name)
     del progress["slots"]
-    monkeypatch.setattr("tierwave.runs.checkpoints.read_progress", lambda path: progress)
+    monkeypatch.setattr("tierwave.runs.tensors.read_progress", lambda path: progress)
     identity = copy_of_a_run.folder.parent.name
     assert train.main(command(folder, identity, "--num_steps", 9, "--optimizer", "sgd")) == 2
     assert "the state of adam" in capsys.readouterr().err

@@ -29,8 +29,9 @@ from tierwave.data.splits import Span
 from tierwave.data.windows import LaneWindows
 from tierwave.errors import RunError
 from tierwave.generation.request import Request
-from tierwave.runs.checkpoints import read_progress, restore_checkpoint
+from tierwave.runs.checkpoints import restore_checkpoint
 from tierwave.runs.folder import CheckpointEntry, Run
+from tierwave.runs.tensors import read_progress
 from tierwave.training import loop
 from tierwave.training.callbacks import (
     CheckpointPolicy,

@@ -6,6 +6,7 @@ of 505 (notes, spoken digits, read sentences, a whale, a trumpet, an orchestra) 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -153,3 +154,13 @@ def _loop(stretch: np.ndarray, sample_rate: int) -> float:
     if tone > _HELD or likeness[best] < _LOOP_CORRELATION:
         return 0.0
     return best / sample_rate if 1.0 - likeness[best] <= _LOOP_RATIO * (1.0 - tone) else 0.0
+
+
+def issues_of(sound: np.ndarray, sample_rate: int) -> str:
+    """What is wrong with a sound, float `[samples]`, for the end of a line: "" or " [silent]" and the like."""
+    return named(find_issues(sound, sample_rate))
+
+
+def named(issues: Sequence[Issue]) -> str:
+    """The names of issues, for the end of a line."""
+    return f" [{', '.join(issue.name for issue in issues)}]" if issues else ""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -15,18 +15,24 @@ from tierwave.controls.schema import Schema
 from tierwave.controls.sources import find_control_sources
 from tierwave.controls.tracks import Controls, shifted
 from tierwave.data.corpus import Normalize, normalised
+from tierwave.engine.network import Network, WeightKind
+from tierwave.engine.voices import prepare
 from tierwave.errors import RunError, UsageError
-from tierwave.family import Family, load_config
+from tierwave.family import Family, load_config, load_family
 from tierwave.generation.request import Request, Stream
 from tierwave.runs.archive import opened
 from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, find_checkpoint
+from tierwave.runs.tensors import Tensors, check_run_id
 
 DATASET_STATE = "prepared.json"
+Weights = Literal["auto", "float32", "bfloat16", "int8", "tensorflow"]
+WEIGHTS: tuple[Weights, ...] = get_args(Weights)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A run made ready: its family, config, models (one per stage), sample rate and the corpus's gain.
+    """A run made ready: its family, config, models (one per stage, of Keras or networks of the engine), sample rate and
+    the corpus's gain.
 
     run: the whole run; entry: the checkpoint that was asked for, of the last stage if none was; path: where it lies;
     checkpoints: the paths of those of all stages, by stage; schema: of the controls, empty if there are none; values:
@@ -46,6 +52,12 @@ class Trained:
     schema: Schema
     values: dict[str, list[float]]
     dataset_state: dict[str, Any] | None = None
+
+    def prepare(self, say: Callable[[str], None]) -> None:
+        """Compile what the engine needs for these networks, and say so before, if no earlier process has."""
+        for network in self.models:
+            if isinstance(network, Network):
+                prepare(network, say)
 
     def generate(self, request: Request) -> np.ndarray:
         """New sound, float32 `[sequences, samples]` at `sample_rate`."""
@@ -70,22 +82,25 @@ def load_schema(run: Run) -> Schema:
     return Schema.from_document(document["parameters"], str(run.folder / "schema.json"))
 
 
-def load_run(path: str | Path, *, best: bool = False, config_document: dict[str, Any] | None = None) -> Trained:
+def load_run(
+    path: str | Path,
+    *,
+    best: bool = False,
+    config_document: dict[str, Any] | None = None,
+    weights: Weights = "tensorflow",
+) -> Trained:
     """Everything that generation needs from a checkpoint, run folder, its zip, or id's folder (`runs.find_checkpoint`).
 
     Stages that `path` does not name take their newest checkpoint, or their best. config_document: for a checkpoint
-    without a config beside it. Raises UsageError or RunError with what to do.
+    without a config beside it. weights: how networks of the engine store theirs, for a run that only makes sound;
+    "tensorflow": models of Keras. Raises UsageError or RunError with what to do.
     """
-    from tierwave.nn.runtime import grow_gpu_memory
-    from tierwave.runs.checkpoints import check_run_id
-
     path = opened(path)
     named, entry = find_checkpoint(path, best=best)
     run = named.root
     document = run.read(CONFIG_NAME) if config_document is None else config_document
     family, config = load_config(document, str(run.folder / CONFIG_NAME))
     described = run.read("run.json")
-    grow_gpu_memory()
     models, entries = [], {}
     stages = family.stages(config)
     for stage in stages:
@@ -93,7 +108,11 @@ def load_run(path: str | Path, *, best: bool = False, config_document: dict[str,
         chosen = entry if part.folder == named.folder else _chosen(part, stage, best)
         if len(stages) > 1:
             check_run_id(part.folder / chosen.name, run)
-        models.append(load_model(family, config, stage, part.folder / chosen.name))
+        checkpoint = part.folder / chosen.name
+        if weights != "tensorflow" and family.has_networks:
+            models.append(load_network(family, config, stage, checkpoint, weights))
+        else:
+            models.append(load_model(family, config, stage, checkpoint))
         entries[stage] = chosen, part.folder / chosen.name
     gain = float(run.read("statistics.json")["gain"]) if config.normalize == "corpus" else 1.0
     schema, values = Schema(), {}
@@ -104,6 +123,19 @@ def load_run(path: str | Path, *, best: bool = False, config_document: dict[str,
     checkpoints = {stage: found for stage, (_, found) in entries.items()}
     rate = int(described["sample_rate"])
     return Trained(run, asked, place, checkpoints, family, config, models, rate, gain, schema, values, dataset_state)
+
+
+def needs_tensorflow(path: str | Path, weights: Weights, config_document: dict[str, Any] | None = None) -> bool:
+    """Whether `load_run` will make models of Keras; as far as can be told, since it says what is wrong with a path."""
+    if weights == "tensorflow":
+        return True
+    try:
+        if config_document is None:
+            run = find_checkpoint(opened(path))[0].root
+            config_document = run.read(CONFIG_NAME)
+        return not load_family(config_document.get("model", "samplernn")).has_networks
+    except (UsageError, RunError):
+        return False
 
 
 def hardly_trained(parts: Mapping[str, Run]) -> list[str]:
@@ -122,11 +154,19 @@ def hardly_trained(parts: Mapping[str, Run]) -> list[str]:
 
 def load_model(family: Family, config: Any, stage: str, checkpoint: Path) -> Any:
     """The model of a stage with the weights of a checkpoint."""
+    from tierwave.nn.runtime import grow_gpu_memory
     from tierwave.runs.checkpoints import restore_checkpoint
 
+    grow_gpu_memory()
     model = family.build(config, stage)
     restore_checkpoint(checkpoint, {"model": model})
     return model
+
+
+def load_network(family: Family, config: Any, stage: str, checkpoint: Path, weights: Weights) -> Network:
+    """The stage with the weights of a checkpoint for the engine, without TensorFlow."""
+    kind: WeightKind = "float32" if weights == "auto" or weights == "tensorflow" else weights
+    return family.network(config, stage, Tensors(checkpoint), kind, f"checkpoint {checkpoint}")
 
 
 def _chosen(part: Run, stage: str, best: bool) -> CheckpointEntry:

@@ -74,7 +74,7 @@ def build_request(trained: Trained, plain: Request, prompt: PromptOptions) -> tu
     if prompt.low_resolution is not None:
         options["low_audio"] = seed_audio(trained, prompt.low_resolution)
     if prompt.vocoder is not None:
-        options["vocoder"] = Vocoder(load_run(prompt.vocoder), trained.sample_rate, plain)
+        options["vocoder"] = Vocoder(load_run(prompt.vocoder, weights="auto"), trained.sample_rate, plain)
     request = replace(
         plain,
         **priming,

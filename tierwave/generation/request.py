@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -240,14 +239,6 @@ def write_sounds(
             left -= min(left, len(sounds))
     speed = total / stream.sample_rate / max(time.perf_counter() - started, 1e-9)
     return Written(speed, [np.concatenate(written).astype(np.float32) for written in pieces])
-
-
-def usable_cores() -> int:
-    """Cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
 
 
 def group_sizes(streams: int, cores: int) -> list[int]:

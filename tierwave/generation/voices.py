@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tierwave.generation.request import group_sizes, usable_cores
+from tierwave.generation.request import group_sizes
 from tierwave.nn.distributions import voice_seeds
+from tierwave.system.cores import usable_cores
 
 
 class VoiceGroups:

@@ -19,8 +19,9 @@ from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.tracks import Controls, Track
 from tierwave.errors import UsageError
 from tierwave.generation.load import Trained, load_run
-from tierwave.generation.request import Request, usable_cores
+from tierwave.generation.request import Request
 from tierwave.runs.folder import Run
+from tierwave.system.cores import usable_cores
 
 BLOCK = 256  # samples that are made at a time, between which something is set
 TEMPERATURE = 0.75

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tierwave.errors import RunError
-from tierwave.files.documents import parsed
-from tierwave.runs.folder import Run
 
 
 def make_checkpoint(pieces: dict[str, Any]) -> tf.train.Checkpoint:
@@ -29,6 +28,11 @@ def make_checkpoint(pieces: dict[str, Any]) -> tf.train.Checkpoint:
         if len(found) != len(pieces[name].weights):
             raise TypeError(f"{name}: {len(pieces[name].weights)} weights, and public attributes lead to {len(found)}")
     return tf.train.Checkpoint(**{**pieces, **dicts})
+
+
+def named_weights(model: keras.Model) -> dict[str, np.ndarray]:
+    """The values of a model's weights by their names in a checkpoint (see `tierwave.runs.tensors`)."""
+    return {name: keras.ops.convert_to_numpy(variable) for name, variable in _weights(model)}
 
 
 def _weights(part: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[str, keras.Variable]]:
@@ -81,31 +85,3 @@ def _is_of_no_rest(record: logging.LogRecord) -> bool:
 def holds(path: Path, piece: str) -> bool:
     """Whether the checkpoint at `path` has a piece of this name."""
     return any(name.split("/")[0] == piece for name, _ in tf.train.list_variables(str(path)))
-
-
-def check_run_id(path: Path, run: Run) -> None:
-    """Raises RunError for a checkpoint in a run's folder that another run has written."""
-    run_id = read_progress(path).get("run", "")
-    if run_id and run.run_id and run_id != run.run_id:
-        raise RunError(
-            f"{path} was written by another run than {run.root.folder}, and stages that were not trained together do "
-            "not fit together: put the run's own stage back, or train the stage in this run (train.py --stage "
-            f"{path.parent.name} --init_from the other run)"
-        )
-
-
-def read_progress(path: Path) -> dict[str, Any]:
-    """The `Progress` stored in a checkpoint, as a dict; RunError where there is none."""
-    try:
-        text = tf.train.load_checkpoint(str(path)).get_tensor("progress/.ATTRIBUTES/VARIABLE_VALUE")
-        return parsed("progress", text.decode())
-    except (tf.errors.OpError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-        raise damaged(path, error) from None
-
-
-def damaged(path: Path, reason: Exception | str) -> RunError:
-    """The error about a checkpoint that cannot be read."""
-    return RunError(
-        f"checkpoint {path} is damaged or cut short ({str(reason).splitlines()[0]}): use an earlier one, for example "
-        "with --resume_from"
-    )

@@ -131,7 +131,7 @@ def refuse_other_slots(
 ) -> None:
     """UsageError where a checkpoint holds the state of another optimiser than a stage now has; RunError where it, or
     the history of its run, is damaged. stored: the document and the config of the run."""
-    from tierwave.runs.checkpoints import check_run_id, read_progress
+    from tierwave.runs.tensors import check_run_id, read_progress
     from tierwave.training.step import slots_of
 
     document, config = stored

@@ -21,8 +21,9 @@ from tierwave.config import TrainingOptions
 from tierwave.data.windows import LaneWindows
 from tierwave.errors import RunError
 from tierwave.files.documents import validated
-from tierwave.runs.checkpoints import damaged, holds, make_checkpoint, read_progress, restore_checkpoint
+from tierwave.runs.checkpoints import holds, make_checkpoint, restore_checkpoint
 from tierwave.runs.folder import CheckpointEntry, Run
+from tierwave.runs.tensors import damaged, read_progress
 from tierwave.system.signals import ENDING, handled
 from tierwave.training.step import LN2, Learner, slots_of
 

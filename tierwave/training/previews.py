@@ -7,9 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from tierwave.analysis.issues import Issue, find_issues
+from tierwave.analysis.issues import Issue, find_issues, named
 from tierwave.controls.files import write_controls
 from tierwave.controls.schema import ControlWarning
 from tierwave.generation.request import Request, Stream, sequence_paths, write_sounds
@@ -78,17 +76,8 @@ class Generation(Callback):
 
                 stages_picture(path.with_suffix(".png"), stages, stream.duration(), title=path.stem)
             issues = find_issues(audio, stream.sample_rate)
-            self.say(f"Generated {path} ({speed:.2f}x real time){_told(issues)}")
+            self.say(f"Generated {path} ({speed:.2f}x real time){named(issues)}")
             say_once(issues, self.told, self.say)
-
-
-def issues_of(sound: np.ndarray, sample_rate: int) -> str:
-    """What is wrong with a sound, float `[samples]`, for the end of a line: "" or " [silent]" and the like."""
-    return _told(find_issues(sound, sample_rate))
-
-
-def _told(issues: Sequence[Issue]) -> str:
-    return f" [{', '.join(issue.name for issue in issues)}]" if issues else ""
 
 
 def say_once(issues: Sequence[Issue], told: set[str], say: Print) -> None:

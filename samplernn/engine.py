@@ -1,0 +1,151 @@
+"""A SampleRNN as a program of `tierwave.engine`: the same parts in the same order as `samplernn.sampler`.
+
+As there, what is linear behind one another is multiplied beforehand: the table of embeddings, the lowest upsampling and
+the controls' map include the perceptron's first map. Without frame tiers the table includes the first layer's map of
+the recurrent stack.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from samplernn.config import Config
+from tierwave.audio.quantize import Quantizer
+from tierwave.engine import kernels
+from tierwave.engine.network import Arrays, Builder, Floats, Matrix, Named, Network, Place, WeightKind
+
+
+def network(config: Config, weights: Named, kind: WeightKind = "float32", *, origin: str = "the model") -> Network:
+    """The network of a config with these weights; origin: what errors call them. Raises RunError where they do not fit
+    or are not finite."""
+    builder = Builder(kind, origin=origin, history=config.top_frame)
+    arrays = Arrays(weights, origin=origin, weight_norm=config.weight_norm)
+    dim = config.dim
+    controls = builder.place(sum(config.input_sizes)) if config.conditioned_on else None
+    sample = arrays.at("sample_tier")
+    first = sample.at("hidden", 0)
+    hidden, bias = first.kernel("kernel", dim, dim), first.vector("bias", dim)
+    condition, ratio = None, 0
+    descending = list(reversed(config.frame_sizes))
+    for index, size in enumerate(descending):
+        lowest = index + 1 == len(descending)
+        ratio = size if lowest else size // descending[index + 1]
+        folded = hidden if lowest else None
+        builder.part(size)
+        condition = _frame_tier(builder, arrays.at("tiers", index), config, size, ratio, condition, controls, folded)
+
+    builder.part(1)
+    if condition is not None:
+        features = builder.place(dim)
+        product = hidden()
+        builder.set(features, bias + _steer_bias(sample, config, product))
+        builder.look_up(features, _table(sample, config) @ product)
+        builder.add(features, condition)
+        if controls is not None:
+            steer = sample.at("steer").plain().kernel("kernel", controls.size, dim)
+            builder.controls(controls)
+            builder.multiply(features, controls, Matrix(controls.size, dim, lambda: steer() @ product))
+        builder.relu(features)
+    else:
+        features = builder.place(dim)
+        builder.set(features, _steer_bias(sample, config, None))
+        builder.look_up(features, _table(sample, config))
+        if controls is not None:
+            builder.controls(controls)
+            builder.multiply(features, controls, sample.at("steer").plain().matrix("kernel", controls.size, dim))
+        outputs = _stack(builder, sample.at("stack"), config, features)
+        builder.part(1)
+        features = builder.place(dim)
+        builder.linear(features, outputs, Matrix(dim, dim, hidden), bias)
+        builder.relu(features)
+    second, to_logits = sample.at("hidden", 1), sample.at("to_logits")
+    after, logits = builder.place(dim), builder.place(config.q_levels)
+    builder.linear(after, features, second.matrix("kernel", dim, dim), second.vector("bias", dim))
+    builder.relu(after)
+    kernel = to_logits.matrix("kernel", dim, config.q_levels)
+    builder.linear(logits, after, kernel, to_logits.vector("bias", config.q_levels))
+    if config.logit_cap is not None:
+        builder.cap(logits, config.logit_cap)
+    arrays.refuse_others()
+    quantizer = Quantizer(config.q_type, config.q_levels)
+    return builder.build(
+        kernels.CATEGORICAL,
+        logits,
+        config.q_levels,
+        silence=quantizer.silence,
+        sizes=config.input_sizes,
+        quantizer=quantizer,
+    )
+
+
+def _frame_tier(
+    builder: Builder,
+    arrays: Arrays,
+    config: Config,
+    size: int,
+    ratio: int,
+    condition: Place | None,
+    controls: Place | None,
+    folded: object,
+) -> Place:
+    """A frame tier (see `samplernn.model.FrameTier`); what it gives to the steps below, side by side."""
+    dim, paper = config.dim, config.convention == "paper"
+    levels = np.arange(config.q_levels, dtype=np.float32)
+    scaled = (levels / np.float32(config.q_levels / 2) - np.float32(1.0)) * np.float32(2.0)
+    frame = builder.place(size)
+    builder.codes(frame, scaled)
+    inputs = frame
+    if not (paper and condition is None):
+        project = arrays.at("project")
+        inputs = builder.place(dim)
+        builder.linear(inputs, frame, project.matrix("kernel", size, dim), project.vector("bias", dim))
+    if condition is not None:
+        builder.add(inputs, condition, size)
+    if controls is not None:
+        steer, term = arrays.at("steer").plain(), builder.place(inputs.size)
+        builder.controls(controls)
+        builder.linear(
+            term, controls, steer.matrix("kernel", controls.size, inputs.size), steer.vector("bias", inputs.size)
+        )
+        builder.add(inputs, term)
+    outputs = _stack(builder, arrays.at("stack"), config, inputs)
+    upsampled = builder.place(ratio * dim)
+    kernel = arrays.kernel("upsample", dim, ratio * dim)
+    bias = arrays.optional("upsample_bias", ratio * dim)
+    if callable(folded):
+        hidden, plain = folded, kernel
+        if bias is not None:
+            bias = (bias.reshape(ratio, dim) @ hidden()).reshape(-1)
+
+        def kernel() -> Floats:  # noqa: F811
+            return np.asarray((plain().reshape(dim * ratio, dim) @ hidden()).reshape(dim, ratio * dim))
+
+    builder.linear(upsampled, outputs, Matrix(dim, ratio * dim, kernel), bias)
+    return upsampled
+
+
+def _stack(builder: Builder, arrays: Arrays, config: Config, inputs: Place) -> Place:
+    return builder.stack(
+        arrays,
+        inputs,
+        config.dim,
+        config.num_rnn_layers,
+        cell=config.rnn_type,
+        reset=config.gru_reset,
+        skip=config.skip_conn,
+    )
+
+
+def _table(sample: Arrays, config: Config) -> Floats:
+    """What each of the last samples adds, `[frame, levels, dim]`."""
+    frame, width = config.sample_frame, config.emb_size or config.q_levels
+    window = sample.kernel("window", frame, width, config.dim)()
+    return sample.vector("embedding", config.q_levels, width) @ window if config.emb_size else window
+
+
+def _steer_bias(sample: Arrays, config: Config, product: Floats | None) -> Floats:
+    """What controls of 0 add."""
+    if not config.conditioned_on:
+        return np.zeros(config.dim, np.float32)
+    bias = sample.at("steer").plain().vector("bias", config.dim)
+    return bias if product is None else bias @ product

@@ -1,0 +1,111 @@
+"""The engine's kernels against TensorFlow's distributions and exact sums."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tierwave.controls.live import Settings
+from tierwave.engine import kernels
+from tierwave.engine.network import Builder, Matrix, Network, WeightKind
+from tierwave.engine.voices import Voices
+from tierwave.errors import RunError
+from tierwave.nn.distributions import counter_uniform, sample_categorical, voice_seeds
+
+VOICES = 3
+
+
+def settings(voices: int, steps: int, *, temperature: float = 1.0, top_k: int = 0) -> Settings:
+    return Settings(
+        np.zeros([voices, steps, 0], np.float32),
+        np.full([voices, steps], temperature, np.float32),
+        np.full([voices, steps], top_k, np.int32),
+    )
+
+
+def bigram(table: np.ndarray, kind: WeightKind = "float32") -> Network:
+    """A network whose logits `table [levels, levels]` are a function of the last code."""
+    builder = Builder(kind, origin="the test")
+    levels = len(table)
+    builder.part(1)
+    chosen, logits = builder.place(levels), builder.place(levels)
+    builder.set(chosen, None)
+    builder.look_up(chosen, np.eye(levels, dtype=np.float32)[None])
+    builder.linear(logits, chosen, Matrix(levels, levels, lambda: table), None)
+    return builder.build(kernels.CATEGORICAL, logits, levels, silence=levels // 2, sizes=())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31 + 5, 2**63 + 17, -3])
+def test_voices_have_the_keys_of_tensorflow(seed: int) -> None:
+    found = kernels.voice_seeds(np.uint64(seed & (2**64 - 1)), 5)
+    assert (found.view(np.int32) == voice_seeds(seed, 5)).all()
+
+
+@pytest.mark.parametrize("levels", [7, 16, 256])
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"), [(1.0, 0, None), (0.0, 0, None), (0.8, 3, None), (1.3, 0, 0.7)]
+)
+def test_draws_are_those_of_tensorflow(levels: int, temperature: float, top_k: int, top_p: float | None) -> None:
+    table = np.random.default_rng(levels).normal(0, 2, [levels, levels]).astype(np.float32)
+    steps, seed = 300, 11
+    codes = Voices(bigram(table), VOICES, seed, top_p=top_p).run(
+        settings(VOICES, steps, temperature=temperature, top_k=top_k)
+    )
+    before = np.concatenate([np.full([VOICES, 1], levels // 2), codes[:, :-1]], axis=1)
+    uniform = counter_uniform(voice_seeds(seed, VOICES), 0, steps)
+    expected = sample_categorical(
+        tf.constant(table[before.ravel()]), tf.reshape(uniform, [-1]), temperature, top_k or None, top_p
+    )
+    assert (codes.ravel() == expected.numpy()).all()
+
+
+def test_blocks_voices_and_threads_change_nothing() -> None:
+    table = np.random.default_rng(1).normal(0, 1, [64, 64]).astype(np.float32)
+    for kind in ("float32", "bfloat16", "int8"):
+        network = bigram(table, kind)
+        whole = Voices(network, 7, 5, threads=1).run(settings(7, 90))
+        pieces = Voices(network, 7, 5, threads=3)
+        parts = [pieces.run(settings(7, steps)) for steps in (1, 40, 0, 49)]
+        assert (np.concatenate(parts, axis=1) == whole).all()
+        for voices in (1, 2, 3, 5):
+            assert (Voices(network, voices, 5).run(settings(voices, 90)) == whole[:voices]).all()
+
+
+@pytest.mark.parametrize("inputs", [1, 5, 48])
+@pytest.mark.parametrize("outputs", [1, 16, 17, 65, 144])
+def test_products_of_every_shape(inputs: int, outputs: int) -> None:
+    rng = np.random.default_rng(inputs + outputs)
+    kernel, given = rng.normal(size=[inputs, outputs]), rng.normal(size=[5, 9, inputs])
+    exact = given @ kernel
+    for kind, error in (("float32", 1e-5), ("bfloat16", 0.1), ("int8", 0.2)):
+        builder = Builder(kind, origin="the test")
+        builder.part(1)
+        source, target = builder.place(inputs), builder.place(outputs)
+        builder.controls(source)
+        builder.linear(target, source, Matrix(inputs, outputs, lambda: kernel.astype(np.float32)), None)
+        network = builder.build(kernels.CATEGORICAL, target, outputs, sizes=(1,) * inputs)
+        found = Voices(network, 5, 0, threads=1).predictions(np.zeros([5, 9], np.int32), given.astype(np.float32))
+        scale = np.sqrt(inputs)
+        assert np.abs(found - exact).max() < error * scale, kind
+        if kind != "float32":
+            assert np.abs(found - exact).max() > 0
+
+
+def test_int8_keeps_the_largest_weight_of_every_output() -> None:
+    kernel = np.diag([1e-6, 1.0, 1000.0]).astype(np.float32)
+    builder = Builder("int8", origin="the test")
+    builder.part(1)
+    source, target = builder.place(3), builder.place(3)
+    builder.controls(source)
+    builder.linear(target, source, Matrix(3, 3, lambda: kernel), None)
+    network = builder.build(kernels.CATEGORICAL, target, 3, sizes=(1, 1, 1))
+    found = Voices(network, 1, 0).predictions(np.zeros([1, 1], np.int32), np.ones([1, 1, 3], np.float32))
+    np.testing.assert_allclose(found[0, 0], np.diag(kernel), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(kind: WeightKind, value: float) -> None:
+    table = np.zeros([4, 4], np.float32)
+    table[2, 1] = value
+    with pytest.raises(RunError, match="the test holds weights that are not finite"):
+        bigram(table, kind)
