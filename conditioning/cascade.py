@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from conditioning.config import Cascade, Config, Stage, playing
+from conditioning.engine import EngineVoices
+from tierwave.audio.quantize import Quantizer
 from tierwave.controls.live import Settings
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.tracks import Controls, Track, resample_track
 from tierwave.controls.transfer import as_trained
+from tierwave.engine.network import Network
 from tierwave.errors import UsageError
 from tierwave.generation.request import Request, Stream
 
@@ -35,13 +38,14 @@ _EARLIER = 4  # steps of a tier before those that a lower tier reads, for interp
 class TierStream(Stream):
     """Sound, or controls, of a stage or a cascade: `render`, `set`, `record`, `curves` (see `Stream`).
 
-    A curve of `request.controls` replaces what a tier generates under its name. models: one per tier; only: the one
+    A curve of `request.controls` replaces what a tier generates under its name. models: one per tier, of
+    Keras or networks of the engine; only: the one
     tier to run, conditioned on the request's curves.
     """
 
     def __init__(
         self,
-        models: Sequence[ConditionalTier],
+        models: Sequence[ConditionalTier | Network],
         config: Config | Cascade,
         request: Request,
         *,
@@ -87,7 +91,7 @@ class TierStream(Stream):
             raise UsageError("this run generates controls, no audio: ask for its curves")
         with self.pace.block(samples):
             codes = self._tiers[-1].generate(samples)
-            return self._tiers[-1].model.quantizer.table()[codes]
+            return self._tiers[-1].quantizer.table()[codes]
 
     def curves(self, seconds: float, voice: int = 0) -> dict[str, Controls]:
         """The generated controls of every tier in raw units up to `seconds`, by the tier's name."""
@@ -132,11 +136,10 @@ class _Tier:
     index: its place in the config, which its random numbers depend on.
     """
 
-    def __init__(self, stream: TierStream, index: int, stage: Stage, model: ConditionalTier):
-        from conditioning.sampler import TierVoices
-
+    def __init__(self, stream: TierStream, index: int, stage: Stage, model: ConditionalTier | Network):
         request = stream.request
         self.stream, self.index, self.stage, self.model = stream, index, stage, model
+        self.quantizer = Quantizer(stage.q_type, stage.q_levels)
         self.name = str(getattr(stage, "name", index))
         self.rate = float(stream.sample_rate if stage.makes_audio else stage.rate or 0.0)
         self.generated = 0
@@ -144,7 +147,7 @@ class _Tier:
         if seed is None:  # one per tier, whichever others run; the last tier's is that of a single tier
             last = stream.tier_count - 1
             seed = request.random_seed if index == last else request.random_seed * 1_000_003 + index + 1
-        self.voices = TierVoices(model, stream.voices, seed, top_p=request.top_p)
+        self.voices = _voices(model, stream.voices, seed, request.top_p)
         given = request.tier_temperature.get(self.name)
         self.temperatures = None if given is None else np.full(stream.voices, given, np.float32)
         self.parameters = [] if stage.makes_audio else [stream.schema.of(name) for name in stage.generates]
@@ -164,7 +167,7 @@ class _Tier:
         names = stage.conditioned_on
         if stage.makes_audio:
             sound = request.seed_audio
-            values = self.model.quantizer.encode(np.asarray(sound, np.float32)).astype(np.int32)
+            values = self.quantizer.encode(np.asarray(sound, np.float32)).astype(np.int32)
             steps = len(values)
         elif request.primed_at_random:
             rng = np.random.default_rng([request.random_seed % 2**63, 7, self.index])
@@ -262,6 +265,15 @@ class _Tier:
             raw = parameter.denormalise(_clipped(self._steps[voice, :stop, column], parameter))
             found[parameter.name] = Track.regular(parameter.name, raw, self.rate, f"tier {self.name}")
         return found
+
+
+def _voices(model: Any, voices: int, seed: int, top_p: float | None) -> Any:
+    """The voices of a network of the engine, or of a model of Keras."""
+    if isinstance(model, Network):
+        return EngineVoices(model, voices, seed, top_p=top_p)
+    from conditioning.sampler import TierVoices
+
+    return TierVoices(model, voices, seed, top_p=top_p)
 
 
 def _clipped(values: np.ndarray, parameter: Parameter) -> np.ndarray:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from conditioning.cascade import TierStream
     from conditioning.model import ConditionalTier
+    from tierwave.engine.network import Named, Network, WeightKind
     from tierwave.nn.step_graph import StepGraph
 
 
@@ -56,6 +57,7 @@ class ConditioningFamily(Family):
     """
 
     configs = {"conditioning": Config, "cascade": Cascade}
+    has_networks = True
     foreign_options = {}
     foreign_requests = {
         name: why
@@ -205,7 +207,7 @@ class ConditioningFamily(Family):
 
     def stream(
         self,
-        models: Sequence[ConditionalTier],
+        models: Sequence[ConditionalTier | Network],
         config: Config | Cascade,
         request: Request,
         *,
@@ -217,6 +219,12 @@ class ConditioningFamily(Family):
         from conditioning.cascade import TierStream
 
         return TierStream(models, config, request, sample_rate=sample_rate, schema=schema or Schema(), only=stage)
+
+    def network(self, config: Config | Cascade, stage: str, weights: Named, kind: WeightKind, origin: str) -> Network:
+        from conditioning.engine import network
+
+        tier = _stage(config, stage)
+        return network(tier, weights, kind, input_sizes=sizes_of(config, tier), origin=origin)
 
     def step_graphs(self, model: ConditionalTier) -> list[StepGraph]:
         from conditioning.steps import step_graphs

@@ -7,6 +7,8 @@ the recurrent stack.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from samplernn.config import Config
@@ -47,13 +49,7 @@ def network(config: Config, weights: Named, kind: WeightKind = "float32", *, ori
             builder.multiply(features, controls, Matrix(controls.size, dim, lambda: steer() @ product))
         builder.relu(features)
     else:
-        features = builder.place(dim)
-        builder.set(features, _steer_bias(sample, config, None))
-        builder.look_up(features, _table(sample, config))
-        if controls is not None:
-            builder.controls(controls)
-            builder.multiply(features, controls, sample.at("steer").plain().matrix("kernel", controls.size, dim))
-        outputs = _stack(builder, sample.at("stack"), config, features)
+        outputs = _plain(builder, sample, config, controls)
         builder.part(1)
         features = builder.place(dim)
         builder.linear(features, outputs, Matrix(dim, dim, hidden), bias)
@@ -124,7 +120,37 @@ def _frame_tier(
     return upsampled
 
 
-def _stack(builder: Builder, arrays: Arrays, config: Config, inputs: Place) -> Place:
+def _plain(builder: Builder, sample: Arrays, config: Config, controls: Place | None) -> Place:
+    """The recurrent stack of a network without frame tiers, over single samples; its output."""
+    table, steer_bias = _table(sample, config), _steer_bias(sample, config, None)
+
+    def enter(target: Place, layer: Floats | None, added: Floats) -> None:
+        """target = what a sample and the controls give, multiplied by a `layer`, and what is `added`."""
+
+        def through(part: Floats) -> Floats:
+            return part if layer is None else part @ layer
+
+        builder.set(target, through(steer_bias) + added)
+        builder.look_up(target, through(table))
+        if controls is not None:
+            steer = sample.at("steer").plain().kernel("kernel", controls.size, config.dim)
+            builder.controls(controls)
+            builder.multiply(target, controls, Matrix(controls.size, target.size, lambda: through(steer())))
+
+    inputs = builder.place(config.dim)
+    if not config.skip_conn:  # the first layer alone sees it
+        return _stack(builder, sample.at("stack"), config, inputs, enter)
+    enter(inputs, None, np.zeros(config.dim, np.float32))
+    return _stack(builder, sample.at("stack"), config, inputs)
+
+
+def _stack(
+    builder: Builder,
+    arrays: Arrays,
+    config: Config,
+    inputs: Place,
+    enter: Callable[[Place, Floats, Floats], None] | None = None,
+) -> Place:
     return builder.stack(
         arrays,
         inputs,
@@ -133,6 +159,7 @@ def _stack(builder: Builder, arrays: Arrays, config: Config, inputs: Place) -> P
         cell=config.rnn_type,
         reset=config.gru_reset,
         skip=config.skip_conn,
+        enter=enter,
     )
 
 

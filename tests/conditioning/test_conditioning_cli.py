@@ -26,7 +26,7 @@ from tierwave.cli import evaluate
 from tierwave.controls.files import read_control_file
 from tierwave.errors import UsageError
 from tierwave.family import load_config
-from tierwave.generation.load import Trained, load_run
+from tierwave.generation.load import Trained, Weights, load_run
 from tierwave.runs.folder import Run, runs_of
 
 RATE = 8000
@@ -183,7 +183,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @functools.lru_cache
-def _load_run(path: Path, best: bool = False, config_document: None = None) -> Trained:
+def _load_run(path: Path, best: bool = False, config_document: None = None, weights: Weights = "tensorflow") -> Trained:
+    if weights != "tensorflow":
+        return _load_run(path, best, config_document).on_engine()
     trained = load_run(path, best=best, config_document=config_document)
     if trained.models[-1].has_accuracy:
         for variable in trained.models[-1].weights:  # a few steps make a network that hardly listens: this one does

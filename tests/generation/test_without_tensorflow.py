@@ -58,6 +58,17 @@ def test_sound_is_generated_without_tensorflow(run: Path, tmp_path: Path) -> Non
     assert json.loads((tmp_path / "a.json").read_text())["weights"] == "auto"
 
 
+def test_a_run_is_played_without_tensorflow(run: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; import tierwave.play.app; from tierwave.play.instrument import Instrument; "
+        "played = Instrument(Path(sys.argv[1])); played.warm_up(); assert played.document()['speed'] > 0; "
+        f"print([name for name in {WATCHED!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(run)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.slow
 def test_a_machine_without_a_cache_compiles_each_time_and_says_so(run: Path, tmp_path: Path) -> None:
     """numba's cache lies beside the source, or in the home folder: neither can be written to here."""

@@ -39,6 +39,12 @@ def parser() -> FlagParser:
     flags.add_argument(
         "--max_voices", type=optional(int), metavar="N", help="how many pages may play at once (default: as measured)"
     )
+    flags.add_argument(
+        "--weights",
+        choices=("auto", "float32", "bfloat16", "int8", "tensorflow"),
+        default="auto",
+        help="how weights are stored while sound is made; tensorflow: by TensorFlow (default: auto)",
+    )
     return flags
 
 
@@ -88,12 +94,11 @@ def _bound(host: str, port: int, flag: str, kind: socket.SocketKind) -> socket.s
 
 
 def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None) -> None:
-    import_tensorflow(debug=arguments.debug)
-    one_thread_per_call()
     import uvicorn
 
     from tierwave.controls.live import LIVE_NAMES
     from tierwave.controls.schema import ControlWarning
+    from tierwave.generation.load import needs_tensorflow
     from tierwave.play.app import LOOPBACK, build_app
     from tierwave.play.instrument import Instrument
     from tierwave.play.osc import listening
@@ -114,7 +119,11 @@ def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None) -
 
     warnings.filterwarnings("ignore", category=ControlWarning)  # pages are told, by a remark
     began = time.perf_counter()
-    instrument = Instrument(arguments.run, best=arguments.best)
+    if needs_tensorflow(arguments.run, arguments.weights):
+        import_tensorflow(debug=arguments.debug)
+        one_thread_per_call()
+    instrument = Instrument(arguments.run, best=arguments.best, weights=arguments.weights)
+    instrument.trained.prepare(lambda line: print(line, flush=True))
     instrument.warm_up()
     took = time.perf_counter() - began
     studio = Studio(instrument, arguments.max_voices or instrument.voices)

@@ -323,8 +323,12 @@ class Builder:
         cell: str = "gru",
         reset: str = "after",
         skip: bool | str = False,
+        enter: Callable[[Place, Floats, Floats], None] | None = None,
     ) -> Place:
-        """A `tierwave.nn.recurrent.RecurrentStack` over `inputs`; its output."""
+        """A `tierwave.nn.recurrent.RecurrentStack` over `inputs`; its output.
+
+        enter: gives the gates of the first layer instead of `inputs`, for its kernel `[inputs, gates]` and its bias.
+        """
         gates_per_unit = 3 if cell == "gru" else 4
         width, size = gates_per_unit * units, inputs.size
         gates, scratch = self.place(width), self.place(width)
@@ -338,7 +342,9 @@ class Builder:
                 states.append(self.place(units, arrays.optional(f"initial-{initials}", units)))
                 initials += 1
             bias = own.vector("bias", width)
-            if layer == 0 and skip == "prism":  # it sees its input twice
+            if layer == 0 and enter is not None:
+                enter(gates, own.kernel("kernel", size, width)(), bias)
+            elif layer == 0 and skip == "prism":  # it sees its input twice
                 twice = own.matrix("kernel", 2 * size, width)
                 self.linear(gates, below, twice.folded(), bias)
             elif layer > 0 and skip is True:

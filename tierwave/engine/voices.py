@@ -46,6 +46,13 @@ class Voices:
         self._values = np.zeros([voices, 1, network.features], np.float32)
         self._age = self._position = 0  # steps, and those that were drawn
 
+    def begin(self, values: np.ndarray) -> None:
+        """Take values for those before the next step: codes `[voices, history]` or numbers `[voices, 1, features]`."""
+        if self.network.features:
+            self._values[:] = values
+        else:
+            self._codes[:] = values
+
     def prime(self, values: np.ndarray, controls: Floats | None) -> None:
         """Take in values that are given: codes `[voices, steps]` or numbers `[voices, steps, features]`; with the
         controls that lead to each of them, `[voices, steps, controls]`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,7 +15,7 @@ from tierwave.controls.schema import Schema
 from tierwave.controls.sources import find_control_sources
 from tierwave.controls.tracks import Controls, shifted
 from tierwave.data.corpus import Normalize, normalised
-from tierwave.engine.network import Network, WeightKind
+from tierwave.engine.network import InMemory, Network, WeightKind
 from tierwave.engine.voices import prepare
 from tierwave.errors import RunError, UsageError
 from tierwave.family import Family, load_config, load_family
@@ -58,6 +58,17 @@ class Trained:
         for network in self.models:
             if isinstance(network, Network):
                 prepare(network, say)
+
+    def on_engine(self, kind: WeightKind = "float32") -> Trained:
+        """The same with networks of the engine, as far as the family has them, with the weights that its models have
+        now."""
+        if not self.family.has_networks:
+            return self
+        stages = self.family.stages(self.config)
+        pairs = zip(stages, self.models, strict=True)
+        return replace(
+            self, models=[network_of(self.family, self.config, stage, model, kind) for stage, model in pairs]
+        )
 
     def generate(self, request: Request) -> np.ndarray:
         """New sound, float32 `[sequences, samples]` at `sample_rate`."""
@@ -167,6 +178,13 @@ def load_network(family: Family, config: Any, stage: str, checkpoint: Path, weig
     """The stage with the weights of a checkpoint for the engine, without TensorFlow."""
     kind: WeightKind = "float32" if weights == "auto" or weights == "tensorflow" else weights
     return family.network(config, stage, Tensors(checkpoint), kind, f"checkpoint {checkpoint}")
+
+
+def network_of(family: Family, config: Any, stage: str, model: Any, kind: WeightKind = "float32") -> Network:
+    """A stage for the engine, with the weights that a model of Keras has now."""
+    from tierwave.runs.checkpoints import named_weights
+
+    return family.network(config, stage, InMemory(named_weights(model)), kind, f"the model of {stage}")
 
 
 def _chosen(part: Run, stage: str, best: bool) -> CheckpointEntry:

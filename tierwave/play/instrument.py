@@ -18,7 +18,7 @@ from tierwave.controls.live import LIVE_NAMES
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.tracks import Controls, Track
 from tierwave.errors import UsageError
-from tierwave.generation.load import Trained, load_run
+from tierwave.generation.load import Trained, Weights, load_run
 from tierwave.generation.request import Request
 from tierwave.runs.folder import Run
 from tierwave.system.cores import usable_cores
@@ -39,8 +39,9 @@ Kind = Literal["steered", "sound", "values", "spectrogram"]
 class Instrument:
     """A run made ready to be played; arguments and errors as `load_run`."""
 
-    def __init__(self, path: Path, *, best: bool = False) -> None:
-        self.trained = load_run(path, best=best)
+    def __init__(self, path: Path, *, best: bool = False, weights: Weights = "auto") -> None:
+        self.weights = weights
+        self.trained = load_run(path, best=best, weights=weights)
         self._loaded: OrderedDict[str, Trained] = OrderedDict()
         self._loading = threading.Lock()
         self.speed = 0.0  # seconds of sound per second of work, one voice
@@ -136,7 +137,7 @@ class Instrument:
                 there = [entry.name for entry in part.checkpoints]
                 if checkpoint not in there:
                     raise UsageError(f"there is no checkpoint {checkpoint[:60]!r}: there are {', '.join(there)}")
-                trained = load_run(part.folder / checkpoint)
+                trained = load_run(part.folder / checkpoint, weights=self.weights)
                 if self.is_live:
                     self._compile(trained)
                 self._loaded[checkpoint] = trained
