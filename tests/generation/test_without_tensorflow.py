@@ -60,7 +60,8 @@ def test_sound_is_generated_without_tensorflow(run: Path, tmp_path: Path) -> Non
 
 def test_a_run_is_played_without_tensorflow(run: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; import tierwave.play.app; from tierwave.play.instrument import Instrument; "
+        "import sys, tierwave.play.app; from pathlib import Path; "
+        "from tierwave.play.instrument import Instrument; "
         "played = Instrument(Path(sys.argv[1])); played.warm_up(); assert played.document()['speed'] > 0; "
         f"print([name for name in {WATCHED!r} if name in sys.modules])"
     )
