@@ -39,7 +39,11 @@ def parser() -> FlagParser:
     flags.add_argument("--set", **REPEATABLE, metavar="KEY=VALUE", help="override config keys; nested keys with dots")
     flags.add_switch("--resume", help="resume from the newest checkpoint of this id", default=True)
     flags.add_argument("--resume_from", type=optional(Path), help="resume from this checkpoint")
-    flags.add_argument("--init_from", type=optional(Path), help="start from another run's weights")
+    flags.add_argument(
+        "--init_from",
+        type=optional(_source),
+        help="start from another run's weights, from the starting weights that come with the program (start), or none",
+    )
     flags.add_argument(
         "--param_dir", type=optional(Path), help="folder of the controls (default: that of the recordings)"
     )
@@ -62,6 +66,10 @@ def parser() -> FlagParser:
     )
     add_model_flags(flags.add_argument_group("training"), TrainingOptions)
     return flags
+
+
+def _source(text: str) -> Path | str:
+    return text if text in ("start", "none") else Path(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

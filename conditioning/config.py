@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from tierwave.config import Amount, GlobalNormClip, Layers, StrictModel, ValueClip, Width
-from tierwave.controls.schema import input_sizes
+from tierwave.controls.schema import ControlInputs, control_inputs
 from tierwave.files.folders import name_fault
 
 AUDIO = "audio"
@@ -257,15 +257,15 @@ def _refuse_unknown(controls: dict[str, dict[str, Any]], known: list[str]) -> No
 
 
 def _refuse_one_hot(controls: dict[str, dict[str, Any]], made: list[str]) -> None:
-    input_sizes(list(controls), controls)
+    control_inputs(list(controls), controls)
     for name in made:
         if controls.get(name, {}).get("encoding") == "one_hot":
             raise ValueError(f"{name} is generated as a number, so it cannot be one_hot; leave its encoding out")
 
 
-def sizes_of(config: Config | Cascade, tier: Stage) -> tuple[int, ...]:
-    """How many inputs of the network each control takes that a tier is conditioned on."""
-    return input_sizes(tier.conditioned_on, config.controls)
+def control_inputs_of(config: Config | Cascade, tier: Stage) -> tuple[ControlInputs, ...]:
+    """The inputs of the network that each control takes that a tier is conditioned on."""
+    return control_inputs(tier.conditioned_on, config.controls)
 
 
 def parameters(config: Config | Cascade) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 from conditioning.config import Stage
 from tierwave.audio.quantize import Quantizer
 from tierwave.controls.live import Settings
+from tierwave.controls.schema import ControlInputs
 from tierwave.engine import kernels
 from tierwave.engine.network import Arrays, Builder, Floats, Matrix, Named, Network, Place, WeightKind
 from tierwave.engine.voices import Voices
@@ -24,19 +25,20 @@ def network(
     weights: Named,
     kind: WeightKind = "float32",
     *,
-    input_sizes: Sequence[int] | None = None,
+    control_inputs: Sequence[ControlInputs] | None = None,
     origin: str = "the model",
 ) -> Network:
-    """The network of a stage with these weights; input_sizes: how many inputs each control takes, None: one each;
-    origin: what errors call the weights. Raises RunError where they do not fit or are not finite."""
+    """The network of a stage with these weights; control_inputs: the inputs that each control takes, None: one number
+    each; origin: what errors call the weights. Raises RunError where they do not fit or are not finite."""
     builder, arrays = Builder(kind, origin=origin), Arrays(weights, origin=origin)
-    sizes = tuple(input_sizes or (1,) * len(stage.conditioned_on))
+    inputs_of = tuple(control_inputs or [ControlInputs()] * len(stage.conditioned_on))
+    count = sum(each.size for each in inputs_of)
     hidden, entry = stage.hidden_size, stage.value_width
-    width = 3 * (entry + sum(sizes)) if stage.net == "wide" else hidden
+    width = 3 * (entry + count) if stage.net == "wide" else hidden
     first = arrays.at("first")
-    kernel, bias = first.kernel("kernel", entry + sum(sizes), width), first.vector("bias", width)
+    kernel, bias = first.kernel("kernel", entry + count, width), first.vector("bias", width)
     table = _table(stage, arrays, kernel()[:entry]) if stage.makes_audio else None
-    controls = builder.place(sum(sizes)) if sizes else None
+    controls = builder.place(count) if inputs_of else None
 
     def enter(target: Place, layer: Floats | None, added: Floats) -> None:
         """target = what values and controls give by the first map, multiplied by a `layer`, and what is `added`."""
@@ -76,7 +78,7 @@ def network(
         inputs = stack(0, inputs)
     outputs = [stack(index, inputs) for index in range(shared, stage.stacks)]
     builder.part(1)
-    about: dict[str, Any] = {"silence": 0, "sizes": sizes}
+    about: dict[str, Any] = {"silence": 0, "controls": inputs_of}
 
     def head(target: Place, output: Place, index: int) -> None:
         own = arrays.at("heads", index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from conditioning.config import Cascade, Config, Stage, Tier, parameters, sizes_of, steerable
+from conditioning.config import Cascade, Config, Stage, Tier, control_inputs_of, parameters, steerable
 from conditioning.footprint import footprint
 from tierwave.audio.quantize import Quantizer
 from tierwave.config import TrainingOptions, clipping
@@ -179,13 +179,13 @@ class ConditioningFamily(Family):
 
     def footprint(self, config: Config | Cascade, stage: str, windows: LaneWindows | None = None) -> Footprint:
         tier = _stage(config, stage)
-        return footprint(tier, sizes_of(config, tier))
+        return footprint(tier, control_inputs_of(config, tier))
 
     def build(self, config: Config | Cascade, stage: str | None = None, **options: Any) -> ConditionalTier:
         from conditioning.model import ConditionalTier
 
         tier = _stage(config, stage)
-        return ConditionalTier(tier, input_sizes=sizes_of(config, tier), **options)
+        return ConditionalTier(tier, control_inputs=control_inputs_of(config, tier), **options)
 
     def clipping(self, config: Config | Cascade, stage: str | None = None) -> dict[str, float | None]:
         return clipping(_stage(config, stage).gradient_clip)
@@ -224,7 +224,7 @@ class ConditioningFamily(Family):
         from conditioning.engine import network
 
         tier = _stage(config, stage)
-        return network(tier, weights, kind, input_sizes=sizes_of(config, tier), origin=origin)
+        return network(tier, weights, kind, control_inputs=control_inputs_of(config, tier), origin=origin)
 
     def step_graphs(self, model: ConditionalTier) -> list[StepGraph]:
         from conditioning.steps import step_graphs

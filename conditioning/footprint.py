@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from conditioning.config import Stage
+from tierwave.controls.schema import ControlInputs
 from tierwave.nn.footprint import Footprint, stack
 
 
-def footprint(tier: Stage, input_sizes: Sequence[int] | None = None) -> Footprint:
-    """The activations of one lane; input_sizes: see `ConditionalTier`."""
+def footprint(tier: Stage, control_inputs: Sequence[ControlInputs] | None = None) -> Footprint:
+    """The activations of one lane; control_inputs: see `ConditionalTier`."""
     time, hidden, features = tier.seq_len, tier.hidden_size, len(tier.generates)
-    inputs = tier.value_width + (len(tier.conditioned_on) if input_sizes is None else sum(input_sizes))
+    inputs = tier.value_width + (
+        len(tier.conditioned_on) if control_inputs is None else sum(each.size for each in control_inputs)
+    )
     width = 3 * inputs if tier.net == "wide" else hidden
     whole = Footprint(stored=2 * width * time)
     if tier.net == "wide":

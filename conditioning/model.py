@@ -20,11 +20,11 @@ from conditioning.config import Stage
 from conditioning.heads import LinearWeights, Prediction, head_of
 from tierwave.audio.quantize import Quantizer
 from tierwave.config import validate
-from tierwave.controls.schema import Schema
+from tierwave.controls.schema import ControlInputs, Schema
 from tierwave.controls.transfer import transplanted
 from tierwave.errors import UsageError
 from tierwave.nn.distributions import LossSums
-from tierwave.nn.linear import Linear, NormalisableLayer, encoded, linear, matmul, weights_of
+from tierwave.nn.linear import Linear, NormalisableLayer, encoded, linear, matmul, weights_of, width_of
 from tierwave.nn.recurrent import RecurrentStack, StackState, StackWeights, reset_lanes
 
 TierState = tuple[StackState, ...]  # the shared stack first, if there is one, then the others
@@ -53,21 +53,22 @@ class ConditionalTier(keras.Model):
     `model(values)` or `model({"inputs": values, "controls": ...})` begins with new lanes; `model(inputs, state)`
     continues from a state, and returns the next one too.
 
-    input_sizes: how many inputs each control takes, None: one each. compute_dtype: of matrix products; sums, states,
-    outputs and losses stay float32, and so do maps from and to controls. fused: run the stacks' sequences by Keras'
-    layers (cuDNN on a GPU; not under XLA).
+    control_inputs: the inputs that each control takes, None: one number each. compute_dtype: of matrix products; sums,
+    states, outputs and losses stay float32, and so do maps from and to controls. fused: run the stacks' sequences by
+    Keras' layers (cuDNN on a GPU; not under XLA).
     """
 
     def __init__(
         self,
         stage: Stage,
         *,
-        input_sizes: Sequence[int] | None = None,
+        control_inputs: Sequence[ControlInputs] | None = None,
         compute_dtype: str = "float32",
         fused: bool = False,
     ):
         super().__init__(name="conditional_tier", dtype="float32")
-        self.input_sizes = tuple(input_sizes or (1,) * len(stage.conditioned_on))
+        given = control_inputs or [ControlInputs()] * len(stage.conditioned_on)
+        self.control_inputs = tuple(ControlInputs(*each) for each in given)
         self.stage, self.product_dtype, self.fused = stage, compute_dtype, fused
         self.features = len(stage.generates)
         self.quantizer = Quantizer(stage.q_type, stage.q_levels)
@@ -77,7 +78,7 @@ class ConditionalTier(keras.Model):
         hidden = stage.hidden_size
         self.embedding = None
         self.value_width = stage.value_width
-        inputs = self.value_width + sum(self.input_sizes)
+        inputs = self.value_width + width_of(self.control_inputs)
         width = 3 * inputs if stage.net == "wide" else hidden
         self.first = Linear(inputs, width, name="first")
         self.wide = Linear(width, hidden, name="wide") if stage.net == "wide" else None
@@ -126,7 +127,7 @@ class ConditionalTier(keras.Model):
         """What `from_config` makes the same network of, as JSON; without weights."""
         return {
             "stage": self.stage.model_dump(mode="json", include=set(Stage.model_fields)),
-            "input_sizes": list(self.input_sizes),
+            "control_inputs": [list(each) for each in self.control_inputs],
             "compute_dtype": self.product_dtype,
             "fused": self.fused,
         }
@@ -160,7 +161,7 @@ class ConditionalTier(keras.Model):
         """What controls `[..., controls]` add to the first map, with its bias: `[..., width]`, or `[width]`."""
         if controls is None or weights.controls is None:
             return weights.bias
-        return matmul(encoded(controls, self.input_sizes), weights.controls) + weights.bias
+        return matmul(encoded(controls, self.control_inputs), weights.controls) + weights.bias
 
     def rnn_input(self, values: tf.Tensor, control_term: tf.Tensor, weights: TierWeights) -> tf.Tensor:
         """The input of the recurrent layers: values `[...]` (codes) or `[..., features]` -> `[..., hidden]`."""

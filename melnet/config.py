@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from melnet.front_end import MelAudio
 from melnet.multiscale import factors
 from tierwave.config import Amount, GlobalNormClip, Layers, StrictModel, ValueClip, Width
-from tierwave.controls.schema import input_sizes
+from tierwave.controls.schema import ControlInputs, control_inputs
 
 
 class Text(StrictModel):
@@ -72,13 +72,13 @@ class Config(StrictModel):
         unknown = [name for name in self.controls if name not in self.conditioned_on]
         if unknown:
             raise ValueError(f"controls names {unknown[0]}, which is not in conditioned_on")
-        input_sizes(self.conditioned_on, self.controls)
+        control_inputs(self.conditioned_on, self.controls)
         return self
 
     @property
-    def input_sizes(self) -> tuple[int, ...]:
-        """How many inputs of the network each control takes."""
-        return input_sizes(self.conditioned_on, self.controls)
+    def control_inputs(self) -> tuple[ControlInputs, ...]:
+        """The inputs of the network that each control takes."""
+        return control_inputs(self.conditioned_on, self.controls)
 
     @property
     def time_factor(self) -> int:

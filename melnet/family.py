@@ -138,6 +138,7 @@ class MelNetFamily(Family):
         *,
         source_state: Mapping[str, Any] | None = None,
         dataset_state: Mapping[str, Any] | None = None,
+        absent: float = 0.5,
     ) -> None:
         from melnet.model import transplant
 

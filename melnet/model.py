@@ -33,9 +33,10 @@ from melnet.text import MOST_CHARACTERS, Alphabet
 from tierwave.config import validate
 from tierwave.controls.schema import Schema
 from tierwave.controls.transfer import copy_weights
+from tierwave.errors import UsageError
 from tierwave.nn.cells import CellName, CellWeights, State
 from tierwave.nn.distributions import LossSums, mixture_nats
-from tierwave.nn.linear import Linear, NormalisableLayer, encoded, linear, weights_of
+from tierwave.nn.linear import Linear, NormalisableLayer, encoded, linear, weights_of, width_of
 from tierwave.nn.recompute import recomputed
 from tierwave.nn.recurrent import Recurrent, reset_lanes
 
@@ -156,7 +157,7 @@ class MelTier(keras.Model):
         super().__init__(name=f"tier_{tier}", dtype="float32")
         self.config, self.tier, self.product_dtype = config, tier, compute_dtype
         self.unit, self.has_accuracy, self.steps_are = "nats", False, "frames"
-        units, controls = config.hidden_size, sum(config.input_sizes)
+        units, controls = config.hidden_size, width_of(config.control_inputs)
         self.units = units
         self.bins = _bins(config, tier)
         self.central = tier == 1
@@ -287,7 +288,7 @@ class MelTier(keras.Model):
             maps = weights.features_to_time, weights.features_to_frequency
             to_time, to_frequency = extract(lower, weights.features, *maps)
         if controls is not None and weights.controls_to_time is not None:
-            controls = encoded(controls, self.config.input_sizes)
+            controls = encoded(controls, self.config.control_inputs)
             to_time = _plus(linear(controls, weights.controls_to_time)[:, :, None], to_time)
             assert weights.controls_to_frequency is not None
             added = linear(controls, weights.controls_to_frequency)[:, :, None]
@@ -435,7 +436,9 @@ def transplant(
         for name in ("controls_to_time", "controls_to_frequency", "controls_to_central")
     ]
     names = source.config.conditioned_on, target.config.conditioned_on
-    copy_weights(source, target, maps, names, source_schema, schema)
+    constants = copy_weights(source, target, maps, names, source_schema, schema)
+    if any(constant is not None for constant in constants):
+        raise UsageError("the run to start from is steered by controls: name at least one in conditioned_on")
     if own is not None and source.text is not None and target.text is not None and alphabets is not None:
         learned = keras.ops.convert_to_numpy(source.text.embedding)
         theirs, ours = (alphabet.characters for alphabet in alphabets)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from tierwave.config import Amount, GlobalNormClip, Layers, StrictModel, ValueClip, Width
-from tierwave.controls.schema import input_sizes
+from tierwave.controls.schema import ControlInputs, control_inputs
 
 
 class Config(StrictModel):
@@ -32,6 +32,7 @@ class Config(StrictModel):
     emb_init: Literal["random", "sinusoids"] = Field(
         "random", description="embeddings before training; sinusoids: neighbouring levels begin alike"
     )
+    start: bool = Field(False, description="begin from the starting weights that come with the program")
     skip_conn: bool | Literal["prism"] = False
     rnn_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     weight_norm: bool = False
@@ -80,13 +81,13 @@ class Config(StrictModel):
         unknown = [name for name in self.controls if name not in self.conditioned_on]
         if unknown:
             raise ValueError(f"controls names {unknown[0]}, which is not in conditioned_on")
-        input_sizes(self.conditioned_on, self.controls)
+        control_inputs(self.conditioned_on, self.controls)
         return self
 
     @property
-    def input_sizes(self) -> tuple[int, ...]:
-        """How many inputs of the network each control takes."""
-        return input_sizes(self.conditioned_on, self.controls)
+    def control_inputs(self) -> tuple[ControlInputs, ...]:
+        """The inputs of the network that each control takes."""
+        return control_inputs(self.conditioned_on, self.controls)
 
     @property
     def top_frame(self) -> int:

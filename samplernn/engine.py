@@ -23,7 +23,7 @@ def network(config: Config, weights: Named, kind: WeightKind = "float32", *, ori
     builder = Builder(kind, origin=origin, history=config.top_frame)
     arrays = Arrays(weights, origin=origin, weight_norm=config.weight_norm)
     dim = config.dim
-    controls = builder.place(sum(config.input_sizes)) if config.conditioned_on else None
+    controls = builder.place(sum(each.size for each in config.control_inputs)) if config.conditioned_on else None
     sample = arrays.at("sample_tier")
     first = sample.at("hidden", 0)
     hidden, bias = first.kernel("kernel", dim, dim), first.vector("bias", dim)
@@ -69,7 +69,7 @@ def network(config: Config, weights: Named, kind: WeightKind = "float32", *, ori
         logits,
         config.q_levels,
         silence=quantizer.silence,
-        sizes=config.input_sizes,
+        controls=config.control_inputs,
         quantizer=quantizer,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samplernn.config import Config
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 # Keys that may differ from those of the run whose weights are taken over.
 _WEIGHTLESS = (
     "seq_len", "rnn_dropout", "gradient_clip", "normalize", "logit_cap", "q_type", "conditioned_on", "controls",
-    "training", "recompute",
+    "training", "recompute", "start", "emb_init",
 )  # fmt: skip
 
 
@@ -30,6 +31,7 @@ class SampleRNNFamily(Family):
 
     configs = {"samplernn": Config}
     has_networks = True
+    start = Path(__file__).with_name("start.npz")
 
     def build(self, config: Config, stage: str | None = None, **options: Any) -> SampleRNN:
         from samplernn.model import SampleRNN
@@ -75,11 +77,18 @@ class SampleRNNFamily(Family):
         return {key: value for key, value in config.model_dump(mode="json").items() if key not in _WEIGHTLESS}
 
     def take_weights(
-        self, source: SampleRNN, target: SampleRNN, source_schema: Schema, schema: Schema, **dataset_states: Any
+        self,
+        source: SampleRNN,
+        target: SampleRNN,
+        source_schema: Schema,
+        schema: Schema,
+        *,
+        absent: float = 0.5,
+        **dataset_states: Any,
     ) -> None:
         from samplernn.model import transplant
 
-        transplant(source, target, source_schema, schema)
+        transplant(source, target, source_schema, schema, absent)
 
 
 FAMILY = SampleRNNFamily()

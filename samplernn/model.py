@@ -27,9 +27,12 @@ from tierwave.audio.quantize import Quantizer
 from tierwave.config import validate
 from tierwave.controls.schema import Schema
 from tierwave.controls.transfer import copy_weights
+from tierwave.errors import UsageError
 from tierwave.nn.distributions import LossSums, categorical_nats
-from tierwave.nn.linear import Linear, NormalisableLayer, encoded, fan_in_uniform, linear, matmul, weights_of
+from tierwave.nn.linear import Linear, NormalisableLayer, encoded, fan_in_uniform, linear, matmul, weights_of, width_of
 from tierwave.nn.recurrent import RecurrentStack, StackState, StackWeights, reset_lanes
+
+_STEERED = "the run to start from is steered by controls: name at least one in conditioned_on"
 
 ModelState = tuple[StackState, ...]  # one stack state per recurrent tier, top tier first
 
@@ -114,7 +117,7 @@ def _make_steer(config: Config, outputs: int) -> Linear | None:
     """The map of the controls to what they add to a tier."""
     if not config.conditioned_on:
         return None
-    inputs = sum(config.input_sizes)
+    inputs = width_of(config.control_inputs)
     return Linear(inputs, outputs, initializer=_linear_initializer(config, inputs), name="steer")
 
 
@@ -172,6 +175,12 @@ class FrameTier(NormalisableLayer):
         for part in (condition, control_term):
             total = total if part is None else total + part
         return total
+
+    def add_constant(self, constant: np.ndarray) -> None:
+        """Add what a map of controls added all the time, `[inputs of the RNN]`. UsageError where there is no bias."""
+        if self.project is None or self.project.bias is None:
+            raise UsageError(_STEERED)
+        self.project.bias.assign_add(constant)
 
     def control_term(self, controls: tf.Tensor | None, weights: FrameWeights) -> tf.Tensor | None:
         """What controls `[..., controls]` add: those at the first sample that a frame conditions."""
@@ -273,6 +282,13 @@ class SampleTier(NormalisableLayer):
             None,
             weights_of(self.steer),
         )
+
+    def add_constant(self, constant: np.ndarray) -> None:
+        """Add what a map of controls added all the time, `[dim]`. UsageError where an RNN stands behind it."""
+        first = self.hidden[0]
+        if self.stack is not None or first.bias is None:
+            raise UsageError(_STEERED)
+        first.bias.assign_add(tf.linalg.matvec(first.effective_weights()[0], constant, transpose_a=True))
 
 
 def embed_window(table: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
@@ -461,7 +477,7 @@ class SampleRNN(keras.Model):
         time = codes.shape[1] - overlap
         scaled = self.scaled(codes)
         if controls is not None:
-            controls = encoded(controls, self.config.input_sizes)
+            controls = encoded(controls, self.config.control_inputs)
         condition: tf.Tensor | None = None
         states = []
         for index, (tier, tier_weights) in enumerate(zip(self.tiers, weights.tiers, strict=True)):
@@ -518,9 +534,18 @@ class SampleRNN(keras.Model):
         return LossSums(tf.reduce_sum(nats, axis=1), tf.reduce_sum(correct, axis=1), tf.reduce_sum(mask, axis=1), state)
 
 
-def transplant(source: SampleRNN, target: SampleRNN, source_schema: Schema, schema: Schema) -> None:
-    """Copy all weights; the maps of controls by name. A control that only the target has starts without effect."""
+def transplant(
+    source: SampleRNN, target: SampleRNN, source_schema: Schema, schema: Schema, absent: float = 0.5
+) -> None:
+    """Copy all weights; the maps of controls by name.
+
+    A control that only the target has starts without effect. One that only the source has is held at `absent`, within
+    its range of 0 ... 1; what it adds there goes to the biases where the target has no controls at all.
+    """
     tiers = zip([*source.tiers, source.sample_tier], [*target.tiers, target.sample_tier], strict=True)
     maps = [(theirs.steer, ours.steer) for theirs, ours in tiers]
     names = source.config.conditioned_on, target.config.conditioned_on
-    copy_weights(source, target, maps, names, source_schema, schema)
+    constants = copy_weights(source, target, maps, names, source_schema, schema, absent)
+    for tier, constant in zip([*target.tiers, target.sample_tier], constants, strict=True):
+        if constant is not None:
+            tier.add_constant(constant)

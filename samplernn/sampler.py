@@ -161,7 +161,7 @@ class Sampler:
         """What controls `[voices, samples, controls]` add to each frame tier and to the sample tier, time first."""
         if weights.sample.steer is None:
             return (None,) * (len(self.model.tiers) + 1)
-        controls = encoded(tf.transpose(controls, [1, 0, 2]), self.config.input_sizes)
+        controls = encoded(tf.transpose(controls, [1, 0, 2]), self.config.control_inputs)
         frames = [
             tier.control_term(controls[:: tier.frame_size], tier_weights)
             for tier, tier_weights in zip(self.model.tiers, weights.tiers, strict=True)

@@ -30,7 +30,7 @@ def step_graphs(model: SampleRNN) -> list[StepGraph]:
 
         def step(codes, condition=None, controls=None, **carried):
             tier_weights = constants(weights.tiers[index])
-            inputs = None if controls is None else encoded(controls[None], config.input_sizes)
+            inputs = None if controls is None else encoded(controls[None], config.control_inputs)
             term = tier.control_term(inputs, tier_weights)
             above = None if condition is None else condition[None]
             rnn_input = tier.rnn_input(model.scaled(codes[None]), above, tier_weights, term)
@@ -56,7 +56,7 @@ def step_graphs(model: SampleRNN) -> list[StepGraph]:
         features = tf.reduce_sum(tf.gather(rows, codes + levels * tf.range(frame)), axis=0)[None]
         if controls is not None:
             kernel, bias = sample_weights.steer
-            features = features + tf.matmul(encoded(controls[None], config.input_sizes), kernel) + bias
+            features = features + tf.matmul(encoded(controls[None], config.control_inputs), kernel) + bias
         if condition is not None:
             features = features + condition[None]
         following = {}

@@ -17,6 +17,8 @@ from tierwave.config import StrictModel, TrainingOptions, clipping, validate
 from tierwave.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
     from tierwave.audio.quantize import Quantizer
@@ -80,6 +82,9 @@ class Family(abc.ABC):
     }
     """Flags of train.py that mean nothing to it, and why: they are refused."""
 
+    start: ClassVar[Path | None] = None
+    """Its starting weights (see `runs.start`), if it has any; a training whose config says `start` begins from them."""
+
     foreign_requests: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(
             ("frames", "text", "bias", "from_tier", "low_resolution", "inversion", "vocoder"), "it belongs to MelNet"
@@ -138,10 +143,12 @@ class Family(abc.ABC):
         *,
         source_state: Mapping[str, Any] | None = None,
         dataset_state: Mapping[str, Any] | None = None,
+        absent: float = 0.5,
     ) -> None:
         """Start the model `target` from the weights of `source`; controls are matched by name.
 
-        source_state, dataset_state: the documents that `prepare` left in the two runs.
+        source_state, dataset_state: the documents that `prepare` left in the two runs. absent: where within its range,
+        in 0 ... 1, a control is held that `target` lacks.
         """
 
     # ---- stages and options ----------------------------------------------------------------------------------------

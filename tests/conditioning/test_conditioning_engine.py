@@ -20,7 +20,7 @@ VOICES = 3
 
 
 def engine(model: ConditionalTier, kind: WeightKind = "float32") -> Network:
-    return network(model.stage, InMemory(named_weights(model)), kind, input_sizes=model.input_sizes)
+    return network(model.stage, InMemory(named_weights(model)), kind, control_inputs=model.control_inputs)
 
 
 def inputs_of(model: ConditionalTier, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,10 +93,10 @@ def test_values_are_those_of_the_sampler(net: str, temperature: float) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_categories_are_one_hot() -> None:
+def test_controls_are_encoded() -> None:
     config = Config.model_validate(
         {"q_levels": LEVELS, "hidden_size": 6, "num_layers": 1, "seq_len": 5, "conditioned_on": ["a", "kind"]}
-        | {"controls": {"kind": {"categories": ["x", "y", "z"], "encoding": "one_hot"}}}
+        | {"controls": {"kind": {"categories": ["x", "y", "z"], "encoding": "one_hot"}, "a": {"encoding": "sinusoids"}}}
     )
     model = model_of(config)
     values, controls = inputs_of(model, 30)

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tierwave.controls.live import Settings
+from tierwave.controls.schema import ControlInputs
 from tierwave.engine import kernels
 from tierwave.engine.network import Builder, Matrix, Network, WeightKind
 from tierwave.engine.voices import Voices
@@ -31,7 +32,7 @@ def bigram(table: np.ndarray, kind: WeightKind = "float32") -> Network:
     builder.set(chosen, None)
     builder.look_up(chosen, np.eye(levels, dtype=np.float32)[None])
     builder.linear(logits, chosen, Matrix(levels, levels, lambda: table), None)
-    return builder.build(kernels.CATEGORICAL, logits, levels, silence=levels // 2, sizes=())
+    return builder.build(kernels.CATEGORICAL, logits, levels, silence=levels // 2, controls=())
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31 + 5, 2**63 + 17, -3])
@@ -82,7 +83,7 @@ def test_products_of_every_shape(inputs: int, outputs: int) -> None:
         source, target = builder.place(inputs), builder.place(outputs)
         builder.controls(source)
         builder.linear(target, source, Matrix(inputs, outputs, lambda: kernel.astype(np.float32)), None)
-        network = builder.build(kernels.CATEGORICAL, target, outputs, sizes=(1,) * inputs)
+        network = builder.build(kernels.CATEGORICAL, target, outputs, controls=(ControlInputs(),) * inputs)
         found = Voices(network, 5, 0, threads=1).predictions(np.zeros([5, 9], np.int32), given.astype(np.float32))
         scale = np.sqrt(inputs)
         assert np.abs(found - exact).max() < error * scale, kind
@@ -97,7 +98,7 @@ def test_int8_keeps_the_largest_weight_of_every_output() -> None:
     source, target = builder.place(3), builder.place(3)
     builder.controls(source)
     builder.linear(target, source, Matrix(3, 3, lambda: kernel), None)
-    network = builder.build(kernels.CATEGORICAL, target, 3, sizes=(1, 1, 1))
+    network = builder.build(kernels.CATEGORICAL, target, 3, controls=(ControlInputs(),) * 3)
     found = Voices(network, 1, 0).predictions(np.zeros([1, 1], np.int32), np.ones([1, 1, 3], np.float32))
     np.testing.assert_allclose(found[0, 0], np.diag(kernel), rtol=1e-6)
 

@@ -14,7 +14,7 @@ import generate
 import train
 from commands import call, told
 from tierwave.audio.writer import write_wav
-from tierwave.controls.schema import Parameter, Schema
+from tierwave.controls.schema import ControlInputs, Parameter, Schema
 from tierwave.controls.sources import find_control_sources
 from tierwave.controls.tables import read_manifest
 from tierwave.controls.transfer import transplanted
@@ -115,11 +115,45 @@ def built(family: str, **more: Any) -> tuple[Any, Any, Any]:
     return found, config, found.build(config, found.stages(config)[-1])
 
 
+def test_sinusoids_tell_small_differences_apart_and_are_zero_at_zero() -> None:
+    inputs = Parameter(name="p", encoding="sinusoids").inputs
+    values = np.linspace(0.0, 1.0, 129, dtype=np.float32)
+    rows = inputs.encode(values)
+    assert rows.shape == (129, inputs.size) and not rows[0].any()
+    np.testing.assert_allclose(encoded(tf.constant(values[:, None]), (inputs,)), rows, atol=1e-6)
+    np.testing.assert_allclose(rows[:, 3], np.sin(4 * np.pi * values), atol=1e-6)
+    assert np.linalg.norm(rows[64] - rows[65]) > 50 * abs(values[64] - values[65])
+
+
+def test_what_a_control_does_survives_another_encoding_and_range() -> None:
+    random = np.random.default_rng(0)
+    number = Schema(parameters=(Parameter(name="p", lo=40.0, hi=80.0),))
+    waves = Schema(parameters=(Parameter(name="p", lo=40.0, hi=80.0, encoding="sinusoids"),))
+    wider = Schema(parameters=(Parameter(name="p", lo=0.0, hi=128.0, encoding="sinusoids"),))
+    kernel, bias = random.normal(size=[1, 3]).astype(np.float32), random.normal(size=3).astype(np.float32)
+
+    def added(schema: Schema, rows: np.ndarray, moved: np.ndarray) -> np.ndarray:
+        parameter = schema.of("p")
+        return parameter.inputs.encode(parameter.normalise(np.arange(40.0, 81.0))) @ rows + moved
+
+    there = transplanted(kernel, bias, ["p"], ["p"], number, waves)
+    np.testing.assert_allclose(added(waves, *there), added(number, kernel, bias), atol=1e-3)
+    back = transplanted(*there, ["p"], ["p"], waves, number)
+    np.testing.assert_allclose(added(number, *back), added(number, kernel, bias), atol=1e-3)
+    wide = random.normal(size=[wider.of("p").inputs.size, 3]).astype(np.float32) * 0.1
+    narrow = transplanted(wide, bias, ["p"], ["p"], wider, waves)
+    error = added(waves, *narrow) - added(wider, wide, bias)
+    assert np.sqrt(np.mean(error**2)) < 0.3 * np.std(added(wider, wide, bias))
+    same = transplanted(wide, bias, ["p"], ["p"], wider, wider)
+    np.testing.assert_array_equal(same[0], wide)
+    assert np.allclose(transplanted(wide, bias, ["p"], [], wider, Schema(), 0.0)[1], bias)
+
+
 def test_a_category_is_as_many_inputs_as_it_has_values() -> None:
     seen = tf.constant([[0.25, 0.0], [0.5, 1 / 3], [1.0, 1.0]])
     wanted = [[0.25, 1, 0, 0, 0], [0.5, 0, 1, 0, 0], [1.0, 0, 0, 0, 1]]
-    np.testing.assert_allclose(encoded(seen, (1, 4)), wanted)
-    assert encoded(seen, (1, 1)) is seen
+    np.testing.assert_allclose(encoded(seen, (ControlInputs(), ControlInputs(4, "one_hot"))), wanted)
+    assert encoded(seen, (ControlInputs(), ControlInputs())) is seen
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -22,6 +22,7 @@ VERBS = {
     "memory": "estimate how much memory training a config will take",
     "play": "play a trained network on a web page",
     "report": "one self-contained HTML page about a run",
+    "synth": "create a corpus of synthesised sound, with controls",
 }
 
 

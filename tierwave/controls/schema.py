@@ -9,7 +9,7 @@ import difflib
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,32 @@ from tierwave.errors import RunError, UsageError
 
 Scale = Literal["linear", "log", "log1p"]
 Outside = Literal["clip", "allow", "error"]
-Encoding = Literal["number", "one_hot"]
+Encoding = Literal["number", "one_hot", "sinusoids"]
+
+WAVES = 7  # of a control whose encoding is sinusoids
+
+
+class ControlInputs(NamedTuple):
+    """How many inputs of a network a control takes, and how its values become these."""
+
+    size: int = 1
+    encoding: Encoding = "number"
+
+    def encode(self, values: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Values in 0 ... 1 of any shape `[...]` as inputs `[..., size]`.
+
+        A number is left unchanged. One of n categories, which lie at 0, 1 / (n - 1) ... 1, is one-hot. Sinusoids are
+        the number x, and sin(pi 2^k x) and 1 - cos(pi 2^k x) for k = 0, 1 ..., so that small differences, such as of a
+        pitch within its range, are seen (positional encoding, Vaswani et al. 2017); all are 0 where x is 0.
+        """
+        column = np.asarray(values, np.float32)[..., None]
+        if self.encoding == "one_hot":
+            return (np.round(column * (self.size - 1.0)) == np.arange(self.size)).astype(np.float32)
+        if self.encoding == "sinusoids":
+            phases = column * (np.pi * 2.0 ** np.arange(self.size // 2)).astype(np.float32)
+            return np.concatenate([column, np.sin(phases), 1.0 - np.cos(phases)], axis=-1)
+        return column
+
 
 # Units with a meaning here or in the wild. Others are taken as they are, but for what looks like one of these mistyped.
 UNITS = (
@@ -71,7 +96,7 @@ class Parameter(StrictModel):
     interp: Interpolation = Field("linear", description="linear, or previous: a value holds until the next one")
     outside: Outside = Field("clip", description="beyond lo and hi: clip with a warning, allow, or error")
     categories: Annotated[tuple[str, ...], Field(description="what the values 0, 1, 2 ... stand for")] = ()
-    encoding: Encoding = Field("number", description="how a network sees a category: as number, or one_hot")
+    encoding: Encoding = Field("number", description="how a network sees it: as number, one_hot, or sinusoids")
 
     @model_validator(mode="before")
     @classmethod
@@ -123,12 +148,15 @@ class Parameter(StrictModel):
             raise ValueError(
                 f'{self.name}: encoding "one_hot" is for the values 0 to {self.nvals - 1}; leave lo, hi and scale out'
             )
+        if self.encoding == "sinusoids" and self.is_category:
+            raise ValueError(f'{self.name}: encoding "sinusoids" is for what has values in between; take "one_hot"')
         return self
 
     @property
-    def inputs(self) -> int:
-        """How many inputs of a network it takes."""
-        return self.nvals if self.encoding == "one_hot" else 1
+    def inputs(self) -> ControlInputs:
+        """The inputs of a network that it takes."""
+        sizes = {"number": 1, "one_hot": self.nvals, "sinusoids": 1 + 2 * WAVES}
+        return ControlInputs(sizes[self.encoding], self.encoding)
 
     @property
     def is_category(self) -> bool:
@@ -342,20 +370,20 @@ class Schema(StrictModel):
         return validate(Schema, {"parameters": [dict(entry) for entry in document]}, source)
 
 
-def input_sizes(names: Sequence[str], controls: Mapping[str, Mapping[str, Any]]) -> tuple[int, ...]:
-    """How many inputs of a network each of `names` takes, by the `controls` of its config: one, or of a category whose
-    encoding is one_hot as many as it has values. ValueError, for a config's validator, where it does not say how many.
+def control_inputs(names: Sequence[str], controls: Mapping[str, Mapping[str, Any]]) -> tuple[ControlInputs, ...]:
+    """The inputs of a network that each of `names` takes, by the `controls` of its config. ValueError, for a config's
+    validator, where a category whose encoding is one_hot does not say how many values it has.
     """
-    sizes = []
+    found = []
     for name in names:
         if controls.get(name, {}).get("encoding", "number") == "number":
-            sizes.append(1)
+            found.append(ControlInputs())
             continue
         try:
-            sizes.append(validate(Parameter, {"name": name, **controls[name]}, "controls").inputs)
+            found.append(validate(Parameter, {"name": name, **controls[name]}, "controls").inputs)
         except UsageError as error:
             raise ValueError(str(error)) from None
-    return tuple(sizes)
+    return tuple(found)
 
 
 def mismatch(parameter: Parameter, tracks: Sequence[Track]) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tierwave.controls.schema import Parameter, Schema
-from tierwave.errors import UsageError
+
+_POINTS = 1000  # at which a control does what it did, where its encoding or its range is another
 
 
 def as_trained(parameter: Parameter, raw: Any) -> np.ndarray:
@@ -26,28 +27,34 @@ def copy_weights(
     names: tuple[Sequence[str], Sequence[str]],
     source_schema: Schema,
     schema: Schema,
-) -> None:
+    absent: float = 0.5,
+) -> list[np.ndarray | None]:
     """Copy all variables of a Keras model to another, but the linear maps of controls, (source's, target's), by name.
 
     None stands for a map that a model lacks; without one in the source, controls start without effect. names: the
-    controls of source and target. Raises UsageError where the target has no controls and the source has.
+    controls of source and target. absent: see `transplanted`. Returns for each pair what a map `[outputs]` adds that
+    the target lacks, else None.
     """
     mapped = {id(variable) for pair in maps for layer in pair if layer for variable in layer.variables}
     others = [[variable for variable in model.variables if id(variable) not in mapped] for model in (source, target)]
     for old, new in zip(*others, strict=True):
         new.assign(old)
+    constants: list[np.ndarray | None] = []
     for theirs, ours in maps:
-        if ours is None and theirs is not None:
-            raise UsageError("the run to start from is steered by controls: name at least one in conditioned_on")
-        if ours is None:
+        constants.append(None)
+        if ours is None and theirs is None:
             continue
-        outputs = ours.kernel.shape[1]
+        outputs = (ours or theirs).kernel.shape[1]
         kernel, bias = np.zeros([0, outputs], np.float32), np.zeros([outputs], np.float32)
         if theirs is not None:
             kernel, bias = theirs.kernel.numpy(), theirs.bias.numpy()
-        values = transplanted(kernel, bias, *names, source_schema, schema)
+        values = transplanted(kernel, bias, *names, source_schema, schema, absent)
+        if ours is None:
+            constants[-1] = values[1]
+            continue
         for variable, value in zip((ours.kernel, ours.bias), values, strict=True):
             variable.assign(value)
+    return constants
 
 
 def transplanted(
@@ -57,36 +64,48 @@ def transplanted(
     wanted: Sequence[str],
     schema: Schema,
     wanted_schema: Schema,
+    absent: float = 0.5,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows of a linear map `kernel [inputs, outputs]` for other controls, and its bias.
 
     A name that is new has no effect yet (zeros). One whose lo and hi differ is rescaled, so that a raw value does what
     it did; where the scales differ (linear, log) that cannot be, and the row is taken as it is. A name that is gone is
-    held at the middle of its range. A category that is one_hot, now or before, keeps what each of its values does, and
-    has no effect for those that are new.
+    held at `absent`, within its range of 0 ... 1 (a category that is one_hot: at the mean of all). A category that is
+    one_hot, now or before, keeps what each of its values does, and has no effect for those that are new. What is
+    encoded as sinusoids, now or before, does what it did as nearly as least squares can tell.
     """
     targets = [wanted_schema.of(name) for name in wanted]
-    starts = dict(zip(wanted, np.cumsum([0, *(target.inputs for target in targets)]), strict=False))
-    result = np.zeros([sum(target.inputs for target in targets), kernel.shape[1]], np.float32)
+    starts = dict(zip(wanted, np.cumsum([0, *(target.inputs.size for target in targets)]), strict=False))
+    result = np.zeros([sum(target.inputs.size for target in targets), kernel.shape[1]], np.float32)
     moved = np.array(bias, np.float64)
     first = 0
     for name in names:
         old = schema.of(name)
-        rows = kernel[first : first + old.inputs]
-        first += old.inputs
+        rows = kernel[first : first + old.inputs.size]
+        first += old.inputs.size
         if name not in wanted:
-            moved += 0.5 * rows[0] if old.encoding == "number" else rows.mean(axis=0)
+            moved += rows.mean(axis=0) if old.encoding == "one_hot" else old.inputs.encode(absent) @ rows
             continue
         new = wanted_schema.of(name)
         start = starts[name]
         if "one_hot" in (old.encoding, new.encoding):
             added = np.stack([_added_by(rows, old, value) for value in _values_of(old, new)])
             if new.encoding == "one_hot":
-                result[start : start + new.inputs] = added
+                result[start : start + new.inputs.size] = added
             else:
                 result[start], moved = added[-1] - added[0], moved + added[0]
             continue
         if old.span[0] == old.span[1]:  # never anything but 0 there, so nothing was learned of it
+            continue
+        if "sinusoids" in (old.encoding, new.encoding):
+            if (old.span, old.scale, old.inputs) == (new.span, new.scale, new.inputs):
+                result[start : start + new.inputs.size] = rows
+                continue
+            raw = new.denormalise(np.linspace(0.0, 1.0, _POINTS))
+            inputs = np.column_stack([new.inputs.encode(as_trained(new, raw)), np.ones(_POINTS)])
+            fitted = np.linalg.lstsq(inputs, old.inputs.encode(as_trained(old, raw)) @ rows, rcond=1e-6)[0]
+            result[start : start + new.inputs.size] = fitted[:-1]
+            moved += fitted[-1]
             continue
         factor, offset = 1.0, 0.0
         if old.scale == new.scale:

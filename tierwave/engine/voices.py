@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tierwave.controls.live import Settings
+from tierwave.controls.schema import ControlInputs
 from tierwave.engine import kernels
 from tierwave.engine.network import Floats, Network
 from tierwave.system.compiling import is_cached, is_ready
@@ -21,7 +21,7 @@ _MOST_STEPS = 1 << 14  # of one call that only takes in what is given
 class Voices:
     """What voices of a network remember, and how they go on; in threads, as many voices each as is fair.
 
-    sizes: how many inputs each control takes (see `encoded`). seed: a voice's random numbers depend on it, on the
+    controls: the inputs that each control takes (see `encoded`). seed: a voice's random numbers depend on it, on the
     voice's number and on the step alone. first: the value before the first step, a code or 0. threads: None for as many
     as there are cores. frame: they go on by single steps.
     """
@@ -89,7 +89,7 @@ class Voices:
             made[:] = given
         inputs = np.zeros([voices, steps, network.inputs], np.float32)
         if network.inputs and controls is not None:
-            inputs = encoded(controls, network.about["sizes"])
+            inputs = encoded(controls, network.about["controls"])
         if predictions is None:
             predictions = np.zeros([voices, 0, 1], np.float32)
         if settings is None:
@@ -125,14 +125,7 @@ def prepare(network: Network, say: Callable[[str], None]) -> None:
     Voices(network, 1, 0, threads=1)._go_on(0, None, None, say=say)
 
 
-def encoded(controls: Floats, sizes: npt.ArrayLike) -> Floats:
-    """Controls `[..., controls]` in 0 ... 1 as inputs `[..., sum(sizes)]` (see `tierwave.nn.linear.encoded`)."""
-    widths = np.asarray(sizes, int)
-    if (widths == 1).all():
-        return np.ascontiguousarray(controls, np.float32)
-    parts = []
-    for column, size in enumerate(widths):
-        one = controls[..., column : column + 1]
-        # Rounded as TensorFlow does, to the even one of two equally near.
-        parts.append(one if size == 1 else np.rint(one * (size - 1.0)) == np.arange(size))
-    return np.concatenate(parts, axis=-1).astype(np.float32)
+def encoded(controls: Floats, inputs: Sequence[ControlInputs]) -> Floats:
+    """Controls `[..., controls]` in 0 ... 1 as inputs of the network, by `ControlInputs.encode`."""
+    parts = [each.encode(controls[..., column]) for column, each in enumerate(inputs)]
+    return np.ascontiguousarray(np.concatenate(parts, axis=-1), np.float32)

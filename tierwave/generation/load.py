@@ -22,6 +22,7 @@ from tierwave.family import Family, load_config, load_family
 from tierwave.generation.request import Request, Stream
 from tierwave.runs.archive import opened
 from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, find_checkpoint
+from tierwave.runs.start import StartingWeights, read_start
 from tierwave.runs.tensors import Tensors, check_run_id
 
 DATASET_STATE = "prepared.json"
@@ -238,10 +239,31 @@ def find_source(family: Family, config: Any, stage: str, path: Path) -> Source |
     return Source(run, part.folder / chosen.name, theirs, other)
 
 
+def find_start(family: Family, config: Any, stage: str) -> tuple[StartingWeights | None, list[str]]:
+    """The family's starting weights; None, and what differs, where they are of another architecture."""
+    if family.start is None:
+        return None, [f"the model {config.model} has none"]
+    start = read_start(family.start)
+    theirs = load_config(start.config, str(family.start))[1]
+    changes = difference(family.architecture(theirs, stage), family.architecture(config, stage))
+    return (None if changes else start), changes
+
+
 def take_weights(
-    model: Any, family: Family, source: Source, schema: Schema, dataset_state: dict[str, Any] | None = None
+    model: Any,
+    family: Family,
+    source: Source | StartingWeights,
+    schema: Schema,
+    dataset_state: dict[str, Any] | None = None,
 ) -> None:
-    """Start `model` from the weights of another run. dataset_state: what the family stores of the new run's corpus."""
+    """Start `model` from the weights of another run, or from starting weights. dataset_state: what the family stores of
+    the new run's corpus."""
+    if isinstance(source, StartingWeights):
+        other = family.build(load_config(source.config, str(source.source))[1])
+        source.assign(other)
+        # Their controls are 0 where nothing is known of them.
+        family.take_weights(other, model, source.schema, schema, absent=0.0)
+        return
     other = load_model(family, source.config, source.stage, source.checkpoint)
     their_schema = load_schema(source.run) if family.parameters(source.config) else Schema()
     their_state = None if dataset_state is None else source.run.read(DATASET_STATE)

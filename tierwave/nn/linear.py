@@ -1,4 +1,4 @@
-"""Linear maps, weight normalisation, and one-hot inputs."""
+"""Linear maps, weight normalisation, and controls as inputs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+from tierwave.controls.schema import ControlInputs
 
 
 def matmul(inputs: tf.Tensor, kernel: tf.Tensor, compute_dtype: str = "float32") -> tf.Tensor:
@@ -90,17 +93,24 @@ def linear(inputs: tf.Tensor, weights: tuple[tf.Tensor, tf.Tensor | None], compu
     return product if bias is None else product + bias
 
 
-def encoded(controls: tf.Tensor, sizes: Sequence[int]) -> tf.Tensor:
-    """Controls `[..., controls]` in 0 ... 1 as inputs `[..., sum(sizes)]`: a number (size 1) unchanged, and one of n
-    categories, which lie at 0, 1 / (n - 1) ... 1, one-hot."""
-    if all(size == 1 for size in sizes):
+def width_of(inputs: Sequence[ControlInputs]) -> int:
+    """How many inputs of a network all controls take."""
+    return sum(each.size for each in inputs)
+
+
+def encoded(controls: tf.Tensor, inputs: Sequence[ControlInputs]) -> tf.Tensor:
+    """Controls `[..., controls]` in 0 ... 1 as inputs `[..., width_of(inputs)]`, by `ControlInputs.encode`."""
+    if all(each.encoding == "number" for each in inputs):
         return controls
-    parts = [
-        controls[..., column : column + 1]
-        if size == 1
-        else tf.one_hot(tf.cast(tf.round(controls[..., column] * (size - 1.0)), tf.int32), size)
-        for column, size in enumerate(sizes)
-    ]
+    parts = []
+    for column, (size, encoding) in enumerate(inputs):
+        values = controls[..., column : column + 1]
+        if encoding == "one_hot":
+            values = tf.one_hot(tf.cast(tf.round(values[..., 0] * (size - 1.0)), tf.int32), size)
+        elif encoding == "sinusoids":
+            phases = values * tf.constant(math.pi * 2.0 ** np.arange(size // 2), tf.float32)
+            values = tf.concat([values, tf.sin(phases), 1.0 - tf.cos(phases)], axis=-1)
+        parts.append(values)
     return tf.concat(parts, axis=-1)
 
 

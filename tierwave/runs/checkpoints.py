@@ -23,7 +23,9 @@ def make_checkpoint(pieces: dict[str, Any]) -> tf.train.Checkpoint:
     TensorFlow does not see what Keras layers keep in lists, so a layer goes in as one dict of all its variables. It is
     flat, because TensorFlow names a variable by the shortest way to it, and one leads through the optimiser.
     """
-    dicts = {name: dict(_weights(piece)) for name, piece in pieces.items() if isinstance(piece, keras.layers.Layer)}
+    dicts = {
+        name: dict(named_variables(piece)) for name, piece in pieces.items() if isinstance(piece, keras.layers.Layer)
+    }
     for name, found in dicts.items():
         if len(found) != len(pieces[name].weights):
             raise TypeError(f"{name}: {len(pieces[name].weights)} weights, and public attributes lead to {len(found)}")
@@ -32,10 +34,10 @@ def make_checkpoint(pieces: dict[str, Any]) -> tf.train.Checkpoint:
 
 def named_weights(model: keras.Model) -> dict[str, np.ndarray]:
     """The values of a model's weights by their names in a checkpoint (see `tierwave.runs.tensors`)."""
-    return {name: keras.ops.convert_to_numpy(variable) for name, variable in _weights(model)}
+    return {name: keras.ops.convert_to_numpy(variable) for name, variable in named_variables(model)}
 
 
-def _weights(part: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[str, keras.Variable]]:
+def named_variables(part: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[str, keras.Variable]]:
     """The variables of a layer, or of a list of layers or variables, by attributes and numbers: `tiers-0-upsample`."""
     if isinstance(part, keras.Variable):
         yield "-".join(way), part
@@ -46,7 +48,7 @@ def _weights(part: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[str, keras.
     elif isinstance(part, (list, tuple)):
         inside = enumerate(part)
     for name, value in inside:
-        yield from _weights(value, (*way, str(name)))
+        yield from named_variables(value, (*way, str(name)))
 
 
 def restore_checkpoint(path: Path, pieces: dict[str, Any]) -> None:

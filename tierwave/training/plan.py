@@ -12,13 +12,17 @@ from tierwave.config import TrainingOptions, apply_overrides, resolve_training, 
 from tierwave.errors import UsageError
 from tierwave.family import Family, load_config
 from tierwave.files.urls import Url
-from tierwave.generation.load import Source, find_source
+from tierwave.generation.load import Source, find_source, find_start
 from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, find_checkpoint, runs_of
+from tierwave.runs.start import StartingWeights
 from tierwave.system.progress import SayLine
 from tierwave.training.checks import refuse_foreign_options, refuse_imported, refuse_other_architecture
 
 if TYPE_CHECKING:
     from tierwave.training.loop import Callback
+
+
+START, NO_START = WORDS = "start", "none"  # for --init_from, besides a run
 
 
 def _unwatched(stage: str) -> Sequence[Callback]:
@@ -34,6 +38,7 @@ class TrainingRequest:
     what to call the config in messages. rewrite: one statistics line, written over. stages: the only ones to train,
     None: all in turn. param_dir, params: where the controls of the recordings lie, as of
     `sources.find_control_sources`; a resumed run knows. cache_dir: for the encoded recordings, None: in logdir_root.
+    init_from: a run, or one of `WORDS`.
     watch(stage): callbacks that come before all others. guard:
     samples that at least lie between training and held-out sound, whatever the model needs. worker_timeout: seconds for
     which other workers are waited for at the start, None: as long as it takes.
@@ -49,7 +54,7 @@ class TrainingRequest:
     output_dir: Path = Path("generated")
     resume: bool = True
     resume_from: Path | None = None
-    init_from: Path | None = None
+    init_from: Path | str | None = None
     rewrite: bool = False
     stages: Sequence[str] | None = None
     param_dir: Path | None = None
@@ -124,16 +129,37 @@ class Plan:
         named = self.resumed.part.folder
         return found | {stage: (part, self.resumed.entry) for stage, part in parts.items() if part.folder == named}
 
-    def sources(self) -> dict[str, Source | None]:
-        """Where the weights of each new stage come from, by --init_from."""
+    def sources(self) -> dict[str, Source | StartingWeights | None]:
+        """Where the weights of each new stage come from, by --init_from, else by the config."""
         path, root = self.request.init_from, self.root
         new = [stage for stage in self.stages if root is None or not self.part(root, stage).checkpoints]
-        if path is None or not new:
+        if not isinstance(path, Path):
+            begins = path == START or (path is None and getattr(self.config, "start", False))
+            return {stage: self._start(stage) for stage in new} if begins else {}
+        if not new:
             return {}
-        found = {stage: find_source(self.family, self.config, stage, path) for stage in new}
+        found: dict[str, Source | StartingWeights | None] = {}
+        found |= {stage: find_source(self.family, self.config, stage, path) for stage in new}
         if not any(found.values()):
             raise UsageError(f"--init_from {path} fits none of {', '.join(found)}: use its config with --config_file")
         return found
+
+    def _start(self, stage: str) -> StartingWeights | None:
+        start, changes = find_start(self.family, self.config, stage)
+        if start is not None:
+            self.say_line(f"Training begins from the starting weights of {start.source.parent.name}.", False)
+            return start
+        if self.request.init_from is not None:
+            raise UsageError(
+                f"--init_from {START}: the starting weights do not fit ({'; '.join(changes)}): take --config_file "
+                "configs/small.config.json, or leave --init_from out"
+            )
+        self.say_line(
+            f"Warning: the starting weights do not fit this network ({'; '.join(changes)}): it begins from random "
+            f"ones. --init_from {NO_START} does so without this warning.",
+            False,
+        )
+        return None
 
 
 def plan_of(request: TrainingRequest, default_document: Callable[[], dict[str, Any]], say_line: SayLine) -> Plan:
@@ -144,7 +170,7 @@ def plan_of(request: TrainingRequest, default_document: Callable[[], dict[str, A
         refuse_imported(checkpoint[0].root)
         stored = checkpoint[0].root.read(CONFIG_NAME)
     document = request.document
-    if document is None and stored is None and request.init_from is not None:
+    if document is None and stored is None and isinstance(request.init_from, Path):
         document, _ = split_training(find_checkpoint(request.init_from)[0].root.read(CONFIG_NAME))
     if document is None:
         document = stored if stored is not None else default_document()

@@ -17,6 +17,7 @@ from tierwave.generation.load import Source, load_model, load_seed, take_weights
 from tierwave.generation.request import Request, Stream
 from tierwave.runs.folder import CheckpointEntry, Run
 from tierwave.runs.history import code_baselines
+from tierwave.runs.start import StartingWeights
 from tierwave.system.progress import SayLine
 from tierwave.training.checks import refuse_monitor
 from tierwave.training.memory import Demand, announced, judged, room_of, told_when_it_runs_out
@@ -54,7 +55,7 @@ class RunContext:
 
     run: Run
     devices: Devices
-    sources: Mapping[str, Source | None]
+    sources: Mapping[str, Source | StartingWeights | None]
     config_text: str
     say_line: SayLine
     statistics: Mapping[str, float] = field(default_factory=dict)
