@@ -28,7 +28,7 @@ MODULES = {
 # Lowest first: a folder of tierwave/ (or a file beside them) imports only what stands before it.
 ORDER = (
     ("errors", "files", "system", "config_errors", "config")
-    + ("audio", "nn", "controls", "engine", "data", "analysis", "runs", "family", "generation", "training")
+    + ("audio", "controls", "nn", "engine", "analysis", "data", "runs", "family", "generation", "training")
     + ("evaluation", "search", "export", "play", "notebook", "cli")
 )
 # A family names a request and a stream in its signatures, for type checkers alone.
