@@ -24,6 +24,8 @@ from tierwave.system.compiling import compiled, inlined
 
 LANES = 16  # floats that are multiplied at once
 VECTORS = 4  # such groups, side by side, in a tile of a matrix
+CACHE_LINE = 64  # bytes
+AHEAD = 32  # inputs of which the weights are fetched beforehand: from memory, int8 is then three times as fast
 
 # Operations: [code, target, source, count, first, second], of which `Builder` says what they mean.
 SET, LINEAR, ADD, RELU, TANH, CAP = range(6)
@@ -112,6 +114,11 @@ def _tile(vectors: int, voices: int) -> Any:
             multiply_add = cgutils.get_or_insert_function(
                 builder.module, ir.FunctionType(floats, [floats] * 3), f"llvm.fmuladd.v{LANES}f32"
             )
+            byte, size = ir.IntType(8).as_pointer(), element.bitwidth // 8
+            prefetch = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(ir.VoidType(), [byte, number, number, number]), "llvm.prefetch.p0"
+            )
+            for_reading = [ir.Constant(number, 0), ir.Constant(number, 3), ir.Constant(number, 1)]  # into every cache
             first = builder.gep(weights.data, [at])
             from_inputs = [pointer(inputs, builder.add(row, constant(voice)), column) for voice in range(voices)]
             before, loop = builder.block, builder.append_basic_block("sum")
@@ -133,8 +140,11 @@ def _tile(vectors: int, voices: int) -> Any:
             totals: list[list[Any]] = [[] for _ in range(voices)]
             for vector in range(vectors):
                 address = builder.gep(first, [builder.add(offset, constant(vector * LANES))])
+                if vector * LANES * size % CACHE_LINE == 0:
+                    far = builder.gep(address, [constant(AHEAD * vectors * LANES)])
+                    builder.call(prefetch, [builder.bitcast(far, byte), *for_reading])
                 loaded = builder.load(builder.bitcast(address, stored.as_pointer()))
-                loaded.align = element.bitwidth // 8
+                loaded.align = size
                 if element == types.int8:
                     loaded = builder.sitofp(loaded, floats)
                 elif element == types.uint16:
