@@ -20,6 +20,7 @@ WeightKind = Literal["float32", "bfloat16", "int8"]
 Floats = npt.NDArray[np.float32]
 _TYPES: dict[str, Any] = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
 _EMPTY = np.zeros(0, np.float32)
+_ROWS = 64  # inputs that are rounded at a time
 
 
 class Named(Protocol):
@@ -423,5 +424,9 @@ def _stored(kernel: Floats, kind: WeightKind) -> tuple[npt.NDArray[Any], Floats 
     if kind == "bfloat16":
         bits = np.ascontiguousarray(kernel, np.float32).view(np.uint32)
         return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16), None  # to the nearest, ties to even
-    scales = np.maximum(np.abs(kernel).max(axis=0), np.float32(1e-30)) / np.float32(127)
-    return np.rint(kernel / scales).astype(np.int8), scales.astype(np.float32)
+    largest = np.maximum(kernel.max(axis=0), -kernel.min(axis=0))
+    scales = np.asarray(np.maximum(largest, np.float32(1e-30)) / np.float32(127), np.float32)
+    result = np.empty(kernel.shape, np.int8)
+    for first in range(0, len(kernel), _ROWS):  # so that there is no second copy of a large one
+        result[first : first + _ROWS] = np.rint(kernel[first : first + _ROWS] / scales)
+    return result, scales
