@@ -10,6 +10,7 @@ from typing import NamedTuple
 from tierwave.analysis.issues import Issue, find_issues, named
 from tierwave.controls.files import write_controls
 from tierwave.controls.schema import ControlWarning
+from tierwave.errors import RunError
 from tierwave.generation.request import Request, Stream, sequence_paths, write_sounds
 from tierwave.runs.folder import CheckpointEntry
 from tierwave.system.progress import SayLine
@@ -51,7 +52,11 @@ class Generation(Callback):
         request = sound.request
         with warnings.catch_warnings():  # the log names what lies beyond the trained range
             warnings.simplefilter("ignore", ControlWarning)
-            stream = sound.start(request)
+            try:
+                stream = sound.start(request)
+            except RunError as error:  # of weights that are no numbers; what to do about those, training says
+                self.say(f"Warning: nothing was generated, since {error}")
+                return
         stream.progress = lambda what, done, total: self.say_line(f"Generating: {what} {done}/{total}", True)
         step = f"_s={entry.step}" if entry.name.startswith("model.ckpt-step") else ""
         paths = sequence_paths(self.folder / f"{sound.name}{step}.wav", request, epoch=entry.epoch)

@@ -11,9 +11,10 @@ from tierwave.config import TrainingOptions
 from tierwave.controls.tracks import Controls, shifted
 from tierwave.data.splits import Span
 from tierwave.data.windows import LaneWindows, lane_warnings
+from tierwave.engine.voices import prepare
 from tierwave.errors import UsageError
 from tierwave.files.folders import make_own
-from tierwave.generation.load import Source, load_model, load_seed, take_weights
+from tierwave.generation.load import Source, load_model, load_seed, network_of, take_weights
 from tierwave.generation.request import Request, Stream
 from tierwave.runs.folder import CheckpointEntry, Run
 from tierwave.runs.history import code_baselines
@@ -212,6 +213,8 @@ def _generation(
     plan: Plan, stage: str, options: TrainingOptions, learner: Learner, material: Material, context: RunContext
 ) -> Generation | None:
     """What makes sounds during training, steered as the recordings that are held out."""
+    import tensorflow as tf
+
     from tierwave.training.callbacks import generation_request
     from tierwave.training.previews import Generation, Sound
 
@@ -237,6 +240,7 @@ def _generation(
         for span in held_out[: options.max_generate_per_epoch]:
             tracks = material.steering.controls[span.recording]
             followed += (shifted({name: tracks[name] for name in names}, span.start / corpus.sample_rate),)
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
     name = f"{request.identity}_{stage}" if plan.has_several else request.identity
     sounds = []
     for preview in family.previews(corpus, held_out, config, stage, material.dataset_state):
@@ -249,9 +253,17 @@ def _generation(
             parts = [load_model(family, config, each, part.folder / part.best().name) for each, part in below]
             return [*parts, learner.model]
 
-        def start(request: Request, models: Callable[[], list[Any]] = models) -> Stream:
+        def start(
+            request: Request, models: Callable[[], list[Any]] = models, below: tuple[str, ...] = preview.below
+        ) -> Stream:
+            playing = models()
+            if family.has_networks and not on_gpu:
+                names = [*below, stage]
+                playing = [network_of(family, config, *pair) for pair in zip(names, playing, strict=True)]
+                for network in playing:
+                    prepare(network, lambda text: context.say_line(text, False))
             return family.stream(
-                models(),
+                playing,
                 config,
                 request,
                 sample_rate=corpus.sample_rate,
