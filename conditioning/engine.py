@@ -78,7 +78,7 @@ def network(
         inputs = stack(0, inputs)
     outputs = [stack(index, inputs) for index in range(shared, stage.stacks)]
     builder.part(1)
-    about: dict[str, Any] = {"silence": 0, "controls": inputs_of}
+    about: dict[str, Any] = {"silence": 0, "controls": inputs_of, "controls_ahead": 1}
 
     def head(target: Place, output: Place, index: int) -> None:
         own = arrays.at("heads", index)

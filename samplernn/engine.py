@@ -70,6 +70,7 @@ def network(config: Config, weights: Named, kind: WeightKind = "float32", *, ori
         config.q_levels,
         silence=quantizer.silence,
         controls=config.control_inputs,
+        controls_ahead=0,
         quantizer=quantizer,
     )
 

@@ -52,6 +52,9 @@ def parser() -> FlagParser:
         action="extend",
         help="generated sounds, whose average spectrum is compared with that of the recordings",
     )
+    flags.add_switch(
+        "--weights", help="also measure which type of weights plays fastest here, which --weights auto then takes"
+    )
     flags.add_switch("--best", help="use the best checkpoint of a folder, not the newest")
     flags.add_argument("--batch_size", type=int, help="files read in parallel (default: as in training)")
     flags.add_argument("--json", **JSON_FLAG)
@@ -69,6 +72,8 @@ def _evaluate(arguments: Any) -> None:
         raise UsageError(f"--data_dir {arguments.data_dir} does not exist: name a folder of recordings")
     if not likelihood and arguments.controls is None:
         raise UsageError("there is nothing to do: give --data_dir (likelihood of recordings), --part, or --controls")
+    if arguments.weights and not likelihood:
+        raise UsageError("--weights are compared on recordings: name them with --data_dir or --part")
     plain = Request(
         temperature=[arguments.temperature],
         top_k=arguments.top_k,
@@ -94,11 +99,14 @@ def _evaluate(arguments: Any) -> None:
             params=arguments.params,
             batch_size=arguments.batch_size,
             progress=line.count,
+            weights=arguments.weights,
         )
         where = str(arguments.data_dir or trained.run.read("run.json")["data_dir"])
         about |= {"data_dir": where, **evaluation.document()}
         part = f" ({arguments.part})" if arguments.part else ""
         lines += [f"{about['checkpoint']} on {where}{part}, {trained.sample_rate} Hz", evaluation.table()]
+        if evaluation.weights is not None:
+            lines.append(evaluation.weights.table())
     if arguments.sounds is not None:
         if arguments.data_dir is None:
             raise UsageError("--sounds are compared with recordings: name them with --data_dir")

@@ -28,6 +28,7 @@ from tierwave.data.corpus import Corpus
 from tierwave.data.splits import Span, Split
 from tierwave.data.windows import Steering
 from tierwave.errors import RunError, UsageError
+from tierwave.evaluation.weights import WeightChoice, choose_weights
 from tierwave.files.names import matcher
 from tierwave.files.urls import absolute, place_of
 from tierwave.generation.load import Trained
@@ -60,7 +61,7 @@ class Evaluation:
     levels: of a sample; tiers: of the stages that generate values, all files together; units: of their losses, "nats"
     or another; nats_per_db_offset: of spectrograms, what makes nats per value nats per dB; remarks: (path, what is odd
     about a recording that was used); linear_prediction_bits: per sample of all files, of linear prediction that adapts
-    to each as it goes."""
+    to each as it goes; weights: what the types of weights cost and gain, if that was asked."""
 
     files: dict[str, Score]
     left_out: tuple[tuple[str, str], ...]
@@ -71,6 +72,7 @@ class Evaluation:
     nats_per_db_offset: float | None = None
     remarks: tuple[tuple[str, str], ...] = ()
     linear_prediction_bits: float | None = None
+    weights: WeightChoice | None = None
 
     @property
     def total(self) -> Score:
@@ -174,6 +176,7 @@ def evaluate(
     params: Path | None = None,
     batch_size: int | None = None,
     progress: Count | None = None,
+    weights: bool = False,
 ) -> Evaluation:
     """The likelihood of every recording under `data_dir`, resampled, normalised and encoded as in the run.
 
@@ -244,6 +247,8 @@ def evaluate(
                 steering=steering,
                 dataset_state=dataset_state,
             )
+            if weights and model.has_accuracy:
+                found = replace(found, weights=choose_weights(trained, windows))
             measured = _measured(trained, model, windows, spans, corpus, _named(progress, f"Measuring {stage}"))
             if model.has_accuracy:
                 found.files.update(_by_file(measured, spans, corpus))

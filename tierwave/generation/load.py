@@ -27,6 +27,7 @@ from tierwave.runs.tensors import Tensors, check_run_id
 
 DATASET_STATE = "prepared.json"
 Weights = Literal["auto", "float32", "bfloat16", "int8", "tensorflow"]
+WEIGHTS_CHOSEN = "weights.json"
 WEIGHTS: tuple[Weights, ...] = get_args(Weights)
 
 
@@ -177,8 +178,22 @@ def load_model(family: Family, config: Any, stage: str, checkpoint: Path) -> Any
 
 def load_network(family: Family, config: Any, stage: str, checkpoint: Path, weights: Weights) -> Network:
     """The stage with the weights of a checkpoint for the engine, without TensorFlow."""
-    kind: WeightKind = "float32" if weights == "auto" or weights == "tensorflow" else weights
+    kind: WeightKind = "float32"
+    if weights == "auto":
+        kind = _measured(checkpoint)
+    elif weights != "tensorflow":
+        kind = weights
     return family.network(config, stage, Tensors(checkpoint), kind, f"checkpoint {checkpoint}")
+
+
+def _measured(checkpoint: Path) -> WeightKind:
+    """The type of weights that `tierwave evaluate --weights` has found best for a checkpoint; float32 before that."""
+    run = Run(checkpoint.parent).root
+    if not (run.folder / WEIGHTS_CHOSEN).exists():
+        return "float32"
+    document = run.read(WEIGHTS_CHOSEN)
+    is_its = document.get("checkpoint") == checkpoint.name and document.get("weights") in get_args(WeightKind)
+    return document["weights"] if is_its else "float32"
 
 
 def network_of(family: Family, config: Any, stage: str, model: Any, kind: WeightKind = "float32") -> Network:
