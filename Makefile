@@ -1,5 +1,5 @@
-# make demo              train a small model on a made-up corpus for some minutes, and let it sound
-# make demo DATA=folder  the same on your own recordings
+# make demo              train a small network on made-up tones for some minutes, and let it play a melody
+# make demo DATA=folder  the same on your own recordings, of which it plays a gesture that it never heard
 # make test              what has to pass while one works: ruff, mypy and the quick tests, some minutes
 # make test-all          make test, then the slow tests: browser, notebooks, the docs' commands, clusters, products
 # make fuzz              tens of thousands of damaged files, curves, configs, runs and messages
@@ -69,19 +69,20 @@ demo: $(installed)
 	if [ -n "$$DATA" ]; then \
 	    case "$$DATA" in "~/"*) DATA="$$HOME/$${DATA#??}" ;; esac; \
 	    id="demo-$$(printf %s "$$DATA" | cksum | cut -d ' ' -f 1)"; \
-	    set -- --data_dir "$$DATA" --sample_rate 16000; \
+	    rm -rf "demo/$$id"; \
+	    $(python) chunk_audio.py --input_file "$$DATA" --output_dir "demo/$$id" --sample_rate 16000 --highpass 20 \
+	        --keep_tail; \
+	    set -- --data_dir "demo/$$id"; \
 	else \
 	    id=demo; \
 	    $(python) -m tierwave demo demo/corpus; \
-	    set -- --data_dir demo/corpus; \
+	    set -- --data_dir demo/corpus --config_file configs/tones.config.json; \
 	fi; \
-	$(python) train.py --id "$$id" "$$@" --config_file configs/small.config.json --max_minutes $(MINUTES) \
+	$(python) train.py --follow --id "$$id" "$$@" --max_minutes $(MINUTES) \
 	    --logdir_root demo/logdir --output_dir demo/generated --resume $(RESUME); \
-	mkdir -p "demo/sounds/$$id"; \
-	$(python) generate.py --checkpoint_path "demo/logdir/$$id" --output_path "demo/sounds/$$id/sound.wav" \
-	    --num_seqs 4 --dur 4 --temperature 0.75 0.85 0.95 1 --spectrogram; \
 	echo; \
-	echo "Four sounds, each with its picture, are in demo/sounds/$$id."; \
+	$(python) -m tierwave hear "demo/logdir/$$id" --output_dir "demo/sounds/$$id"; \
+	echo "The sounds, each with its picture, are in demo/sounds/$$id."; \
 	echo "Longer training sounds better: the same command with RESUME=True MINUTES=20 goes on from here."
 
 # $(call timed,part,command) runs a command and prints how long it took, also where it failed.

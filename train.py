@@ -15,6 +15,7 @@ from tierwave.nn.runtime import import_tensorflow
 from tierwave.system.progress import ProgressLine
 
 DEFAULT_CONFIG = Path(__file__).with_name("default.config.json")
+STEERED_CONFIG = Path(__file__).with_name("configs") / "steered.config.json"
 
 
 def parser() -> FlagParser:
@@ -48,6 +49,9 @@ def parser() -> FlagParser:
         "--param_dir", type=optional(Path), help="folder of the controls (default: that of the recordings)"
     )
     flags.add_argument("--params", type=optional(Path), help="manifest of controls, a CSV with a column filename")
+    flags.add_switch(
+        "--follow", help="measure the recordings' loudness and pitch, and train a network that follows them"
+    )
     flags.add_argument(
         "--stage", nargs="+", action="extend", metavar="NAME", help="train only these stages (default: all, in order)"
     )
@@ -93,12 +97,13 @@ def _train(arguments: Any) -> int:
     from tierwave.training.plan import TrainingRequest
     from tierwave.training.session import train
 
+    default = STEERED_CONFIG if arguments.follow else DEFAULT_CONFIG
     say_line = ProgressLine().say
     session = TrainingRequest(
         identity=arguments.id,
         data_dir=arguments.data_dir,
         document=document,
-        source=str(arguments.config_file or DEFAULT_CONFIG.name),
+        source=str(arguments.config_file or default.name),
         overrides=arguments.set,
         typed=typed,
         logdir_root=arguments.logdir_root,
@@ -106,6 +111,7 @@ def _train(arguments: Any) -> int:
         resume=arguments.resume,
         resume_from=arguments.resume_from,
         init_from=arguments.init_from,
+        follow=arguments.follow,
         rewrite=not arguments.verbose,
         stages=arguments.stage,
         param_dir=arguments.param_dir,
@@ -119,13 +125,13 @@ def _train(arguments: Any) -> int:
                 raise UsageError(
                     f"--{name} {getattr(arguments, name)} is of a cluster: add --cluster local, or leave it out"
                 )
-        outcome = train(session, _default_document, say_line, lambda: import_tensorflow(debug=arguments.debug))
+        outcome = train(session, lambda: _document(default), say_line, lambda: import_tensorflow(debug=arguments.debug))
     else:
         from tierwave.training.ray_cluster import train_on_cluster
 
         outcome = train_on_cluster(
             session,
-            _default_document(),
+            _document(default),
             say_line,
             address=arguments.cluster,
             workers=2 if arguments.num_workers is None else arguments.num_workers,
@@ -134,9 +140,9 @@ def _train(arguments: Any) -> int:
     return 0 if outcome.signal is None else 128 + outcome.signal
 
 
-def _default_document() -> dict[str, Any]:
-    """default.config.json; installed without it, the same defaults from the family's config."""
-    return read_document(DEFAULT_CONFIG) if DEFAULT_CONFIG.exists() else {"model": "samplernn"}
+def _document(default: Path) -> dict[str, Any]:
+    """A config that lies beside this script; of default.config.json, installed without it, the family's defaults."""
+    return {"model": "samplernn"} if default == DEFAULT_CONFIG and not default.exists() else read_document(default)
 
 
 if __name__ == "__main__":

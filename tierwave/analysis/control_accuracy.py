@@ -231,14 +231,14 @@ def measure_controls(
 
 
 def _pitch_range(parameters: Sequence[Parameter], sample_rate: int) -> dict[str, float]:
-    """The range of pYIN in hertz; its own where no pitch is requested (but voicing is)."""
+    """The range of pYIN in hertz; its own where no pitch is requested (but voicing is), or a range begins at 0, where
+    there is none."""
     from librosa import midi_to_hz
 
     if not parameters:
         return {}
     ends = np.concatenate([midi_to_hz(natural(parameter, _PITCH, parameter.span)) for parameter in parameters])
-    ends = ends[np.isfinite(ends)]
-    if not len(ends):
+    if not np.isfinite(ends).all():
         return {}
     lowest, highest = max(_LOWEST_PITCH, ends.min() / _MARGIN), max(2 * _LOWEST_PITCH, ends.max() * _MARGIN)
     if lowest >= sample_rate / 4:

@@ -19,6 +19,7 @@ VERBS = {
     "evaluate": "measure how well a network predicts recordings and follows its controls",
     "export": "export a trained run: a zip with a model card, ONNX, LiteRT",
     "fetch": "download a known corpus and lay it out for train.py",
+    "hear": "let a steered network play, and measure whether it follows",
     "memory": "estimate how much memory training a config will take",
     "play": "play a trained network on a web page",
     "report": "one self-contained HTML page about a run",

@@ -25,6 +25,7 @@ from tierwave.config import TrainingOptions
 from tierwave.controls.sources import find_control_sources
 from tierwave.data.cache import Encoder, load_corpus
 from tierwave.data.corpus import Corpus
+from tierwave.data.measured import complete
 from tierwave.data.splits import Span, Split
 from tierwave.data.windows import Steering
 from tierwave.errors import RunError, UsageError
@@ -220,7 +221,7 @@ def evaluate(
         spans = [Span(index, 0, recording.samples) for index, recording in enumerate(corpus.recordings)]
         if part is not None:
             spans = _part(trained, corpus, part)
-        steering = _steering(trained, corpus, data_dir, param_dir, params)
+        steering = _steering(trained, corpus, data_dir, param_dir, params, Path(cache), progress)
         dataset_state = None
         if trained.dataset_state is not None:
             dataset_state = family.prepare(corpus, None, config, trained.dataset_state, data_dir=place_of(data_dir))
@@ -263,18 +264,35 @@ def _named(progress: Count | None, what: str) -> Callable[[int, int], None] | No
 
 
 def _steering(
-    trained: Trained, corpus: Corpus, data_dir: str | Path, param_dir: Path | None, params: Path | None
+    trained: Trained,
+    corpus: Corpus,
+    data_dir: str | Path,
+    param_dir: Path | None,
+    params: Path | None,
+    cache: Path,
+    progress: Count | None,
 ) -> Steering | None:
-    """The controls of the recordings, for a network that needs some."""
+    """The controls of the recordings, for a network that needs some; measured as in its training where they are
+    nowhere."""
     names = trained.family.parameters(trained.config)
     if not names:
         return None
     sources = find_control_sources(
         data_dir, param_dir=param_dir, params=params, name_params=names, categories=trained.schema.named
     )
+    controls, _ = complete(
+        sources,
+        corpus,
+        trained.family.encoder(trained.config).decode,
+        names,
+        trained.run.read("run.json").get("measured", ()),
+        cache_dir=cache,
+        jobs=os.cpu_count() or 1,
+        progress=_named(progress, "Measuring"),
+    )
     return Steering(
         trained.schema,
-        tuple(sources.controls_of(recording.name, names) for recording in corpus.recordings),
+        tuple({name: tracks[name] for name in names} for tracks in controls),
         tuple(recording.samples / corpus.sample_rate for recording in corpus.recordings),
     )
 

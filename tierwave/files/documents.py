@@ -57,6 +57,7 @@ class Described(BaseModel):
     param_dir: str | None = None
     params: str | None = None
     controls: dict[str, str] = {}
+    measured: list[str] = []
     versions: dict[str, str] = {}
 
 

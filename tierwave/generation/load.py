@@ -15,6 +15,7 @@ from tierwave.controls.schema import Schema
 from tierwave.controls.sources import find_control_sources
 from tierwave.controls.tracks import Controls, shifted
 from tierwave.data.corpus import Normalize, normalised
+from tierwave.data.measured import measure_sound
 from tierwave.engine.network import InMemory, Network, WeightKind
 from tierwave.engine.voices import prepare
 from tierwave.errors import RunError, UsageError
@@ -305,7 +306,8 @@ def load_seed(path: str | Path, offset: int | str, sample_rate: int, normalize: 
 def seed_controls(trained: Trained, path: Path, offset: int | str) -> Controls | None:
     """The controls of a recording from `offset` on, as far as they can be found; None where there are none.
 
-    Looked for as in training if it is one of the corpus's recordings, else beside the recording.
+    Looked for as in training if it is one of the corpus's recordings, else beside the recording; what was measured in
+    training is measured again where it is nowhere.
     """
     described = trained.run.read("run.json")
     names = trained.family.parameters(trained.config)
@@ -323,9 +325,11 @@ def seed_controls(trained: Trained, path: Path, offset: int | str) -> Controls |
             categories=trained.schema.named,
         )
         there = sources.read(recording)
-        found = there.controls([name for name in names if name in there.names])
+        found = {**there.controls([name for name in names if name in there.names])}
     except UsageError:  # a folder that is gone
         return None
+    if measured := [name for name in described.get("measured", ()) if name not in found]:
+        found |= measure_sound(seed_audio(trained, path), trained.sample_rate, measured)
     if not found:
         return None
     return shifted(found, offset_in_samples(offset, trained.sample_rate) / trained.sample_rate)

@@ -38,7 +38,8 @@ class TrainingRequest:
     what to call the config in messages. rewrite: one statistics line, written over. stages: the only ones to train,
     None: all in turn. param_dir, params: where the controls of the recordings lie, as of
     `sources.find_control_sources`; a resumed run knows. cache_dir: for the encoded recordings, None: in logdir_root.
-    init_from: a run, or one of `WORDS`.
+    init_from: a run, or one of `WORDS`. follow: controls that the recordings come without are measured; a resumed run
+    knows.
     watch(stage): callbacks that come before all others. guard:
     samples that at least lie between training and held-out sound, whatever the model needs. worker_timeout: seconds for
     which other workers are waited for at the start, None: as long as it takes.
@@ -55,6 +56,7 @@ class TrainingRequest:
     resume: bool = True
     resume_from: Path | None = None
     init_from: Path | str | None = None
+    follow: bool = False
     rewrite: bool = False
     stages: Sequence[str] | None = None
     param_dir: Path | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tierwave.controls.sources import ControlSources, find_control_sources, unus
 from tierwave.controls.tracks import Controls, constants_of
 from tierwave.data.cache import load_corpus
 from tierwave.data.corpus import Corpus, summary
+from tierwave.data.measured import PITCHES, complete, declared, measurable, voiced_share
 from tierwave.data.splits import Split, make_split
 from tierwave.data.windows import Steering
 from tierwave.errors import RunError, UsageError
@@ -22,17 +23,22 @@ from tierwave.system.tasks import TF_CONFIG
 from tierwave.training.checks import refuse_other_corpus, refuse_other_parameters
 from tierwave.training.plan import Plan
 
+LEAST_VOICED = 0.3  # share of the sound, below which its pitch steers nothing
 SPLIT_OPTIONS = {"val_frac", "test_frac", "num_val_batches"}
 
 
 @dataclass(frozen=True)
 class Material:
-    """What all stages are trained on. steering: None where nothing steers; digests: of the controls, by
-    recording; dataset_state: what the family made of the corpus; remarks: sentences for whoever trains."""
+    """What all stages are trained on. plan: as it is carried out, without a pitch where there is too little of it;
+    steering: None where nothing steers; measured: the controls that were measured where recordings came without them;
+    digests: of the controls, by recording; dataset_state: what the family made of the corpus; remarks: sentences for
+    whoever trains."""
 
+    plan: Plan
     corpus: Corpus
     split: Split
     steering: Steering | None
+    measured: list[str]
     digests: dict[str, str]
     dataset_state: Any
     remarks: list[str]
@@ -58,7 +64,12 @@ def prepare(plan: Plan) -> Material:
     described = None if root is None else root.read("run.json")
     corpus = load_recordings(plan, described)
     remarks = [summary(corpus), *(f"Warning: {text}" for text in [*corpus.warnings(), *family.warnings(config)])]
-    sources, controls = _controls(plan, corpus, described)
+    sources, measured, controls = _controls(plan, corpus, described)
+    plan, without = _without_pitch(plan, measured, controls)
+    remarks += [without] if without else []
+    config, names = plan.config, family.parameters(plan.config)
+    measured = [name for name in measured if name in names]
+    controls = tuple({name: tracks[name] for name in names} for tracks in controls)
     digests = _digests(corpus, controls) if controls else {}
     if sources is None:
         passed_over = unused_manifest(request.data_dir)
@@ -78,7 +89,7 @@ def prepare(plan: Plan) -> Material:
     else:
         split = _split(plan, corpus, controls)
         remarks += [f"Warning: {text}" for text in split.remarks]
-        schema = Schema() if sources is None else _fitted(plan, sources, corpus, split, controls)
+        schema = Schema() if sources is None else _fitted(plan, sources, corpus, split, controls, measured)
         stored = None
     dataset_state = family.prepare(corpus, split, config, stored, data_dir=request.data_dir)
     remarks += [f"Warning: {text}" for text in (() if dataset_state is None else dataset_state.remarks)]
@@ -86,7 +97,7 @@ def prepare(plan: Plan) -> Material:
     if sources is not None:
         seconds = tuple(recording.samples / corpus.sample_rate for recording in corpus.recordings)
         steering = Steering(schema, controls, seconds)
-    return Material(corpus, split, steering, digests, dataset_state, remarks)
+    return Material(plan, corpus, split, steering, measured, digests, dataset_state, remarks)
 
 
 def load_recordings(plan: Plan, described: dict[str, Any] | None) -> Corpus:
@@ -97,12 +108,20 @@ def load_recordings(plan: Plan, described: dict[str, Any] | None) -> Corpus:
         plan.family.encoder(plan.config),
         sample_rate=_sample_rate(plan, described),
         normalize=plan.config.normalize,
-        cache_dir=request.cache_dir or request.logdir_root / ".cache",
-        # Workers on one machine share the cache, so each encodes with one process.
-        jobs=1 if os.environ.get(TF_CONFIG) else os.cpu_count() or 1,
+        cache_dir=_cache_dir(plan),
+        jobs=_jobs(),
         without=[root / name for root in (request.logdir_root, request.output_dir) for name in ("", request.identity)],
         progress=lambda done, total: plan.say_line(f"Decoding: {done}/{total} recordings", True),
     )
+
+
+def _cache_dir(plan: Plan) -> Path:
+    return plan.request.cache_dir or plan.request.logdir_root / ".cache"
+
+
+def _jobs() -> int:
+    # Workers on one machine share the cache, so each fills it with one process.
+    return 1 if os.environ.get(TF_CONFIG) else os.cpu_count() or 1
 
 
 def _sample_rate(plan: Plan, described: dict[str, Any] | None) -> int | None:
@@ -116,8 +135,9 @@ def _sample_rate(plan: Plan, described: dict[str, Any] | None) -> int | None:
 
 def _controls(
     plan: Plan, corpus: Corpus, described: dict[str, Any] | None
-) -> tuple[ControlSources | None, tuple[Controls, ...]]:
-    """Where the controls lie, None if the config has none; and those of every recording."""
+) -> tuple[ControlSources | None, list[str], tuple[Controls, ...]]:
+    """Where the controls lie, None if the config has none; the names of those that are measured where they lie
+    nowhere; and those of every recording, with the voicing of a pitch that was measured."""
     request, names = plan.request, plan.family.parameters(plan.config)
     if not names:
         for flag, value in (("param_dir", request.param_dir), ("params", request.params)):
@@ -126,7 +146,12 @@ def _controls(
                     f"--{flag} {value} has nothing to steer: name controls in the config's conditioned_on, or "
                     "leave it out"
                 )
-        return None, ()
+        if request.follow:
+            raise UsageError(
+                "--follow has nothing to measure: name level, midi or the like in the config's conditioned_on, or "
+                "leave --config_file out"
+            )
+        return None, [], ()
     given = {"param_dir": request.param_dir, "params": request.params}
     if described is not None and not any(given.values()):
         given = {key: Path(described[key]) if described.get(key) else None for key in given}
@@ -139,7 +164,38 @@ def _controls(
         name_params=names,
         categories=known.updated(plan.config.controls, plan.source).named,
     )
-    return sources, tuple(sources.controls_of(recording.name, names) for recording in corpus.recordings)
+    follows = request.follow or bool(described and described.get("measured"))
+    measured = measurable(names) if follows else []
+    encoder = plan.family.encoder(plan.config)
+    controls, missing = complete(
+        sources,
+        corpus,
+        encoder.decode,
+        names,
+        measured,
+        cache_dir=_cache_dir(plan),
+        jobs=_jobs(),
+        progress=lambda done, total: plan.say_line(f"Measuring: {done}/{total} recordings", True),
+    )
+    return sources, missing, controls
+
+
+def _without_pitch(plan: Plan, measured: Sequence[str], controls: Sequence[Controls]) -> tuple[Plan, str]:
+    """The plan without a measured pitch where too little of the sound has one, and a sentence that says so; else the
+    plan as it is, and "". RunError where nothing else steers the network."""
+    config = plan.config
+    steering: list[str] = getattr(config, "conditioned_on", [])
+    kept = [name for name in steering if not (name in PITCHES and name in measured)]
+    share = voiced_share(controls)
+    if plan.root is not None or kept == steering or share >= LEAST_VOICED:
+        return plan, ""
+    said = f"{share:.0%} of the sound has a pitch, and {LEAST_VOICED:.0%} is the least that can be learned from"
+    if not kept:
+        raise RunError(f"there is nothing to follow, since {said}: add level to the config's conditioned_on")
+    controlled = {name: config.controls[name] for name in kept if name in config.controls}
+    config = config.model_copy(update={"conditioned_on": kept, "controls": controlled})
+    left_out = " and ".join(name for name in steering if name not in kept)
+    return replace(plan, config=config), f"Without {left_out}, since {said}."
 
 
 def _digests(corpus: Corpus, controls: Sequence[Controls]) -> dict[str, str]:
@@ -177,11 +233,18 @@ def _split(plan: Plan, corpus: Corpus, controls: Sequence[Controls]) -> Split:
 
 
 def _fitted(
-    plan: Plan, sources: ControlSources, corpus: Corpus, split: Split, controls: tuple[Controls, ...]
+    plan: Plan,
+    sources: ControlSources,
+    corpus: Corpus,
+    split: Split,
+    controls: tuple[Controls, ...],
+    measured: Sequence[str],
 ) -> Schema:
     """The schema of the corpus and the config, its open ranges fitted to what is trained on."""
     names = plan.family.parameters(plan.config)
     schema = sources.schema_of([recording.name for recording in corpus.recordings], names)
+    units = {name: declared(name, corpus.sample_rate) for name in measured if schema.of(name).units is None}
+    schema = schema.updated(units, "the measured controls")
     schema = schema.updated(plan.config.controls, plan.source)
     rate = corpus.sample_rate
     fitted = schema.fit(

@@ -56,6 +56,7 @@ def train(
             if owner != (request.logdir_root / request.identity).resolve():
                 held.enter_context(only_training(owner.parent, owner.name))
         material = prepare(plan)
+        plan = material.plan
         sources = plan.sources()
 
         start_tensorflow()
@@ -254,4 +255,5 @@ def _described(plan: Plan, material: Material) -> dict[str, Any]:
         if plan.root is None or any(given.values()):
             described |= {key: None if path is None else str(path.resolve()) for key, path in given.items()}
         described["controls"] = material.digests
+        described["measured"] = material.measured
     return described
