@@ -73,9 +73,10 @@ def test_damage_is_noticed_wherever_it_is(written: tuple[Path, keras.Model], tmp
             else:  # it was in what nobody reads: the optimiser, or the table of tables
                 assert found.keys() == whole.keys()
                 assert all((found[name] == whole[name]).all() for name in whole)
-        file.write_bytes(right[: len(right) // 8])
-        with pytest.raises(RunError, match="damaged or cut short"):
-            [Tensors(path)[name] for name in Tensors(path)]
+        for length in (len(right) // 8, len(right) - 1):
+            file.write_bytes(right[:length])
+            with pytest.raises(RunError, match="damaged or cut short"):
+                Tensors(path)
         file.write_bytes(right)
     path.with_name(f"{path.name}.index").unlink()
     with pytest.raises(RunError, match="damaged or cut short"):

@@ -47,7 +47,6 @@ class Tensors(Mapping[str, np.ndarray]):
 
     def __init__(self, checkpoint: Path, piece: str = "model"):
         self.checkpoint = checkpoint
-        self._data = checkpoint.with_name(f"{checkpoint.name}.data-00000-of-00001")
         self._entries = {
             name.removeprefix(f"{piece}/").removesuffix(_SUFFIX): entry
             for name, entry in _index(checkpoint).items()
@@ -71,7 +70,7 @@ class Tensors(Mapping[str, np.ndarray]):
         entry = self._entries[name]
         if entry.size != 4 * math.prod(entry.shape):
             raise damaged(self.checkpoint, f"{name} has {entry.size} bytes for the shape {list(entry.shape)}")
-        array = np.frombuffer(_read(self.checkpoint, self._data, entry), "<f4").reshape(entry.shape)
+        array = np.frombuffer(_read(self.checkpoint, entry), "<f4").reshape(entry.shape)
         if _masked(crc32c(array.reshape(-1).view(np.uint8))) != entry.checksum:
             raise damaged(self.checkpoint, f"{name} does not match its checksum")
         return array
@@ -82,7 +81,7 @@ def read_progress(checkpoint: Path) -> dict[str, Any]:
     entry = _index(checkpoint).get(f"progress{_SUFFIX}")
     if entry is None or entry.kind != _STRING:
         raise damaged(checkpoint, "it says nothing of its progress")
-    data = _read(checkpoint, checkpoint.with_name(f"{checkpoint.name}.data-00000-of-00001"), entry)
+    data = _read(checkpoint, entry)
     try:
         length, at = _varint(data, 0)
         text = data[at + 4 : at + 4 + length]  # behind the checksum of the length
@@ -114,15 +113,20 @@ def damaged(checkpoint: Path, reason: Exception | str) -> RunError:
     )
 
 
-def _read(checkpoint: Path, data: Path, entry: _Entry) -> bytes:
+def _data(checkpoint: Path) -> Path:
+    """The file that holds the numbers."""
+    return checkpoint.with_name(f"{checkpoint.name}.data-00000-of-00001")
+
+
+def _read(checkpoint: Path, entry: _Entry) -> bytes:
     try:
-        with data.open("rb") as file:
+        with _data(checkpoint).open("rb") as file:
             file.seek(entry.offset)
             found = file.read(entry.size)
     except (OSError, ValueError, OverflowError) as error:
         raise damaged(checkpoint, error) from None
     if len(found) != entry.size:
-        raise damaged(checkpoint, f"{data.name} ends too soon")
+        raise damaged(checkpoint, f"{_data(checkpoint).name} ends too soon")
     return found
 
 
@@ -151,6 +155,9 @@ def _index(checkpoint: Path) -> dict[str, _Entry]:
             for key, message in _pairs(_block(table, first, _varint(place, at)[0])):
                 if key:  # the first one describes the whole
                     found[key.decode()] = _entry(message)
+        end = max((entry.offset + entry.size for entry in found.values()), default=0)
+        if _data(checkpoint).stat().st_size < end:  # cut short, be it where nobody reads just now
+            raise ValueError(f"{_data(checkpoint).name} ends too soon")
         return found
     except (OSError, ValueError, IndexError) as error:
         raise damaged(checkpoint, error) from None
