@@ -3,6 +3,7 @@
 # make test              what has to pass while one works: ruff, mypy and the quick tests, some minutes
 # make test-all          make test, then the slow tests: browser, notebooks, the docs' commands, clusters, products
 # make fuzz              tens of thousands of damaged files, curves, configs, runs and messages
+# make wasm              the engine of exported web pages anew (apt-get install clang lld)
 # make docs              the pages of docs/ as a site, in docs/_build/html
 # make data-fsdd         download the spoken digits into data/fsdd (DATA=folder: elsewhere)
 # make data-librispeech  the same of LibriSpeech's dev-clean (SUBSET="train-clean-100 ...": others)
@@ -23,6 +24,8 @@ INPUTS ?= 1000
 SEED ?= 0
 KIND ?=
 KEEP ?= build/fuzz
+CLANG ?= clang
+WASM ?= tierwave/export/wasm/engine.wasm
 
 python := $(VENV)/bin/python
 pip := $(python) -m pip --disable-pip-version-check --quiet
@@ -31,7 +34,7 @@ test-installed := $(VENV)/test-installed
 docs-installed := $(VENV)/docs-installed
 export DATA
 
-.PHONY: help demo test test-rest test-all fuzz docs bench clean data-fsdd data-librispeech data-ljspeech
+.PHONY: help demo test test-rest test-all fuzz wasm docs bench clean data-fsdd data-librispeech data-ljspeech
 .DELETE_ON_ERROR:
 
 help:
@@ -104,6 +107,12 @@ test-all: test test-rest
 fuzz: $(test-installed)
 	$(python) -m pytest tests/fuzz --numprocesses 2 --inputs $(INPUTS) --seed $(SEED) --keep $(KEEP) \
 	    $(if $(KIND),--kind "$(KIND)")
+
+# The engine of exported web pages, by Debian's clang and lld; the file is in the repository, and a test builds it again.
+wasm:
+	$(CLANG) --target=wasm32 -msimd128 -mbulk-memory -nostdlib -O3 -ffp-contract=off -Wall -Wextra -Werror \
+	    -Wl,--no-entry -Wl,--strip-all -Wl,--export=__heap_base -Wl,--stack-first -Wl,-z,stack-size=65536 \
+	    -o $(WASM) tierwave/export/wasm/engine.c
 
 docs: $(docs-installed)
 	$(python) -m sphinx -W --keep-going -q -b html docs docs/_build/html

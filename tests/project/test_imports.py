@@ -29,7 +29,7 @@ MODULES = {
 ORDER = (
     ("errors", "files", "system", "config_errors", "config")
     + ("audio", "controls", "nn", "engine", "analysis", "data", "runs", "family", "generation", "training")
-    + ("evaluation", "search", "export", "play", "notebook", "cli")
+    + ("evaluation", "search", "play", "export", "notebook", "cli")
 )
 # A family names a request and a stream in its signatures, for type checkers alone.
 IN_SIGNATURES = ("tierwave.family", "tierwave.generation.request")

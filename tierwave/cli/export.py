@@ -2,6 +2,7 @@
 
     python -m tierwave export RUN --output FOLDER|FILE.zip             a run to play and to train from, with a card
     python -m tierwave export RUN --output FOLDER --onnx --litert      and its generation step for other programs
+    python -m tierwave export RUN --output FILE.html                   a page that plays it, without a server
 
 Parses, calls, prints.
 """
@@ -14,6 +15,7 @@ from typing import Any
 
 from tierwave.cli.flags import REPEATABLE, FlagParser
 from tierwave.cli.running import sentences
+from tierwave.errors import UsageError
 from tierwave.nn.runtime import import_tensorflow, one_thread_per_call
 
 
@@ -23,7 +25,12 @@ def parser() -> FlagParser:
         "tierwave export", description="Export a trained run: weights, documents, a sound, a model card."
     )
     flags.add_argument("run", metavar="RUN", type=Path, help="a checkpoint, its .index file, a run or an id's folder")
-    flags.add_argument("--output", type=Path, required=True, help="a new folder, or a file that ends in .zip")
+    flags.add_argument("--output", type=Path, required=True, help="a new folder, or a file that ends in .zip or .html")
+    flags.add_argument(
+        "--format",
+        choices=("run", "html"),
+        help="run: to play and to train from; html: a page that plays it (default: by the ending of --output)",
+    )
     flags.add_switch("--best", help="use the best checkpoint of a folder, not the newest")
     flags.add_switch("--onnx", help="also export the generation step for ONNX Runtime")
     flags.add_switch("--litert", help="also export the generation step for LiteRT")
@@ -50,7 +57,11 @@ def _export(arguments: Any) -> None:
     from tierwave.generation.load import load_run
     from tierwave.generation.request import Request
 
+    kind = arguments.format or ("html" if arguments.output.suffix.lower() == ".html" else "run")
     check_target(arguments.output)
+    if kind == "html":
+        _export_page(arguments)
+        return
     sample = None
     if arguments.dur:
         plain = Request(
@@ -69,3 +80,24 @@ def _export(arguments: Any) -> None:
     print(f"Wrote {arguments.output}, from {trained.path}")
     print(f"Its card, {CARD}, leaves the licence and what the recordings are to be filled in.")
     print(f"To hear it: python generate.py --checkpoint_path {arguments.output} --output_path new.wav")
+
+
+def _export_page(arguments: Any) -> None:
+    from tierwave.export.webpage import SUFFIX, refuse, slowness, write_page
+    from tierwave.generation.load import needs_tensorflow
+    from tierwave.play.instrument import Instrument
+
+    if arguments.output.suffix.lower() != SUFFIX:
+        raise UsageError(f"--output {arguments.output} is a page with --format html: let its name end in {SUFFIX}")
+    for name in ("onnx", "litert"):
+        if getattr(arguments, name):
+            raise UsageError(f"--{name} writes files into a folder, and a page is one file: leave one of them out")
+    if needs_tensorflow(arguments.run, "int8"):
+        raise refuse("MelNet")
+    instrument = Instrument(arguments.run, best=arguments.best, weights="int8")
+    if (remark := slowness(instrument)) is not None:
+        print(f"Warning: {remark}")
+    write_page(instrument, arguments.output)
+    size = arguments.output.stat().st_size / 1e6
+    print(f"Wrote {arguments.output}, {size:.1f} MB, from {instrument.trained.path}")
+    print("To play it, open it in a browser. It holds the weights: give it only to those who may have them.")

@@ -3,6 +3,7 @@
  */
 
 import { byId, colour, download, element, fitted } from "./elements.js";
+import { askSound } from "./server.js";
 import { Axis, WINDOW, decibels, palette } from "./spectrum.js";
 import { clock } from "./units.js";
 
@@ -103,17 +104,10 @@ export class Generator {
 
   async #made(order, label) {
     const began = performance.now();
-    const answer = await fetch("api/generate", {
-      method: "POST", body: JSON.stringify(order), headers: { "Content-Type": "application/json" }, signal: this.asking.signal,
-    }).catch((error) => {
-      throw error.name === "AbortError" ? error : new Error("The server does not answer: is it still running?");
-    });
-    const isJson = answer.headers.get("content-type")?.includes("json");
-    if (!answer.ok) throw new Error(isJson ? (await answer.json()).error : `The server refuses: ${await answer.text()}`);
+    const made = await askSound(order, this.asking.signal);
     const told = `seed ${order.random_seed}, made in ${((performance.now() - began) / 1000).toFixed(1)} s`;
     const file = `${this.run.id}_${order.checkpoint}_${order.random_seed}`;
-    if (isJson) return curvesCard(label, told, file, await answer.json());
-    return this.#soundCard(label, told, file, await answer.arrayBuffer());
+    return made instanceof ArrayBuffer ? this.#soundCard(label, told, file, made) : curvesCard(label, told, file, made);
   }
 
   async #soundCard(label, told, file, wav) {

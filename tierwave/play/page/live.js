@@ -8,6 +8,7 @@ import { Midi } from "./midi.js";
 import { Notes } from "./notes.js";
 import { Player } from "./player.js";
 import { Scope } from "./scope.js";
+import { askRun } from "./server.js";
 import { Takes } from "./takes.js";
 import { clock, valueAt } from "./units.js";
 
@@ -286,7 +287,7 @@ export class Live {
   async #back() {
     let run;
     try {
-      run = await fetch("api/run").then((answer) => answer.json());
+      run = await askRun();
     } catch {
       setTimeout(() => this.up && this.#linked(true), 1000);
       return;

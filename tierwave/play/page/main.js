@@ -4,6 +4,7 @@ import { Controls } from "./controls.js";
 import { byId } from "./elements.js";
 import { Generator } from "./generate.js";
 import { Live } from "./live.js";
+import { askRun } from "./server.js";
 
 const FAMILIES = { samplernn: "SampleRNN", conditioning: "conditional tier", cascade: "cascade", melnet: "MelNet" };
 
@@ -22,9 +23,7 @@ function say(sentence) {
 }
 
 async function open() {
-  const answer = await fetch("api/run");
-  if (!answer.ok) throw new Error(`The server refuses: ${await answer.text()}`);
-  const run = await answer.json();
+  const run = await askRun();
   document.title = `${run.id} – Tierwave`;
   byId("title").textContent = run.id;
   byId("about").textContent = [FAMILIES[run.family] ?? run.family, `${run.rate} Hz`].join(", ");

@@ -5,6 +5,8 @@
  * volume. Knows no element of the page.
  */
 
+import { startWorker, whereSound, workletUrl } from "./server.js";
+
 const FADE = 0.012; // seconds, so that start and stop do not click
 const LATENCIES = 2000; // that are remembered
 
@@ -61,11 +63,9 @@ export class Player extends EventTarget {
     this.waiting = new Map();
     /** @type {Map<string, (message: any) => void>} what answers are waited for */
     this.answers = new Map();
-    this.worker = new Worker(new URL("socket-worker.js", import.meta.url), { type: "module" });
+    this.worker = startWorker();
     this.worker.onmessage = ({ data }) => this.#hear(data);
-    const url = new URL("ws", document.baseURI);
-    url.protocol = url.protocol.replace("http", "ws");
-    this.#tell("open", { url: url.href, rate: this.rate, block: this.block, lead: this.#leadSamples(), largest: run.largest_message, points: run.most_points });
+    this.#tell("open", { where: whereSound(), rate: this.rate, block: this.block, lead: this.#leadSamples(), largest: run.largest_message, points: run.most_points });
   }
 
   #tell(to, message = {}, transfer = []) {
@@ -83,7 +83,7 @@ export class Player extends EventTarget {
       if (!this.context.audioWorklet) {
         throw new Error("This browser gives sound to pages of its own machine and to https only: take a tunnel (docs/playing.md).");
       }
-      await this.context.audioWorklet.addModule(new URL("player-worklet.js", import.meta.url).href);
+      await this.context.audioWorklet.addModule(workletUrl());
       this.source = new AudioWorkletNode(this.context, "tierwave-player", { numberOfInputs: 0 });
       this.source.port.onmessage = ({ data }) => this.#heard(data);
       this.fade = new GainNode(this.context, { gain: 0 });

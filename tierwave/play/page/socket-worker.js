@@ -7,6 +7,7 @@
  */
 
 import { readCells } from "./curve.js";
+import { openSocket } from "./socket.js";
 
 const TAIL = 10; // seconds that are kept when nothing is recorded
 const POINT = 64; // bytes that a point of a curve takes in a message, at most
@@ -16,7 +17,7 @@ const AGAIN = [250, 500, 1000, 2000]; // ms until the next try to connect
 let socket;
 /** @type {MessagePort | undefined} */
 let worklet;
-let settings = { url: "", rate: 0, block: 0, lead: 0, largest: Infinity, points: Infinity };
+let settings = { where: "", rate: 0, block: 0, lead: 0, largest: Infinity, points: Infinity };
 let tries = 0;
 let closed = false; // by the page
 
@@ -33,8 +34,7 @@ let curves = null;
 const tell = (message, transfer = []) => postMessage(message, { transfer });
 
 function connect() {
-  socket = new WebSocket(settings.url);
-  socket.binaryType = "arraybuffer";
+  socket = openSocket(settings.where);
   socket.onopen = () => {
     tries = 0;
     csv = [];

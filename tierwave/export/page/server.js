@@ -1,0 +1,63 @@
+/**
+ * In place of `tierwave/play/page/server.js` in an exported page, which holds all that a server would give: the run, the
+ * weights and the engine, in elements of their own.
+ */
+
+import { wavOf } from "./wav.js";
+
+const TRIED_MS = 300; // for which the speed is measured
+const SHARE = 0.7; // of the speed for the sound
+
+/** @type {{sound: any, weights: ArrayBuffer, engine: ArrayBuffer} | undefined} */
+let instrument;
+
+const text = (id) => document.getElementById(id).textContent;
+const bytes = (id) => Uint8Array.from(atob(text(id)), (each) => each.charCodeAt(0)).buffer;
+const urlOf = (id) => URL.createObjectURL(new Blob([text(id)], { type: "text/javascript" }));
+
+function opened() {
+  instrument ??= { sound: JSON.parse(text("data-sound")), weights: bytes("data-weights"), engine: bytes("data-engine") };
+  return instrument;
+}
+
+/** @param {object} asked @param {AbortSignal} [signal] @returns {Promise<any>} what a worker of its own answers */
+function askMaker(asked, signal) {
+  return new Promise((resolve, reject) => {
+    const worker = new Worker(urlOf("code-maker"));
+    const end = (act) => {
+      worker.terminate();
+      act();
+    };
+    worker.onmessage = ({ data }) => end(() => (data.error ? reject(new Error(data.error)) : resolve(data)));
+    worker.onerror = () => end(() => reject(new Error("This browser does not run the page's engine: it needs WebAssembly with SIMD.")));
+    signal?.addEventListener("abort", () => end(() => reject(signal.reason)));
+    worker.postMessage({ ...opened(), ...asked });
+  });
+}
+
+/** @returns {Promise<any>} the run, with its speed on this machine */
+export async function askRun() {
+  const run = JSON.parse(text("data-run"));
+  const { speed } = await askMaker({ milliseconds: TRIED_MS });
+  if (speed >= 1 / SHARE) return { ...run, speed };
+  const warning = `This network makes ${speed.toFixed(2)} s of sound per second in this browser, too slow to play without gaps: generate sounds instead, or try a faster machine.`;
+  return { ...run, speed, warning };
+}
+
+/** @returns {any} what the worker opens as its socket */
+export const whereSound = () => opened();
+
+/** @returns {Worker} that holds the socket */
+export const startWorker = () => new Worker(urlOf("code-worker"));
+
+/** @returns {string} the URL of the worklet's module */
+export const workletUrl = () => urlOf("code-worklet");
+
+/**
+ * @param {any} order @param {AbortSignal} signal
+ * @returns {Promise<ArrayBuffer>} a wav
+ */
+export async function askSound(order, signal) {
+  const { samples } = await askMaker({ order }, signal);
+  return wavOf(samples, opened().sound.sample_rate);
+}

@@ -1,0 +1,439 @@
+/*
+ * The engine of `tierwave.engine.kernels` for web pages: the same operations and draws in the same order, for one voice
+ * of one network, with weights as floats. Built by `make wasm` into engine.wasm; `tierwave/export/page/network.js` lays
+ * the arrays out in its memory and calls `run`.
+ *
+ * Python's names are kept where both have them, and what they mean is said there. Weights come as the whole numbers of
+ * int8, and each output has its scale, so that sums are the engine's but for the rounding of a fused multiplication.
+ */
+
+#include <stdint.h>
+#include <wasm_simd128.h>
+
+#define LANES 16  /* outputs of a matrix are filled up to a multiple of these */
+#define VECTORS 4 /* such groups, side by side, in a tile of a matrix, at most */
+
+enum { SET, LINEAR, ADD, RELU, TANH, CAP, GRU_AFTER, GRU_GATES, GRU_BLEND, LSTM, PHASED, CODES, LOOKUP, VALUES, CONTROLS };
+enum { CATEGORICAL, GAUSSIANS, MIXTURES };
+
+#define GREEDY 1e-30f /* temperatures below this mean 0 */
+#define SHORTEST_PERIOD 1e-3
+#define SMALLEST_RATIO_ON 1e-3
+#define LOWEST -87.0f
+#define HIGHEST 88.0f
+
+/* From JavaScript's Math; only tiers of controls need them, at their low rates. */
+__attribute__((import_module("math"), import_name("exp"))) double exponential(double);
+__attribute__((import_module("math"), import_name("log"))) double logarithm(double);
+__attribute__((import_module("math"), import_name("log1p"))) double logarithm_of_more(double);
+
+/* All fields have four bytes; network.js fills them by number. */
+typedef struct {
+  int32_t operations, parts_count, history, features, inputs;
+  const int32_t *program;  /* [operations, 6] */
+  const int32_t *parts;    /* [parts, 3] */
+  const int32_t *head;     /* [5] */
+  const int32_t *matrices; /* [matrices, 4] */
+  const float *weights, *vectors;
+  float *memory, *sums, *shares;
+  int32_t *codes;           /* [history + steps] */
+  float *values;            /* [1 + steps, features] */
+  const float *controls;    /* [steps, inputs] */
+  const float *temperature; /* [steps] */
+  const int32_t *top_k;     /* [steps] */
+  float *predictions;       /* [steps, numbers] */
+  uint32_t first_key, second_key;
+  float floor, top_p;
+} Network;
+
+/* ---- products ---- */
+
+/* Sums over `inputs` rows of a tile, for 1 or 2 groups of LANES outputs: as many as registers hold. */
+#define TILE(GROUPS)                                                                                                   \
+  static inline void tile_##GROUPS(const float *weights, int stride, const float *source, int inputs, float *sums) {   \
+    v128_t total[4 * GROUPS];                                                                                          \
+    _Pragma("unroll") for (int part = 0; part < 4 * GROUPS; part++) total[part] = wasm_f32x4_splat(0);                 \
+    for (int input = 0; input < inputs; input++, weights += stride) {                                                  \
+      v128_t factor = wasm_v128_load32_splat(source + input);                                                          \
+      _Pragma("unroll") for (int part = 0; part < 4 * GROUPS; part++) total[part] =                                    \
+          wasm_f32x4_add(total[part], wasm_f32x4_mul(factor, wasm_v128_load(weights + 4 * part)));                     \
+    }                                                                                                                  \
+    _Pragma("unroll") for (int part = 0; part < 4 * GROUPS; part++) wasm_v128_store(sums + 4 * part, total[part]);     \
+  }
+
+TILE(1)
+TILE(2)
+
+/* target = source @ matrix + bias, or is increased by the product where there is no bias (-1). */
+static void linear(const Network *net, const int32_t *matrix, int bias, float *target, const float *source) {
+  const float *weights = net->weights + matrix[0], *scales = net->vectors + matrix[3];
+  int inputs = matrix[1], outputs = matrix[2];
+  int blocks = (outputs + LANES - 1) / LANES, tiles = (blocks + VECTORS - 1) / VECTORS;
+  float *sums = net->sums;
+  for (int tile = 0, first = 0; tile < tiles; tile++) {
+    int last = blocks * (tile + 1) / tiles, width = (last - first) * LANES, group = 0;
+    for (; group + 2 <= last - first; group += 2)
+      tile_2(weights + LANES * group, width, source, inputs, sums + LANES * (first + group));
+    if (group < last - first) tile_1(weights + LANES * group, width, source, inputs, sums + LANES * (first + group));
+    weights += width * inputs;
+    first = last;
+  }
+  if (bias < 0) {
+    for (int index = 0; index < outputs; index++) target[index] += sums[index] * scales[index];
+  } else {
+    const float *added = net->vectors + bias;
+    for (int index = 0; index < outputs; index++) target[index] = added[index] + sums[index] * scales[index];
+  }
+}
+
+/* ---- functions of single numbers; the compiler makes vectors of the loops over them ---- */
+
+static inline int32_t bits_of(float value) {
+  int32_t bits;
+  __builtin_memcpy(&bits, &value, 4);
+  return bits;
+}
+
+static inline float float_of(int32_t bits) {
+  float value;
+  __builtin_memcpy(&value, &bits, 4);
+  return value;
+}
+
+/* e^x to about 1e-7 of itself (Cephes' expf). */
+static inline float exp_(float x) {
+  x = x < LOWEST ? LOWEST : x;
+  x = x > HIGHEST ? HIGHEST : x;
+  float shifted = x * 1.44269504088896341f + 12582912.0f; /* whose lowest bits are the nearest whole number */
+  float whole = shifted - 12582912.0f;
+  x = x - whole * 0.693359375f - whole * -2.12194440e-4f;
+  float series = 1.9875691500e-4f * x + 1.3981999507e-3f;
+  series = series * x + 8.3334519073e-3f;
+  series = series * x + 4.1665795894e-2f;
+  series = series * x + 1.6666665459e-1f;
+  series = series * x + 0.5f;
+  series = series * x * x + x + 1.0f;
+  return series * float_of((bits_of(shifted) - 0x4B400000 + 127) << 23);
+}
+
+static inline float sigmoid(float x) { return 1.0f / (1.0f + exp_(-x)); }
+
+static inline float tanh_(float x) { return 1.0f - 2.0f / (exp_(2.0f * x) + 1.0f); }
+
+static double softplus(double x) {
+  double size = x < 0 ? -x : x;
+  return (x > 0 ? x : 0) + logarithm_of_more(exponential(-size));
+}
+
+/* ---- random numbers ---- */
+
+/* Threefry-2x32 with 20 rounds, of a counter in place. */
+static void threefry(uint32_t first_key, uint32_t second_key, uint32_t *first, uint32_t *second) {
+  static const int turns[2][4] = {{13, 15, 26, 6}, {17, 29, 16, 24}};
+  uint32_t keys[3] = {first_key, second_key, first_key ^ second_key ^ 0x1BD11BDAu};
+  uint32_t a = *first + keys[0], b = *second + keys[1];
+  for (int group = 0; group < 5; group++) {
+    for (int round = 0; round < 4; round++) {
+      int turn = turns[group % 2][round];
+      a += b;
+      b = ((b << turn) | (b >> (32 - turn))) ^ a;
+    }
+    a += keys[(group + 1) % 3];
+    b += keys[(group + 2) % 3] + group + 1;
+  }
+  *first = a;
+  *second = b;
+}
+
+/* The number in [0, 1) at a position, a multiple of 2^-24. */
+static float uniform(const Network *net, uint64_t position) {
+  uint32_t low = (uint32_t)position, high = (uint32_t)(position >> 32);
+  threefry(net->first_key, net->second_key, &low, &high);
+  return (float)(low >> 8) * 0x1p-24f;
+}
+
+static double polynomial(const double *coefficients, int count, double x) {
+  double total = 0;
+  for (int index = 0; index < count; index++) total = total * x + coefficients[index];
+  return total;
+}
+
+/* A standard normal number from a uniform one, by the inverse of the distribution function (Cephes' ndtri). */
+static double standard_normal(float uniform) {
+  static const double p0[5] = {-5.99633501014107895267e1, 9.80010754185999661536e1, -5.66762857469070293439e1,
+                               1.39312609387279679503e1, -1.23916583867381258016e0};
+  static const double q0[9] = {1.0, 1.95448858338141759834e0, 4.67627912898881538453e0, 8.63602421390890590575e1,
+                               -2.25462687854119370527e2, 2.00260212380060660359e2, -8.20372256168333339912e1,
+                               1.59056225126211695515e1, -1.18331621121330003142e0};
+  static const double p1[9] = {4.05544892305962419923e0, 3.15251094599893866154e1, 5.71628192246421288162e1,
+                               4.40805073893200834700e1, 1.46849561928858024014e1, 2.18663306850790267539e0,
+                               -1.40256079171354495875e-1, -3.50424626827848203418e-2, -8.57456785154685413611e-4};
+  static const double q1[9] = {1.0, 1.57799883256466749731e1, 4.53907635128879210584e1, 4.13172038254672030440e1,
+                               1.50425385692907503408e1, 2.50464946208309415979e0, -1.42182922854787788574e-1,
+                               -3.80806407691578277194e-2, -9.33259480895457427372e-4};
+  double centred = ((double)uniform - 0.5) + 0x1p-25;
+  double tail = 0.5 - (centred < 0 ? -centred : centred), found;
+  if (tail > 0.13533528323661269189) { /* e^-2 */
+    double x = tail - 0.5, square = x * x;
+    found = (x + x * square * polynomial(p0, 5, square) / polynomial(q0, 9, square)) * 2.50662827463100050;
+  } else {
+    double x = __builtin_sqrt(-2.0 * logarithm(tail)), inverse = 1.0 / x;
+    found = -(x - logarithm(x) / x - inverse * polynomial(p1, 9, inverse) / polynomial(q1, 9, inverse));
+  }
+  return centred > 0 ? -found : found;
+}
+
+/* ---- what is drawn ---- */
+
+/* Keep the fewest largest shares of which there are `count`, or that add up to `wanted` (count 0). */
+static void keep_most_likely(float *shares, int levels, int count, float wanted) {
+  int32_t low = 0, high = 0x40000000;
+  for (int halving = 0; halving < 30; halving++) {
+    int32_t middle = (int32_t)(((uint32_t)low + (uint32_t)high) / 2);
+    float total = 0;
+    int kept = 0;
+    for (int level = 0; level < levels; level++) {
+      if (bits_of(shares[level]) >= middle) {
+        total += shares[level];
+        kept += shares[level] > 0;
+      }
+    }
+    if (count > 0 ? kept >= count : total >= wanted) low = middle;
+    else high = middle;
+  }
+  for (int level = 0; level < levels; level++)
+    if (bits_of(shares[level]) < low) shares[level] = 0;
+}
+
+/* The last entry with a share at which the running sum has not passed `target`. */
+static int search(const float *shares, int count, float target) {
+  float start = 0;
+  int found = 0;
+  for (int index = 0; index < count && !(start > target); index++) {
+    if (shares[index] > 0) found = index;
+    start += shares[index];
+  }
+  return found;
+}
+
+static int draw_code(const float *logits, int levels, float uniform, float temperature, int top_k, float top_p, float *shares) {
+  float peak = logits[0];
+  for (int level = 1; level < levels; level++) peak = logits[level] > peak ? logits[level] : peak;
+  if (temperature < GREEDY) {
+    int likeliest = 0;
+    while (logits[likeliest] < peak) likeliest++;
+    return likeliest;
+  }
+  float slope = 1.0f / temperature;
+  for (int level = 0; level < levels; level++) {
+    float below = (logits[level] - peak) * slope, share = exp_(below);
+    shares[level] = below > LOWEST ? share : 0.0f;
+  }
+  if (0 < top_k && top_k < levels) {
+    int there = 0;
+    for (int level = 0; level < levels; level++) there += shares[level] > 0;
+    keep_most_likely(shares, levels, top_k < there ? top_k : there, 0);
+  }
+  if (top_p < 1.0f) {
+    float total = 0;
+    for (int level = 0; level < levels; level++) total += shares[level];
+    keep_most_likely(shares, levels, 0, top_p * total);
+  }
+  int width = (int)__builtin_sqrt((double)levels), blocks = (levels + width - 1) / width;
+  for (int index = levels; index < blocks * width; index++) shares[index] = 0;
+  float *sums = shares + blocks * width, total = 0;
+  for (int block = 0; block < blocks; block++) {
+    float inside = 0;
+    for (int index = block * width; index < block * width + width; index++) inside += shares[index];
+    sums[block] = inside;
+    total += inside;
+  }
+  float target = uniform * total, start = 0, before = 0;
+  int chosen = 0;
+  for (int block = 0; block < blocks; block++) {
+    if (sums[block] > 0 && start <= target) {
+      chosen = block;
+      before = start;
+    }
+    start += sums[block];
+  }
+  return chosen * width + search(shares + chosen * width, width, target - before);
+}
+
+static float draw_mixture(const Network *net, const float *at, int mixtures, int total, uint64_t place, float temperature) {
+  const float *logits = at, *means = at + total, *raw = at + 2 * total;
+  float peak = logits[0], sum = 0;
+  int greedy = temperature < GREEDY;
+  for (int index = 1; index < mixtures; index++) peak = logits[index] > peak ? logits[index] : peak;
+  for (int index = 0; index < mixtures; index++) {
+    net->shares[index] = greedy ? (float)(logits[index] >= peak) : exp_(logits[index] - peak);
+    sum += net->shares[index];
+  }
+  int chosen = search(net->shares, mixtures, greedy ? 0 : uniform(net, place) * sum);
+  double deviation = softplus(raw[chosen]) + net->floor;
+  return (float)(means[chosen] + temperature * deviation * standard_normal(uniform(net, place + 1)));
+}
+
+static void draw(const Network *net, int step, uint64_t position) {
+  int kind = net->head[0], count = net->head[1], mixtures = net->head[2];
+  const float *at = net->memory + net->head[3];
+  float temperature = net->temperature[step];
+  if (kind == CATEGORICAL) {
+    net->codes[net->history + step] =
+        draw_code(at, count, uniform(net, position), temperature, net->top_k[step], net->top_p, net->shares);
+    return;
+  }
+  float *values = net->values + (1 + step) * count;
+  for (int feature = 0; feature < count; feature++) {
+    uint64_t number = position * count + feature;
+    if (kind == GAUSSIANS) {
+      double deviation = softplus(at[count + feature]) + net->floor;
+      values[feature] = (float)(at[feature] + temperature * deviation * standard_normal(uniform(net, number)));
+    } else {
+      values[feature] = draw_mixture(net, at + feature * mixtures, mixtures, count * mixtures, 2 * number, temperature);
+    }
+  }
+}
+
+/* ---- operations ---- */
+
+static void gru(float *restrict h, const float *restrict gates, const float *restrict inner, int units) {
+  for (int unit = 0; unit < units; unit++) {
+    float z = sigmoid(gates[unit] + inner[unit]);
+    float r = sigmoid(gates[units + unit] + inner[units + unit]);
+    float candidate = tanh_(gates[2 * units + unit] + r * inner[2 * units + unit]);
+    h[unit] = z * (h[unit] - candidate) + candidate;
+  }
+}
+
+static void gru_gates(float *restrict held, float *restrict gates, const float *restrict h, int units) {
+  for (int index = 0; index < 2 * units; index++) gates[index] = sigmoid(gates[index]);
+  for (int unit = 0; unit < units; unit++) held[unit] = gates[units + unit] * h[unit];
+}
+
+static void gru_blend(float *restrict h, const float *restrict gates, int units) {
+  for (int unit = 0; unit < units; unit++) {
+    float candidate = tanh_(gates[2 * units + unit]);
+    h[unit] = gates[unit] * (h[unit] - candidate) + candidate;
+  }
+}
+
+static void lstm(float *restrict h, float *restrict c, const float *restrict gates, int units) {
+  for (int unit = 0; unit < units; unit++) {
+    float kept = sigmoid(gates[units + unit]) * c[unit];
+    c[unit] = kept + sigmoid(gates[unit]) * tanh_(gates[2 * units + unit]);
+    h[unit] = sigmoid(gates[3 * units + unit]) * tanh_(c[unit]);
+  }
+}
+
+/* gate: period, phase and open share of each unit. */
+static void phased_lstm(float *h, float *c, const float *gates, const float *gate, int units, double time) {
+  for (int unit = 0; unit < units; unit++) {
+    double period = gate[unit] > SHORTEST_PERIOD ? gate[unit] : SHORTEST_PERIOD;
+    double turns = (time - gate[units + unit]) / period, cycle = turns - __builtin_floor(turns);
+    double open = gate[2 * units + unit] > SMALLEST_RATIO_ON ? gate[2 * units + unit] : SMALLEST_RATIO_ON;
+    double opening = 2.0 * cycle / open, falling = 2.0 - opening > 0 ? 2.0 - opening : 0;
+    float share = (float)(opening < 1.0 ? opening : falling);
+    float kept = sigmoid(gates[units + unit]) * c[unit];
+    float full = kept + sigmoid(gates[unit]) * tanh_(gates[2 * units + unit]);
+    float out = sigmoid(gates[3 * units + unit]) * tanh_(full);
+    h[unit] = share * out + (1.0f - share) * h[unit];
+    c[unit] = share * full + (1.0f - share) * c[unit];
+  }
+}
+
+static void tanh_of(float *restrict result, const float *restrict given, int count) {
+  for (int index = 0; index < count; index++) result[index] = tanh_(given[index]);
+}
+
+static void operate(const Network *net, const int32_t *operation, int step, uint64_t time) {
+  int count = operation[3], first = operation[4], second = operation[5];
+  float *result = net->memory + operation[1], *source = net->memory + operation[2];
+  const float *vector = net->vectors + first;
+  switch (operation[0]) {
+    case SET:
+      for (int index = 0; index < count; index++) result[index] = vector[index];
+      break;
+    case LINEAR:
+      linear(net, net->matrices + 4 * count, first, result, source);
+      break;
+    case ADD:
+      source += time / first % second * count;
+      for (int index = 0; index < count; index++) result[index] += source[index];
+      break;
+    case RELU:
+      for (int index = 0; index < count; index++) result[index] = result[index] > 0 ? result[index] : 0;
+      break;
+    case TANH:
+      tanh_of(result, source, count);
+      break;
+    case CAP:
+      for (int index = 0; index < count; index++) result[index] = *vector * tanh_(result[index] / *vector);
+      break;
+    case GRU_AFTER:
+      gru(result, source, net->memory + first, count);
+      break;
+    case GRU_GATES:
+      gru_gates(result, source, net->memory + first, count);
+      break;
+    case GRU_BLEND:
+      gru_blend(result, source, count);
+      break;
+    case LSTM:
+      lstm(result, net->memory + first, source, count);
+      break;
+    case PHASED:
+      phased_lstm(result, net->memory + first, source, net->vectors + second, count, (double)time);
+      break;
+    case CODES: {
+      const int32_t *past = net->codes + net->history + step - count;
+      for (int index = 0; index < count; index++) result[index] = vector[past[index]];
+      break;
+    }
+    case LOOKUP: {
+      int taps = operation[2];
+      const int32_t *past = net->codes + net->history + step - taps;
+      for (int tap = 0; tap < taps; tap++) {
+        const float *given = vector + (tap * second + past[tap]) * count;
+        for (int index = 0; index < count; index++) result[index] += given[index];
+      }
+      break;
+    }
+    case VALUES:
+      for (int index = 0; index < count; index++) result[index] = net->values[step * net->features + index];
+      break;
+    case CONTROLS:
+      for (int index = 0; index < count; index++) result[index] = net->controls[step * net->inputs + index];
+      break;
+  }
+}
+
+/* ---- what JavaScript calls ---- */
+
+/*
+ * Steps from `age` on, of which `position` drew random numbers. given: what is to be drawn lies there already; wanted:
+ * predictions take what the head gives.
+ */
+__attribute__((export_name("run"))) void run(const Network *net, int steps, int given, int wanted, double age, double position) {
+  int numbers = net->head[4], last = net->parts_count - (given && !wanted);
+  for (int step = 0; step < steps; step++) {
+    uint64_t time = (uint64_t)age + step;
+    for (int part = 0; part < last; part++) {
+      const int32_t *about = net->parts + 3 * part;
+      if (time % about[0] != 0) continue;
+      for (int index = about[1]; index < about[2]; index++) operate(net, net->program + 6 * index, step, time);
+    }
+    if (wanted)
+      for (int index = 0; index < numbers; index++)
+        net->predictions[step * numbers + index] = net->memory[net->head[3] + index];
+    if (!given) draw(net, step, (uint64_t)position + step);
+  }
+}
+
+/* The keys of the only voice from those of a seed, in place (`voice_seeds`). */
+__attribute__((export_name("seed"))) void seed(Network *net, uint32_t low, uint32_t high) {
+  uint32_t first = 0, second = 0;
+  threefry(low, high, &first, &second);
+  net->first_key = first;
+  net->second_key = second;
+}
