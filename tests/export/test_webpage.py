@@ -15,17 +15,23 @@ import numpy as np
 import pytest
 
 from tierwave.cli.export import main
+from tierwave.config import dumps
+from tierwave.controls.files import read_take
 from tierwave.controls.live import Settings
 from tierwave.controls.schema import Parameter, Schema
-from tierwave.controls.tracks import Track
 from tierwave.engine.network import Network
-from tierwave.engine.voices import Voices
+from tierwave.engine.voices import Voices, encoded
 from tierwave.export import webpage
 from tierwave.export.webpage import ENGINE, FOLDERS, bundle, page
 from tierwave.family import load_config
+from tierwave.files.writing import write_text
 from tierwave.generation.load import network_of
 from tierwave.play.instrument import Instrument
-from tierwave.runs.imported import write_imported
+from tierwave.play.protocol import Start
+from tierwave.play.voice import Voice
+from tierwave.runs.checkpoints import make_checkpoint
+from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, create_run
+from tierwave.runs.tensors import Tensors
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE = shutil.which("node")
@@ -51,12 +57,17 @@ NETWORKS: dict[str, dict[str, Any]] = {
 CASCADE: dict[str, Any] = {
     "model": "cascade",
     "tiers": [
-        {**TIER, "model": None, "name": "slow", "generates": ["x"], "conditioned_on": ["fill"], "rate": 50},
-        {**TIER, "model": None, "name": "sound", "conditioned_on": ["x", "p"]},
+        {
+            "name": "slow",
+            "generates": ["x"],
+            "conditioned_on": ["fill"],
+            "rate": 50,
+            "hidden_size": 20,
+            "num_layers": 1,
+        },
+        {"name": "sound", "conditioned_on": ["x", "p"], "q_levels": 64, "hidden_size": 20, "num_layers": 1},
     ],
-}  # fmt: skip
-for _tier in CASCADE["tiers"]:
-    del _tier["model"]
+}
 PARAMETERS = {
     "p": Parameter(name="p", units="midiPitch", lo=60, hi=72),
     "inst": Parameter(name="inst", categories=("reed", "</script><b>", "flute"), lo=0, hi=2),
@@ -66,7 +77,7 @@ PARAMETERS = {
 
 
 def node(entry: str, program: str, given: Any) -> Any:
-    """What a program answers that uses a module of the page; both speak JSON. It has `modules`, `given` and `engine`."""
+    """What a program answers in JSON that uses a module of the page; it has `modules`, `given` and `engine`."""
     if NODE is None:
         pytest.skip("there is no Node.js here, with which the page's modules are run: apt-get install nodejs")
     begin = (
@@ -115,10 +126,9 @@ def test_logits_and_draws_are_those_of_the_engine(name: str) -> None:
         const { Network } = modules["network.js"];
         const controls = Float32Array.from(given.controls);
         const make = (topP) => new Network(engine, given.about, bytes(given.weights), 5n, topP);
-        const { run, predictions } = { run: make(0.9), predictions: make(1) };
-        const settings = { controls, temperature: Float32Array.from(given.temperature), topK: Int32Array.from(given.topK) };
-        const answer = { predictions: [...predictions.predictions(given.forced, controls)], drawn: [...run.run(settings)] };
-        console.log(JSON.stringify(answer));
+        const temperature = Float32Array.from(given.temperature), topK = Int32Array.from(given.topK);
+        const drawn = [...make(0.9).run({ controls, temperature, topK })];
+        console.log(JSON.stringify({ drawn, predictions: [...make(1).predictions(given.forced, controls)] }));
         """,
         {
             "about": about, "weights": base64.b64encode(weights).decode(), "forced": forced.ravel().tolist(),
@@ -131,6 +141,230 @@ def test_logits_and_draws_are_those_of_the_engine(name: str) -> None:
 
 
 def _encoded(net: Network, controls: np.ndarray) -> list[float]:
-    from tierwave.engine.voices import encoded
-
     return [] if not net.about["controls"] else list(map(float, encoded(controls, net.about["controls"]).ravel()))
+
+
+# ---- the whole stream ------------------------------------------------------------------------------------------------
+
+
+def make_run(root: Path, name: str, document: dict[str, Any]) -> Path:
+    """A run with random weights."""
+    import tensorflow as tf
+
+    family, config = load_config(document, name)
+    stages = family.stages(config)
+    run = create_run(root, name)
+    run.write("run.json", {"sample_rate": RATE, "corpus": None})
+    parameters = tuple(PARAMETERS[each] for each in family.parameters(config))
+    run.write("schema.json", {"parameters": Schema(parameters=parameters).to_document(), "values": {}})
+    for number, stage in enumerate(stages):
+        part = run.stage(stage if len(stages) > 1 else None)
+        part.folder.mkdir(exist_ok=True)
+        keras.utils.set_random_seed(number)
+        model = family.build(config, stage)
+        rng = np.random.default_rng(number)
+        for variable in model.variables:
+            variable.assign(variable + 0.3 * rng.standard_normal(variable.shape))
+        entry = CheckpointEntry("model.ckpt-0", 0, 10, 2.0, best=True, kept=True)
+        checkpoint = make_checkpoint({"model": model, "progress": tf.Variable(json.dumps({"run": ""}))})
+        checkpoint.write(str(part.folder / entry.name))
+        part.record(entry, None)
+    write_text(run.folder / CONFIG_NAME, dumps(config))
+    return run.folder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def cascade(root: Path) -> Path:
+    return make_run(root, "cascade", CASCADE)
+
+
+VOICE = """
+    const { Voice } = modules["voice.js"];
+    const instrument = { sound: given.sound, weights: bytes(given.weights), engine };
+    const voice = new Voice(instrument, given.start);
+    const samples = [], changes = [];
+    for (const values of given.sets) {
+      for (const count of given.blocks) samples.push(...voice.render(count));
+      changes.push(voice.set(values));
+    }
+    samples.push(...voice.render(2000));
+    const { csv, start } = voice.record();
+    console.log(JSON.stringify({ samples, changes, csv, start }));
+"""
+# Nothing at first, then one that gives way to the next, then what lies beyond the range.
+SETS: list[dict[str, float | str]] = [
+    {"p": 71.0},
+    {"p": 62.0, "temperature": 0.5},
+    {"fill": 5.0, "top_k": 7},
+    {"p": 99},
+]
+START: dict[str, Any] = {
+    "random_seed": 2**40 + 3, "temperature": 0.9, "values": {"p": 64},
+    "controls": {"fill": [(0, 0.02), (0.05, 3), (0.3, 0.5)]},
+}  # fmt: skip
+
+
+def test_a_cascade_that_is_steered_is_that_of_the_run(cascade: Path, tmp_path: Path) -> None:
+    instrument = Instrument(cascade, weights="int8")
+    blocks = [256, 100, 256]
+    expected = Voice(instrument, Start(**START))
+    samples, changes = [], []
+    for values in SETS:
+        samples += [expected.render(count) for count in blocks]
+        changes.append(expected.set(values))
+    samples.append(expected.render(2000))
+    sound, weights = webpage._sound(instrument)
+    given = {"sound": sound, "weights": base64.b64encode(weights).decode(), "blocks": blocks}
+    found = node("voice.js", VOICE, {**given, "start": START, "sets": SETS})
+    assert (np.array(found["samples"], np.float32) == np.concatenate(samples)).all()
+    assert len(np.unique(found["samples"])) > 20
+    for ours, theirs in zip(found["changes"], changes, strict=True):
+        assert (ours["sample"], ours["values"]) == (theirs.sample, theirs.values)
+        assert len(ours["remarks"]) == len(theirs.remarks)
+    (tmp_path / "take.csv").write_text(found["csv"])
+    tracks, is_recorded = read_take(tmp_path / "take.csv")
+    recorded = expected.record()
+    (tmp_path / "expected.csv").write_text(recorded["csv"])
+    theirs, _ = read_take(tmp_path / "expected.csv")
+    assert is_recorded and set(tracks) == set(theirs)
+    for name, track in theirs.items():
+        np.testing.assert_allclose([tracks[name].times, tracks[name].values], [track.times, track.values], rtol=1e-12)
+    points = {
+        name: list(zip(track.times.tolist(), track.values.tolist(), strict=True)) for name, track in tracks.items()
+    }
+    again = node(
+        "voice.js", VOICE, {**given, "start": {**found["start"], "controls": points}, "sets": [{}] * len(SETS)}
+    )
+    assert again["samples"] == found["samples"]
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ({"values": {"nothing": 1}}, "there is no control nothing"),
+        ({"values": {"p": "loud"}}, "p is loud: give a number"),
+        ({"controls": {"x": [[0, 1]]}}, "there is no control x"),
+        ({"temperature": -1}, "temperature is -1"),
+        ({"top_k": 1.5}, "top_k is 1.5"),
+    ],
+)
+def test_what_cannot_be_started_is_said(cascade: Path, start: dict[str, Any], said: str) -> None:
+    sound, weights = webpage._sound(Instrument(cascade, weights="int8"))
+    program = (
+        "const instrument = { sound: given.sound, weights: bytes(given.weights), engine };"
+        "try { new modules['voice.js'].Voice(instrument, given.start); }"
+        "catch (error) { console.log(JSON.stringify(error.message)); }"
+    )
+    given = {"sound": sound, "weights": base64.b64encode(weights).decode(), "start": start}
+    assert said in node("voice.js", program, given)
+
+
+# ---- the file --------------------------------------------------------------------------------------------------------
+
+
+def test_a_page_holds_all_and_asks_for_nothing(
+    cascade: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "notes.html"
+    assert main([str(cascade), "--output", str(target)]) == 0
+    assert str(target) in capsys.readouterr().out
+    text = target.read_text(encoding="utf-8")
+    assert not re.search(r"""(?:src|href|action)=(?!"data:)|@import|url\(""", text.split("<script")[0])
+    assert not re.search(r"https?://(?!www\.w3\.org)", text)
+    assert "connect-src" not in text and "default-src 'none'" in text  # which is then that of connections too
+    assert str(cascade.parent.parent) not in text
+    run = json.loads(text.split('id="data-run">')[1].split("</script>")[0])
+    assert [each["name"] for each in run["checkpoints"]] == ["model.ckpt-0"]
+    assert main([str(cascade), "--output", str(target)]) == 2  # it is there already
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_names_end_no_element(root: Path) -> None:
+    document = {**NETWORKS["rnncontrol"], "controls": {"p": HOT["p"]}}
+    text = page(Instrument(make_run(root, "odd", document), weights="int8"))
+    assert "</script><b>" not in text.replace("</script>\n<", "")
+    run = json.loads(text.split('id="data-run">')[1].split("</script>")[0])
+    assert run["parameters"][1]["categories"][1] == "</script><b>"
+
+
+@pytest.mark.parametrize(
+    ("document", "words", "said"),
+    [
+        ({"model": "melnet", "tiers": 2, "layers": [1, 1], "hidden_size": 4}, [], "a MelNet makes a spectrogram whole"),
+        ({**VALUES, "generates": ["x"], "conditioned_on": ["p"]}, [], "this run makes values"),
+        (CASCADE, ["--onnx"], "--onnx writes files into a folder"),
+        (CASCADE, ["--output", "notes.zip"], "let its name end in .html"),
+    ],
+    ids=["melnet", "values", "onnx", "suffix"],
+)
+def test_what_no_page_can_play_is_refused(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    document: dict[str, Any], words: list[str], said: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    run = make_run(root, f"refused-{document['model']}-{len(words)}", document)
+    assert main([str(run), "--format", "html", "--output", str(tmp_path / "page.html"), *words]) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_are_no_numbers_and_networks_that_are_too_large_are_refused(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(root, "plain", NETWORKS["samplernn"])
+    words = [str(run), "--output", str(tmp_path / "page.html")]
+    with monkeypatch.context() as patch:
+        patch.setattr(webpage, "LARGEST", 1e5)
+        assert main(words) == 2
+    assert "multiply-adds for a second of sound" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(webpage, "MEASURED", 1e5)
+        assert main(words) == 0
+    assert "plays with gaps" in capsys.readouterr().out
+    (tmp_path / "page.html").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Tensors, "__getitem__", lambda self, name: np.full(self.shape(name), np.nan, np.float32))
+        assert main(words) == 1
+    assert "not finite" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_bundle_keeps_modules_apart_and_knows_its_limits(tmp_path: Path) -> None:
+    (tmp_path / "a.js").write_text(
+        'import { two as deux, three } from "./b.js";\nconst own = 1;\nresult = own + deux + three();\n'
+    )
+    (tmp_path / "b.js").write_text(
+        "/** export of nothing */\nconst own = 10;\nexport const two = 2;\nexport function three() { return own; }\n"
+    )
+    if NODE is not None:
+        program = f"globalThis.result = 0;\n{bundle('a.js', [tmp_path])}\nconsole.log(result)"
+        assert subprocess.run([NODE, "-e", program], capture_output=True, text=True, check=True).stdout == "13\n"
+    for wrong in ('import "./b.js";\n', "export default 1;\n", "const here = import.meta.url;\n"):
+        (tmp_path / "c.js").write_text(wrong)
+        with pytest.raises(ValueError, match="in a form that is not bundled"):
+            bundle("c.js", [tmp_path])
+
+
+def test_every_module_of_the_page_is_bundled_and_two_are_replaced() -> None:
+    scripts = "".join(bundle(entry) for entry in ("main.js", "socket-worker.js", "player-worklet.js", "maker.js"))
+    own, played = ({path.name for path in folder.glob("*.js")} for folder in FOLDERS)
+    assert own & played == {"server.js", "socket.js"}
+    workers = {"main.js", "socket-worker.js", "player-worklet.js", "maker.js"}
+    assert set(re.findall(r"^modules\['([\w-]+\.js)'\]", scripts, re.MULTILINE)) == own | played | workers
+    assert "fetch(" not in scripts and "new WebSocket" not in scripts
+
+
+def test_the_engine_is_built_from_its_source(tmp_path: Path) -> None:
+    version = (
+        subprocess.run(["clang", "--version"], capture_output=True, text=True).stdout if shutil.which("clang") else ""
+    )
+    if "version 14." not in version or not shutil.which("wasm-ld") or not shutil.which("make"):
+        pytest.skip("engine.wasm was built by Debian 12's clang and lld, version 14, which is not here")
+    built = tmp_path / "engine.wasm"
+    subprocess.run(["make", "wasm", f"WASM={built}"], cwd=ROOT, check=True, capture_output=True)
+    assert built.read_bytes() == ENGINE.read_bytes()

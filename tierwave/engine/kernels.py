@@ -10,6 +10,7 @@ All of it is in one file, since numba's cache on disk sees changes of the file o
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -230,6 +231,15 @@ def packed(kernel: np.ndarray) -> np.ndarray:
         there = result[inputs * first : inputs * last].reshape(inputs, last - first)
         there[:, : max(0, min(last, outputs) - first)] = kernel[:, first:last]
     return result
+
+
+def unpacked(weights: np.ndarray, inputs: int, outputs: int) -> np.ndarray:
+    """The matrix at the beginning of `weights` that `packed` has made, `[inputs, outputs and what fills them up]`."""
+    vectors = -(-outputs // LANES)
+    tiles = -(-vectors // VECTORS)
+    edges = [inputs * LANES * (vectors * edge // tiles) for edge in range(tiles + 1)]
+    parts = [weights[first:last].reshape(inputs, -1) for first, last in itertools.pairwise(edges)]
+    return np.concatenate(parts, axis=1)
 
 
 @inlined

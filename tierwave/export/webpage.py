@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from tierwave.controls.schema import Parameter
+from tierwave.engine import kernels
 from tierwave.engine.network import Network
 from tierwave.errors import UsageError
 from tierwave.files.writing import write_text
@@ -32,7 +33,7 @@ MEASURED = 4e9  # multiply-adds per second of one network in Chromium on the slo
 LARGEST = 32e9  # more than any browser makes, of which eight times the above is a generous guess
 
 _POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' blob:; worker-src blob:; "
+    "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' blob: data:; worker-src blob:; "
     "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
 )
 _IMPORT = re.compile(r'^import \{([^}]*)\} from "\./([\w-]+\.js)";\n', re.MULTILINE)
@@ -169,12 +170,23 @@ def _network(network: Network, weights: bytearray) -> dict[str, Any]:
         raise ValueError(f"a page has int8 weights, not {network.kind}")
     arrays = {}
     for name, kind in _ARRAYS.items():
-        array = getattr(network, name).astype(kind).ravel()
+        array = (_side_by_side(network) if name == "weights" else getattr(network, name)).astype(kind).ravel()
         arrays[name] = [len(weights), array.size]
         weights += array.astype(array.dtype.newbyteorder("<")).tobytes()
         weights += bytes(-len(weights) % 16)
     plain = {name: getattr(network, name) for name in ("history", "features", "inputs", "widest", "choices", "floor")}
     return {"arrays": arrays, **plain, "silence": int(network.about["silence"])}
+
+
+def _side_by_side(network: Network) -> np.ndarray:
+    """All weights in the order of `tierwave/export/wasm/engine.c`: 32 outputs at a time, `[inputs, 32]`, 16 at last."""
+    pieces = []
+    for at, inputs, outputs, _ in network.matrices.tolist():
+        kernel = kernels.unpacked(network.weights[at:], inputs, outputs)
+        pieces += [
+            kernel[:, first : first + 2 * kernels.LANES] for first in range(0, kernel.shape[1], 2 * kernels.LANES)
+        ]
+    return np.concatenate([piece.ravel() for piece in pieces])
 
 
 def _parameter(instrument: Instrument, parameter: Parameter) -> dict[str, Any]:

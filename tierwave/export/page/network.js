@@ -47,7 +47,8 @@ export class Network {
       temperature: MOST_STEPS, topK: MOST_STEPS, predictions: MOST_STEPS * this.numbers,
     };
     const places = Object.entries(sizes).map(([name, size]) => /** @type {const} */ ([name, this.#room(4 * (size.length ?? size)), size]));
-    this.engine.memory.grow(Math.max(0, Math.ceil((this.end - this.engine.memory.buffer.byteLength) / 65536)));
+    // A little more than they take: four numbers at once are read also at their ends.
+    this.engine.memory.grow(Math.max(0, Math.ceil((this.end + HEADER - this.engine.memory.buffer.byteLength) / 65536)));
     const { buffer } = this.engine.memory;
     const areInts = ["program", "parts", "head", "matrices", "codes", "topK"];
     /** @type {Record<string, any>} */

@@ -5,19 +5,22 @@
 
 import { wavOf } from "./wav.js";
 
-const TRIED_MS = 300; // for which the speed is measured
 const SHARE = 0.7; // of the speed for the sound
+const ENOUGH = 4; // times real time: more need not be measured
 
-/** @type {{sound: any, weights: ArrayBuffer, engine: ArrayBuffer} | undefined} */
+/** @type {import("./voice.js").Instrument} */
 let instrument;
 
 const text = (id) => document.getElementById(id).textContent;
 const bytes = (id) => Uint8Array.from(atob(text(id)), (each) => each.charCodeAt(0)).buffer;
 const urlOf = (id) => URL.createObjectURL(new Blob([text(id)], { type: "text/javascript" }));
 
-function opened() {
-  instrument ??= { sound: JSON.parse(text("data-sound")), weights: bytes("data-weights"), engine: bytes("data-engine") };
-  return instrument;
+/** Compiled once for all workers, since what one of them has made fast is then fast for the next. */
+async function opened() {
+  const engine = await WebAssembly.compile(bytes("data-engine")).catch(() => {
+    throw new Error("This browser does not run the page's engine: it needs WebAssembly with SIMD, as all browsers of 2023 have it.");
+  });
+  return { sound: JSON.parse(text("data-sound")), weights: bytes("data-weights"), engine };
 }
 
 /** @param {object} asked @param {AbortSignal} [signal] @returns {Promise<any>} what a worker of its own answers */
@@ -29,29 +32,30 @@ function askMaker(asked, signal) {
       act();
     };
     worker.onmessage = ({ data }) => end(() => (data.error ? reject(new Error(data.error)) : resolve(data)));
-    worker.onerror = () => end(() => reject(new Error("This browser does not run the page's engine: it needs WebAssembly with SIMD.")));
+    worker.onerror = ({ message }) => end(() => reject(new Error(message ?? "The page's worker has failed.")));
     signal?.addEventListener("abort", () => end(() => reject(signal.reason)));
-    worker.postMessage({ ...opened(), ...asked });
+    worker.postMessage({ ...instrument, ...asked });
   });
 }
 
 /** @returns {Promise<any>} the run, with its speed on this machine */
 export async function askRun() {
   const run = JSON.parse(text("data-run"));
-  const { speed } = await askMaker({ milliseconds: TRIED_MS });
+  instrument = await opened();
+  const { speed } = await askMaker({ enough: ENOUGH });
   if (speed >= 1 / SHARE) return { ...run, speed };
   const warning = `This network makes ${speed.toFixed(2)} s of sound per second in this browser, too slow to play without gaps: generate sounds instead, or try a faster machine.`;
   return { ...run, speed, warning };
 }
 
 /** @returns {any} what the worker opens as its socket */
-export const whereSound = () => opened();
+export const whereSound = () => instrument;
 
 /** @returns {Worker} that holds the socket */
 export const startWorker = () => new Worker(urlOf("code-worker"));
 
-/** @returns {string} the URL of the worklet's module */
-export const workletUrl = () => urlOf("code-worklet");
+/** @returns {string} the URL of the worklet's module; that of a Blob is refused in a page that is opened from a file */
+export const workletUrl = () => `data:text/javascript;charset=utf-8,${encodeURIComponent(text("code-worklet"))}`;
 
 /**
  * @param {any} order @param {AbortSignal} signal
@@ -59,5 +63,5 @@ export const workletUrl = () => urlOf("code-worklet");
  */
 export async function askSound(order, signal) {
   const { samples } = await askMaker({ order }, signal);
-  return wavOf(samples, opened().sound.sample_rate);
+  return wavOf(samples, instrument.sound.sample_rate);
 }

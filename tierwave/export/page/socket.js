@@ -10,9 +10,9 @@ const PACE_MS = 1000;
 const TWAV = 0x56415754; // "TWAV", little-endian
 
 class Socket {
-  /** @param {{sound: any, weights: ArrayBuffer, engine: ArrayBuffer}} given */
-  constructor({ sound, weights, engine }) {
-    this.instrument = { sound, weights, engine: new WebAssembly.Module(engine) };
+  /** @param {import("./voice.js").Instrument} instrument */
+  constructor(instrument) {
+    this.instrument = instrument;
     this.readyState = WebSocket.OPEN;
     this.run = 0;
     this.until = 0;

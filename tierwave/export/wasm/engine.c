@@ -4,14 +4,15 @@
  * the arrays out in its memory and calls `run`.
  *
  * Python's names are kept where both have them, and what they mean is said there. Weights come as the whole numbers of
- * int8, and each output has its scale, so that sums are the engine's but for the rounding of a fused multiplication.
+ * int8, and each output has its scale, so that sums are the engine's but for the rounding of a fused multiplication. Two
+ * groups of LANES outputs lie side by side, [inputs, 2 * LANES], and behind these the next two: as many sums as a
+ * processor has registers for.
  */
 
 #include <stdint.h>
 #include <wasm_simd128.h>
 
-#define LANES 16  /* outputs of a matrix are filled up to a multiple of these */
-#define VECTORS 4 /* such groups, side by side, in a tile of a matrix, at most */
+#define LANES 16 /* outputs of a matrix are filled up to a multiple of these */
 
 enum { SET, LINEAR, ADD, RELU, TANH, CAP, GRU_AFTER, GRU_GATES, GRU_BLEND, LSTM, PHASED, CODES, LOOKUP, VALUES, CONTROLS };
 enum { CATEGORICAL, GAUSSIANS, MIXTURES };
@@ -48,12 +49,12 @@ typedef struct {
 
 /* ---- products ---- */
 
-/* Sums over `inputs` rows of a tile, for 1 or 2 groups of LANES outputs: as many as registers hold. */
+/* Sums over all inputs for 1 or 2 groups of outputs. */
 #define TILE(GROUPS)                                                                                                   \
-  static inline void tile_##GROUPS(const float *weights, int stride, const float *source, int inputs, float *sums) {   \
+  static inline void tile_##GROUPS(const float *weights, const float *source, int inputs, float *sums) {               \
     v128_t total[4 * GROUPS];                                                                                          \
     _Pragma("unroll") for (int part = 0; part < 4 * GROUPS; part++) total[part] = wasm_f32x4_splat(0);                 \
-    for (int input = 0; input < inputs; input++, weights += stride) {                                                  \
+    for (int input = 0; input < inputs; input++, weights += LANES * GROUPS) {                                          \
       v128_t factor = wasm_v128_load32_splat(source + input);                                                          \
       _Pragma("unroll") for (int part = 0; part < 4 * GROUPS; part++) total[part] =                                    \
           wasm_f32x4_add(total[part], wasm_f32x4_mul(factor, wasm_v128_load(weights + 4 * part)));                     \
@@ -67,17 +68,10 @@ TILE(2)
 /* target = source @ matrix + bias, or is increased by the product where there is no bias (-1). */
 static void linear(const Network *net, const int32_t *matrix, int bias, float *target, const float *source) {
   const float *weights = net->weights + matrix[0], *scales = net->vectors + matrix[3];
-  int inputs = matrix[1], outputs = matrix[2];
-  int blocks = (outputs + LANES - 1) / LANES, tiles = (blocks + VECTORS - 1) / VECTORS;
+  int inputs = matrix[1], outputs = matrix[2], first = 0;
   float *sums = net->sums;
-  for (int tile = 0, first = 0; tile < tiles; tile++) {
-    int last = blocks * (tile + 1) / tiles, width = (last - first) * LANES, group = 0;
-    for (; group + 2 <= last - first; group += 2)
-      tile_2(weights + LANES * group, width, source, inputs, sums + LANES * (first + group));
-    if (group < last - first) tile_1(weights + LANES * group, width, source, inputs, sums + LANES * (first + group));
-    weights += width * inputs;
-    first = last;
-  }
+  for (; first + LANES < outputs; first += 2 * LANES) tile_2(weights + first * inputs, source, inputs, sums + first);
+  if (first < outputs) tile_1(weights + first * inputs, source, inputs, sums + first);
   if (bias < 0) {
     for (int index = 0; index < outputs; index++) target[index] += sums[index] * scales[index];
   } else {
@@ -86,7 +80,7 @@ static void linear(const Network *net, const int32_t *matrix, int bias, float *t
   }
 }
 
-/* ---- functions of single numbers; the compiler makes vectors of the loops over them ---- */
+/* ---- functions of four numbers at once ---- */
 
 static inline int32_t bits_of(float value) {
   int32_t bits;
@@ -94,31 +88,46 @@ static inline int32_t bits_of(float value) {
   return bits;
 }
 
-static inline float float_of(int32_t bits) {
-  float value;
-  __builtin_memcpy(&value, &bits, 4);
-  return value;
+static inline v128_t all(float value) { return wasm_f32x4_splat(value); }
+static inline v128_t add(v128_t x, v128_t y) { return wasm_f32x4_add(x, y); }
+static inline v128_t sub(v128_t x, v128_t y) { return wasm_f32x4_sub(x, y); }
+static inline v128_t mul(v128_t x, v128_t y) { return wasm_f32x4_mul(x, y); }
+
+/* Four numbers, of which some may lie behind the end of an array. */
+static inline v128_t get(const float *from) { return wasm_v128_load(from); }
+
+/* The first `left` of four numbers. */
+static inline void put(float *to, v128_t value, int left) {
+  if (left >= 4) {
+    wasm_v128_store(to, value);
+    return;
+  }
+  to[0] = wasm_f32x4_extract_lane(value, 0);
+  if (left > 1) to[1] = wasm_f32x4_extract_lane(value, 1);
+  if (left > 2) to[2] = wasm_f32x4_extract_lane(value, 2);
 }
 
 /* e^x to about 1e-7 of itself (Cephes' expf). */
-static inline float exp_(float x) {
-  x = x < LOWEST ? LOWEST : x;
-  x = x > HIGHEST ? HIGHEST : x;
-  float shifted = x * 1.44269504088896341f + 12582912.0f; /* whose lowest bits are the nearest whole number */
-  float whole = shifted - 12582912.0f;
-  x = x - whole * 0.693359375f - whole * -2.12194440e-4f;
-  float series = 1.9875691500e-4f * x + 1.3981999507e-3f;
-  series = series * x + 8.3334519073e-3f;
-  series = series * x + 4.1665795894e-2f;
-  series = series * x + 1.6666665459e-1f;
-  series = series * x + 0.5f;
-  series = series * x * x + x + 1.0f;
-  return series * float_of((bits_of(shifted) - 0x4B400000 + 127) << 23);
+static inline v128_t exp_(v128_t x) {
+  x = wasm_f32x4_pmin(wasm_f32x4_pmax(x, all(LOWEST)), all(HIGHEST));
+  v128_t shifted = add(mul(x, all(1.44269504088896341f)), all(12582912.0f)); /* its lowest bits: the nearest whole number */
+  v128_t whole = sub(shifted, all(12582912.0f));
+  x = sub(sub(x, mul(whole, all(0.693359375f))), mul(whole, all(-2.12194440e-4f)));
+  v128_t series = add(mul(all(1.9875691500e-4f), x), all(1.3981999507e-3f));
+  series = add(mul(series, x), all(8.3334519073e-3f));
+  series = add(mul(series, x), all(4.1665795894e-2f));
+  series = add(mul(series, x), all(1.6666665459e-1f));
+  series = add(mul(series, x), all(0.5f));
+  series = add(add(mul(mul(series, x), x), x), all(1.0f));
+  v128_t power = wasm_i32x4_add(wasm_i32x4_sub(shifted, wasm_i32x4_splat(0x4B400000)), wasm_i32x4_splat(127));
+  return mul(series, wasm_i32x4_shl(power, 23));
 }
 
-static inline float sigmoid(float x) { return 1.0f / (1.0f + exp_(-x)); }
+static inline v128_t sigmoid(v128_t x) { return wasm_f32x4_div(all(1), add(all(1), exp_(wasm_f32x4_neg(x)))); }
 
-static inline float tanh_(float x) { return 1.0f - 2.0f / (exp_(2.0f * x) + 1.0f); }
+static inline v128_t tanh_(v128_t x) {
+  return sub(all(1), wasm_f32x4_div(all(2), add(exp_(mul(all(2), x)), all(1))));
+}
 
 static double softplus(double x) {
   double size = x < 0 ? -x : x;
@@ -225,9 +234,9 @@ static int draw_code(const float *logits, int levels, float uniform, float tempe
     return likeliest;
   }
   float slope = 1.0f / temperature;
-  for (int level = 0; level < levels; level++) {
-    float below = (logits[level] - peak) * slope, share = exp_(below);
-    shares[level] = below > LOWEST ? share : 0.0f;
+  for (int level = 0; level < levels; level += 4) {
+    v128_t below = mul(sub(get(logits + level), all(peak)), all(slope));
+    put(shares + level, wasm_v128_and(exp_(below), wasm_f32x4_gt(below, all(LOWEST))), levels - level);
   }
   if (0 < top_k && top_k < levels) {
     int there = 0;
@@ -266,7 +275,7 @@ static float draw_mixture(const Network *net, const float *at, int mixtures, int
   int greedy = temperature < GREEDY;
   for (int index = 1; index < mixtures; index++) peak = logits[index] > peak ? logits[index] : peak;
   for (int index = 0; index < mixtures; index++) {
-    net->shares[index] = greedy ? (float)(logits[index] >= peak) : exp_(logits[index] - peak);
+    net->shares[index] = greedy ? (float)(logits[index] >= peak) : wasm_f32x4_extract_lane(exp_(all(logits[index] - peak)), 0);
     sum += net->shares[index];
   }
   int chosen = search(net->shares, mixtures, greedy ? 0 : uniform(net, place) * sum);
@@ -297,53 +306,60 @@ static void draw(const Network *net, int step, uint64_t position) {
 
 /* ---- operations ---- */
 
-static void gru(float *restrict h, const float *restrict gates, const float *restrict inner, int units) {
-  for (int unit = 0; unit < units; unit++) {
-    float z = sigmoid(gates[unit] + inner[unit]);
-    float r = sigmoid(gates[units + unit] + inner[units + unit]);
-    float candidate = tanh_(gates[2 * units + unit] + r * inner[2 * units + unit]);
-    h[unit] = z * (h[unit] - candidate) + candidate;
+static void gru(float *h, const float *gates, const float *inner, int units) {
+  for (int unit = 0; unit < units; unit += 4) {
+    v128_t z = sigmoid(add(get(gates + unit), get(inner + unit)));
+    v128_t r = sigmoid(add(get(gates + units + unit), get(inner + units + unit)));
+    v128_t candidate = tanh_(add(get(gates + 2 * units + unit), mul(r, get(inner + 2 * units + unit))));
+    put(h + unit, add(mul(z, sub(get(h + unit), candidate)), candidate), units - unit);
   }
 }
 
-static void gru_gates(float *restrict held, float *restrict gates, const float *restrict h, int units) {
-  for (int index = 0; index < 2 * units; index++) gates[index] = sigmoid(gates[index]);
+static void gru_gates(float *held, float *gates, const float *h, int units) {
+  for (int index = 0; index < 2 * units; index += 4) put(gates + index, sigmoid(get(gates + index)), 2 * units - index);
   for (int unit = 0; unit < units; unit++) held[unit] = gates[units + unit] * h[unit];
 }
 
-static void gru_blend(float *restrict h, const float *restrict gates, int units) {
-  for (int unit = 0; unit < units; unit++) {
-    float candidate = tanh_(gates[2 * units + unit]);
-    h[unit] = gates[unit] * (h[unit] - candidate) + candidate;
+static void gru_blend(float *h, const float *gates, int units) {
+  for (int unit = 0; unit < units; unit += 4) {
+    v128_t candidate = tanh_(get(gates + 2 * units + unit));
+    put(h + unit, add(mul(get(gates + unit), sub(get(h + unit), candidate)), candidate), units - unit);
   }
 }
 
-static void lstm(float *restrict h, float *restrict c, const float *restrict gates, int units) {
-  for (int unit = 0; unit < units; unit++) {
-    float kept = sigmoid(gates[units + unit]) * c[unit];
-    c[unit] = kept + sigmoid(gates[unit]) * tanh_(gates[2 * units + unit]);
-    h[unit] = sigmoid(gates[3 * units + unit]) * tanh_(c[unit]);
+/* What an LSTM's step would make of four units: their next c, and h in its place. */
+static inline v128_t lstm_step(v128_t *h, const float *c, const float *gates, int units) {
+  v128_t kept = mul(sigmoid(get(gates + units)), get(c));
+  v128_t next = add(kept, mul(sigmoid(get(gates)), tanh_(get(gates + 2 * units))));
+  *h = mul(sigmoid(get(gates + 3 * units)), tanh_(next));
+  return next;
+}
+
+static void lstm(float *h, float *c, const float *gates, int units) {
+  for (int unit = 0; unit < units; unit += 4) {
+    v128_t out, next = lstm_step(&out, c + unit, gates + unit, units);
+    put(c + unit, next, units - unit);
+    put(h + unit, out, units - unit);
   }
 }
 
 /* gate: period, phase and open share of each unit. */
 static void phased_lstm(float *h, float *c, const float *gates, const float *gate, int units, double time) {
-  for (int unit = 0; unit < units; unit++) {
-    double period = gate[unit] > SHORTEST_PERIOD ? gate[unit] : SHORTEST_PERIOD;
-    double turns = (time - gate[units + unit]) / period, cycle = turns - __builtin_floor(turns);
-    double open = gate[2 * units + unit] > SMALLEST_RATIO_ON ? gate[2 * units + unit] : SMALLEST_RATIO_ON;
-    double opening = 2.0 * cycle / open, falling = 2.0 - opening > 0 ? 2.0 - opening : 0;
-    float share = (float)(opening < 1.0 ? opening : falling);
-    float kept = sigmoid(gates[units + unit]) * c[unit];
-    float full = kept + sigmoid(gates[unit]) * tanh_(gates[2 * units + unit]);
-    float out = sigmoid(gates[3 * units + unit]) * tanh_(full);
-    h[unit] = share * out + (1.0f - share) * h[unit];
-    c[unit] = share * full + (1.0f - share) * c[unit];
+  for (int unit = 0; unit < units; unit += 4) {
+    float shares[4];
+    for (int index = 0; index < 4; index++) {
+      const float *own = gate + (unit + index < units ? unit + index : unit);
+      double period = *own > SHORTEST_PERIOD ? *own : SHORTEST_PERIOD;
+      double turns = (time - own[units]) / period, cycle = turns - __builtin_floor(turns);
+      double open = own[2 * units] > SMALLEST_RATIO_ON ? own[2 * units] : SMALLEST_RATIO_ON;
+      double opening = 2.0 * cycle / open, falling = 2.0 - opening > 0 ? 2.0 - opening : 0;
+      shares[index] = (float)(opening < 1.0 ? opening : falling);
+    }
+    v128_t share = get(shares), rest = sub(all(1), share);
+    v128_t out, full = lstm_step(&out, c + unit, gates + unit, units);
+    put(h + unit, add(mul(share, out), mul(rest, get(h + unit))), units - unit);
+    put(c + unit, add(mul(share, full), mul(rest, get(c + unit))), units - unit);
   }
-}
-
-static void tanh_of(float *restrict result, const float *restrict given, int count) {
-  for (int index = 0; index < count; index++) result[index] = tanh_(given[index]);
 }
 
 static void operate(const Network *net, const int32_t *operation, int step, uint64_t time) {
@@ -365,10 +381,13 @@ static void operate(const Network *net, const int32_t *operation, int step, uint
       for (int index = 0; index < count; index++) result[index] = result[index] > 0 ? result[index] : 0;
       break;
     case TANH:
-      tanh_of(result, source, count);
+      for (int index = 0; index < count; index += 4) put(result + index, tanh_(get(source + index)), count - index);
       break;
     case CAP:
-      for (int index = 0; index < count; index++) result[index] = *vector * tanh_(result[index] / *vector);
+      for (int index = 0; index < count; index += 4) {
+        v128_t squashed = tanh_(wasm_f32x4_div(get(result + index), all(*vector)));
+        put(result + index, mul(all(*vector), squashed), count - index);
+      }
       break;
     case GRU_AFTER:
       gru(result, source, net->memory + first, count);
