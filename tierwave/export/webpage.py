@@ -29,8 +29,8 @@ HERE = Path(__file__).parent
 ENGINE = HERE / "wasm" / "engine.wasm"
 FOLDERS = (HERE / "page", HERE.parent / "play" / "page")  # the first that has a module gives it
 
-MEASURED = 4e9  # multiply-adds per second of one network in Chromium on the slow machine of bench/README.md
-LARGEST = 32e9  # more than any browser makes, of which eight times the above is a generous guess
+MEASURED = 6e9  # multiply-adds per second in Chromium on two slow and busy cores
+LARGEST = 32e9  # more than a browser makes on one core of any machine: four floats at once, twice a cycle, at 4 GHz
 
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' blob: data:; worker-src blob:; "
