@@ -1,4 +1,5 @@
-"""A trained run as something to hand on, and its generation step for programs without TensorFlow.
+"""A trained run as something to hand on, as a web page that plays, and its generation step for other programs.
 
-`webpage` makes it one HTML file that plays. `sharing` gathers what a run needs to be played elsewhere, `card` describes it, `manifest` and `formats` write its step.
+`sharing` gathers what a run needs to be played elsewhere, `card` describes it, `manifest` and `formats` write its step;
+`webpage` makes one HTML file of it.
 """
