@@ -29,6 +29,7 @@ from melnet.front_end import Normaliser
 from tierwave.config import dumps
 from tierwave.controls.files import read_take
 from tierwave.controls.schema import Parameter, Schema
+from tierwave.export.webpage import write_page
 from tierwave.family import load_config
 from tierwave.files.writing import write_text
 from tierwave.play import app
@@ -1046,3 +1047,97 @@ def test_a_run_that_is_not_played_gets_a_simpler_page(kind: str, browser: Browse
                 tab.page.get_by_role("button", name="Save").first.click()
             waiting.value.save_as(tmp_path / "curves.csv")
             assert set(read_take(tmp_path / "curves.csv")[0]) == {"rmse"}
+
+
+# ---- the page as one file --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def alone(browser: Browser, oscillating: Instrument, tmp_path: Path) -> Iterator[Tab]:
+    """The page without a server, opened from a file, without a network."""
+    path = tmp_path / "oscillator.html"
+    write_page(Instrument(oscillating.trained.run.folder, weights="int8"), path)
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, offline=True)
+    context.add_init_script(KEYBOARD)
+    tab = Tab(context.new_page())
+
+    def asked(url: str) -> None:
+        if not url.startswith(("blob:", "data:", path.as_uri())):
+            tab.faults.append(f"asked for {url}")
+
+    tab.page.on("request", lambda request: asked(request.url))
+    tab.page.goto(path.as_uri())
+    tab.page.wait_for_selector("body.ready")
+    yield tab
+    context.close()
+    assert tab.faults == []
+
+
+def test_a_file_plays_what_sliders_keys_and_midi_say(alone: Tab) -> None:
+    page = alone.page
+    assert page.is_hidden("#warning") and page.inner_text("#speed") != "–" and page.is_hidden("[data-server] >> nth=0")
+    alone.start()
+    for position in (0.0, 1.0):
+        alone.until_heard("p", position)
+        assert abs(pitch(alone.received()[1][-RATE // 2 :]) - (LOWEST + position * (HIGHEST - LOWEST))) < 0.7
+    for play, note in (("key", 60), ("midi", 69)):
+        before = len(page.evaluate("tierwave.latencies()"))
+        if play == "key":
+            page.keyboard.press("k")  # as in the test of the keys: an octave up, then down
+            page.keyboard.press("a")
+        else:
+            page.click("#midi")
+            page.wait_for_selector(".parameter .learn:visible")
+            page.evaluate(f"midi(0x90, {note}, 100)")
+        page.wait_for_function("before => tierwave.latencies().length > before", arg=before)
+        alone.hear(alone.state()["position"] / RATE + 0.7)
+        assert abs(pitch(alone.received()[1][-RATE // 2 :]) - note) < 0.7, play
+    alone.stop()
+
+
+def test_a_file_records_replays_and_generates(alone: Tab, tmp_path: Path) -> None:
+    page = alone.page
+    page.wait_for_selector("#record:enabled")
+    page.click("#record")
+    alone.hear(0.4)
+    alone.slide("p", 1.0)
+    alone.hear(2.0)
+    page.click("#record")
+    page.wait_for_selector("#take-list li")
+    alone.stop()
+    sound, rate = soundfile.read(alone.download("Save the sound of take 1", tmp_path / "take.wav"), dtype="float32")
+    assert rate == RATE and len(sound) >= 2 * RATE
+    assert abs(pitch(sound[: 3 * RATE // 8]) - 67) < 0.7 and abs(pitch(sound[-RATE // 2 :]) - HIGHEST) < 0.7
+    page.get_by_role("button", name="Replay take 1").click()
+    page.wait_for_selector("#start[aria-pressed=true]")
+    page.wait_for_selector("#start[aria-pressed=false]")  # it ends by itself
+    first, samples = alone.received()
+    assert first == 0 and np.array_equal(samples, sound)
+    controls, recorded = read_take(alone.download("Save the gestures of take 1", tmp_path / "take.csv"))
+    assert recorded and controls["p"].values[0] == 67 and abs(controls["p"].values[-1] - HIGHEST) < 0.1
+
+    page.click("#generate summary")
+    page.fill("#generate-seconds", "1.5")
+    page.fill("#generate-seed", "5")
+    page.click("#generate-go")
+    alone.until_said("Done.")
+    wav = alone.download("Save the sound of epoch 1, step 10", tmp_path / "made.wav")
+    made, _ = soundfile.read(wav, dtype="float32")
+    assert len(made) == 1.5 * RATE and abs(pitch(made[-RATE // 2 :]) - HIGHEST) < 0.7
+
+
+def test_a_curve_is_followed_in_a_file(alone: Tab) -> None:
+    curve = alone.page.locator(".parameter", has=alone.page.get_by_role("heading", name="p", exact=True))
+    alone.unfold("p")
+    alone.page.uncheck("#curve-loop")
+    alone.page.fill("#curve-seconds", "2")
+    alone.page.press("#curve-seconds", "Enter")
+    curve.locator(".points").fill("0:60, 1:60, 1:72")
+    curve.locator(".points").press("Enter")
+    alone.page.click("#play-curves")
+    alone.hear(2.2)
+    first, samples = alone.received()
+    assert first == 0
+    assert abs(pitch(samples[RATE // 4 : 7 * RATE // 8]) - LOWEST) < 0.7
+    assert abs(pitch(samples[9 * RATE // 8 : 7 * RATE // 4]) - HIGHEST) < 0.7
+    alone.page.wait_for_selector("#play-curves[aria-pressed=false]")
