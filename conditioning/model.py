@@ -25,6 +25,7 @@ from tierwave.controls.transfer import transplanted
 from tierwave.errors import UsageError
 from tierwave.nn.distributions import LossSums
 from tierwave.nn.linear import Linear, NormalisableLayer, encoded, linear, matmul, weights_of, width_of
+from tierwave.nn.noise import with_noise
 from tierwave.nn.recurrent import RecurrentStack, StackState, StackWeights, reset_lanes
 
 TierState = tuple[StackState, ...]  # the shared stack first, if there is one, then the others
@@ -280,15 +281,9 @@ class ConditionalTier(keras.Model):
         """RNNControl's input noise, without its offset: uniform in +- width times half the range of each window's
         sound; real: bool `[batch, time]`, False for padding. Audio is decoded before and encoded after."""
         sound = self.quantizer.decode_tensor(values) if self.stage.makes_audio else values
-        if real is None:
-            real = tf.ones(tf.shape(sound)[:2], tf.bool)
-        if not self.stage.makes_audio:
+        if real is not None and not self.stage.makes_audio:
             real = tf.repeat(real[..., None], self.features, axis=-1)
-        highest = tf.reduce_max(tf.where(real, sound, -1e9), axis=1, keepdims=True)
-        lowest = tf.reduce_min(tf.where(real, sound, 1e9), axis=1, keepdims=True)
-        half = 0.5 * tf.maximum(highest - lowest, 0.0)
-        noise = tf.random.stateless_uniform(tf.shape(sound), seed, -1.0, 1.0, alg="philox")
-        sound = sound + width * half * noise
+        sound = with_noise(sound, width, seed, real)
         return self.quantizer.encode_tensor(sound) if self.stage.makes_audio else sound
 
     def scheduled_inputs(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samplernn.config import Config
 from samplernn.footprint import footprint
+from tierwave.config import TrainingOptions
 from tierwave.controls.schema import Schema
 from tierwave.data.windows import LaneWindows
 from tierwave.family import Family
@@ -31,12 +32,16 @@ class SampleRNNFamily(Family):
 
     configs = {"samplernn": Config}
     has_networks = True
+    foreign_options = {name: why for name, why in Family.foreign_options.items() if name != "input_noise"}
     start = Path(__file__).with_name("start.npz")
 
     def build(self, config: Config, stage: str | None = None, **options: Any) -> SampleRNN:
         from samplernn.model import SampleRNN
 
         return SampleRNN(config, **options)
+
+    def training_inputs(self, options: TrainingOptions, steps: int) -> Callable[[Any], dict[str, Any]]:
+        return lambda step: {"input_noise": options.input_noise}
 
     def stream(
         self,

@@ -30,6 +30,7 @@ from tierwave.controls.transfer import copy_weights
 from tierwave.errors import UsageError
 from tierwave.nn.distributions import LossSums, categorical_nats
 from tierwave.nn.linear import Linear, NormalisableLayer, encoded, fan_in_uniform, linear, matmul, weights_of, width_of
+from tierwave.nn.noise import with_noise
 from tierwave.nn.recurrent import RecurrentStack, StackState, StackWeights, reset_lanes
 
 _STEERED = "the run to start from is steered by controls: name at least one in conditioned_on"
@@ -515,17 +516,27 @@ class SampleRNN(keras.Model):
         return logits if cap is None else cap * tf.tanh(logits / cap)
 
     def loss_sums(
-        self, batch: dict[str, tf.Tensor], state: ModelState, *, dropout_seed: tf.Tensor | None = None
+        self,
+        batch: dict[str, tf.Tensor],
+        state: ModelState,
+        *,
+        dropout_seed: tf.Tensor | None = None,
+        input_noise: float = 0.0,
     ) -> LossSums:
         """Likelihood of a batch of windows; each lane continues from its state.
 
         batch: `inputs` int32 `[batch, overlap + time]`, `targets` int32 `[batch, time]`, `mask` float32 `[batch, time]`
         (0 for padding), `reset` bool `[batch]` (true where a new recording starts), and `controls` float32 `[batch,
-        overlap + time, controls]` if there are any. dropout_seed: in training only. Loss in nats.
+        overlap + time, controls]` if there are any. In training only: dropout_seed, the seed of all random numbers;
+        input_noise, the width of `with_noise`. Loss in nats.
         """
         mask = batch["mask"]
         state = reset_lanes(state, self.initial_state(tf.shape(mask)[0]), batch["reset"])
         inputs = {name: batch[name] for name in ("inputs", "controls") if name in batch}
+        if dropout_seed is not None and input_noise > 0.0:
+            sound = self.quantizer.decode_tensor(inputs["inputs"])
+            seed = tf.random.experimental.stateless_fold_in(dropout_seed, 101)
+            inputs["inputs"] = self.quantizer.encode_tensor(with_noise(sound, input_noise, seed))
         logits, state = self(inputs, state, training=dropout_seed is not None, dropout_seed=dropout_seed)
         targets = batch["targets"]
         nats = categorical_nats(logits, targets) * mask

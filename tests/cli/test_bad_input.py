@@ -297,7 +297,6 @@ def test_a_wrong_override(place: Place, capsys: Capture, setting: str, expected:
         # What belongs to other families must not be taken and forgotten.
         (["--tfr", "0.5"], ["--tfr", "0.5", "leave it out"]),
         (["--ss", "0.5"], ["--ss", "0.5", "leave it out"]),
-        (["--input_noise", "0.1"], ["--input_noise", "0.1", "leave it out"]),
         (["--set", "training.tfr=0.5"], ["tfr", "0.5", "leave it out"]),
         (["--param_dir", "x"], ["--param_dir", "x", "leave it out"]),
         (["--params", "x.csv"], ["--params", "x.csv", "leave it out"]),

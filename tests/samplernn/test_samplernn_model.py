@@ -271,13 +271,13 @@ def test_weight_norm_reaches_every_linear_map():
     np.testing.assert_allclose(before, after, atol=1e-5)
 
 
-def outcome_of(model, *, dropout_seed=None, reset=False, state=None, scale=1):
+def outcome_of(model, *, reset=False, state=None, **training):
     rng = np.random.default_rng(2)
     overlap = model.config.top_frame
     inputs = tf.constant(rng.integers(0, LEVELS, [2, overlap + 16]), tf.int32)
     mask = tf.concat([tf.ones([2, 10]), tf.zeros([2, 6])], axis=1)
     batch = {"inputs": inputs, "targets": inputs[:, overlap:], "mask": mask, "reset": tf.fill([2], reset)}
-    return model.loss_sums(batch, model.initial_state(2) if state is None else state, dropout_seed=dropout_seed), batch
+    return model.loss_sums(batch, model.initial_state(2) if state is None else state, **training), batch
 
 
 def test_outcome_is_masked_cross_entropy():
@@ -324,6 +324,21 @@ def test_dropout_is_seeded_and_off_without_a_seed():
     same, _ = outcome_of(model, dropout_seed=tf.constant([1, 2]))
     other, _ = outcome_of(model, dropout_seed=tf.constant([1, 3]))
     np.testing.assert_array_equal(still.nats, again.nats)
+    np.testing.assert_array_equal(one.nats, same.nats)
+    assert np.all(np.abs(one.nats - still.nats) > 1e-4)
+    assert np.all(np.abs(one.nats - other.nats) > 1e-4)
+
+
+def test_noise_is_on_the_inputs_only_in_training_and_follows_the_seed():
+    model = make_model(frame_sizes=[4, 8])
+    still, _ = outcome_of(model)
+    untrained, _ = outcome_of(model, input_noise=0.5)
+    one, _ = outcome_of(model, dropout_seed=tf.constant([1, 2]), input_noise=0.5)
+    same, _ = outcome_of(model, dropout_seed=tf.constant([1, 2]), input_noise=0.5)
+    other, _ = outcome_of(model, dropout_seed=tf.constant([1, 3]), input_noise=0.5)
+    without, _ = outcome_of(model, dropout_seed=tf.constant([1, 2]), input_noise=0.0)
+    np.testing.assert_array_equal(untrained.nats, still.nats)
+    np.testing.assert_array_equal(without.nats, still.nats)
     np.testing.assert_array_equal(one.nats, same.nats)
     assert np.all(np.abs(one.nats - still.nats) > 1e-4)
     assert np.all(np.abs(one.nats - other.nats) > 1e-4)
