@@ -108,7 +108,7 @@ def _instrument(random: np.random.Generator) -> Instrument:
         tilt=random.uniform(2.0, 4.0) if kind == "whistled" else random.uniform(0.5, 2.0),
         resonances=first,
         moved=resonances() if moves else first,
-        decay=(draws(0.7, 12.0), random.uniform(0.0, 0.5)) if struck else (0.0, 0.0),
+        decay=(draws(0.7, 8.0), random.uniform(0.0, 0.5)) if struck else (0.0, 0.0),
         attack=draws(0.001, 0.01) if struck else draws(0.01, 0.25),
         release=draws(0.01, 0.3),
         vibrato=(random.uniform(3.5, 8.0), random.choice([0.0, random.uniform(0.02, 0.6)])),
@@ -125,10 +125,10 @@ def _line(samples: int, rate: int, random: np.random.Generator) -> tuple[Sound, 
     """Notes one after another, now and then one over another or a rest between; and their pitch."""
     instrument = _instrument(random)
     total, pitches = np.zeros(samples), np.zeros(samples)
-    typical = np.exp(random.uniform(np.log(0.1), np.log(2.0)))  # seconds of a note
+    typical = np.exp(random.uniform(np.log(0.1), np.log(4.0)))  # seconds of a note
     middle = degree = int(random.integers(3, 33))
     root = random.uniform(LOWEST_PITCH, LOWEST_PITCH + 11.0)
-    rests = random.choice([0.0, 0.15, 0.5])
+    rests = random.choice([0.0, 0.1, 0.3])
     overlap = random.choice([0.0, 0.3]) if instrument.decay[0] else 0.0
     at = 0
     while at < samples:
@@ -137,11 +137,11 @@ def _line(samples: int, rate: int, random: np.random.Generator) -> tuple[Sound, 
         pitch = min(root + 12 * (degree // 7) + _SCALE[degree % 7], HIGHEST_PITCH)
         end = min(samples, at + length + round(overlap * rate))
         note, course = _note(instrument, pitch, end - at, rate, random)
-        total[at:end] += 10 ** (random.uniform(-20.0, 0.0) / 20) * note
+        total[at:end] += 10 ** (random.uniform(-15.0, 0.0) / 20) * note
         pitches[at:end] = course
         at += length
         if random.random() < rests and at < samples:
-            end = min(samples, at + round(typical * random.uniform(0.3, 2.0) * rate))
+            end = min(samples, at + round(min(typical * random.uniform(0.3, 2.0), 1.0) * rate))
             pitches[at:end] = pitches[at - 1]
             at = end
     return total, pitches
@@ -257,9 +257,12 @@ def _recorded(sound: Sound, rate: int, random: np.random.Generator, *, dry: bool
         sound = sosfilt(butter(random.integers(1, 5), highest, "lowpass", fs=rate, output="sos"), sound)
     sound = sosfilt(butter(1, random.uniform(10.0, 80.0), "highpass", fs=rate, output="sos"), sound)
     sound = sound / max(float(np.abs(sound).max()), 1e-9)
+    if random.random() < 0.4:  # a limiter, as most recordings have gone through one
+        drive = 10 ** (random.uniform(0.0, 18.0) / 20)
+        sound = np.tanh(drive * sound) / np.tanh(drive)
     floor = lfilter([1.0], [1.0, -random.uniform(0.0, 0.98)], random.standard_normal(len(sound)))
-    sound = sound + 10 ** (random.uniform(-90.0, -45.0) / 20) * floor / float(np.std(floor))
-    sound = sound * 10 ** (random.uniform(-20.0, -0.5) / 20) / float(np.abs(sound).max())
+    sound = sound + 10 ** (random.uniform(-72.0, -40.0) / 20) * floor / float(np.std(floor))
+    sound = sound * 10 ** (random.uniform(-14.0, -0.5) / 20) / float(np.abs(sound).max())
     return np.clip(sound, -1.0, 1.0)
 
 
