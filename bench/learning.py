@@ -3,7 +3,8 @@
 `python -m bench.learning VARIANT ... --data FOLDER ... [--minutes 2.5 5 10] [--seeds 3]`. A variant is the name of a
 preset, of which keys and checkout may differ: `small`, `small:dim=384:training.learning_rate=0.001`,
 `small@/path/to/another/checkout`. Variants train in turn, each by the `train.py` of its checkout, which is ended at
-each mark and taken up again afterwards; what counts are the seconds that it tells of its steps. What was learned is
+each mark and taken up again afterwards, or, where the learning rate falls to 0 until the end, once for each mark; what
+counts are the seconds that it tells of its steps. What was learned is
 measured by this checkout alone, in the same way for all.
 
 A folder's recordings are cut first: of each, two stretches are held out (of many short ones, every tenth recording).
@@ -41,6 +42,7 @@ FRAME_SECONDS = 0.02
 FLOOR_DBFS = -70.0
 LPC_ORDER = 16
 CLICK = 10.0  # times the running scale of the prediction error
+COMPILING_MINUTES = 0.25  # which count as training to train.py
 _STEP = re.compile(rb"([0-9.]+) sec/step")
 
 
@@ -152,6 +154,14 @@ class Variant:
     keys: tuple[str, ...] = ()
     checkout: Path = field(default=ROOT)
 
+    @property
+    def decays(self) -> bool:
+        """Whether its learning rate depends on when training is to end."""
+        training = json.loads((self.checkout / "configs" / f"{self.preset}.config.json").read_text())["training"]
+        keys = dict(key.split("=", 1) for key in self.keys)
+        said = keys.get("training.learning_rate_decay", training.get("learning_rate_decay", "none"))
+        return bool(said == "linear")
+
     @staticmethod
     def of(text: str) -> Variant:
         """From `PRESET[:KEY=VALUE...][@CHECKOUT]`."""
@@ -218,6 +228,8 @@ def train(
         "--early_stopping_patience", "None", "--generate", "False", "--verbose", "True", "--num_epochs", "100000",
         "--checkpoint_every", "100000", "--max_checkpoints", "2",
     ]  # fmt: skip
+    if variant.decays:
+        command += ["--max_minutes", str(minutes + COMPILING_MINUTES)]
     if variant.keys:
         command += ["--set", *variant.keys]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"}
@@ -250,6 +262,9 @@ def run(
                 work.mkdir(parents=True)
                 spent, steps = 0.0, 0
                 for minutes in arguments.minutes:
+                    if variant.decays:
+                        shutil.rmtree(work / "logdir", ignore_errors=True)
+                        spent, steps = 0.0, 0
                     before = spent
                     spent, made = train(variant, data / "train", work, rate, seed, minutes, spent)
                     steps += made

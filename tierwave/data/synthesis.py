@@ -232,13 +232,12 @@ def _blows(samples: int, rate: int, random: np.random.Generator) -> Sound:
 
 def _noise(samples: int, rate: int, random: np.random.Generator) -> Sound:
     """Noise through two to six resonances, swelling and fading: wind, water, crowds."""
-    poles = np.ones(1)
-    for _ in range(random.integers(2, 7)):
+    sound = random.standard_normal(samples)
+    for _ in range(random.integers(2, 7)):  # one after another: their product would be unstable
         hertz = np.exp(random.uniform(np.log(50.0), np.log(0.45 * rate)))
         radius = np.exp(-np.pi * hertz * random.uniform(0.05, 1.0) / rate)
-        poles = np.convolve(poles, [1.0, -2.0 * radius * np.cos(2 * np.pi * hertz / rate), radius**2])
-    sound = lfilter([1.0], poles, random.standard_normal(samples))
-    sound /= max(float(np.sqrt(np.mean(sound**2))), 1e-9)
+        sound = lfilter([1.0], [1.0, -2.0 * radius * np.cos(2 * np.pi * hertz / rate), radius**2], sound)
+        sound /= max(float(np.sqrt(np.mean(sound**2))), 1e-9)
     return sound * 10 ** (random.uniform(0.0, 10.0) * _smooth(samples, rate * random.uniform(0.1, 1.0), random) / 20)
 
 
