@@ -4,6 +4,7 @@
 # make test-all          make test, then the slow tests: browser, notebooks, the docs' commands, clusters, products
 # make fuzz              tens of thousands of damaged files, curves, configs, runs and messages
 # make wasm              the engine of exported web pages anew (apt-get install clang lld)
+# make start            synthesise sound, and train starting weights on it, build/start/start.npz: some hours
 # make docs              the pages of docs/ as a site, in docs/_build/html
 # make data-fsdd         download the spoken digits into data/fsdd (DATA=folder: elsewhere)
 # make data-librispeech  the same of LibriSpeech's dev-clean (SUBSET="train-clean-100 ...": others)
@@ -23,6 +24,8 @@ RESUME ?= False
 INPUTS ?= 1000
 SEED ?= 0
 KIND ?=
+SYNTH_MINUTES ?= 240
+STEPS ?= 20000
 KEEP ?= build/fuzz
 CLANG ?= clang
 WASM ?= tierwave/export/wasm/engine.wasm
@@ -34,7 +37,7 @@ test-installed := $(VENV)/test-installed
 docs-installed := $(VENV)/docs-installed
 export DATA
 
-.PHONY: help demo test test-rest test-all fuzz wasm docs bench clean data-fsdd data-librispeech data-ljspeech
+.PHONY: help demo test test-rest test-all fuzz wasm start docs bench clean data-fsdd data-librispeech data-ljspeech
 .DELETE_ON_ERROR:
 
 help:
@@ -113,6 +116,13 @@ wasm:
 	$(CLANG) --target=wasm32 -msimd128 -mbulk-memory -nostdlib -O3 -ffp-contract=off -Wall -Wextra -Werror \
 	    -Wl,--no-entry -Wl,--strip-all -Wl,--export=__heap_base -Wl,--stack-first -Wl,-z,stack-size=65536 \
 	    -o $(WASM) tierwave/export/wasm/engine.c
+
+# The same commands make the same weights on processors of one kind.
+start: $(installed)
+	$(python) -m tierwave synth build/start/corpus --minutes $(SYNTH_MINUTES) --melodies 0.45 --random_seed $(SEED) --jobs 2
+	$(python) train.py --id start --data_dir build/start/corpus --config_file configs/start.config.json \
+	    --num_steps $(STEPS) --logdir_root build/start/logdir --output_dir build/start/generated
+	$(python) -m samplernn.make_start build/start/logdir/start build/start/start.npz
 
 docs: $(docs-installed)
 	$(python) -m sphinx -W --keep-going -q -b html docs docs/_build/html

@@ -263,6 +263,9 @@ class TrainingOptions(StrictModel):
         description="linear: lower the learning rate to 0 by the end of num_steps, num_epochs or max_minutes, "
         "whichever comes first",
     )
+    fresh_starts: Fraction = Field(
+        0.0, description="share of windows that begin from silence, as generation without a seed does"
+    )
     momentum: Fraction = Field(0.9, description="momentum of sgd and rmsprop")
     monitor: Literal["loss", "accuracy", "val_loss", "val_accuracy"] = Field(
         "val_loss", description="the value that decides which checkpoint is best, and when to stop early"

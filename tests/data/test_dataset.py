@@ -117,6 +117,25 @@ def test_state_is_carried_where_sound_goes_on_and_reset_where_it_does_not(
             end[lane] = int(real[-1]) + 1
 
 
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_some_windows_begin_from_silence_and_all_samples_stay_targets(epoch: int) -> None:
+    corpus = positions([4000])
+    plain, fresh = (windows_of(corpus, whole(corpus), fresh_starts=share) for share in (0.0, 0.2))
+    begun = 0
+    for before, after in zip(plain.epoch(epoch), fresh.epoch(epoch), strict=True):
+        reset = after["reset"].numpy()
+        begun += int((reset & ~before["reset"].numpy()).sum())
+        assert (reset | ~before["reset"].numpy()).all()
+        np.testing.assert_array_equal(after["targets"], before["targets"])
+        np.testing.assert_array_equal(after["mask"], before["mask"])
+        context = after["inputs"].numpy()[:, :4]
+        assert (context[reset] == SILENCE).all()
+        np.testing.assert_array_equal(context[~reset], before["inputs"].numpy()[~reset, :4])
+    assert 0.1 < begun / 500 < 0.3
+    again = [batch["reset"].numpy() for batch in windows_of(corpus, whole(corpus), fresh_starts=0.2).epoch(epoch)]
+    np.testing.assert_array_equal(again, [batch["reset"].numpy() for batch in fresh.epoch(epoch)])
+
+
 @given(readers(whole_spans=False), st.integers(0, 5))
 def test_lanes_differ_by_at_most_one_window_of_work(reader: tuple[Corpus, list[Span], LaneWindows], epoch: int) -> None:
     _, _, windows = reader

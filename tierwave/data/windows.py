@@ -90,6 +90,8 @@ class LaneWindows:
     is rounded up to a multiple of this (the number of replicas). worker: (number, how many there are): only the lanes
     of one worker are read; layouts are those of all. least_steps: a shuffled epoch goes over the spans as
     often as it takes to have so many steps, so that what is done after every epoch does not cost more than the epoch.
+    fresh_starts: the share of windows that begin as a recording does, with silence behind them and a state that is
+    reset, wherever they stand: so generation begins from nothing with sound.
     """
 
     def __init__(
@@ -106,9 +108,10 @@ class LaneWindows:
         multiple_of: int = 1,
         worker: tuple[int, int] = (0, 1),
         least_steps: int = 1,
+        fresh_starts: float = 0.0,
     ):
         self.sources, self.window, self.overlap = dict(sources), window, overlap
-        self.seed, self.shuffled, self.whole_spans = seed, shuffled, whole_spans
+        self.seed, self.shuffled, self.whole_spans, self.fresh_starts = seed, shuffled, whole_spans, fresh_starts
         self._recording = np.array([span.recording for span in spans], np.int64)
         self._first = np.array([span.start for span in spans], np.int64)
         self._last = np.array([span.stop for span in spans], np.int64)
@@ -159,6 +162,8 @@ class LaneWindows:
         span[busy], place[busy] = row_span[at][busy], row_place[at][busy]
         reset = (place == 0) & busy
         reset[0] |= busy[0]
+        if self.fresh_starts:
+            reset |= busy & (np.random.default_rng([self.seed, 7, number]).random(busy.shape) < self.fresh_starts)
         return span, place, reset
 
     def epoch(self, epoch: int, first_step: int = 0) -> tf.data.Dataset:
@@ -194,6 +199,8 @@ class LaneWindows:
         first, last = self._first[span][:, None], self._last[span][:, None]
         at = first + place[:, None] * self.window - self.overlap + np.arange(self.overlap + self.window)
         inside = (at >= first) & (at < last) & (span != IDLE)[:, None]
+        if self.fresh_starts:
+            inside[reset, : self.overlap] = False
         where = Where(self._recording[span], at, inside, epoch)
         read = {name: source.read(where) for name, source in self.sources.items()}
         return {**read, "mask": inside[:, self.overlap :].astype(np.float32), "reset": reset}

@@ -92,7 +92,7 @@ def stage_of(plan: Plan, name: str, material: Material, devices: Devices) -> Sta
             raise UsageError(f"what there is to {part} on: {error}") from None
 
     split = material.split
-    data = windows("train", split.train, seed=options.random_seed)
+    data = windows("train", split.train, seed=options.random_seed, fresh_starts=options.fresh_starts)
     valid = windows("validate", split.valid, shuffled=False) if split.valid else None
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     jit = family.uses_xla(config, name, options, on_gpu) and devices.local == 1
