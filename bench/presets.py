@@ -96,6 +96,9 @@ def _make_corpus(folder: Path, demand: Any, seconds: float) -> None:
     names = demand.family.parameters(demand.config)
     reads = getattr(demand.config, "text", None) is not None
     length = _seconds_of_a_step(demand, 1) if reads else 60.0
+    about = [demand.config.controls.get(name, {}) for name in names]
+    lowest = np.array([each.get("lo", 1.0) for each in about])
+    highest = np.array([each.get("hi", 4.0) for each in about])
     random = np.random.default_rng(0)
     rows = []
     for number in range(max(2, round(seconds / length + 0.5))):
@@ -108,7 +111,9 @@ def _make_corpus(folder: Path, demand: Any, seconds: float) -> None:
             with open(folder / "corpus" / f"{number}.csv", "w", newline="", encoding="utf-8") as file:
                 table = csv.writer(file)
                 table.writerow(["time", *names])
-                table.writerows([at / 10, *random.integers(1, 5, len(names))] for at in range(round(10 * length) + 1))
+                steps = random.integers(0, 4, [round(10 * length) + 1, len(names)]) / 3
+                values = lowest + (highest - lowest) * steps
+                table.writerows([at / 10, *row] for at, row in enumerate(values))
     with open(folder / "corpus" / "metadata.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("filename", "text"), *rows])
 

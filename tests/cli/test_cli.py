@@ -468,6 +468,8 @@ def test_a_preset_is_valid_and_its_network_runs_when_made_narrow(path: Path) -> 
             codes = tf.zeros([1, config.top_frame + config.seq_len], tf.int32)
             batch = {"inputs": codes, "targets": codes[:, config.top_frame :], "reset": tf.constant([True])}
             batch["mask"] = tf.ones([1, config.seq_len])
+            if config.conditioned_on:
+                batch["controls"] = tf.zeros([1, codes.shape[1], len(config.conditioned_on)])
             outcome = model.loss_sums(batch, model.initial_state(1))
             expected = config.seq_len * math.log(config.q_levels)
             assert float(outcome.nats[0]) == pytest.approx(expected, rel=0.5)
