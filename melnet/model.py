@@ -436,9 +436,9 @@ def transplant(
         for name in ("controls_to_time", "controls_to_frequency", "controls_to_central")
     ]
     names = source.config.conditioned_on, target.config.conditioned_on
-    constants = copy_weights(source, target, maps, names, source_schema, schema)
-    if any(constant is not None for constant in constants):
+    if any(theirs is not None and ours is None for theirs, ours in maps):
         raise UsageError("the run to start from is steered by controls: name at least one in conditioned_on")
+    copy_weights(source, target, maps, names, source_schema, schema)
     if own is not None and source.text is not None and target.text is not None and alphabets is not None:
         learned = keras.ops.convert_to_numpy(source.text.embedding)
         theirs, ours = (alphabet.characters for alphabet in alphabets)
