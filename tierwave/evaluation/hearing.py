@@ -28,19 +28,21 @@ LOUDNESS = 0.5  # of the melody's notes, as the corpus has it
 TONES = ("inst", "midi", "level")  # the controls by which a network plays melodies
 IN_TUNE_CENTS = 30.0
 MOST_SECONDS = 8.0  # of a gesture
+PRIME_SECONDS = 0.5  # of the recording, from which its gesture goes on: recordings do not begin in silence
 _EDGE_SECONDS = 0.05  # at either end of a note, where windows hang over its neighbours
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
     """Something to play. name: of its file; notes: MIDI pitches of equal length, of a melody; recording: the sound
-    `[samples]` whose gesture it is."""
+    `[samples]` whose gesture it is; before: the sound `[samples]` and controls that all pieces go on from."""
 
     name: str
     controls: Controls
     seconds: float
     notes: tuple[int, ...] = ()
     recording: np.ndarray | None = None
+    before: tuple[np.ndarray, Controls] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +72,15 @@ class Heard:
 
 def play(trained: Trained, pieces: Sequence[Piece], *, temperature: float = 0.75, random_seed: int = 0) -> list[Heard]:
     """Play all pieces side by side and measure them."""
+    before = pieces[0].before
     request = Request(
         sequences=len(pieces),
         seconds=max(piece.seconds for piece in pieces),
         temperature=(temperature,),
         random_seed=random_seed,
         controls=tuple(piece.controls for piece in pieces),
+        seed_audio=None if before is None else before[0],
+        seed_controls=None if before is None else before[1],
     )
     heard = []
     for piece, sound in zip(pieces, trained.generate(request), strict=True):
@@ -171,7 +176,11 @@ def held_out_gesture(trained: Trained) -> Piece:
         )
         for name in trained.schema.names
     }
-    return Piece("gesture", joined, at, recording=np.concatenate(sounds))
+    sound = np.concatenate(sounds)
+    prime = min(PRIME_SECONDS, at / 2)
+    rest = {name: track.between(prime, at, trained.schema.of(name).interp) for name, track in joined.items()}
+    first = round(prime * rate)
+    return Piece("gesture", shifted(rest, prime), at - prime, recording=sound[first:], before=(sound[:first], joined))
 
 
 def free_running(trained: Trained, seconds: float) -> Piece:
