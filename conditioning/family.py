@@ -57,7 +57,6 @@ class ConditioningFamily(Family):
     """
 
     configs = {"conditioning": Config, "cascade": Cascade}
-    has_networks = True
     foreign_options = {}
     foreign_requests = {
         name: why

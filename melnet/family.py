@@ -45,6 +45,7 @@ class MelNetFamily(Family):
     """MelNet (Vasquez & Lewis 2019): mel spectrograms in tiers of resolution, made audible."""
 
     configs = {"melnet": Config}
+    foreign_options = {**Family.foreign_options, "input_noise": "input noise belongs to networks of codes"}
     foreign_requests = {
         "top_k": "its mixtures have no levels to choose from; --bias sharpens them",
         "top_p": "its mixtures have no levels to choose from; --bias sharpens them",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from samplernn.config import Config
 from samplernn.footprint import footprint
-from tierwave.config import TrainingOptions
 from tierwave.controls.schema import Schema
 from tierwave.data.windows import LaneWindows
 from tierwave.family import Family
@@ -31,17 +29,11 @@ class SampleRNNFamily(Family):
     """SampleRNN (Mehri et al. 2017, PRiSM 2020): raw audio, sample by sample, in tiers of falling frame size."""
 
     configs = {"samplernn": Config}
-    has_networks = True
-    foreign_options = {name: why for name, why in Family.foreign_options.items() if name != "input_noise"}
-    start = Path(__file__).with_name("start.npz")
 
     def build(self, config: Config, stage: str | None = None, **options: Any) -> SampleRNN:
         from samplernn.model import SampleRNN
 
         return SampleRNN(config, **options)
-
-    def training_inputs(self, options: TrainingOptions, steps: int) -> Callable[[Any], dict[str, Any]]:
-        return lambda step: {"input_noise": options.input_noise}
 
     def stream(
         self,

@@ -9,16 +9,16 @@ from __future__ import annotations
 import abc
 import difflib
 import importlib
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tierwave.config import StrictModel, TrainingOptions, clipping, validate
 from tierwave.errors import UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
 
     from tierwave.audio.quantize import Quantizer
@@ -78,12 +78,8 @@ class Family(abc.ABC):
     foreign_options: ClassVar[Mapping[str, str]] = {
         "tfr": "teacher forcing rates belong to the conditioning family",
         "ss": "scheduled sampling belongs to the conditioning family",
-        "input_noise": "input noise belongs to the conditioning family",
     }
     """Flags of train.py that mean nothing to it, and why: they are refused."""
-
-    start: ClassVar[Path | None] = None
-    """Its starting weights (see `runs.start`), if it has any; a training whose config says `start` begins from them."""
 
     foreign_requests: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(
@@ -93,8 +89,17 @@ class Family(abc.ABC):
     }
     """Flags of generate.py that mean nothing to it, and why: they are refused."""
 
-    has_networks: ClassVar[bool] = False
-    """Whether the engine can run it: whether it has `network`."""
+    @property
+    def start(self) -> Path | None:
+        """Its starting weights (see `runs.start`), `start.npz` in its package, if they are there; a training whose
+        config says `start` begins from them."""
+        path = Path(inspect.getfile(type(self))).with_name("start.npz")
+        return path if path.is_file() else None
+
+    @property
+    def has_networks(self) -> bool:
+        """Whether the engine can run it: whether it has a `network` of its own."""
+        return type(self).network is not Family.network
 
     # ---- what a family has to say ----------------------------------------------------------------------------------
 
@@ -200,7 +205,8 @@ class Family(abc.ABC):
 
     def training_inputs(self, options: TrainingOptions, steps: int) -> Callable[[Any], dict[str, Any]]:
         """A function of the optimiser step, of `steps` in all: further arguments of `loss_sums` in training."""
-        return lambda step: {}
+        noise = {"input_noise": options.input_noise} if options.input_noise else {}
+        return lambda step: noise
 
     def has_accuracy(self, config: Any, stage: str) -> bool:
         """Whether a stage says what is right or wrong, as codes are."""

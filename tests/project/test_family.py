@@ -179,8 +179,8 @@ def test_what_it_has_not_is_refused(place: Path, run: Path, capsys: pytest.Captu
     assert "no step to export" in capsys.readouterr().err
 
 
-def test_samplernn_says_at_most_fourteen_things_of_its_own() -> None:
+def test_samplernn_says_at_most_ten_things_of_its_own() -> None:
     import samplernn
 
     own = {name for name in vars(type(samplernn.FAMILY)) if not name.startswith("_")}
-    assert len(own) <= 14 and own - {"configs"} <= set(dir(Family))
+    assert len(own) <= 10 and own - {"configs"} <= set(dir(Family))
