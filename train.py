@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tierwave.cli.flags import REPEATABLE, FlagParser, add_model_flags, optional, typed_values
-from tierwave.config import TrainingOptions, read_document
+from tierwave.config import NO_START, START, TrainingOptions, read_document
 from tierwave.errors import UsageError
 from tierwave.files.urls import place_of
 from tierwave.nn.runtime import import_tensorflow
@@ -73,7 +73,7 @@ def parser() -> FlagParser:
 
 
 def _source(text: str) -> Path | str:
-    return text if text in ("start", "none") else Path(text)
+    return text if text in (START, NO_START) else Path(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

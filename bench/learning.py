@@ -157,7 +157,9 @@ class Variant:
     @property
     def decays(self) -> bool:
         """Whether its learning rate depends on when training is to end."""
-        training = json.loads((self.checkout / "configs" / f"{self.preset}.config.json").read_text())["training"]
+        training = json.loads((self.checkout / "configs" / f"{self.preset}.config.json").read_text()).get(
+            "training", {}
+        )
         keys = dict(key.split("=", 1) for key in self.keys)
         said = keys.get("training.learning_rate_decay", training.get("learning_rate_decay", "none"))
         return bool(said == "linear")

@@ -32,6 +32,7 @@ from tierwave.files.names import json_text
 from tierwave.files.text import MOST_NESTED, parse_json, parse_typed, read_text
 
 # Numbers of a config. Upper bounds lie far above what anybody trains: a slip is refused before it fills the memory.
+START, NO_START = "start", "none"  # what --init_from takes besides a run
 Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Width = Annotated[int, Field(ge=1, le=1_000_000)]
 Layers = Annotated[int, Field(ge=1, le=256)]

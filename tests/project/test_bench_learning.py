@@ -68,6 +68,16 @@ def test_a_variant_is_a_preset_with_keys_of_a_checkout(tmp_path: Path) -> None:
     assert variant.checkout == tmp_path.resolve() and learning.Variant.of("small").checkout == learning.ROOT
 
 
+def test_a_learning_rate_that_falls_wants_a_training_for_each_mark(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    for name, training in (("steady", {}), ("falling", {"training": {"learning_rate_decay": "linear"}})):
+        (tmp_path / "configs" / f"{name}.config.json").write_text(json.dumps(training))
+    decays = {words: learning.Variant.of(f"{words}@{tmp_path}").decays for words in ("steady", "falling")}
+    assert decays == {"steady": False, "falling": True}
+    assert learning.Variant.of(f"steady:training.learning_rate_decay=linear@{tmp_path}").decays
+    assert not learning.Variant.of(f"falling:training.learning_rate_decay=none@{tmp_path}").decays
+
+
 def test_steps_are_read_from_what_is_printed_and_the_program_is_asked_to_end(tmp_path: Path) -> None:
     code = (
         "import signal, time\n"

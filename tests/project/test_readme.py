@@ -86,6 +86,50 @@ def test_every_folder_has_a_place_in_the_house_and_what_it_names_is_there():
     assert len(named) > 12 and [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_nothing_is_left_of_a_merge():
+    suffixes = {
+        ".py",
+        ".md",
+        ".json",
+        ".toml",
+        ".cfg",
+        ".txt",
+        ".yml",
+        ".yaml",
+        ".js",
+        ".html",
+        ".css",
+        ".c",
+        ".j2",
+        "",
+    }
+    folders = (
+        "bench",
+        "configs",
+        "conditioning",
+        "docs",
+        "examples",
+        "melnet",
+        "notebooks",
+        "samplernn",
+        "tests",
+        "tierwave",
+    )
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in suffixes]
+    paths = [path for path in [*paths, *ROOT.iterdir()] if path.is_file() and "_build" not in path.parts]
+    assert len(paths) > 300
+    mark = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
+    assert [path for path in paths if mark.search(path.read_bytes())] == []
+
+
+@pytest.mark.parametrize("page", ["reference", "choosing"])
+def test_a_table_says_a_thing_once(page):
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| `")]
+        assert len(rows) == len(set(rows)), sorted(row for row in set(rows) if rows.count(row) > 1)
+
+
 def test_make_runs_every_test():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     # By their mark alone, so that no file can be forgotten.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tierwave.config import TrainingOptions, apply_overrides, resolve_training, split_training
+from tierwave.config import NO_START, START, TrainingOptions, apply_overrides, resolve_training, split_training
 from tierwave.errors import UsageError
 from tierwave.family import Family, load_config
 from tierwave.files.urls import Url
@@ -20,9 +20,6 @@ from tierwave.training.checks import refuse_foreign_options, refuse_imported, re
 
 if TYPE_CHECKING:
     from tierwave.training.loop import Callback
-
-
-START, NO_START = WORDS = "start", "none"  # for --init_from, besides a run
 
 
 def _unwatched(stage: str) -> Sequence[Callback]:
@@ -38,11 +35,10 @@ class TrainingRequest:
     what to call the config in messages. rewrite: one statistics line, written over. stages: the only ones to train,
     None: all in turn. param_dir, params: where the controls of the recordings lie, as of
     `sources.find_control_sources`; a resumed run knows. cache_dir: for the encoded recordings, None: in logdir_root.
-    init_from: a run, or one of `WORDS`. follow: controls that the recordings come without are measured; a resumed run
-    knows.
-    watch(stage): callbacks that come before all others. guard:
-    samples that at least lie between training and held-out sound, whatever the model needs. worker_timeout: seconds for
-    which other workers are waited for at the start, None: as long as it takes.
+    init_from: a run, or one of `START` and `NO_START`. follow: controls that the recordings come without are measured;
+    a resumed run knows. watch(stage): callbacks that come before all others. guard: samples that at least lie between
+    training and held-out sound, whatever the model needs. worker_timeout: seconds for which other workers are waited
+    for at the start, None: as long as it takes.
     """
 
     identity: str

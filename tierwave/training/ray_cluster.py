@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from tierwave.config import NO_START, START
 from tierwave.errors import RunError, UsageError
 from tierwave.files.urls import absolute, place_of
 from tierwave.system.cluster import connected, starting
 from tierwave.system.progress import SECONDS, SayLine, clock, every, waiting
-from tierwave.training.plan import WORDS, TrainingRequest, TrainingResult
+from tierwave.training.plan import TrainingRequest, TrainingResult
 from tierwave.training.session import encode
 
 SECONDS_BETWEEN_LINES = 0.5  # in which the chief's lines are fetched
@@ -56,7 +57,8 @@ def _elsewhere(session: TrainingRequest, workers: int) -> TrainingRequest:
     """The session for a process with another working folder, together with others."""
     paths = {name: getattr(session, name) for name in _PATHS}
     elsewhere: dict[str, Any] = {
-        name: path if path is None or path in WORDS else place_of(absolute(path)) for name, path in paths.items()
+        name: path if path is None or path in (START, NO_START) else place_of(absolute(path))
+        for name, path in paths.items()
     }
     typed = {**session.typed, "strategy": "multiworker"} if workers > 1 else dict(session.typed)
     return replace(session, typed=typed, **elsewhere)
