@@ -684,6 +684,15 @@ def test_likelihoods_of_different_codes_are_not_compared_without_a_remark(search
     assert told in "".join(space_of(searched).remarks()) and bool(space_of(searched).remarks()) == bool(told)
 
 
+@pytest.mark.parametrize(("searched", "begins"), [("dim=8,16", False), ("learning_rate=0.001,0.002", True)])
+def test_networks_of_several_sizes_begin_alike(searched: str, begins: bool) -> None:
+    """Starting weights would fit some of them only."""
+    space = space_of(searched, document={**SMALL, "start": True})
+    assert [space.config_document(values)["start"] for values in space.possible(4)] == [begins] * 4
+    assert ("begin from random weights" in "".join(space.remarks())) != begins
+    assert "start" not in space_of(searched).config_document({})
+
+
 @pytest.mark.parametrize("verbose", [False, True])
 def test_what_is_said_of_recordings_is_said_once_in_a_search(verbose: bool) -> None:
     said: list[str] = []

@@ -6,6 +6,7 @@ A combination of values is possible if its config is valid, which takes a millis
 from __future__ import annotations
 
 import difflib
+import functools
 import itertools
 import json
 import random
@@ -242,11 +243,21 @@ class Space:
         return Space(document["config"], "the search's config", tuple(axes), document["training"], document["stage"])
 
     def config_document(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The config of a trial, as train.py takes it."""
+        """The config of a trial, as train.py takes it; without starting weights where these fit some trials only."""
+        document = {**self.document, "start": False} if self.keys_of_sizes else self.document
         try:
-            return apply_overrides(self.document, [f"{key}={json.dumps(value)}" for key, value in values.items()])
+            return apply_overrides(document, [f"{key}={json.dumps(value)}" for key, value in values.items()])
         except UsageError as error:
             raise UsageError(str(error).replace("--set", "--search", 1)) from None
+
+    @functools.cached_property
+    def keys_of_sizes(self) -> list[str]:
+        """The searched keys on which starting weights depend, if the config asks for those."""
+        if not self.document.get("start"):
+            return []
+        family, config = load_config(split_training(self.document)[0], self.source)
+        sizes = family.architecture(config, family.stages(config)[0])
+        return [axis.key for axis in self.axes if axis.key in sizes]
 
     def check(self, values: Mapping[str, Any]) -> tuple[Family, Any]:
         """Family and config of a combination. Raises UsageError with the reason if it cannot be trained."""
@@ -296,15 +307,21 @@ class Space:
         return found
 
     def remarks(self) -> list[str]:
-        """A warning if likelihoods of the trials cannot be compared."""
+        """What makes the trials unlike a training, or their likelihoods unlike each other."""
         keys = [axis.key for axis in self.axes]
         found = [key for key in keys if key.split(".")[0] == "audio" or key.split(".")[-1] in PREDICTED]
+        said = []
+        if self.keys_of_sizes:
+            said.append(
+                f"All trials begin from random weights, since starting weights have one {self.keys_of_sizes[0]} only."
+            )
         if not found:
-            return []
+            return said
         return [
+            *said,
             f"Warning: {' and '.join(found)} {'decides' if len(found) == 1 else 'decide'} what is predicted, and "
             "likelihoods of different things cannot be compared (coarser codes are easier to predict): compare such "
-            "trials by ear, or search the other keys for each value by itself."
+            "trials by ear, or search the other keys for each value by itself.",
         ]
 
     def guard(self) -> int:
