@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from tierwave.config import Amount, GlobalNormClip, Layers, StrictModel, ValueClip, Width
+from tierwave.audio.lookback import BEFORE
 from tierwave.controls.schema import ControlInputs, control_inputs
+
+
+class Lookback(StrictModel):
+    """By which control the sample tier looks back one period (see `tierwave.audio.lookback`).
+
+    control: a pitch, in semitones (midiPitch), or in hertz on a logarithmic scale. The others are filled in by
+    train.py, from the control's range and the sample rate.
+    """
+
+    control: str
+    period: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="in samples, where the control is at its lower end"
+    )
+    octaves: float | None = Field(None, description="from there to its upper end")
+    limit: Amount | None = Field(None, description="the longest lag in samples")
+
+    @property
+    def line(self) -> tuple[float, float, float]:
+        """period, octaves, limit. ValueError where they are not filled in."""
+        if self.period is None or self.octaves is None or self.limit is None:
+            raise ValueError("lookback has no period, octaves and limit: train.py fills them in (`Family.completed`)")
+        return self.period, self.octaves, self.limit
 
 
 class Config(StrictModel):
@@ -45,6 +69,7 @@ class Config(StrictModel):
     controls: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="by control: lo, hi, scale, interp, outside, units, categories, encoding"
     )
+    lookback: Lookback | None = Field(None, description="the control by whose period the sample tier looks back")
     logit_cap: Amount | None = Field(None, description="logits become cap * tanh(logits / cap)")
     recompute: bool = Field(False, description="compute layers again in the backward pass, without frame tiers")
     training: dict[str, Any] = Field(default_factory=dict, description="any flag of train.py")
@@ -82,7 +107,17 @@ class Config(StrictModel):
         if unknown:
             raise ValueError(f"controls names {unknown[0]}, which is not in conditioned_on")
         control_inputs(self.conditioned_on, self.controls)
+        self._lookback_fits()
         return self
+
+    def _lookback_fits(self) -> None:
+        if self.lookback is None:
+            return
+        name = self.lookback.control
+        if name not in self.conditioned_on:
+            raise ValueError(f"lookback names the control {name}, which is not in conditioned_on; add it there")
+        if not self.frame_sizes:
+            raise ValueError("lookback is for networks with frame tiers; give frame_sizes, or leave lookback out")
 
     @property
     def control_inputs(self) -> tuple[ControlInputs, ...]:
@@ -90,9 +125,22 @@ class Config(StrictModel):
         return control_inputs(self.conditioned_on, self.controls)
 
     @property
+    def lookback_column(self) -> int:
+        """Where among the controls that of `lookback` stands."""
+        return self.conditioned_on.index("" if self.lookback is None else self.lookback.control)
+
+    @property
     def top_frame(self) -> int:
-        """Samples per step of the slowest tier; also how many earlier samples a window needs (its overlap)."""
+        """Samples per step of the slowest tier."""
         return self.frame_sizes[-1] if self.frame_sizes else 1
+
+    @property
+    def history(self) -> int:
+        """How many earlier samples a window needs (its overlap): whole top frames."""
+        if self.lookback is None or self.lookback.limit is None:
+            return self.top_frame
+        needed = math.ceil(self.lookback.limit) + BEFORE
+        return -(-needed // self.top_frame) * self.top_frame
 
     @property
     def sample_frame(self) -> int:

@@ -12,18 +12,26 @@ from collections.abc import Callable
 import numpy as np
 
 from samplernn.config import Config
+from tierwave.audio.lookback import OFFSETS
 from tierwave.audio.quantize import Quantizer
 from tierwave.engine import kernels
-from tierwave.engine.network import Arrays, Builder, Floats, Matrix, Named, Network, Place, WeightKind
+from tierwave.engine.network import Arrays, Builder, Floats, Lag, Matrix, Named, Network, Place, WeightKind
 
 
 def network(config: Config, weights: Named, kind: WeightKind = "float32", *, origin: str = "the model") -> Network:
     """The network of a config with these weights; origin: what errors call them. Raises RunError where they do not fit
     or are not finite."""
-    builder = Builder(kind, origin=origin, history=config.top_frame)
+    quantizer = Quantizer(config.q_type, config.q_levels)
+    builder = Builder(kind, origin=origin, history=config.history)
     arrays = Arrays(weights, origin=origin, weight_norm=config.weight_norm)
     dim = config.dim
-    controls = builder.place(sum(each.size for each in config.control_inputs)) if config.conditioned_on else None
+    lookback = None if config.lookback is None else Lag(config.lookback_column, *config.lookback.line)
+    controls = None
+    if config.conditioned_on:
+        # A lag stands behind the inputs that are multiplied.
+        width = sum(each.size for each in config.control_inputs)
+        entering = builder.place(width + (lookback is not None))
+        controls = entering.part(0, width)
     sample = arrays.at("sample_tier")
     first = sample.at("hidden", 0)
     hidden, bias = first.kernel("kernel", dim, dim), first.vector("bias", dim)
@@ -44,8 +52,12 @@ def network(config: Config, weights: Named, kind: WeightKind = "float32", *, ori
         builder.look_up(features, _table(sample, config) @ product)
         builder.add(features, condition)
         if controls is not None:
+            builder.controls(entering)
+        if lookback is not None:
+            past = _embedded(sample, config, sample.vector("lookback", len(OFFSETS), _width(config), dim))
+            builder.look_back(features, entering.part(width, width + 1), quantizer.table(), past @ product)
+        if controls is not None:
             steer = sample.at("steer").plain().kernel("kernel", controls.size, dim)
-            builder.controls(controls)
             builder.multiply(features, controls, Matrix(controls.size, dim, lambda: steer() @ product))
         builder.relu(features)
     else:
@@ -63,7 +75,6 @@ def network(config: Config, weights: Named, kind: WeightKind = "float32", *, ori
     if config.logit_cap is not None:
         builder.cap(logits, config.logit_cap)
     arrays.refuse_others()
-    quantizer = Quantizer(config.q_type, config.q_levels)
     return builder.build(
         kernels.CATEGORICAL,
         logits,
@@ -72,6 +83,7 @@ def network(config: Config, weights: Named, kind: WeightKind = "float32", *, ori
         controls=config.control_inputs,
         controls_ahead=0,
         quantizer=quantizer,
+        lookback=lookback,
     )
 
 
@@ -166,9 +178,16 @@ def _stack(
 
 def _table(sample: Arrays, config: Config) -> Floats:
     """What each of the last samples adds, `[frame, levels, dim]`."""
-    frame, width = config.sample_frame, config.emb_size or config.q_levels
-    window = sample.kernel("window", frame, width, config.dim)()
-    return sample.vector("embedding", config.q_levels, width) @ window if config.emb_size else window
+    return _embedded(sample, config, sample.kernel("window", config.sample_frame, _width(config), config.dim)())
+
+
+def _width(config: Config) -> int:
+    return config.emb_size or config.q_levels
+
+
+def _embedded(sample: Arrays, config: Config, window: Floats) -> Floats:
+    """A map of embeddings `[taps, width, dim]` as a table `[taps, levels, dim]`."""
+    return sample.vector("embedding", config.q_levels, _width(config)) @ window if config.emb_size else window
 
 
 def _steer_bias(sample: Arrays, config: Config, product: Floats | None) -> Floats:

@@ -16,6 +16,7 @@ So a target at position a depends on samples up to a-1 only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -23,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from samplernn.config import Config
+from tierwave.audio.lookback import OFFSETS
 from tierwave.audio.quantize import Quantizer
 from tierwave.config import validate
 from tierwave.controls.schema import Schema
@@ -30,6 +32,7 @@ from tierwave.controls.transfer import copy_weights
 from tierwave.errors import UsageError
 from tierwave.nn.distributions import LossSums, categorical_nats
 from tierwave.nn.linear import Linear, NormalisableLayer, encoded, fan_in_uniform, linear, matmul, weights_of, width_of
+from tierwave.nn.lookback import lags, past_codes
 from tierwave.nn.noise import with_noise
 from tierwave.nn.recurrent import RecurrentStack, StackState, StackWeights, reset_lanes
 
@@ -55,8 +58,9 @@ class FrameWeights(NamedTuple):
 class SampleWeights(NamedTuple):
     """Effective weights of the sample tier.
 
-    table `[frame, levels, dim]`: the embedding of each of the last `frame` samples, oldest first. Folded: `table`,
-    `steer` and the lowest frame tier's upsampling include the first hidden map, of which only the bias remains; not
+    table `[frame, levels, dim]`: the embedding of each of the last `frame` samples, oldest first; lookback `[offsets,
+    levels, dim]`: the same of what stood one period ago (see `tierwave.audio.lookback`). Folded: both tables, `steer`
+    and the lowest frame tier's upsampling include the first hidden map, of which only the bias remains; not
     folded: `hidden[0]` is still to be applied. steer: the map of the controls, or None.
     """
 
@@ -66,6 +70,7 @@ class SampleWeights(NamedTuple):
     logits: tuple[tf.Tensor, tf.Tensor | None]
     folded_bias: tf.Tensor | None
     steer: tuple[tf.Tensor, tf.Tensor | None] | None = None
+    lookback: tf.Tensor | None = None
 
 
 class ModelWeights(NamedTuple):
@@ -248,6 +253,10 @@ class SampleTier(NormalisableLayer):
         self.window = self.add_kernel(
             "window", (self.frame_size, width, config.dim), keras.initializers.RandomUniform(-limit, limit)
         )
+        self.lookback = None
+        if config.lookback is not None:  # without effect at first
+            shape = (len(OFFSETS), width, config.dim)
+            self.lookback = self.add_weight(name="lookback", shape=shape, initializer="zeros")
         self.stack = None if config.frame_sizes else _make_stack(config, config.dim, compute_dtype, fused)
         self.steer = _make_steer(config, config.dim)
         self.hidden = [
@@ -271,10 +280,7 @@ class SampleTier(NormalisableLayer):
 
     def effective_weights(self) -> SampleWeights:
         """Effective weights as tensors, not folded."""
-        table = self.effective("window")
-        if self.embedding is not None:
-            embedding, dtype = tf.convert_to_tensor(self.embedding), self.product_dtype
-            table = tf.cast(tf.einsum("le,fed->fld", tf.cast(embedding, dtype), tf.cast(table, dtype)), tf.float32)
+        table = self._embedded(self.effective("window"))
         return SampleWeights(
             table,
             weights_of(self.stack),
@@ -282,7 +288,15 @@ class SampleTier(NormalisableLayer):
             weights_of(self.to_logits),
             None,
             weights_of(self.steer),
+            None if self.lookback is None else self._embedded(tf.convert_to_tensor(self.lookback)),
         )
+
+    def _embedded(self, kernel: tf.Tensor) -> tf.Tensor:
+        """A kernel `[frame, width, dim]` of embeddings as a table `[frame, levels, dim]`."""
+        if self.embedding is None:
+            return kernel
+        embedding, dtype = tf.convert_to_tensor(self.embedding), self.product_dtype
+        return tf.cast(tf.einsum("le,fed->fld", tf.cast(embedding, dtype), tf.cast(kernel, dtype)), tf.float32)
 
     def add_constant(self, constant: np.ndarray) -> None:
         """Add what a map of controls added all the time, `[dim]`. UsageError where an RNN stands behind it."""
@@ -293,28 +307,34 @@ class SampleTier(NormalisableLayer):
 
 
 def embed_window(table: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
-    """The sum of the last `frame` samples' embeddings: codes `[batch, frame - 1 + time]` -> `[batch, time, dim]`.
+    """The sum of the last `frame` samples' embeddings: codes `[batch, frame - 1 + time]` -> `[batch, time, dim]`;
+    table: `[frame, levels, dim]`."""
+    time = codes.shape[1] - table.shape[0] + 1
+    return _embed(table, lambda tap: tf.slice(codes, [0, tap], [-1, time]))
 
-    table `[frame, levels, dim]`. A loop adds one tap after another: XLA would compute a sum of all gathers twice, for
-    the rectifier and for its gradient, from stored gathers. The gradient is one segment sum per tap. Both are compiled
-    by XLA even where the rest of the step is not: TensorFlow's gather and scatter take five times as long, and their
-    order of summation varies.
+
+def embed_taps(table: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
+    """The sum of embeddings: codes `[taps, batch, time]` -> `[batch, time, dim]`; table: `[taps, levels, dim]`."""
+    return _embed(table, lambda tap: codes[tap])
+
+
+def _embed(table: tf.Tensor, codes_of: Callable[[int | tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """The sum over taps of `table[tap, codes]`. A loop adds one tap after another: XLA would compute a sum of all
+    gathers twice, for the rectifier and for its gradient, from stored gathers. The gradient is one segment sum per tap.
+    Both are compiled by XLA even where the rest of the step is not: TensorFlow's gather and scatter take five times as
+    long, and their order of summation varies.
     """
-    frame, levels, _ = table.shape
-    time = codes.shape[1] - frame + 1
-
-    def shifted(tap: int | tf.Tensor) -> tf.Tensor:
-        return tf.slice(codes, [0, tap], [-1, time])
+    taps, levels, _ = table.shape
 
     def forward(table: tf.Tensor) -> tf.Tensor:
         def add(tap: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return tap + 1, total + tf.gather(table[tap], shifted(tap))
+            return tap + 1, total + tf.gather(table[tap], codes_of(tap))
 
-        first = (tf.constant(1), tf.gather(table[0], shifted(0)))
-        return tf.while_loop(lambda tap, _: tap < frame, add, first, maximum_iterations=frame - 1)[1]
+        first = (tf.constant(1), tf.gather(table[0], codes_of(0)))
+        return tf.while_loop(lambda tap, _: tap < taps, add, first, maximum_iterations=taps - 1)[1]
 
     def backward(upstream: tf.Tensor) -> tf.Tensor:
-        return tf.stack([tf.math.unsorted_segment_sum(upstream, shifted(tap), levels) for tap in range(frame)])
+        return tf.stack([tf.math.unsorted_segment_sum(upstream, codes_of(tap), levels) for tap in range(taps)])
 
     @tf.custom_gradient
     def run(table: tf.Tensor) -> tuple[tf.Tensor, Any]:
@@ -344,6 +364,7 @@ class SampleRNN(keras.Model):
         self.unit, self.has_accuracy, self.steps_are = "bits", True, "samples"
         self.config, self.fused = config, fused
         self.quantizer = Quantizer(config.q_type, config.q_levels)
+        self.line = None if config.lookback is None else config.lookback.line
         self.product_dtype = compute_dtype
         descending = list(reversed(config.frame_sizes))
         self.tiers = [
@@ -369,14 +390,14 @@ class SampleRNN(keras.Model):
     ) -> Any:
         """Teacher-forced logits `[batch, time, levels]`; with a state given, the pair of them and the next state.
 
-        inputs: codes int32 `[batch, overlap + time]` (overlap: `config.top_frame`), or a dict of them as "inputs" and
+        inputs: codes int32 `[batch, overlap + time]` (overlap: `config.history`), or a dict of them as "inputs" and
         of "controls", float32 `[batch, overlap + time, controls]`. dropout_seed: int32 `[2]`, for dropout in training.
         """
         inputs = inputs if isinstance(inputs, dict) else {"inputs": inputs}
         codes = tf.convert_to_tensor(inputs["inputs"])
         controls = None
         if self.config.conditioned_on:
-            controls = tf.convert_to_tensor(inputs["controls"])[:, self.config.top_frame :]
+            controls = tf.convert_to_tensor(inputs["controls"])[:, self.config.history :]
         before = self.initial_state(tf.shape(codes)[0]) if state is None else state
         weights = self.effective_weights(folded=self._folds(codes))
         seed = dropout_seed if training else None
@@ -385,7 +406,7 @@ class SampleRNN(keras.Model):
 
     def _folds(self, codes: tf.Tensor) -> bool:
         """Whether folding pays: it costs frame * (levels + dim) rows of a dim x dim product, and saves one a sample."""
-        samples = (codes.shape[0] or 0) * (codes.shape[1] - self.config.top_frame)
+        samples = (codes.shape[0] or 0) * (codes.shape[1] - self.config.history)
         return samples > self.config.sample_frame * (self.config.q_levels + self.config.dim)
 
     def get_config(self) -> dict[str, Any]:
@@ -432,7 +453,10 @@ class SampleRNN(keras.Model):
             )
             tiers = (*tiers[:-1], lowest)
             sample = sample._replace(
-                table=matmul(sample.table, kernel, dtype), hidden=sample.hidden[1:], folded_bias=bias
+                table=matmul(sample.table, kernel, dtype),
+                lookback=None if sample.lookback is None else matmul(sample.lookback, kernel, dtype),
+                hidden=sample.hidden[1:],
+                folded_bias=bias,
             )
             if sample.steer is not None:
                 steer, steer_bias = sample.steer
@@ -456,7 +480,7 @@ class SampleRNN(keras.Model):
     ) -> tuple[tf.Tensor, ModelState]:
         """Teacher-forced logits of a window.
 
-        codes: int32 `[batch, overlap + time]`, the first `overlap` (= top frame) of them context; controls: float32
+        codes: int32 `[batch, overlap + time]`, the first `overlap` (`config.history`) of them context; controls: float32
         `[batch, time, controls]` of the codes after it. Returns logits `[batch, time, levels]` of the codes after the
         overlap, and the state after the window.
         """
@@ -474,9 +498,10 @@ class SampleRNN(keras.Model):
         dropout_seed: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, ModelState]:
         """The perceptron's input `[batch, time, dim]` for the codes after the overlap, and the state."""
-        overlap, frame = self.config.top_frame, self.config.sample_frame
+        overlap, frame = self.config.history, self.config.sample_frame
         time = codes.shape[1] - overlap
         scaled = self.scaled(codes)
+        past = None if controls is None else self.past(codes, overlap + tf.range(time), controls)
         if controls is not None:
             controls = encoded(controls, self.config.control_inputs)
         condition: tf.Tensor | None = None
@@ -497,6 +522,9 @@ class SampleRNN(keras.Model):
             states.append(tier_state)
         start = overlap - frame
         features = embed_window(weights.sample.table, codes[:, start : start + frame + time - 1])
+        if past is not None:
+            found, known = past
+            features = features + known[..., None] * embed_taps(weights.sample.lookback, found)
         if controls is not None and weights.sample.steer is not None:
             features = features + linear(controls, weights.sample.steer)
         stack, stack_weights = self.sample_tier.stack, weights.sample.stack
@@ -504,6 +532,16 @@ class SampleRNN(keras.Model):
             return features + condition, tuple(states)
         features, stack_state = stack.sequence(features, state[0], stack_weights, dropout_seed=dropout_seed)
         return features, (stack_state,)
+
+    def past(self, codes: tf.Tensor, at: tf.Tensor, controls: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor] | None:
+        """What stood one period before the samples `at` of codes `[batch, samples]`: codes `[offsets, batch, time]`, and
+        1 or 0 where there is a period, `[batch, time]`. None where the network does not look back. controls: `[batch,
+        time, controls]` in 0 ... 1.
+        """
+        if self.line is None:
+            return None
+        lag = lags(controls[..., self.config.lookback_column], *self.line)
+        return past_codes(codes, at, lag, self.quantizer.table()), tf.cast(lag > 0.0, tf.float32)
 
     def perceptron(self, features: tf.Tensor, weights: SampleWeights) -> tf.Tensor:
         """The sample tier behind its first layer: `features [..., dim]` -> logits `[..., levels]`."""
@@ -550,13 +588,17 @@ def transplant(
 ) -> None:
     """Copy all weights; the maps of controls by name.
 
-    A control that only the target has starts without effect. One that only the source has is held at `absent`, within
+    A control that only the target has starts without effect, and so does its looking back. One that only the source has is held at `absent`, within
     its range of 0 ... 1; what it adds there goes to the biases where the target has no controls at all.
     """
     tiers = zip([*source.tiers, source.sample_tier], [*target.tiers, target.sample_tier], strict=True)
     maps = [(theirs.steer, ours.steer) for theirs, ours in tiers]
+    theirs, ours = source.sample_tier.lookback, target.sample_tier.lookback
+    if theirs is not None and ours is not None:
+        ours.assign(theirs)
     names = source.config.conditioned_on, target.config.conditioned_on
-    constants = copy_weights(source, target, maps, names, source_schema, schema, absent)
+    apart = [weight for weight in (theirs, ours) if weight is not None]
+    constants = copy_weights(source, target, maps, names, source_schema, schema, absent, apart=apart)
     for tier, constant in zip([*target.tiers, target.sample_tier], constants, strict=True):
         if constant is not None:
             tier.add_constant(constant)

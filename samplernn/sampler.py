@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from samplernn.model import ModelState, ModelWeights, SampleRNN
+from samplernn.model import ModelState, ModelWeights, SampleRNN, embed_taps
 from tierwave.controls.live import Settings
 from tierwave.generation.voices import VoiceGroups
 from tierwave.nn.compiled import Calls
@@ -28,7 +28,7 @@ LARGE_DIM = 512  # from this width on an upsampling kernel is larger than a proc
 
 
 class GenerationState(NamedTuple):
-    """What one block hands to the next: the last codes `[voices, top frame]`, recurrent state, samples so far."""
+    """What one block hands to the next: the last codes `[voices, history]`, recurrent state, samples so far."""
 
     window: tf.Tensor
     recurrent: ModelState
@@ -41,6 +41,7 @@ class _FrameInputs(NamedTuple):
 
     uniform: tf.Tensor
     control_terms: tuple[tf.Tensor | None, ...]
+    controls: tf.Tensor
     temperature: tf.Tensor
     top_k: tf.Tensor
     first: tf.Tensor
@@ -87,7 +88,7 @@ class Sampler:
 
     def start(self, voices: int) -> GenerationState:
         """The state before the first sample: silence behind, zero or learned recurrent state."""
-        window = tf.fill([voices, self.config.top_frame], self.model.quantizer.silence)
+        window = tf.fill([voices, self.config.history], self.model.quantizer.silence)
         return GenerationState(window, self.model.initial_state(voices), tf.constant(0, tf.int64))
 
     def prime(
@@ -97,14 +98,13 @@ class Sampler:
 
         controls: float32 `[voices, samples, controls]`, if the network has any.
         """
-        top = self.config.top_frame
         window, recurrent = state.window, state.recurrent
-        step = self.capacities[-1] * top
+        step = self.capacities[-1] * self.config.top_frame
         for start in range(0, codes.shape[1], step):
             piece = tf.constant(codes[:, start : start + step])
             beside = None if controls is None else tf.constant(controls[:, start : start + step])
             recurrent = self._prime(tf.concat([window, piece], axis=1), beside, recurrent, weights)
-            window = piece[:, -top:]
+            window = tf.concat([window, piece], axis=1)[:, -self.config.history :]
         return GenerationState(window, recurrent, state.position)
 
     def run(
@@ -130,11 +130,12 @@ class Sampler:
         """The graph of `run`: codes `[voices, samples of settings]`, of which the first `frames * frame` are new."""
         voices = state.window.shape[0]
         capacity = temperature.shape[1] // self.frame
-        control_terms = self._control_terms(controls, weights)
         temperature, top_k = tf.transpose(temperature), tf.transpose(top_k)
+        controls = tf.transpose(controls, [1, 0, 2])
+        control_terms = self._control_terms(controls, weights)
         # Every tier has its own window of the last frame, which a frame of new samples replaces: so the output is
-        # written once per top frame.
-        sizes = [tier.frame_size for tier in self.model.tiers]
+        # written once per top frame. Where the network looks back, each has all that it may see.
+        sizes = [self.config.history if self.config.lookback else tier.frame_size for tier in self.model.tiers]
         windows = tuple(state.window[:, state.window.shape[1] - size :] for size in sizes) or (state.window,)
         written = tf.TensorArray(tf.int32, size=capacity, element_shape=[voices, self.frame])
 
@@ -142,10 +143,10 @@ class Sampler:
             """Make the samples of one top frame."""
             first = index * self.frame
             uniform = counter_uniform(seeds, state.position + tf.cast(index * self.frame, tf.int64), self.frame)
-            inputs = _FrameInputs(uniform, control_terms, temperature, top_k, first, weights)
+            inputs = _FrameInputs(uniform, control_terms, controls, temperature, top_k, first, weights)
             if self.model.tiers:
                 windows, recurrent = self._tier(0, windows, recurrent, None, 0, inputs)
-                codes = windows[0]
+                codes = _last(windows[0], self.frame)
             else:
                 codes, windows, recurrent = self._plain(windows, recurrent, inputs)
             return index + 1, windows, recurrent, written.write(index, codes)
@@ -158,10 +159,10 @@ class Sampler:
         return codes, GenerationState(windows[0], recurrent, position)
 
     def _control_terms(self, controls: tf.Tensor, weights: ModelWeights) -> tuple[tf.Tensor | None, ...]:
-        """What controls `[voices, samples, controls]` add to each frame tier and to the sample tier, time first."""
+        """What controls `[samples, voices, controls]` add to each frame tier and to the sample tier, time first."""
         if weights.sample.steer is None:
             return (None,) * (len(self.model.tiers) + 1)
-        controls = encoded(tf.transpose(controls, [1, 0, 2]), self.config.control_inputs)
+        controls = encoded(controls, self.config.control_inputs)
         frames = [
             tier.control_term(controls[:: tier.frame_size], tier_weights)
             for tier, tier_weights in zip(self.model.tiers, weights.tiers, strict=True)
@@ -174,7 +175,9 @@ class Sampler:
         term = inputs.control_terms[level]
         if term is not None:
             term = term[(inputs.first + offset) // tier.frame_size]
-        rnn_input = tier.rnn_input(self.model.scaled(windows[level]), condition, tier_weights, term)
+        rnn_input = tier.rnn_input(
+            self.model.scaled(_last(windows[level], tier.frame_size)), condition, tier_weights, term
+        )
         output, tier_state = tier.stack.step(rnn_input, recurrent[level], tier_weights.stack)
         recurrent = (*recurrent[:level], tier_state, *recurrent[level + 1 :])
         conditions = tf.transpose(tier.upsampled(output, tier_weights), [1, 0, 2])  # [ratio, voices, dim]
@@ -195,7 +198,7 @@ class Sampler:
             windows, recurrent = self._tier(
                 level + 1, windows, recurrent, conditions[index], offset + index * size, inputs
             )
-            moved = tf.concat([windows[level][:, size:], windows[level + 1]], axis=1)
+            moved = tf.concat([windows[level][:, size:], _last(windows[level + 1], size)], axis=1)
             return index + 1, (*windows[:level], moved, *windows[level + 1 :]), recurrent
 
         _, windows, recurrent = tf.while_loop(
@@ -222,14 +225,19 @@ class Sampler:
         return codes, (window,), (stack_state,)
 
     def _features(self, window, offset, inputs):
-        """What the last codes `[voices, frame]` and the controls add up to, `[voices, dim]`."""
+        """What the last codes `[voices, frame or more]` and the controls add up to, `[voices, dim]`."""
         frame, levels, dim = inputs.weights.sample.table.shape
+        whole, window = window, _last(window, frame)
         rows = tf.reshape(inputs.weights.sample.table, [frame * levels, dim])
         at = window + levels * tf.range(frame)
         if at.shape[0] == 1:  # for one voice, slices are faster than XLA's gather, which starts threads
             features = tf.add_n([rows[at[0, tap]] for tap in range(frame)])[None]
         else:
             features = tf.reduce_sum(tf.gather(rows, at), axis=1)
+        past = self.model.past(whole, whole.shape[1] + tf.range(1), inputs.controls[inputs.first + offset][:, None])
+        if past is not None:
+            found, known = past
+            features = features + known * embed_taps(inputs.weights.sample.lookback, found)[:, 0]
         term = inputs.control_terms[-1]
         return features if term is None else features + term[inputs.first + offset]
 
@@ -239,6 +247,11 @@ class Sampler:
         at = inputs.first + offset
         limit = inputs.top_k[at] if self.limited else None
         return self.sample(logits, inputs.uniform[:, offset], inputs.temperature[at], limit, self.top_p)
+
+
+def _last(window: tf.Tensor, count: int) -> tf.Tensor:
+    """The last `count` codes of a window `[voices, codes]`."""
+    return window[:, window.shape[1] - count :]
 
 
 @functools.lru_cache(maxsize=8)

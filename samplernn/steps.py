@@ -8,6 +8,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from samplernn.model import SampleRNN
+from tierwave.errors import UsageError
 from tierwave.nn.linear import encoded
 from tierwave.nn.step_graph import FlatState, StepGraph, constants, frozen
 
@@ -19,6 +20,11 @@ def step_graphs(model: SampleRNN) -> list[StepGraph]:
     a row for each step of the tier below, which takes it as `condition`. The sample tier gives the next code's logits.
     """
     config = model.config
+    if config.lookback is not None:
+        raise UsageError(
+            "this network looks back one period, and the graphs of its steps see the last samples only: export it as a "
+            "page with --format html, or train one without lookback"
+        )
     weights = frozen(model.effective_weights(folded=True))
     initial = model.initial_state(1)
     parameters = {"controls": tf.TensorSpec([len(config.conditioned_on)], tf.float32)} if config.conditioned_on else {}

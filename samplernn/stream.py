@@ -37,7 +37,7 @@ class SampleStream(Stream):
         super().__init__(sample_rate, request.seconds)
         self.live = request.live_controls(schema, sample_rate)
         quantizer = model.about["quantizer"] if isinstance(model, Network) else model.quantizer
-        top = model.history if isinstance(model, Network) else model.config.top_frame
+        top = int(model.parts[0, 0]) if isinstance(model, Network) else model.config.top_frame
         self._amplitudes = quantizer.table()
         self._voices = _voices(model, request)
         if request.seed_audio is not None and len(request.seed_audio):

@@ -138,6 +138,10 @@ class Family(abc.ABC):
     def architecture(self, config: Any, stage: str) -> dict[str, Any]:
         """The keys that must agree for weights to be taken over."""
 
+    def completed(self, config: Any, schema: Schema, sample_rate: int) -> Any:
+        """The config with what only the controls' ranges and the rate of the corpus tell."""
+        return config
+
     @abc.abstractmethod
     def take_weights(
         self,

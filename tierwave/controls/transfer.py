@@ -28,14 +28,17 @@ def copy_weights(
     source_schema: Schema,
     schema: Schema,
     absent: float = 0.5,
+    *,
+    apart: Sequence[Any] = (),
 ) -> list[np.ndarray | None]:
     """Copy all variables of a Keras model to another, but the linear maps of controls, (source's, target's), by name.
 
     None stands for a map that a model lacks; without one in the source, controls start without effect. names: the
-    controls of source and target. absent: see `transplanted`. Returns for each pair what a map `[outputs]` adds that
+    controls of source and target. absent: see `transplanted`. apart: variables that are left as they are. Returns for each pair what a map `[outputs]` adds that
     the target lacks, else None.
     """
     mapped = {id(variable) for pair in maps for layer in pair if layer for variable in layer.variables}
+    mapped |= {id(variable) for variable in apart}
     others = [[variable for variable in model.variables if id(variable) not in mapped] for model in (source, target)]
     for old, new in zip(*others, strict=True):
         new.assign(old)

@@ -21,6 +21,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
+from tierwave.audio.lookback import BEFORE, OFFSETS
 from tierwave.system.compiling import compiled, inlined
 
 LANES = 16  # floats that are multiplied at once
@@ -31,7 +32,9 @@ AHEAD = 32  # inputs of which the weights are fetched beforehand: from memory, i
 # Operations: [code, target, source, count, first, second], of which `Builder` says what they mean.
 SET, LINEAR, ADD, RELU, TANH, CAP = range(6)
 GRU_AFTER, GRU_GATES, GRU_BLEND, LSTM, PHASED = range(6, 11)
-CODES, LOOKUP, VALUES, CONTROLS = range(11, 15)
+CODES, LOOKUP, VALUES, CONTROLS, LOOKBACK = range(11, 16)
+
+_TAPS, _BEFORE = len(OFFSETS), BEFORE
 
 # Heads: what is drawn.
 CATEGORICAL, GAUSSIANS, MIXTURES = range(3)
@@ -587,6 +590,47 @@ def _phased_lstm(h, c, gates, gate, time):
 
 
 @inlined
+def _between(share, levels, past):
+    """What lies `share` (0 to 1) behind the fourth of eight samples, by the polynomial through all of them (see
+    `tierwave.audio.lookback`). levels: amplitudes of codes; past: the eight codes."""
+    a, b, c, d = share + 3.0, share + 2.0, share + 1.0, share
+    e, f, g, h = share - 1.0, share - 2.0, share - 3.0, share - 4.0
+    abc, fgh = a * b * c, f * g * h
+    abcd, efgh = abc * d, e * fgh
+    return (
+        b * c * d * efgh / -5040.0 * levels[past[0]]
+        + a * c * d * efgh / 720.0 * levels[past[1]]
+        + a * b * d * efgh / -240.0 * levels[past[2]]
+        + abc * efgh / 144.0 * levels[past[3]]
+        + abcd * fgh / -144.0 * levels[past[4]]
+        + abcd * e * g * h / 240.0 * levels[past[5]]
+        + abcd * e * f * h / -720.0 * levels[past[6]]
+        + abcd * e * f * g / 5040.0 * levels[past[7]]
+    )
+
+
+@inlined
+def _look_back(result, lag, table, levels, past):
+    """Add what stood one period ago. table: amplitudes of codes `[levels]`, edges between them `[levels]`, and rows
+    `[offsets, levels, numbers]`; past: codes from 6 samples behind the lag on, `[11]`."""
+    count = len(result)
+    amplitudes = _piece(table, 0, levels)
+    share = 1.0 - (np.float64(lag) - math.floor(np.float64(lag)))
+    for tap in range(_TAPS):
+        sound = _between(share, amplitudes, _piece(past, tap, 8))
+        low, high = 0, levels - 1  # the code is how many edges lie at or below
+        while low < high:
+            middle = (low + high) // 2
+            if np.float64(table[levels + middle]) <= sound:
+                low = middle + 1
+            else:
+                high = middle
+        given = _piece(table, 2 * levels + (tap * levels + low) * count, count)
+        for index in range(count):
+            result[index] += given[index]
+
+
+@inlined
 def _operate(operation, memory, vectors, codes, values, controls, step, history, time):
     """An operation, other than a product, on all voices."""
     code, target, source, count = operation[0], operation[1], operation[2], operation[3]
@@ -640,6 +684,12 @@ def _operate(operation, memory, vectors, codes, values, controls, step, history,
                 given = _piece(vectors, first + (tap * second + past[tap]) * count, count)
                 for index in range(count):
                     result[index] += given[index]
+        elif code == LOOKBACK:
+            lag = memory[voice, source]
+            if lag > 0.0:
+                past = _row(codes, voice, history + step - int(math.floor(lag)) - _BEFORE, _TAPS + 7)
+                table = _piece(vectors, first, (2 + _TAPS * count) * second)
+                _look_back(result, lag, table, second, past)
         elif code == VALUES:
             for index in range(count):
                 result[index] = values[voice, step, index]

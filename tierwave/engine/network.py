@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tierwave.audio.lookback import edges
 from tierwave.engine import kernels
 from tierwave.errors import RunError
 
@@ -154,6 +155,15 @@ class Place(NamedTuple):
         return Place(self.at + first, stop - first)
 
 
+class Lag(NamedTuple):
+    """Which control tells how far a network looks back, and by what lag (see `tierwave.audio.lookback.lags`)."""
+
+    column: int
+    period: float
+    octaves: float
+    limit: float
+
+
 @dataclass(frozen=True)
 class Network:
     """A network that can be run (see `kernels.run` for the arrays).
@@ -161,7 +171,7 @@ class Network:
     kind: of its weights; history: how many earlier values a step may see; features: of the values of a step, 0 where
     they are codes; inputs: how many numbers of controls a step takes; initial: float32 `[places]`, the memory of a new
     voice; multiplications: per step, on average; about: what the family knows of it: silence, the code before
-    the first; controls, how each enters; controls_ahead, how many steps before a code lie the controls
+    the first; controls, how each enters, and lookback, the lag that enters last; controls_ahead, how many steps before a code lie the controls
     that lead to it.
     """
 
@@ -278,6 +288,13 @@ class Builder:
         """target += table[position, code] of the last codes, oldest first; table: `[positions, levels, numbers]`."""
         positions, levels, _ = table.shape
         self._add(kernels.LOOKUP, target, positions, self.keep(table), levels)
+
+    def look_back(self, target: Place, lag: Place, amplitudes: Floats, table: Floats) -> None:
+        """target += table[offset, code] of what stood a `lag` ago, where that is not 0 (see `tierwave.audio.lookback`);
+        amplitudes: of the codes; table: `[offsets, levels, numbers]`."""
+        parts = (amplitudes, edges(amplitudes), amplitudes[-1:], np.ravel(table))  # as many edges as levels
+        kept = self.keep(np.concatenate(parts))
+        self._add(kernels.LOOKBACK, target, lag.at, kept, len(amplitudes))
 
     def values(self, target: Place) -> None:
         """target = the values of the step before."""

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from tierwave.audio.lookback import lags
 from tierwave.controls.live import Settings
 from tierwave.controls.schema import ControlInputs
 from tierwave.engine import kernels
-from tierwave.engine.network import Floats, Network
+from tierwave.engine.network import Floats, Lag, Network
 from tierwave.system.compiling import is_cached, is_ready
 from tierwave.system.cores import usable_cores
 
@@ -89,7 +90,7 @@ class Voices:
             made[:] = given
         inputs = np.zeros([voices, steps, network.inputs], np.float32)
         if network.inputs and controls is not None:
-            inputs = encoded(controls, network.about["controls"])
+            inputs = encoded(controls, network.about["controls"], network.about.get("lookback"))
         if predictions is None:
             predictions = np.zeros([voices, 0, 1], np.float32)
         if settings is None:
@@ -125,7 +126,11 @@ def prepare(network: Network, say: Callable[[str], None]) -> None:
     Voices(network, 1, 0, threads=1)._go_on(0, None, None, say=say)
 
 
-def encoded(controls: Floats, inputs: Sequence[ControlInputs]) -> Floats:
-    """Controls `[..., controls]` in 0 ... 1 as inputs of the network, by `ControlInputs.encode`."""
+def encoded(controls: Floats, inputs: Sequence[ControlInputs], lookback: Lag | None = None) -> Floats:
+    """Controls `[..., controls]` in 0 ... 1 as inputs of the network, by `ControlInputs.encode`, and last the lag of a
+    network that looks back."""
     parts = [each.encode(controls[..., column]) for column, each in enumerate(inputs)]
+    if lookback is not None:
+        column, *line = lookback
+        parts.append(lags(controls[..., column], *line)[..., None])
     return np.ascontiguousarray(np.concatenate(parts, axis=-1), np.float32)

@@ -45,6 +45,8 @@ def refuse_other_architecture(config: Any, stored: Any, run: Run) -> None:
         # How the tiers are trained is no part of what they are; another bound on gradients is what a sentence advises.
         for name in ("training_per_tier", "recompute", "gradient_clip"):
             document.pop(name, None)
+        if isinstance(document.get("lookback"), dict):  # train.py fills in the rest
+            document["lookback"] = {"control": document["lookback"]["control"]}
         for tier in document["tiers"] if isinstance(document.get("tiers"), list) else ():
             for name in ("training", "recompute", "gradient_clip"):
                 tier.pop(name, None)

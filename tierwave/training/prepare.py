@@ -91,6 +91,8 @@ def prepare(plan: Plan) -> Material:
         remarks += [f"Warning: {text}" for text in split.remarks]
         schema = Schema() if sources is None else _fitted(plan, sources, corpus, split, controls, measured)
         stored = None
+    config = family.completed(config, schema, corpus.sample_rate)
+    plan = replace(plan, config=config)
     dataset_state = family.prepare(corpus, split, config, stored, data_dir=request.data_dir)
     remarks += [f"Warning: {text}" for text in (() if dataset_state is None else dataset_state.remarks)]
     steering = None
