@@ -480,9 +480,9 @@ class SampleRNN(keras.Model):
     ) -> tuple[tf.Tensor, ModelState]:
         """Teacher-forced logits of a window.
 
-        codes: int32 `[batch, overlap + time]`, the first `overlap` (`config.history`) of them context; controls: float32
-        `[batch, time, controls]` of the codes after it. Returns logits `[batch, time, levels]` of the codes after the
-        overlap, and the state after the window.
+        codes: int32 `[batch, overlap + time]`, the first `overlap` (`config.history`) of them context; controls:
+        float32 `[batch, time, controls]` of the codes after it. Returns logits `[batch, time, levels]` of the codes
+        after the overlap, and the state after the window.
         """
         weights = self.effective_weights(folded=False) if weights is None else weights
         features, state = self.features(codes, state, weights, controls=controls, dropout_seed=dropout_seed)
@@ -534,9 +534,10 @@ class SampleRNN(keras.Model):
         return features, (stack_state,)
 
     def past(self, codes: tf.Tensor, at: tf.Tensor, controls: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor] | None:
-        """What stood one period before the samples `at` of codes `[batch, samples]`: codes `[offsets, batch, time]`, and
-        1 or 0 where there is a period, `[batch, time]`. None where the network does not look back. controls: `[batch,
-        time, controls]` in 0 ... 1.
+        """What stood one period before the samples `at` of codes `[batch, samples]`: codes `[offsets, batch, time]`,
+        and float32 `[batch, time]`, 0 where there is no period, else 1. None where the network does not look back.
+
+        controls: `[batch, time, controls]` in 0 ... 1.
         """
         if self.line is None:
             return None
@@ -588,8 +589,9 @@ def transplant(
 ) -> None:
     """Copy all weights; the maps of controls by name.
 
-    A control that only the target has starts without effect, and so does its looking back. One that only the source has is held at `absent`, within
-    its range of 0 ... 1; what it adds there goes to the biases where the target has no controls at all.
+    A control that only the target has starts without effect, and so does the sample tier's looking back. A control that
+    only the source has is held at `absent`, within its range of 0 ... 1; what it adds there goes to the biases where
+    the target has no controls at all.
     """
     tiers = zip([*source.tiers, source.sample_tier], [*target.tiers, target.sample_tier], strict=True)
     maps = [(theirs.steer, ours.steer) for theirs, ours in tiers]

@@ -34,8 +34,8 @@ def copy_weights(
     """Copy all variables of a Keras model to another, but the linear maps of controls, (source's, target's), by name.
 
     None stands for a map that a model lacks; without one in the source, controls start without effect. names: the
-    controls of source and target. absent: see `transplanted`. apart: variables that are left as they are. Returns for each pair what a map `[outputs]` adds that
-    the target lacks, else None.
+    controls of source and target. absent: see `transplanted`. apart: variables that are left as they are. Returns for
+    each pair what a map `[outputs]` adds that the target lacks, else None.
     """
     mapped = {id(variable) for pair in maps for layer in pair if layer for variable in layer.variables}
     mapped |= {id(variable) for variable in apart}

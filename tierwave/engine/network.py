@@ -171,8 +171,8 @@ class Network:
     kind: of its weights; history: how many earlier values a step may see; features: of the values of a step, 0 where
     they are codes; inputs: how many numbers of controls a step takes; initial: float32 `[places]`, the memory of a new
     voice; multiplications: per step, on average; about: what the family knows of it: silence, the code before
-    the first; controls, how each enters, and lookback, the lag that enters last; controls_ahead, how many steps before a code lie the controls
-    that lead to it.
+    the first; controls, how each enters, and lookback, the `Lag` that enters last; controls_ahead, how many steps
+    before a code lie the controls that lead to it.
     """
 
     kind: WeightKind
