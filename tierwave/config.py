@@ -267,6 +267,9 @@ class TrainingOptions(StrictModel):
     fresh_starts: Fraction = Field(
         0.0, description="share of windows that begin from silence, as generation without a seed does"
     )
+    joined: Fraction = Field(
+        0.0, description="share of recordings that begin with the state at the end of another, as in one sound"
+    )
     momentum: Fraction = Field(0.9, description="momentum of sgd and rmsprop")
     monitor: Literal["loss", "accuracy", "val_loss", "val_accuracy"] = Field(
         "val_loss", description="the value that decides which checkpoint is best, and when to stop early"

@@ -136,6 +136,22 @@ def test_some_windows_begin_from_silence_and_all_samples_stay_targets(epoch: int
     np.testing.assert_array_equal(again, [batch["reset"].numpy() for batch in fresh.epoch(epoch)])
 
 
+def test_some_recordings_go_on_from_another_ones_state() -> None:
+    corpus = positions([100] * 50)
+    plain, joined = (windows_of(corpus, whole(corpus), joined=share) for share in (0.0, 0.5))
+    kept = begun = 0
+    for step, (before, after) in enumerate(zip(plain.epoch(2), joined.epoch(2), strict=True)):
+        resets, still = before["reset"].numpy(), after["reset"].numpy()
+        assert not (still & ~resets).any()
+        if step == 0:
+            np.testing.assert_array_equal(still, resets)  # nothing came before
+            continue
+        kept, begun = kept + int(still.sum()), begun + int(resets.sum())
+        for name in ("inputs", "targets", "mask"):
+            np.testing.assert_array_equal(after[name], before[name])
+    assert 0.3 < kept / begun < 0.7
+
+
 @given(readers(whole_spans=False), st.integers(0, 5))
 def test_lanes_differ_by_at_most_one_window_of_work(reader: tuple[Corpus, list[Span], LaneWindows], epoch: int) -> None:
     _, _, windows = reader

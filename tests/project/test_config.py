@@ -313,6 +313,7 @@ def test_defaults_are_those_of_the_command_line() -> None:
         "warmup_steps": 0,
         "learning_rate_decay": "none",
         "fresh_starts": 0.0,
+        "joined": 0.0,
         "momentum": 0.9,
         "monitor": "val_loss",
         "checkpoint_every": 1,

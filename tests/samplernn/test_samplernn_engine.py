@@ -25,7 +25,7 @@ def engine(model: SampleRNN, kind: WeightKind = "float32") -> Network:
 def forced(model: SampleRNN, steps: int, kind: WeightKind = "float32") -> tuple[np.ndarray, np.ndarray]:
     """Logits of the engine and of the model, both fed the same codes and controls."""
     config, rng = model.config, np.random.default_rng(4)
-    top = config.top_frame
+    top = config.history
     steps -= steps % top
     silence = np.full([VOICES, top], model.quantizer.silence)
     codes = np.concatenate([silence, rng.integers(0, config.q_levels, [VOICES, steps])], axis=1).astype(np.int32)

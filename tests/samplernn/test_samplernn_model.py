@@ -17,6 +17,7 @@ from samplernn.sampler import Sampler
 from tierwave.controls.live import Settings
 
 LEVELS = 16
+LOOKBACK = {"control": "b", "period": 20.0, "octaves": 2.0, "limit": 24.0}
 AXES = {
     "frame_sizes": ([4, 8], [4], [], [2, 4, 8]),
     "rnn_type": ("gru", "lstm"),
@@ -28,13 +29,19 @@ AXES = {
     "emb_size": (5, 0),
     "convention": ("prism", "paper"),
     "logit_cap": (None, 3.0),
+    "lookback": (None, LOOKBACK),
 }
 
 
 def full_product() -> list[dict]:
     """Every legal combination."""
     combinations = [dict(zip(AXES, values, strict=True)) for values in itertools.product(*AXES.values())]
-    return [c for c in combinations if not (c["rnn_type"] == "lstm" and c["gru_reset"] == "before")]
+    return [
+        c
+        for c in combinations
+        if not (c["rnn_type"] == "lstm" and c["gru_reset"] == "before")
+        and (c["lookback"] is None or (c["frame_sizes"] and c["conditioned_on"]))
+    ]
 
 
 def chosen(strength: int) -> list[dict]:
@@ -71,7 +78,7 @@ def short_frames(monkeypatch):
 def check_step_equals_sequence(keys: dict) -> None:
     """Feed the generation loops forced codes, collect their logits, and compare with the teacher-forced pass."""
     model = make_model(**keys)
-    overlap, streams = model.config.top_frame, 3
+    overlap, streams = model.config.history, 3
     rng = np.random.default_rng(7)
     frame = Sampler(model, jit=False).frame
     codes = rng.integers(0, LEVELS, [streams, 2 * frame]).astype(np.int32)
@@ -91,8 +98,8 @@ def check_step_equals_sequence(keys: dict) -> None:
     whole, state = model.logits(window, model.initial_state(streams), controls=controls)
     np.testing.assert_array_equal(made[:, : codes.shape[1]], codes)
     np.testing.assert_allclose(stepped, whole, atol=1e-5)
-    # After its frame of samples the carried window is the newest frame, which the tiers have not read yet.
-    np.testing.assert_array_equal(last.window, codes[:, -overlap:])
+    # After its frame of samples the carried window is the newest one, which the tiers have not read yet.
+    np.testing.assert_array_equal(last.window, window[:, -overlap:])
     for ours, theirs in zip(tf.nest.flatten(last.recurrent), tf.nest.flatten(state), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
@@ -163,15 +170,21 @@ def test_lookups_and_their_gradient_are_those_of_plain_gathers(compiled):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-@pytest.mark.parametrize("keys", [{"frame_sizes": s, "skip_conn": k} for s in ([4, 8], [4], []) for k in (False, True)])
+STEERED = {"conditioned_on": ["a", "b"], "lookback": LOOKBACK}
+CARRIED = [{"frame_sizes": s, "skip_conn": k} for s in ([4, 8], [4], []) for k in (False, True)]
+
+
+@pytest.mark.parametrize("keys", [*CARRIED, {"frame_sizes": [4, 8], **STEERED}])
 def test_windows_carry_state(keys):
     """Two windows one after the other give what one long window gives."""
     model = make_model(**keys)
-    overlap = model.config.top_frame
+    overlap = model.config.history
     codes = tf.constant(np.random.default_rng(1).integers(0, LEVELS, [2, overlap + 32]), tf.int32)
-    whole, last = model.logits(codes, model.initial_state(2))
-    first, state = model.logits(codes[:, : overlap + 16], model.initial_state(2))
-    second, state = model.logits(codes[:, 16:], state)
+    controls, _ = steered(model, 2, 32)
+    halves = (None, None) if controls is None else (controls[:, :16], controls[:, 16:])
+    whole, last = model.logits(codes, model.initial_state(2), controls=controls)
+    first, state = model.logits(codes[:, : overlap + 16], model.initial_state(2), controls=halves[0])
+    second, state = model.logits(codes[:, 16:], state, controls=halves[1])
     np.testing.assert_allclose(tf.concat([first, second], axis=1), whole, atol=1e-5)
     for ours, theirs in zip(tf.nest.flatten(state), tf.nest.flatten(last), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -203,6 +216,34 @@ def test_causal_by_gradient(keys):
         touched += np.abs(tf.convert_to_tensor(table).numpy()).sum(axis=(0, 2))[: overlap + time]
         assert touched[overlap + target - 1] > 0
         assert np.all(touched[overlap + target :] == 0)
+
+
+def test_looking_back_adds_what_stood_one_period_ago_and_nothing_later():
+    model = make_model(frame_sizes=[4, 8], **STEERED)
+    overlap, target = model.config.history, 13
+    controls = tf.fill([1, 16, 2], 0.16)
+    lag = 20.0 * 2.0 ** (-2.0 * 0.16)  # samples
+    kernel = model.sample_tier.lookback.numpy()
+    codes = np.random.default_rng(2).integers(0, LEVELS, [1, overlap + 16]).astype(np.int32)
+
+    def added(place=None):
+        """By looking back to the features `[time, dim]`, with the code at a place changed."""
+        found, given = [], codes.copy()
+        if place is not None:
+            given[0, place] = (given[0, place] + LEVELS // 2) % LEVELS
+        for weights in (kernel, np.zeros_like(kernel)):
+            model.sample_tier.lookback.assign(weights)
+            effective = model.effective_weights(folded=False)
+            state = model.initial_state(1)
+            found.append(model.features(tf.constant(given), state, effective, controls=controls)[0].numpy()[0])
+        return found[0] - found[1]
+
+    plain, here = added(), overlap + target
+    changes = {place: np.abs(added(place) - plain)[target].max() > 1e-3 for place in range(overlap + 16)}
+    seen = [place for place, changed in changes.items() if changed]
+    assert here - round(lag) in seen
+    assert min(seen) >= here - int(lag) - 6
+    assert max(seen) < here
 
 
 def test_folding_changes_nothing():

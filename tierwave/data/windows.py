@@ -91,7 +91,8 @@ class LaneWindows:
     of one worker are read; layouts are those of all. least_steps: a shuffled epoch goes over the spans as
     often as it takes to have so many steps, so that what is done after every epoch does not cost more than the epoch.
     fresh_starts: the share of windows that begin as a recording does, with silence behind them and a state that is
-    reset, wherever they stand: so generation begins from nothing with sound.
+    reset, wherever they stand: so generation begins from nothing with sound. joined: the share of spans that begin
+    with the state at the end of another one, as if one sound followed the other.
     """
 
     def __init__(
@@ -109,9 +110,11 @@ class LaneWindows:
         worker: tuple[int, int] = (0, 1),
         least_steps: int = 1,
         fresh_starts: float = 0.0,
+        joined: float = 0.0,
     ):
         self.sources, self.window, self.overlap = dict(sources), window, overlap
-        self.seed, self.shuffled, self.whole_spans, self.fresh_starts = seed, shuffled, whole_spans, fresh_starts
+        self.seed, self.shuffled, self.whole_spans = seed, shuffled, whole_spans
+        self.fresh_starts, self.joined = fresh_starts, joined
         self._recording = np.array([span.recording for span in spans], np.int64)
         self._first = np.array([span.start for span in spans], np.int64)
         self._last = np.array([span.stop for span in spans], np.int64)
@@ -161,6 +164,8 @@ class LaneWindows:
         at = (at + turn) % self.windows
         span[busy], place[busy] = row_span[at][busy], row_place[at][busy]
         reset = (place == 0) & busy
+        if self.joined:
+            reset &= np.random.default_rng([self.seed, 8, number]).random(busy.shape) >= self.joined
         reset[0] |= busy[0]
         if self.fresh_starts:
             reset |= busy & (np.random.default_rng([self.seed, 7, number]).random(busy.shape) < self.fresh_starts)

@@ -92,7 +92,8 @@ def stage_of(plan: Plan, name: str, material: Material, devices: Devices) -> Sta
             raise UsageError(f"what there is to {part} on: {error}") from None
 
     split = material.split
-    data = windows("train", split.train, seed=options.random_seed, fresh_starts=options.fresh_starts)
+    starts = {"fresh_starts": options.fresh_starts, "joined": options.joined}
+    data = windows("train", split.train, seed=options.random_seed, **starts)
     valid = windows("validate", split.valid, shuffled=False) if split.valid else None
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     jit = family.uses_xla(config, name, options, on_gpu) and devices.local == 1
