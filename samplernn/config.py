@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tierwave.audio.lookback import BEFORE
+from tierwave.audio.lookback import Lag, needed
 from tierwave.config import Amount, GlobalNormClip, Layers, StrictModel, ValueClip, Width
 from tierwave.controls.schema import ControlInputs, control_inputs
 
 
 class Lookback(StrictModel):
-    """By which control the sample tier looks back one period (see `tierwave.audio.lookback`).
+    """By what period the sample tier looks back (see `tierwave.audio.lookback`).
 
-    control: a pitch, in semitones (midiPitch), or in hertz on a logarithmic scale. The others are filled in by
-    train.py, from the control's range and the sample rate.
+    control: a pitch, in semitones (midiPitch), or in hertz on a logarithmic scale; where it is too low, and without
+    one, the period is found in the sound itself. The others are filled in by train.py, from the control's range and
+    the sample rate.
     """
 
-    control: str
-    period: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="in samples, where the control is at its lower end"
-    )
+    control: str | None = None
+    period: Annotated[float, Field(gt=0)] | None = Field(None, description="in samples, at the control's lower end")
     octaves: float | None = Field(None, description="from there to its upper end")
-    limit: Amount | None = Field(None, description="the longest lag in samples")
+    limit: Annotated[int, Field(ge=16, le=1_000_000)] | None = Field(None, description="the longest lag in samples")
 
     @property
-    def line(self) -> tuple[float, float, float]:
-        """period, octaves, limit. ValueError where they are not filled in."""
-        if self.period is None or self.octaves is None or self.limit is None:
-            raise ValueError("lookback has no period, octaves and limit: train.py fills them in (`Family.completed`)")
-        return self.period, self.octaves, self.limit
+    def reach(self) -> int:
+        """limit. ValueError where it is not filled in."""
+        if self.limit is None:
+            raise ValueError("lookback has no limit: train.py fills it in (`Family.completed`)")
+        return self.limit
 
 
 class Config(StrictModel):
@@ -114,7 +112,7 @@ class Config(StrictModel):
         if self.lookback is None:
             return
         name = self.lookback.control
-        if name not in self.conditioned_on:
+        if name is not None and name not in self.conditioned_on:
             raise ValueError(f"lookback names the control {name}, which is not in conditioned_on; add it there")
         if not self.frame_sizes:
             raise ValueError("lookback is for networks with frame tiers; give frame_sizes, or leave lookback out")
@@ -125,9 +123,12 @@ class Config(StrictModel):
         return control_inputs(self.conditioned_on, self.controls)
 
     @property
-    def lookback_column(self) -> int:
-        """Where among the controls that of `lookback` stands."""
-        return self.conditioned_on.index("" if self.lookback is None else self.lookback.control)
+    def lag(self) -> Lag | None:
+        """Which control tells how far the sample tier looks back; None where none does."""
+        told = self.lookback
+        if told is None or told.control is None or told.period is None or told.octaves is None:
+            return None
+        return Lag(self.conditioned_on.index(told.control), told.period, told.octaves, told.reach)
 
     @property
     def top_frame(self) -> int:
@@ -137,10 +138,9 @@ class Config(StrictModel):
     @property
     def history(self) -> int:
         """How many earlier samples a window needs (its overlap): whole top frames."""
-        if self.lookback is None or self.lookback.limit is None:
+        if self.lookback is None:
             return self.top_frame
-        needed = math.ceil(self.lookback.limit) + BEFORE
-        return -(-needed // self.top_frame) * self.top_frame
+        return -(-needed(self.lookback.reach) // self.top_frame) * self.top_frame
 
     @property
     def sample_frame(self) -> int:

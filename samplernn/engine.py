@@ -15,7 +15,7 @@ from samplernn.config import Config
 from tierwave.audio.lookback import OFFSETS
 from tierwave.audio.quantize import Quantizer
 from tierwave.engine import kernels
-from tierwave.engine.network import Arrays, Builder, Floats, Lag, Matrix, Named, Network, Place, WeightKind
+from tierwave.engine.network import Arrays, Builder, Floats, Matrix, Named, Network, Place, WeightKind
 
 
 def network(config: Config, weights: Named, kind: WeightKind = "float32", *, origin: str = "the model") -> Network:
@@ -25,13 +25,11 @@ def network(config: Config, weights: Named, kind: WeightKind = "float32", *, ori
     builder = Builder(kind, origin=origin, history=config.history)
     arrays = Arrays(weights, origin=origin, weight_norm=config.weight_norm)
     dim = config.dim
-    lookback = None if config.lookback is None else Lag(config.lookback_column, *config.lookback.line)
-    controls = None
-    if config.conditioned_on:
-        # A lag stands behind the inputs that are multiplied.
-        width = sum(each.size for each in config.control_inputs)
-        entering = builder.place(width + (lookback is not None))
-        controls = entering.part(0, width)
+    # Behind the inputs that are multiplied stand two lags: that of the control, and the one that is found.
+    width = sum(each.size for each in config.control_inputs) if config.conditioned_on else 0
+    told = width + (config.lag is not None)
+    entering = builder.place(width + 2)
+    controls = entering.part(0, width) if config.conditioned_on else None
     sample = arrays.at("sample_tier")
     first = sample.at("hidden", 0)
     hidden, bias = first.kernel("kernel", dim, dim), first.vector("bias", dim)
@@ -42,6 +40,8 @@ def network(config: Config, weights: Named, kind: WeightKind = "float32", *, ori
         ratio = size if lowest else size // descending[index + 1]
         folded = hidden if lowest else None
         builder.part(size)
+        if index == 0 and config.lookback is not None:
+            builder.find_lag(entering.part(width + 1, width + 2), quantizer.table(), config.lookback.reach)
         condition = _frame_tier(builder, arrays.at("tiers", index), config, size, ratio, condition, controls, folded)
 
     builder.part(1)
@@ -52,10 +52,10 @@ def network(config: Config, weights: Named, kind: WeightKind = "float32", *, ori
         builder.look_up(features, _table(sample, config) @ product)
         builder.add(features, condition)
         if controls is not None:
-            builder.controls(entering)
-        if lookback is not None:
+            builder.controls(entering.part(0, told))
+        if config.lookback is not None:
             past = _embedded(sample, config, sample.vector("lookback", len(OFFSETS), _width(config), dim))
-            builder.look_back(features, entering.part(width, width + 1), quantizer.table(), past @ product)
+            builder.look_back(features, entering.part(width, width + 2), quantizer.table(), past @ product)
         if controls is not None:
             steer = sample.at("steer").plain().kernel("kernel", controls.size, dim)
             builder.multiply(features, controls, Matrix(controls.size, dim, lambda: steer() @ product))
@@ -83,7 +83,7 @@ def network(config: Config, weights: Named, kind: WeightKind = "float32", *, ori
         controls=config.control_inputs,
         controls_ahead=0,
         quantizer=quantizer,
-        lookback=lookback,
+        lookback=config.lag,
     )
 
 

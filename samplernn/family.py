@@ -79,11 +79,12 @@ class SampleRNNFamily(Family):
     def completed(self, config: Config, schema: Schema, sample_rate: int) -> Config:
         if config.lookback is None:
             return config
-        name = config.lookback.control
-        if name not in schema.names:
-            return config.model_copy(update={"lookback": None})
-        period, octaves = period_of(schema.of(name), sample_rate)
-        found = Lookback(control=name, period=period, octaves=octaves, limit=longest_lag(sample_rate))
+        name, limit = config.lookback.control, longest_lag(sample_rate)
+        if name is None or name not in schema.names:  # a pitch that too little of the sound has is left out
+            found = Lookback(limit=limit)
+        else:
+            period, octaves = period_of(schema.of(name), sample_rate)
+            found = Lookback(control=name, period=period, octaves=octaves, limit=limit)
         return config.model_copy(update={"lookback": found})
 
     def take_weights(

@@ -32,7 +32,7 @@ from tierwave.controls.transfer import copy_weights
 from tierwave.errors import UsageError
 from tierwave.nn.distributions import LossSums, categorical_nats
 from tierwave.nn.linear import Linear, NormalisableLayer, encoded, fan_in_uniform, linear, matmul, weights_of, width_of
-from tierwave.nn.lookback import lags, past_codes
+from tierwave.nn.lookback import found_lags, lags, past_codes
 from tierwave.nn.noise import with_noise
 from tierwave.nn.recurrent import RecurrentStack, StackState, StackWeights, reset_lanes
 
@@ -364,7 +364,7 @@ class SampleRNN(keras.Model):
         self.unit, self.has_accuracy, self.steps_are = "bits", True, "samples"
         self.config, self.fused = config, fused
         self.quantizer = Quantizer(config.q_type, config.q_levels)
-        self.line = None if config.lookback is None else config.lookback.line
+        self.lag, self.reach = config.lag, 0 if config.lookback is None else config.lookback.reach
         self.product_dtype = compute_dtype
         descending = list(reversed(config.frame_sizes))
         self.tiers = [
@@ -499,9 +499,12 @@ class SampleRNN(keras.Model):
     ) -> tuple[tf.Tensor, ModelState]:
         """The perceptron's input `[batch, time, dim]` for the codes after the overlap, and the state."""
         overlap, frame = self.config.history, self.config.sample_frame
-        time = codes.shape[1] - overlap
+        time, step = codes.shape[1] - overlap, self.config.top_frame
         scaled = self.scaled(codes)
-        past = None if controls is None else self.past(codes, overlap + tf.range(time), controls)
+        past = None
+        if self.reach:
+            found = found_lags(codes, overlap + tf.range(0, time, step), self.quantizer.table(), self.reach)
+            past = self.past(codes, overlap + tf.range(time), tf.repeat(found, step, axis=1), controls)
         if controls is not None:
             controls = encoded(controls, self.config.control_inputs)
         condition: tf.Tensor | None = None
@@ -523,8 +526,8 @@ class SampleRNN(keras.Model):
         start = overlap - frame
         features = embed_window(weights.sample.table, codes[:, start : start + frame + time - 1])
         if past is not None:
-            found, known = past
-            features = features + known[..., None] * embed_taps(weights.sample.lookback, found)
+            stood, known = past
+            features = features + known[..., None] * embed_taps(weights.sample.lookback, stood)
         if controls is not None and weights.sample.steer is not None:
             features = features + linear(controls, weights.sample.steer)
         stack, stack_weights = self.sample_tier.stack, weights.sample.stack
@@ -533,15 +536,19 @@ class SampleRNN(keras.Model):
         features, stack_state = stack.sequence(features, state[0], stack_weights, dropout_seed=dropout_seed)
         return features, (stack_state,)
 
-    def past(self, codes: tf.Tensor, at: tf.Tensor, controls: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor] | None:
+    def past(
+        self, codes: tf.Tensor, at: tf.Tensor, found: tf.Tensor, controls: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """What stood one period before the samples `at` of codes `[batch, samples]`: codes `[offsets, batch, time]`,
-        and float32 `[batch, time]`, 0 where there is no period, else 1. None where the network does not look back.
+        and float32 `[batch, time]`, 0 where there is no period, else 1.
 
-        controls: `[batch, time, controls]` in 0 ... 1.
+        found: lags `[batch, time]` in the sound, for where controls `[batch, time, controls]` in 0 ... 1 tell none.
         """
-        if self.line is None:
-            return None
-        lag = lags(controls[..., self.config.lookback_column], *self.line)
+        lag = found
+        if self.lag is not None and controls is not None:
+            column, *line = self.lag
+            told = lags(controls[..., column], *line)
+            lag = tf.where(told > 0.0, told, found)
         return past_codes(codes, at, lag, self.quantizer.table()), tf.cast(lag > 0.0, tf.float32)
 
     def perceptron(self, features: tf.Tensor, weights: SampleWeights) -> tf.Tensor:

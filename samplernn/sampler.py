@@ -20,6 +20,7 @@ from tierwave.generation.voices import VoiceGroups
 from tierwave.nn.compiled import Calls
 from tierwave.nn.distributions import counter_uniform, sample_categorical
 from tierwave.nn.linear import encoded, linear
+from tierwave.nn.lookback import found_lags
 
 BLOCK_SAMPLES = 4096  # the longest block of one compiled call
 LIVE_SAMPLES = 256  # the longest block of a call that is made every few milliseconds
@@ -37,11 +38,13 @@ class GenerationState(NamedTuple):
 
 class _FrameInputs(NamedTuple):
     """What the samples of a top frame are made from. uniform: of this frame, `[voices, frame]`; the others, time first,
-    of the whole block, in which the frame begins at sample `first`."""
+    of the whole block, in which the frame begins at sample `first`. lag: found in the sound before this frame,
+    `[voices]`."""
 
     uniform: tf.Tensor
     control_terms: tuple[tf.Tensor | None, ...]
     controls: tf.Tensor
+    lag: tf.Tensor | None
     temperature: tf.Tensor
     top_k: tf.Tensor
     first: tf.Tensor
@@ -143,7 +146,8 @@ class Sampler:
             """Make the samples of one top frame."""
             first = index * self.frame
             uniform = counter_uniform(seeds, state.position + tf.cast(index * self.frame, tf.int64), self.frame)
-            inputs = _FrameInputs(uniform, control_terms, controls, temperature, top_k, first, weights)
+            lag = self._found_lag(windows)
+            inputs = _FrameInputs(uniform, control_terms, controls, lag, temperature, top_k, first, weights)
             if self.model.tiers:
                 windows, recurrent = self._tier(0, windows, recurrent, None, 0, inputs)
                 codes = _last(windows[0], self.frame)
@@ -157,6 +161,13 @@ class Sampler:
         codes = tf.reshape(tf.transpose(written.stack(), [1, 0, 2]), [voices, capacity * self.frame])
         position = state.position + tf.cast(frames * self.frame, tf.int64)
         return codes, GenerationState(windows[0], recurrent, position)
+
+    def _found_lag(self, windows: tuple[tf.Tensor, ...]) -> tf.Tensor | None:
+        """The lag that is found in the sound so far, `[voices]`; None where the network does not look back."""
+        if not self.model.reach:
+            return None
+        window = windows[0]
+        return found_lags(window, tf.constant([window.shape[1]]), self.model.quantizer.table(), self.model.reach)[:, 0]
 
     def _control_terms(self, controls: tf.Tensor, weights: ModelWeights) -> tuple[tf.Tensor | None, ...]:
         """What controls `[samples, voices, controls]` add to each frame tier and to the sample tier, time first."""
@@ -234,10 +245,10 @@ class Sampler:
             features = tf.add_n([rows[at[0, tap]] for tap in range(frame)])[None]
         else:
             features = tf.reduce_sum(tf.gather(rows, at), axis=1)
-        past = self.model.past(whole, whole.shape[1] + tf.range(1), inputs.controls[inputs.first + offset][:, None])
-        if past is not None:
-            found, known = past
-            features = features + known * embed_taps(inputs.weights.sample.lookback, found)[:, 0]
+        if inputs.lag is not None:
+            at, controls = whole.shape[1] + tf.range(1), inputs.controls[inputs.first + offset][:, None]
+            stood, known = self.model.past(whole, at, inputs.lag[:, None], controls)
+            features = features + known * embed_taps(inputs.weights.sample.lookback, stood)[:, 0]
         term = inputs.control_terms[-1]
         return features if term is None else features + term[inputs.first + offset]
 

@@ -21,7 +21,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-from tierwave.audio.lookback import BEFORE, OFFSETS
+from tierwave.audio.lookback import BEFORE, LEAST, OFFSETS, PRICE, SHORTEST
 from tierwave.system.compiling import compiled, inlined
 
 LANES = 16  # floats that are multiplied at once
@@ -32,9 +32,9 @@ AHEAD = 32  # inputs of which the weights are fetched beforehand: from memory, i
 # Operations: [code, target, source, count, first, second], of which `Builder` says what they mean.
 SET, LINEAR, ADD, RELU, TANH, CAP = range(6)
 GRU_AFTER, GRU_GATES, GRU_BLEND, LSTM, PHASED = range(6, 11)
-CODES, LOOKUP, VALUES, CONTROLS, LOOKBACK = range(11, 16)
+CODES, LOOKUP, VALUES, CONTROLS, LOOKBACK, FIND = range(11, 17)
 
-_TAPS, _BEFORE = len(OFFSETS), BEFORE
+_TAPS, _BEFORE, _SHORTEST_LAG = len(OFFSETS), BEFORE, int(SHORTEST)
 
 # Heads: what is drawn.
 CATEGORICAL, GAUSSIANS, MIXTURES = range(3)
@@ -610,6 +610,43 @@ def _between(share, levels, past):
 
 
 @inlined
+def _find_lag(past, vectors, first, limit):
+    """The lag by which the end of `past` is most like what was before; see `tierwave.audio.lookback.found_lag`.
+
+    past: codes `[compared + limit + 1]`; the amplitudes of codes, whole numbers, begin at vectors[first].
+    """
+    width = len(past)
+    count = width - limit - 1
+    sound, alike = np.empty(width, np.float64), np.empty(limit + 2, np.float64)
+    for index in range(width):
+        sound[index] = vectors[first + past[index]]
+    energy = 0.0
+    for index in range(limit + 1, width):
+        energy += sound[index] * sound[index]
+    own = math.sqrt(energy)
+    for lag in range(limit + 2):
+        begin = limit + 1 - lag
+        product = 0.0
+        for index in range(count):
+            product += sound[begin + index] * sound[limit + 1 + index]
+        scale = math.sqrt(energy) * own
+        alike[lag] = product / scale if scale > 0.0 else 0.0
+        if lag <= limit:
+            energy += sound[begin - 1] * sound[begin - 1] - sound[begin - 1 + count] * sound[begin - 1 + count]
+    best, highest = 0, -1.0
+    for lag in range(_SHORTEST_LAG, limit + 1):
+        here = alike[lag]
+        if here > alike[lag - 1] and here >= alike[lag + 1] and here > LEAST:
+            score = here - PRICE * np.float64(lag) / np.float64(limit)
+            if score > highest:
+                best, highest = lag, score
+    if best == 0:
+        return _F(0.0)
+    left, right = alike[best - 1], alike[best + 1]
+    return np.float32(best + 0.5 * (left - right) / (left + right - 2.0 * alike[best]))
+
+
+@inlined
 def _look_back(result, lag, table, levels, past):
     """Add what stood one period ago. table: amplitudes of codes `[levels]`, edges between them `[levels]`, and rows
     `[offsets, levels, numbers]`; past: codes from 6 samples behind the lag on, `[11]`."""
@@ -685,11 +722,14 @@ def _operate(operation, memory, vectors, codes, values, controls, step, history,
                 for index in range(count):
                     result[index] += given[index]
         elif code == LOOKBACK:
-            lag = memory[voice, source]
+            lag = memory[voice, source] if memory[voice, source] > 0.0 else memory[voice, source + 1]
             if lag > 0.0:
                 past = _row(codes, voice, history + step - int(math.floor(lag)) - _BEFORE, _TAPS + 7)
                 table = _piece(vectors, first, (2 + _TAPS * count) * second)
                 _look_back(result, lag, table, second, past)
+        elif code == FIND:
+            width = (8 * second + 14) // 15 + second + 1
+            result[0] = _find_lag(_row(codes, voice, history + step - width, width), vectors, first, second)
         elif code == VALUES:
             for index in range(count):
                 result[index] = values[voice, step, index]

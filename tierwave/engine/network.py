@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tierwave.audio.lookback import edges
+from tierwave.audio.lookback import WHOLE, edges
 from tierwave.engine import kernels
 from tierwave.errors import RunError
 
@@ -155,15 +155,6 @@ class Place(NamedTuple):
         return Place(self.at + first, stop - first)
 
 
-class Lag(NamedTuple):
-    """Which control tells how far a network looks back, and by what lag (see `tierwave.audio.lookback.lags`)."""
-
-    column: int
-    period: float
-    octaves: float
-    limit: float
-
-
 @dataclass(frozen=True)
 class Network:
     """A network that can be run (see `kernels.run` for the arrays).
@@ -289,12 +280,18 @@ class Builder:
         positions, levels, _ = table.shape
         self._add(kernels.LOOKUP, target, positions, self.keep(table), levels)
 
-    def look_back(self, target: Place, lag: Place, amplitudes: Floats, table: Floats) -> None:
-        """target += table[offset, code] of what stood a `lag` ago, where that is not 0 (see `tierwave.audio.lookback`);
-        amplitudes: of the codes; table: `[offsets, levels, numbers]`."""
+    def find_lag(self, target: Place, amplitudes: Floats, limit: int) -> None:
+        """target = the lag found in the last codes, 0 where there is none (see `tierwave.audio.lookback.found_lag`);
+        amplitudes: of the codes."""
+        self._add(kernels.FIND, target, 0, self.keep(np.rint(amplitudes * np.float32(WHOLE))), limit)
+
+    def look_back(self, target: Place, lags: Place, amplitudes: Floats, table: Floats) -> None:
+        """target += table[offset, code] of what stood one of two `lags` ago, the second where the first is 0, nothing
+        where both are (see `tierwave.audio.lookback`); amplitudes: of the codes; table: `[offsets, levels, numbers]`.
+        """
         parts = (amplitudes, edges(amplitudes), amplitudes[-1:], np.ravel(table))  # as many edges as levels
         kept = self.keep(np.concatenate(parts))
-        self._add(kernels.LOOKBACK, target, lag.at, kept, len(amplitudes))
+        self._add(kernels.LOOKBACK, target, lags.at, kept, len(amplitudes))
 
     def values(self, target: Place) -> None:
         """target = the values of the step before."""

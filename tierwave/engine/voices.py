@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from tierwave.audio.lookback import lags
+from tierwave.audio.lookback import Lag, lags
 from tierwave.controls.live import Settings
 from tierwave.controls.schema import ControlInputs
 from tierwave.engine import kernels
-from tierwave.engine.network import Floats, Lag, Network
+from tierwave.engine.network import Floats, Network
 from tierwave.system.compiling import is_cached, is_ready
 from tierwave.system.cores import usable_cores
 

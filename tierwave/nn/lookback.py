@@ -7,7 +7,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tierwave.audio.lookback import OFFSETS, REACH, SHORTEST, edges
+from tierwave.audio.lookback import LEAST, OFFSETS, REACH, SHORTEST, WHOLE, compared, edges, prices
 
 _POINTS = tuple(range(1 - REACH, 1 + REACH))
 
@@ -17,6 +17,39 @@ def lags(values: tf.Tensor, period: float, octaves: float, limit: float) -> tf.T
     one = period * tf.exp((-octaves * math.log(2.0)) * tf.cast(values, tf.float64))
     lag = one * tf.maximum(tf.constant(1.0, tf.float64), tf.math.ceil(SHORTEST / one))
     return tf.cast(tf.where(lag > limit, tf.zeros_like(lag), lag), tf.float32)
+
+
+def found_lags(codes: tf.Tensor, at: tf.Tensor, amplitudes: np.ndarray, limit: int) -> tf.Tensor:
+    """Lags found in the sound before the places `at`, float32 `[batch, places]`: `tierwave.audio.lookback.found_lag`.
+
+    codes: int32 `[batch, samples]`; at: int32 `[places]`. Correlations are computed by Fourier transforms and rounded
+    to the whole numbers that they are, so that they are exact.
+    """
+    count = compared(limit)
+    width = count + limit + 1
+    whole = tf.gather(tf.constant(np.rint(amplitudes.astype(np.float64) * WHOLE)), codes)
+    before = tf.gather(whole, at[:, None] - width + tf.range(width)[None], axis=1)  # [batch, places, width]
+    size = [1 << (width - 1).bit_length()]
+    spectra = tf.signal.rfft(before, size) * tf.math.conj(tf.signal.rfft(before[..., -count:], size))
+    products = tf.reverse(tf.round(tf.signal.irfft(spectra, size)[..., : limit + 2]), [-1])
+    squares = tf.cumsum(tf.pad(tf.square(before), [[0, 0], [0, 0], [1, 0]]), axis=-1)
+    energies = tf.reverse(squares[..., count:] - squares[..., : limit + 2], [-1])
+    scale = tf.sqrt(energies) * tf.sqrt(energies[..., :1])
+    alike = tf.where(scale > 0.0, products / tf.where(scale > 0.0, scale, 1.0), 0.0)
+    first = int(SHORTEST)
+    here, left, right = alike[..., first:-1], alike[..., first - 1 : -2], alike[..., first + 1 :]
+    is_peak = (here > left) & (here >= right) & (here > LEAST)
+    score = tf.where(is_peak, here - prices(limit)[first:-1], -1.0)
+    best = tf.argmax(score, axis=-1, output_type=tf.int32)
+
+    def chosen(values: tf.Tensor) -> tf.Tensor:
+        return tf.gather(values, best, batch_dims=2)
+
+    bend = chosen(left) + chosen(right) - 2.0 * chosen(here)
+    is_found = chosen(score) > -1.0
+    between = 0.5 * (chosen(left) - chosen(right)) / tf.where(is_found, bend, 1.0)
+    lag = tf.cast(best + first, tf.float64) + between
+    return tf.cast(tf.where(is_found, lag, 0.0), tf.float32)
 
 
 def past_codes(codes: tf.Tensor, at: tf.Tensor, lag: tf.Tensor, amplitudes: np.ndarray) -> tf.Tensor:
