@@ -15,21 +15,13 @@ class Lookback(StrictModel):
     """By what period the sample tier looks back (see `tierwave.audio.lookback`).
 
     control: a pitch, in semitones (midiPitch), or in hertz on a logarithmic scale; where it is too low, and without
-    one, the period is found in the sound itself. The others are filled in by train.py, from the control's range and
-    the sample rate.
+    one, the period is found in the sound itself. Its period and octaves are filled in by train.py.
     """
 
     control: str | None = None
     period: Annotated[float, Field(gt=0)] | None = Field(None, description="in samples, at the control's lower end")
     octaves: float | None = Field(None, description="from there to its upper end")
-    limit: Annotated[int, Field(ge=16, le=1_000_000)] | None = Field(None, description="the longest lag in samples")
-
-    @property
-    def reach(self) -> int:
-        """limit. ValueError where it is not filled in."""
-        if self.limit is None:
-            raise ValueError("lookback has no limit: train.py fills it in (`Family.completed`)")
-        return self.limit
+    limit: Annotated[int, Field(ge=16, le=100_000)] = Field(480, description="the longest lag in samples")
 
 
 class Config(StrictModel):
@@ -128,7 +120,7 @@ class Config(StrictModel):
         told = self.lookback
         if told is None or told.control is None or told.period is None or told.octaves is None:
             return None
-        return Lag(self.conditioned_on.index(told.control), told.period, told.octaves, told.reach)
+        return Lag(self.conditioned_on.index(told.control), told.period, told.octaves, told.limit)
 
     @property
     def top_frame(self) -> int:
@@ -140,7 +132,7 @@ class Config(StrictModel):
         """How many earlier samples a window needs (its overlap): whole top frames."""
         if self.lookback is None:
             return self.top_frame
-        return -(-needed(self.lookback.reach) // self.top_frame) * self.top_frame
+        return -(-needed(self.lookback.limit) // self.top_frame) * self.top_frame
 
     @property
     def sample_frame(self) -> int:

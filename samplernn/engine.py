@@ -41,7 +41,7 @@ def network(config: Config, weights: Named, kind: WeightKind = "float32", *, ori
         folded = hidden if lowest else None
         builder.part(size)
         if index == 0 and config.lookback is not None:
-            builder.find_lag(entering.part(width + 1, width + 2), quantizer.table(), config.lookback.reach)
+            builder.find_lag(entering.part(width + 1, width + 2), quantizer.table(), config.lookback.limit)
         condition = _frame_tier(builder, arrays.at("tiers", index), config, size, ratio, condition, controls, folded)
 
     builder.part(1)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from samplernn.config import Config, Lookback
 from samplernn.footprint import footprint
-from tierwave.audio.lookback import longest_lag
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.data.windows import LaneWindows
 from tierwave.errors import UsageError
@@ -79,13 +78,12 @@ class SampleRNNFamily(Family):
     def completed(self, config: Config, schema: Schema, sample_rate: int) -> Config:
         if config.lookback is None:
             return config
-        name, limit = config.lookback.control, longest_lag(sample_rate)
-        if name is None or name not in schema.names:  # a pitch that too little of the sound has is left out
-            found = Lookback(limit=limit)
-        else:
+        name, limit = config.lookback.control, config.lookback.limit
+        told = Lookback(limit=limit)
+        if name in schema.names:  # a pitch that too little of the sound has was left out
             period, octaves = period_of(schema.of(name), sample_rate)
-            found = Lookback(control=name, period=period, octaves=octaves, limit=limit)
-        return config.model_copy(update={"lookback": found})
+            told = Lookback(control=name, period=period, octaves=octaves, limit=limit)
+        return config.model_copy(update={"lookback": told})
 
     def take_weights(
         self,

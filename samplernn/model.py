@@ -364,7 +364,7 @@ class SampleRNN(keras.Model):
         self.unit, self.has_accuracy, self.steps_are = "bits", True, "samples"
         self.config, self.fused = config, fused
         self.quantizer = Quantizer(config.q_type, config.q_levels)
-        self.lag, self.reach = config.lag, 0 if config.lookback is None else config.lookback.reach
+        self.lag, self.reach = config.lag, 0 if config.lookback is None else config.lookback.limit
         self.product_dtype = compute_dtype
         descending = list(reversed(config.frame_sizes))
         self.tiers = [

@@ -21,7 +21,6 @@ OFFSETS = (-2, -1, 0, 1)  # from the point one period ago, in samples
 REACH = 4  # samples on either side that interpolate
 SHORTEST = 8.0  # samples; of a shorter period several make a lag, so that all that is read lies in the past
 BEFORE = REACH - OFFSETS[0]  # samples behind a lag that are read
-_SECONDS = 0.03  # of the longest period that is looked back by
 
 # How a period is found: the last samples are compared with as many that lie a lag before, for each lag.
 WHOLE = 32768.0  # amplitudes are whole numbers up to this, whose sums are exact in any order
@@ -36,11 +35,6 @@ class Lag(NamedTuple):
     period: float
     octaves: float
     limit: int
-
-
-def longest_lag(sample_rate: float) -> int:
-    """In samples: of a longer period nothing is looked up."""
-    return max(int(2 * SHORTEST), round(_SECONDS * sample_rate))
 
 
 def compared(limit: int) -> int:

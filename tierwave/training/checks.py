@@ -46,7 +46,7 @@ def refuse_other_architecture(config: Any, stored: Any, run: Run) -> None:
         for name in ("training_per_tier", "recompute", "gradient_clip"):
             document.pop(name, None)
         if isinstance(document.get("lookback"), dict):  # train.py fills in the rest
-            document["lookback"] = {"control": document["lookback"]["control"]}
+            document["lookback"] = {key: document["lookback"][key] for key in ("control", "limit")}
         for tier in document["tiers"] if isinstance(document.get("tiers"), list) else ():
             for name in ("training", "recompute", "gradient_clip"):
                 tier.pop(name, None)
