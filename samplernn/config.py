@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from tierwave.audio.lookback import Lag, needed
 from tierwave.config import Amount, GlobalNormClip, Layers, StrictModel, ValueClip, Width
-from tierwave.controls.schema import ControlInputs, control_inputs
+from tierwave.controls.schema import ControlInputs, Parameter, Schema, control_inputs
+from tierwave.errors import UsageError
 
 
 class Lookback(StrictModel):
@@ -19,8 +21,10 @@ class Lookback(StrictModel):
     """
 
     control: str | None = None
-    period: Annotated[float, Field(gt=0)] | None = Field(None, description="in samples, at the control's lower end")
-    octaves: float | None = Field(None, description="from there to its upper end")
+    period: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
+        None, description="in samples, at the control's lower end"
+    )
+    octaves: Annotated[float, Field(ge=-100, le=100)] | None = Field(None, description="from there to its upper end")
     limit: Annotated[int, Field(ge=16, le=100_000)] = Field(480, description="the longest lag in samples")
 
 
@@ -116,16 +120,30 @@ class Config(StrictModel):
 
     @property
     def lag(self) -> Lag | None:
-        """Which control tells how far the sample tier looks back; None where none does."""
+        """Which control tells how far the sample tier looks back; None where none does. ValueError before it is
+        `completed`."""
         told = self.lookback
-        if told is None or told.control is None or told.period is None or told.octaves is None:
+        if told is None or told.control is None:
             return None
+        if told.period is None or told.octaves is None:
+            raise ValueError("lookback has no period and octaves: train.py fills them in (`Config.completed`)")
         return Lag(self.conditioned_on.index(told.control), told.period, told.octaves, told.limit)
 
     @property
     def top_frame(self) -> int:
         """Samples per step of the slowest tier."""
         return self.frame_sizes[-1] if self.frame_sizes else 1
+
+    def completed(self, schema: Schema, sample_rate: float) -> Config:
+        """The config with what only the controls' ranges and the rate of the corpus tell, in Hz: the period by which
+        to look back. Raises UsageError where the control is no pitch."""
+        if self.lookback is None:
+            return self
+        told = Lookback(limit=self.lookback.limit)
+        if self.lookback.control in schema.names:  # a pitch that too little of the sound has was left out
+            period, octaves = period_of(schema.of(self.lookback.control), sample_rate)
+            told = Lookback(control=self.lookback.control, period=period, octaves=octaves, limit=told.limit)
+        return self.model_copy(update={"lookback": told})
 
     @property
     def history(self) -> int:
@@ -138,3 +156,17 @@ class Config(StrictModel):
     def sample_frame(self) -> int:
         """How many of the last samples the sample tier sees."""
         return self.frame_sizes[0] if self.frame_sizes else 1
+
+
+def period_of(pitch: Parameter, sample_rate: float) -> tuple[float, float]:
+    """The period in samples at a pitch's lower end, and the octaves from there to its upper end. Raises UsageError for
+    a control that is no pitch, or in hertz but not on a logarithmic scale."""
+    lo, hi = pitch.span
+    if pitch.units == "midiPitch" and pitch.scale == "linear":
+        return sample_rate / (440.0 * 2.0 ** ((lo - 69.0) / 12.0)), (hi - lo) / 12.0
+    if pitch.units in ("hertz", "frequency") and pitch.scale == "log":
+        return sample_rate / lo, math.log2(hi / lo)
+    raise UsageError(
+        f"lookback needs a pitch, and {pitch.name} has the units {pitch.units or 'of nothing'} on a {pitch.scale} "
+        "scale: give it the units midiPitch, or hertz and the scale log"
+    )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from samplernn.config import Config, Lookback
+from samplernn.config import Config
 from samplernn.footprint import footprint
-from tierwave.controls.schema import Parameter, Schema
+from tierwave.controls.schema import Schema
 from tierwave.data.windows import LaneWindows
-from tierwave.errors import UsageError
 from tierwave.family import Family
 from tierwave.generation.request import Request, Stream
 from tierwave.nn.footprint import Footprint
@@ -75,16 +73,6 @@ class SampleRNNFamily(Family):
     def architecture(self, config: Config, stage: str) -> dict[str, Any]:
         return {key: value for key, value in config.model_dump(mode="json").items() if key not in _WEIGHTLESS}
 
-    def completed(self, config: Config, schema: Schema, sample_rate: int) -> Config:
-        if config.lookback is None:
-            return config
-        name, limit = config.lookback.control, config.lookback.limit
-        told = Lookback(limit=limit)
-        if name in schema.names:  # a pitch that too little of the sound has was left out
-            period, octaves = period_of(schema.of(name), sample_rate)
-            told = Lookback(control=name, period=period, octaves=octaves, limit=limit)
-        return config.model_copy(update={"lookback": told})
-
     def take_weights(
         self,
         source: SampleRNN,
@@ -98,20 +86,6 @@ class SampleRNNFamily(Family):
         from samplernn.model import transplant
 
         transplant(source, target, source_schema, schema, absent)
-
-
-def period_of(pitch: Parameter, sample_rate: int) -> tuple[float, float]:
-    """The period in samples at a pitch's lower end, and the octaves from there to its upper end. Raises UsageError for
-    a control that is no pitch, or in hertz but not on a logarithmic scale."""
-    lo, hi = pitch.span
-    if pitch.units == "midiPitch" and pitch.scale == "linear":
-        return sample_rate / (440.0 * 2.0 ** ((lo - 69.0) / 12.0)), (hi - lo) / 12.0
-    if pitch.units in ("hertz", "frequency") and pitch.scale == "log":
-        return sample_rate / lo, math.log2(hi / lo)
-    raise UsageError(
-        f"lookback needs a pitch, and {pitch.name} has the units {pitch.units or 'of nothing'} on a {pitch.scale} "
-        "scale: give it the units midiPitch, or hertz and the scale log"
-    )
 
 
 FAMILY = SampleRNNFamily()

@@ -140,7 +140,8 @@ class Family(abc.ABC):
 
     def completed(self, config: Any, schema: Schema, sample_rate: int) -> Any:
         """The config with what only the controls' ranges and the rate of the corpus tell."""
-        return config
+        complete = getattr(config, "completed", None)
+        return config if complete is None else complete(schema, sample_rate)
 
     @abc.abstractmethod
     def take_weights(

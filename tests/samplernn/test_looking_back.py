@@ -11,8 +11,8 @@ import pytest
 
 import generate
 import train
-from samplernn.config import Config
-from samplernn.family import FAMILY, period_of
+from samplernn.config import Config, period_of
+from samplernn.family import FAMILY
 from samplernn.model import SampleRNN, transplant
 from samplernn.steps import step_graphs
 from tierwave.audio.writer import write_wav
