@@ -26,7 +26,7 @@ def parser() -> FlagParser:
         "--output_dir", type=Path, required=True, help="for a sound and a picture of each, made if missing"
     )
     flags.add_switch("--best", help="use the best checkpoint, not the newest")
-    flags.add_argument("--temperature", type=float, default=0.6, help="of the sounds (default: 0.6)")
+    flags.add_argument("--temperature", type=float, default=1.0, help="of the sounds (default: 1)")
     flags.add_argument("--random_seed", type=int, default=0, help="same seed, same sounds (default: 0)")
     return flags
 

@@ -70,7 +70,7 @@ class Heard:
         return "; ".join(said)
 
 
-def play(trained: Trained, pieces: Sequence[Piece], *, temperature: float = 0.75, random_seed: int = 0) -> list[Heard]:
+def play(trained: Trained, pieces: Sequence[Piece], *, temperature: float = 1.0, random_seed: int = 0) -> list[Heard]:
     """Play all pieces side by side and measure them."""
     before = pieces[0].before
     request = Request(
