@@ -14,12 +14,15 @@
 
 #define LANES 16 /* outputs of a matrix are filled up to a multiple of these */
 
-enum { SET, LINEAR, ADD, RELU, TANH, CAP, GRU_AFTER, GRU_GATES, GRU_BLEND, LSTM, PHASED, CODES, LOOKUP, VALUES, CONTROLS };
+enum { SET, LINEAR, ADD, RELU, TANH, CAP, GRU_AFTER, GRU_GATES, GRU_BLEND, LSTM, PHASED, CODES, LOOKUP, VALUES,
+       CONTROLS, LOOKBACK };
 enum { CATEGORICAL, GAUSSIANS, MIXTURES };
 
 #define GREEDY 1e-30f /* temperatures below this mean 0 */
 #define SHORTEST_PERIOD 1e-3
 #define SMALLEST_RATIO_ON 1e-3
+#define TAPS 4 /* points that a network looks up one period ago: OFFSETS of `tierwave.audio.lookback`, where BEFORE is */
+#define BEFORE 6
 #define LOWEST -87.0f
 #define HIGHEST 88.0f
 
@@ -362,6 +365,42 @@ static void phased_lstm(float *h, float *c, const float *gates, const float *gat
   }
 }
 
+/*
+ * What lies `share` (0 to 1) behind the fourth of eight samples, by the polynomial through all of them. In double and in
+ * the engine's order, so that it is the same number: rounded otherwise, it can lie on the other side of an edge between
+ * two codes.
+ */
+static double between(double share, const float *levels, const int32_t *past) {
+  double a = share + 3.0, b = share + 2.0, c = share + 1.0, d = share;
+  double e = share - 1.0, f = share - 2.0, g = share - 3.0, h = share - 4.0;
+  double abc = a * b * c, fgh = f * g * h;
+  double abcd = abc * d, efgh = e * fgh;
+  return b * c * d * efgh / -5040.0 * levels[past[0]] + a * c * d * efgh / 720.0 * levels[past[1]] +
+         a * b * d * efgh / -240.0 * levels[past[2]] + abc * efgh / 144.0 * levels[past[3]] +
+         abcd * fgh / -144.0 * levels[past[4]] + abcd * e * g * h / 240.0 * levels[past[5]] +
+         abcd * e * f * h / -720.0 * levels[past[6]] + abcd * e * f * g / 5040.0 * levels[past[7]];
+}
+
+/*
+ * Add what stood one period ago. table: amplitudes of codes [levels], edges between them [levels], and rows [TAPS, levels,
+ * count]; past: codes from BEFORE samples behind the lag on.
+ */
+static void look_back(float *result, int count, double lag, const float *table, int levels, const int32_t *past) {
+  const float *edges = table + levels, *rows = edges + levels;
+  double share = 1.0 - (lag - __builtin_floor(lag));
+  for (int tap = 0; tap < TAPS; tap++) {
+    double sound = between(share, table, past + tap);
+    int low = 0, high = levels - 1; /* the code is how many edges lie at or below */
+    while (low < high) {
+      int middle = (low + high) / 2;
+      if (edges[middle] <= sound) low = middle + 1;
+      else high = middle;
+    }
+    const float *given = rows + (tap * levels + low) * count;
+    for (int index = 0; index < count; index++) result[index] += given[index];
+  }
+}
+
 static void operate(const Network *net, const int32_t *operation, int step, uint64_t time) {
   int count = operation[3], first = operation[4], second = operation[5];
   float *result = net->memory + operation[1], *source = net->memory + operation[2];
@@ -423,6 +462,12 @@ static void operate(const Network *net, const int32_t *operation, int step, uint
       break;
     case CONTROLS:
       for (int index = 0; index < count; index++) result[index] = net->controls[step * net->inputs + index];
+      break;
+    case LOOKBACK:
+      if (*source > 0) {
+        const int32_t *past = net->codes + net->history + step - (int)__builtin_floor(*source) - BEFORE;
+        look_back(result, count, *source, vector, second, past);
+      }
       break;
   }
 }
