@@ -19,7 +19,7 @@ import numpy as np
 
 from tierwave.controls.schema import Parameter
 from tierwave.engine import kernels
-from tierwave.engine.network import Network
+from tierwave.engine.network import Lag, Network
 from tierwave.errors import UsageError
 from tierwave.files.writing import write_text
 from tierwave.play.instrument import Instrument
@@ -138,12 +138,14 @@ def _tiers(instrument: Instrument) -> list[tuple[dict[str, Any], Network]]:
     trained, found = instrument.trained, []
     for stage, network in zip(trained.family.stages(trained.config), trained.models, strict=True):
         product = trained.family.product(trained.config, stage)
+        lookback: Lag | None = network.about.get("lookback")
         about = {
             "rate": float(trained.sample_rate if product.is_audio else product.rate or 0.0),
             "controls_ahead": network.about["controls_ahead"],
             "generates": [] if product.is_audio else list(product.generates),
             "conditioned_on": list(product.conditioned_on),
             "encoders": [each._asdict() for each in network.about["controls"]],
+            "lookback": None if lookback is None else lookback._asdict(),
             "amplitudes": [] if product.quantizer is None else product.quantizer.table().tolist(),
         }
         found.append((about, network))

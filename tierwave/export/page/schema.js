@@ -1,6 +1,10 @@
-/** What controls mean, and how their values become a network's inputs, as in `tierwave.controls.schema`. */
+/**
+ * What controls mean, and how their values become a network's inputs, as in `tierwave.controls.schema` and, of a pitch by
+ * which a network looks back, in `tierwave.audio.lookback`.
+ */
 
 const ROUNDING = 1e-6;
+const SHORTEST = 8; // samples; of a shorter period several make a lag
 const MAPPED = { linear: (x) => x, log: Math.log, log1p: Math.log1p };
 const ABOVE = { linear: -Infinity, log: 0, log1p: -1 };
 
@@ -98,4 +102,23 @@ export function encode({ size, encoding }, value, target, at) {
     target[at + 1 + wave] = Math.sin(phase);
     target[at + 1 + waves + wave] = 1 - Math.fround(Math.cos(phase));
   }
+}
+
+/**
+ * @typedef {object} Lookback by which control a network looks back, and how far
+ * @property {number} column of the control among those of its tier
+ * @property {number} period in samples, where the control is 0
+ * @property {number} octaves from there to where it is 1
+ * @property {number} limit the longest lag in samples
+ */
+
+/**
+ * @param {Lookback} lookback
+ * @param {number} value of its control, 0 to 1
+ * @returns {number} the lag in samples; 0 where nothing is looked up
+ */
+export function lag({ period, octaves, limit }, value) {
+  const one = period * 2 ** (-octaves * value);
+  const found = one * Math.max(1, Math.ceil(SHORTEST / one));
+  return found > limit ? 0 : Math.fround(found);
 }

@@ -8,7 +8,7 @@
 
 import { Network } from "./network.js";
 import { Ramps } from "./ramps.js";
-import { allowed, clipped, encode } from "./schema.js";
+import { allowed, clipped, encode, lag } from "./schema.js";
 import { Track } from "./tracks.js";
 
 const EARLIER = 4; // steps of a tier before those that a lower tier reads, for interpolation
@@ -30,6 +30,7 @@ const LARGEST_SEED = 2 ** 31;
  * @property {string[]} generates names of controls; none: sound
  * @property {string[]} conditioned_on
  * @property {{size: number, encoding: "number" | "one_hot" | "sinusoids"}[]} encoders of these
+ * @property {import("./schema.js").Lookback | null} lookback of a network that takes a lag as its last input
  * @property {number[]} amplitudes of its codes
  * @property {import("./network.js").About} network
  */
@@ -63,6 +64,8 @@ class Tier {
       const values = voice.control(name, first - about.controls_ahead, count, this.rate);
       for (let step = 0; step < count; step++) encode(about.encoders[index], values[step], controls, step * inputs + column);
       column += about.encoders[index].size;
+      if (index !== about.lookback?.column) return;
+      for (let step = 0; step < count; step++) controls[(step + 1) * inputs - 1] = lag(about.lookback, values[step]);
     });
     const amount = (name) => voice.ramps.controls.get(name).seen(first, count, this.rate);
     const has = (name) => this.isSound && !voice.ramps.controls.get(name).parameter;
