@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 
+from tierwave.audio.lookback import lags
 from tierwave.cli.export import main
 from tierwave.config import dumps
 from tierwave.controls.files import read_take
@@ -43,17 +44,22 @@ TIER: dict[str, Any] = {
 }  # fmt: skip
 VALUES: dict[str, Any] = {**TIER, "generates": ["x", "y"], "rate": 100, "q_levels": 256, "scale_floor": 0.1}
 HOT = {"inst": {"categories": ["reed", "</script><b>", "flute"], "encoding": "one_hot"}, "p": {"encoding": "sinusoids"}}
+# Lags of one period and, towards 1, of two; none below 0.046. More earlier samples are needed than one call makes.
+LOOKBACK = {"control": "p", "period": 600.0, "octaves": 7.0, "limit": 480.0}
 NETWORKS: dict[str, dict[str, Any]] = {
     "samplernn": {**SAMPLERNN, "emb_size": 8, "num_rnn_layers": 2},
     "samplernn-paper": {**SAMPLERNN, "gru_reset": "before", "weight_norm": True, "convention": "paper"},
     "samplernn-lstm": {**SAMPLERNN, "rnn_type": "lstm", "skip_conn": True, "conditioned_on": ["p"], "logit_cap": 9.0},
     "samplernn-plain": {**SAMPLERNN, "frame_sizes": [], "conditioned_on": ["p", "inst"], "controls": HOT},
+    "samplernn-lookback": {
+        **SAMPLERNN, "q_levels": 256, "conditioned_on": ["p", "inst"], "controls": HOT, "lookback": LOOKBACK,
+    },
     "rnncontrol": {**TIER, "net": "rnncontrol", "num_layers": 3, "audio_input": "scalar", "controls": HOT},
     "lstm": {**TIER, "cell": "lstm", "audio_input": "embedding", "net": "wide", "num_layers": 1},
     "phased": {**TIER, "cell": "phased_lstm", "audio_input": "onehot", "num_layers": 1},
     "gaussians": {**VALUES, "net": "shared_pathways", "num_layers": 1},
     "mixtures": {**VALUES, "net": "mixture", "num_layers": 1},
-}
+}  # fmt: skip
 CASCADE: dict[str, Any] = {
     "model": "cascade",
     "tiers": [
@@ -68,6 +74,7 @@ CASCADE: dict[str, Any] = {
         {"name": "sound", "conditioned_on": ["x", "p"], "q_levels": 64, "hidden_size": 20, "num_layers": 1},
     ],
 }
+STEERED: dict[str, Any] = {**SAMPLERNN, "q_levels": 256, "conditioned_on": ["fill", "p"], "lookback": LOOKBACK}
 PARAMETERS = {
     "p": Parameter(name="p", units="midiPitch", lo=60, hi=72),
     "inst": Parameter(name="inst", categories=("reed", "</script><b>", "flute"), lo=0, hi=2),
@@ -141,7 +148,41 @@ def test_logits_and_draws_are_those_of_the_engine(name: str) -> None:
 
 
 def _encoded(net: Network, controls: np.ndarray) -> list[float]:
-    return [] if not net.about["controls"] else list(map(float, encoded(controls, net.about["controls"]).ravel()))
+    if not net.about["controls"]:
+        return []
+    return list(map(float, encoded(controls, net.about["controls"], net.about.get("lookback")).ravel()))
+
+
+def test_lags_are_those_of_the_engine() -> None:
+    line = LOOKBACK["period"], LOOKBACK["octaves"], LOOKBACK["limit"]
+    values = np.linspace(-0.2, 1.2, 5000, dtype=np.float32)
+    expected = lags(values, *line)
+    program = (
+        'const { lag } = modules["schema.js"];'
+        "console.log(JSON.stringify(given.values.map((value) => lag(given.lookback, value))));"
+    )
+    found = node("schema.js", program, {"lookback": LOOKBACK, "values": values.tolist()})
+    assert (expected == 0).any() and (expected > 8).any()
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_sound_on_the_edge_between_two_codes_is_the_same_code() -> None:
+    # Half way between four samples of one code and four of the next, what the polynomial is rounded to tells the code.
+    lookback = {**LOOKBACK, "period": 8.5, "octaves": 0}
+    net = network({**NETWORKS["samplernn-lookback"], "q_type": "linear", "lookback": lookback})
+    forced = np.repeat(np.arange(net.choices), 8)[None]
+    controls = np.zeros([*forced.shape, 2], np.float32)
+    expected = Voices(net, 1, 5).predictions(forced, controls)[0]
+    weights = bytearray()
+    about = webpage._network(net, weights)
+    program = (
+        "const network = new modules['network.js'].Network(engine, given.about, bytes(given.weights), 5n);"
+        "const found = network.predictions(given.forced, Float32Array.from(given.controls));"
+        "console.log(JSON.stringify([...found]));"
+    )
+    given = {"about": about, "weights": base64.b64encode(weights).decode(), "forced": forced.ravel().tolist()}
+    found = node("network.js", program, {**given, "controls": _encoded(net, controls)})
+    assert np.abs(np.reshape(found, expected.shape) - expected).max() < 1e-3
 
 
 # ---- the whole stream ------------------------------------------------------------------------------------------------
@@ -183,6 +224,11 @@ def cascade(root: Path) -> Path:
     return make_run(root, "cascade", CASCADE)
 
 
+@pytest.fixture(scope="module")
+def looking_back(root: Path) -> Path:
+    return make_run(root, "looking_back", STEERED)
+
+
 VOICE = """
     const { Voice } = modules["voice.js"];
     const instrument = { sound: given.sound, weights: bytes(given.weights), engine };
@@ -209,8 +255,9 @@ START: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_a_cascade_that_is_steered_is_that_of_the_run(cascade: Path, tmp_path: Path) -> None:
-    instrument = Instrument(cascade, weights="int8")
+@pytest.mark.parametrize("name", ["cascade", "looking_back"])
+def test_what_is_steered_is_that_of_the_run(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    instrument = Instrument(request.getfixturevalue(name), weights="int8")
     blocks = [256, 100, 256]
     expected = Voice(instrument, Start(**START))
     samples, changes = [], []
