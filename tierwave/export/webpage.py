@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from tierwave.audio.lookback import Lag
 from tierwave.controls.schema import Parameter
 from tierwave.engine import kernels
-from tierwave.engine.network import Lag, Network
+from tierwave.engine.network import Network
 from tierwave.errors import UsageError
 from tierwave.files.writing import write_text
 from tierwave.play.instrument import Instrument
