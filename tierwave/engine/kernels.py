@@ -618,19 +618,21 @@ def _find_lag(past, vectors, first, limit):
     width = len(past)
     count = width - limit - 1
     sound, alike = np.empty(width, np.float64), np.empty(limit + 2, np.float64)
+    products = np.zeros(limit + 2, np.float64)  # the longest lag first
     for index in range(width):
         sound[index] = vectors[first + past[index]]
     energy = 0.0
     for index in range(limit + 1, width):
         energy += sound[index] * sound[index]
     own = math.sqrt(energy)
+    for index in range(count):  # sums are exact in any order; in this one, several grow at once
+        last = sound[limit + 1 + index]
+        for begin in range(limit + 2):
+            products[begin] += last * sound[begin + index]
     for lag in range(limit + 2):
         begin = limit + 1 - lag
-        product = 0.0
-        for index in range(count):
-            product += sound[begin + index] * sound[limit + 1 + index]
         scale = math.sqrt(energy) * own
-        alike[lag] = product / scale if scale > 0.0 else 0.0
+        alike[lag] = products[begin] / scale if scale > 0.0 else 0.0
         if lag <= limit:
             energy += sound[begin - 1] * sound[begin - 1] - sound[begin - 1 + count] * sound[begin - 1 + count]
     best, highest = 0, -1.0
