@@ -56,17 +56,14 @@ def past_codes(codes: tf.Tensor, at: tf.Tensor, lag: tf.Tensor, amplitudes: np.n
     """What stood one lag before the samples `at`, as codes int32 `[offsets, batch, time]`.
 
     codes: int32 `[batch, samples]`; at: int32 `[time]`, places in it; lag: float32 `[batch, time]`, of 0 any code comes
-    back; amplitudes: float32 `[levels]`, of the codes. In float64, so that all runtimes find the same codes.
+    back; amplitudes: float32 `[levels]`, of the codes. In float64 and in the order of `tierwave.engine.kernels`, so
+    that both find the same code where the sound lies on an edge between two.
     """
-    exact = tf.cast(tf.maximum(lag, SHORTEST), tf.float64)
+    exact = tf.cast(tf.where(lag > 0.0, lag, SHORTEST), tf.float64)
     whole = tf.floor(exact)
     share = 1.0 - (exact - whole)
     last = at - tf.cast(whole, tf.int32) - 1  # the sample before the point
-    weights = [
-        tf.math.add_n([tf.zeros_like(share)])
-        + math.prod(((share - other) / (point - other) for other in _POINTS if other != point), start=1.0)
-        for point in _POINTS
-    ]
+    weights = _interpolation(share)
     sound = tf.gather(tf.constant(amplitudes, tf.float64), codes)
     between, found = tf.constant(edges(amplitudes), tf.float64), []
     for offset in OFFSETS:
@@ -76,3 +73,22 @@ def past_codes(codes: tf.Tensor, at: tf.Tensor, lag: tf.Tensor, amplitudes: np.n
         flat = tf.reshape(total, [-1])
         found.append(tf.reshape(tf.searchsorted(between, flat, side="right"), tf.shape(lag)))
     return tf.stack(found)
+
+
+def _interpolation(share: tf.Tensor) -> list[tf.Tensor]:
+    """`tierwave.audio.lookback.interpolation`, one tensor for each of the eight samples, multiplied in the order of
+    `tierwave.engine.kernels`."""
+    a, b, c, d = share + 3.0, share + 2.0, share + 1.0, share
+    e, f, g, h = share - 1.0, share - 2.0, share - 3.0, share - 4.0
+    abc, fgh = a * b * c, f * g * h
+    abcd, efgh = abc * d, e * fgh
+    return [
+        b * c * d * efgh / -5040.0,
+        a * c * d * efgh / 720.0,
+        a * b * d * efgh / -240.0,
+        abc * efgh / 144.0,
+        abcd * fgh / -144.0,
+        abcd * e * g * h / 240.0,
+        abcd * e * f * h / -720.0,
+        abcd * e * f * g / 5040.0,
+    ]
