@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tierwave.audio.lookback import WHOLE, edges
+from tierwave.audio.lookback import WHOLE, compared, edges
 from tierwave.engine import kernels
 from tierwave.errors import RunError
 
@@ -284,6 +284,7 @@ class Builder:
         """target = the lag found in the last codes, 0 where there is none (see `tierwave.audio.lookback.found_lag`);
         amplitudes: of the codes."""
         self._add(kernels.FIND, target, 0, self.keep(np.rint(amplitudes * np.float32(WHOLE))), limit)
+        self._multiplications += (limit + 2) * compared(limit) / self._parts[-1][0]
 
     def look_back(self, target: Place, lags: Place, amplitudes: Floats, table: Floats) -> None:
         """target += table[offset, code] of what stood one of two `lags` ago, the second where the first is 0, nothing
