@@ -14,16 +14,18 @@ import keras
 import numpy as np
 import pytest
 
-from tierwave.audio.lookback import lags
+from tierwave.audio.lookback import found_lag, lags, needed
+from tierwave.audio.quantize import Quantizer
 from tierwave.cli.export import main
 from tierwave.config import dumps
 from tierwave.controls.files import read_take
 from tierwave.controls.live import Settings
 from tierwave.controls.schema import Parameter, Schema
-from tierwave.engine.network import Network
+from tierwave.engine import kernels
+from tierwave.engine.network import Builder, Matrix, Network
 from tierwave.engine.voices import Voices, encoded
 from tierwave.export import webpage
-from tierwave.export.webpage import ENGINE, FOLDERS, bundle, page
+from tierwave.export.webpage import ENGINE, FOLDERS, LONGEST_LAG, bundle, page
 from tierwave.family import load_config
 from tierwave.files.writing import write_text
 from tierwave.generation.load import network_of
@@ -45,7 +47,7 @@ TIER: dict[str, Any] = {
 VALUES: dict[str, Any] = {**TIER, "generates": ["x", "y"], "rate": 100, "q_levels": 256, "scale_floor": 0.1}
 HOT = {"inst": {"categories": ["reed", "</script><b>", "flute"], "encoding": "one_hot"}, "p": {"encoding": "sinusoids"}}
 # Lags of one period and, towards 1, of two; none below 0.046. More earlier samples are needed than one call makes.
-LOOKBACK = {"control": "p", "period": 600.0, "octaves": 7.0, "limit": 480.0}
+LOOKBACK = {"control": "p", "period": 600.0, "octaves": 7.0, "limit": 480}
 NETWORKS: dict[str, dict[str, Any]] = {
     "samplernn": {**SAMPLERNN, "emb_size": 8, "num_rnn_layers": 2},
     "samplernn-paper": {**SAMPLERNN, "gru_reset": "before", "weight_norm": True, "convention": "paper"},
@@ -53,6 +55,10 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "samplernn-plain": {**SAMPLERNN, "frame_sizes": [], "conditioned_on": ["p", "inst"], "controls": HOT},
     "samplernn-lookback": {
         **SAMPLERNN, "q_levels": 256, "conditioned_on": ["p", "inst"], "controls": HOT, "lookback": LOOKBACK,
+    },
+    "samplernn-found": {**SAMPLERNN, "q_levels": 256, "lookback": {"limit": 300}},
+    "samplernn-found-beside": {
+        **SAMPLERNN, "q_levels": 256, "conditioned_on": ["p", "inst"], "controls": HOT, "lookback": {"limit": 480},
     },
     "rnncontrol": {**TIER, "net": "rnncontrol", "num_layers": 3, "audio_input": "scalar", "controls": HOT},
     "lstm": {**TIER, "cell": "lstm", "audio_input": "embedding", "net": "wide", "num_layers": 1},
@@ -74,6 +80,7 @@ CASCADE: dict[str, Any] = {
         {"name": "sound", "conditioned_on": ["x", "p"], "q_levels": 64, "hidden_size": 20, "num_layers": 1},
     ],
 }
+FOUND: dict[str, Any] = {**SAMPLERNN, "q_levels": 256, "lookback": {"limit": 100}}
 STEERED: dict[str, Any] = {**SAMPLERNN, "q_levels": 256, "conditioned_on": ["fill", "p"], "lookback": LOOKBACK}
 PARAMETERS = {
     "p": Parameter(name="p", units="midiPitch", lo=60, hi=72),
@@ -112,6 +119,17 @@ def network(document: dict[str, Any]) -> Network:
     return network_of(family, config, stage, model, "int8")
 
 
+def sound(count: int) -> np.ndarray:
+    """Tones that decay, noise, silence and a constant, one after another."""
+    rng, time = np.random.default_rng(4), np.arange(count)
+    tones = [
+        0.5 * np.exp(-time / 3000) * sum(np.sin(2 * np.pi * number * time / period) / number for number in range(1, 6))
+        for period in (93.7, 211.3, 29.4)
+    ]
+    parts = [tones[0], tones[1], np.zeros(count), rng.uniform(-1, 1, count), tones[2], np.full(count, 0.2)]
+    return np.concatenate([part[: count // len(parts) + 1] for part in parts])[:count]
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_logits_and_draws_are_those_of_the_engine(name: str) -> None:
     net = network(NETWORKS[name])
@@ -121,6 +139,9 @@ def test_logits_and_draws_are_those_of_the_engine(name: str) -> None:
     controls = rng.random([1, STEPS, len(net.about["controls"])]).astype(np.float32)
     if "inst" in NETWORKS[name].get("controls", {}):
         controls[..., 1] = np.round(2 * controls[..., 1]) / 2
+    if "lookback" in NETWORKS[name]:
+        forced = net.about["quantizer"].encode(sound(STEPS))[None]
+        controls[:, 600:1200, :1] = 0  # of which the lag is too long, so that one is found
     expected = Voices(net, 1, 5).predictions(forced, controls)[0]
     temperature = np.linspace(0, 1.5, STEPS, dtype=np.float32)[None]
     top_k = (np.arange(STEPS, dtype=np.int32) // 500)[None] * 3
@@ -166,13 +187,30 @@ def test_lags_are_those_of_the_engine() -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_sound_on_the_edge_between_two_codes_is_the_same_code() -> None:
-    # Half way between four samples of one code and four of the next, what the polynomial is rounded to tells the code.
-    lookback = {**LOOKBACK, "period": 8.5, "octaves": 0}
-    net = network({**NETWORKS["samplernn-lookback"], "q_type": "linear", "lookback": lookback})
-    forced = np.repeat(np.arange(net.choices), 8)[None]
-    controls = np.zeros([*forced.shape, 2], np.float32)
-    expected = Voices(net, 1, 5).predictions(forced, controls)[0]
+@pytest.mark.parametrize("limit", [16, 480, LONGEST_LAG])
+@pytest.mark.parametrize("q_type", ["mu-law", "linear"])
+def test_lags_that_are_found_are_those_of_the_engine(q_type: str, limit: int) -> None:
+    quantizer = Quantizer(q_type, 256)
+    amplitudes, history = quantizer.table(), needed(limit)
+    forced = quantizer.encode(sound(max(STEPS, 3 * history)))
+    period = max(1, len(forced) * limit // 100_000)  # few of the long ones
+    builder = Builder("int8", origin="here", history=history)
+    found, given, unused = (builder.place(1) for _ in range(3))
+    builder.part(period)
+    builder.find_lag(found, amplitudes, limit)
+    builder.linear(unused, given, Matrix(1, 1, lambda: np.ones([1, 1], np.float32)), None)  # it needs one
+    builder.part(1)
+    net = builder.build(kernels.CATEGORICAL, found, 256, silence=quantizer.silence, controls=())
+    codes = np.concatenate([np.full(history, quantizer.silence), forced])
+    expected = [found_lag(amplitudes[codes[step : step + history]], limit) for step in range(0, len(forced), period)]
+    expected = np.repeat(expected, period)[: len(forced)]
+    assert (expected > 0).mean() > 0.2 and (expected == 0).mean() > 0.1
+    np.testing.assert_array_equal(Voices(net, 1, 5).predictions(forced[None])[0, :, 0], expected)
+    np.testing.assert_array_equal(_forced(net, forced, []), expected)
+
+
+def _forced(net: Network, forced: np.ndarray, controls: list[float]) -> list[float]:
+    """What the page's network gives for codes."""
     weights = bytearray()
     about = webpage._network(net, weights)
     program = (
@@ -181,7 +219,18 @@ def test_a_sound_on_the_edge_between_two_codes_is_the_same_code() -> None:
         "console.log(JSON.stringify([...found]));"
     )
     given = {"about": about, "weights": base64.b64encode(weights).decode(), "forced": forced.ravel().tolist()}
-    found = node("network.js", program, {**given, "controls": _encoded(net, controls)})
+    answer: list[float] = node("network.js", program, {**given, "controls": controls})
+    return answer
+
+
+def test_a_sound_on_the_edge_between_two_codes_is_the_same_code() -> None:
+    # Half way between four samples of one code and four of the next, what the polynomial is rounded to tells the code.
+    lookback = {**LOOKBACK, "period": 8.5, "octaves": 0}
+    net = network({**NETWORKS["samplernn-lookback"], "q_type": "linear", "lookback": lookback})
+    forced = np.repeat(np.arange(net.choices), 8)[None]
+    controls = np.zeros([*forced.shape, 2], np.float32)
+    expected = Voices(net, 1, 5).predictions(forced, controls)[0]
+    found = _forced(net, forced, _encoded(net, controls))
     assert np.abs(np.reshape(found, expected.shape) - expected).max() < 1e-3
 
 
@@ -248,6 +297,7 @@ SETS: list[dict[str, float | str]] = [
     {"p": 62.0, "temperature": 0.5},
     {"fill": 5.0, "top_k": 7},
     {"p": 99},
+    {"p": 60},
 ]
 START: dict[str, Any] = {
     "random_seed": 2**40 + 3, "temperature": 0.9, "values": {"p": 64},
@@ -288,6 +338,21 @@ def test_what_is_steered_is_that_of_the_run(name: str, request: pytest.FixtureRe
         "voice.js", VOICE, {**given, "start": {**found["start"], "controls": points}, "sets": [{}] * len(SETS)}
     )
     assert again["samples"] == found["samples"]
+
+
+def test_a_network_without_controls_that_looks_back_plays(root: Path) -> None:
+    instrument = Instrument(make_run(root, "found", FOUND), weights="int8")
+    begin = {"random_seed": 3, "temperature": 0.7}
+    expected = Voice(instrument, Start(**begin))
+    samples = [expected.render(300)]
+    expected.set({"temperature": 0.1})  # towards what repeats
+    samples.append(expected.render(2000))
+    sound, weights = webpage._sound(instrument)
+    assert sound["tiers"][0]["lookback"] is None and sound["tiers"][0]["network"]["inputs"] == 0
+    given = {"sound": sound, "weights": base64.b64encode(weights).decode(), "blocks": [300]}
+    found = node("voice.js", VOICE, {**given, "start": begin, "sets": [{"temperature": 0.1}]})
+    assert (np.array(found["samples"], np.float32) == np.concatenate(samples)).all()
+    assert len(np.unique(found["samples"])) > 20
 
 
 @pytest.mark.parametrize(
@@ -344,10 +409,15 @@ def test_names_end_no_element(root: Path) -> None:
     [
         ({"model": "melnet", "tiers": 2, "layers": [1, 1], "hidden_size": 4}, [], "a MelNet makes a spectrogram whole"),
         ({**VALUES, "generates": ["x"], "conditioned_on": ["p"]}, [], "this run makes values"),
+        (
+            {**FOUND, "lookback": {"limit": LONGEST_LAG + 1}},
+            [],
+            f"this network looks back up to {LONGEST_LAG + 1} samp",
+        ),
         (CASCADE, ["--onnx"], "--onnx writes files into a folder"),
         (CASCADE, ["--output", "notes.zip"], "let its name end in .html"),
     ],
-    ids=["melnet", "values", "onnx", "suffix"],
+    ids=["melnet", "values", "lookback", "onnx", "suffix"],
 )
 def test_what_no_page_can_play_is_refused(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,

@@ -30,7 +30,7 @@ const LARGEST_SEED = 2 ** 31;
  * @property {string[]} generates names of controls; none: sound
  * @property {string[]} conditioned_on
  * @property {{size: number, encoding: "number" | "one_hot" | "sinusoids"}[]} encoders of these
- * @property {import("./schema.js").Lookback | null} lookback of a network that takes a lag as its last input
+ * @property {import("./schema.js").Lookback | null} lookback of a network whose last input is a control's lag
  * @property {number[]} amplitudes of its codes
  * @property {import("./network.js").About} network
  */

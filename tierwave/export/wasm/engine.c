@@ -15,14 +15,19 @@
 #define LANES 16 /* outputs of a matrix are filled up to a multiple of these */
 
 enum { SET, LINEAR, ADD, RELU, TANH, CAP, GRU_AFTER, GRU_GATES, GRU_BLEND, LSTM, PHASED, CODES, LOOKUP, VALUES,
-       CONTROLS, LOOKBACK };
+       CONTROLS, LOOKBACK, FIND };
 enum { CATEGORICAL, GAUSSIANS, MIXTURES };
 
 #define GREEDY 1e-30f /* temperatures below this mean 0 */
 #define SHORTEST_PERIOD 1e-3
 #define SMALLEST_RATIO_ON 1e-3
-#define TAPS 4 /* points that a network looks up one period ago: OFFSETS of `tierwave.audio.lookback`, where BEFORE is */
+#define TAPS 4 /* points that a network looks up one period ago: OFFSETS of `tierwave.audio.lookback`, where the next are */
 #define BEFORE 6
+#define SHORTEST_LAG 8
+#define LEAST 0.3
+#define PRICE 0.1
+#define LONGEST_LAG 4096 /* that there is room for; as in `tierwave/export/webpage.py` */
+#define COMPARED(limit) ((8 * (limit) + 14) / 15)
 #define LOWEST -87.0f
 #define HIGHEST 88.0f
 
@@ -401,6 +406,54 @@ static void look_back(float *result, int count, double lag, const float *table, 
   }
 }
 
+/*
+ * The lag by which the end of `past` is most like what was before; 0 where nothing is. past: codes [compared + limit + 1];
+ * amplitudes: of the codes, whole numbers, so that sums are exact in any order, and the lag is the engine's to the bit.
+ */
+static float find_lag(const int32_t *past, const float *amplitudes, int limit) {
+  /* Of eight beginnings at once, some may lie behind the last; what comes of these is not read. */
+  static double sound[COMPARED(LONGEST_LAG) + LONGEST_LAG + 1 + 8], products[LONGEST_LAG + 2 + 8], alike[LONGEST_LAG + 2];
+  int count = COMPARED(limit);
+  const double *last = sound + limit + 1;
+  for (int index = 0; index < count + limit + 1; index++) sound[index] = amplitudes[past[index]];
+  for (int begin = 0; begin < limit + 2; begin += 8) {
+    v128_t total[4];
+    _Pragma("unroll") for (int part = 0; part < 4; part++) total[part] = wasm_f64x2_splat(0);
+    for (int index = 0; index < count; index++) {
+      v128_t factor = wasm_v128_load64_splat(last + index);
+      _Pragma("unroll") for (int part = 0; part < 4; part++) total[part] = wasm_f64x2_add(
+          total[part], wasm_f64x2_mul(factor, wasm_v128_load(sound + begin + index + 2 * part)));
+    }
+    _Pragma("unroll") for (int part = 0; part < 4; part++) wasm_v128_store(products + begin + 2 * part, total[part]);
+  }
+  double energy = 0;
+  for (int index = 0; index < count; index++) energy += last[index] * last[index];
+  double own = __builtin_sqrt(energy);
+  for (int lag = 0; lag < limit + 2; lag++) {
+    int begin = limit + 1 - lag;
+    double scale = __builtin_sqrt(energy) * own;
+    alike[lag] = scale > 0 ? products[begin] / scale : 0;
+    if (lag <= limit) {
+      double comes = sound[begin - 1], goes = sound[begin - 1 + count];
+      energy += comes * comes - goes * goes;
+    }
+  }
+  int best = 0;
+  double highest = -1;
+  for (int lag = SHORTEST_LAG; lag <= limit; lag++) {
+    double here = alike[lag];
+    if (!(here > alike[lag - 1] && here >= alike[lag + 1] && here > LEAST)) continue;
+    double score = here - PRICE * lag / limit;
+    if (score > highest) {
+      best = lag;
+      highest = score;
+    }
+  }
+  if (best == 0) return 0;
+  double left = alike[best - 1], right = alike[best + 1];
+  return (float)(best + 0.5 * (left - right) / (left + right - 2.0 * alike[best]));
+}
+
 static void operate(const Network *net, const int32_t *operation, int step, uint64_t time) {
   int count = operation[3], first = operation[4], second = operation[5];
   float *result = net->memory + operation[1], *source = net->memory + operation[2];
@@ -463,11 +516,16 @@ static void operate(const Network *net, const int32_t *operation, int step, uint
     case CONTROLS:
       for (int index = 0; index < count; index++) result[index] = net->controls[step * net->inputs + index];
       break;
-    case LOOKBACK:
-      if (*source > 0) {
-        const int32_t *past = net->codes + net->history + step - (int)__builtin_floor(*source) - BEFORE;
-        look_back(result, count, *source, vector, second, past);
+    case LOOKBACK: {
+      float lag = source[0] > 0 ? source[0] : source[1]; /* that of a control, or the one that was found */
+      if (lag > 0) {
+        const int32_t *past = net->codes + net->history + step - (int)__builtin_floor(lag) - BEFORE;
+        look_back(result, count, lag, vector, second, past);
       }
+      break;
+    }
+    case FIND:
+      *result = find_lag(net->codes + net->history + step - COMPARED(second) - second - 1, vector, second);
       break;
   }
 }
