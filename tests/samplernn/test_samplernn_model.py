@@ -17,7 +17,7 @@ from samplernn.sampler import Sampler
 from tierwave.controls.live import Settings
 
 LEVELS = 16
-LOOKBACK = {"control": "b", "period": 20.0, "octaves": 2.0, "limit": 24.0}
+LOOKBACK = {"control": "b", "period": 20.0, "octaves": 2.0, "limit": 24}
 AXES = {
     "frame_sizes": ([4, 8], [4], [], [2, 4, 8]),
     "rnn_type": ("gru", "lstm"),
