@@ -24,7 +24,7 @@ from pythonosc.osc_message_builder import OscMessageBuilder
 
 from tierwave.config import validate
 from tierwave.play.offline import Order
-from tierwave.play.osc import Receiver, values_of
+from tierwave.play.osc import ORDERS, NotUnderstood, Receiver, asked_by
 from tierwave.play.protocol import LARGEST_MESSAGE, parse, parse_object, type_of
 
 SOON = 0.5  # seconds of a busy machine; nobody's sound waits for somebody else's message
@@ -120,7 +120,9 @@ def make_packet(rng: Random, folder: Path) -> bytes:
     """A datagram of OSC, a message or a bundle."""
 
     def message() -> Any:
-        builder = OscMessageBuilder(rng.choice(("/pitch", "/temperature", "/category/inst", "/a_b", "/nothing", "/")))
+        builder = OscMessageBuilder(
+            rng.choice(("/pitch", "/temperature", "/category/inst", "/a_b", "/nothing", "/", *ORDERS))
+        )
         for _ in range(rng.choice((1, 1, 1, 0, 2))):
             builder.add_arg(
                 rng.choice((64, 0.5, "reed", 2**31 - 1, True, None, b"blob", "x" * 300, float("nan"), 1e38))
@@ -144,7 +146,13 @@ def attempt_packet(content: bytes) -> str:
     """As the receiver hears it: what it understands is numbers and names, of what it does not it tells now and then."""
     set_values: list[dict[str, Any]] = []
     said: list[str] = []
-    receiver = Receiver(["pitch", "a b", "inst", "temperature", "top_k"], set_values.append, said.append)
+    orders: list[str] = []
+
+    def obeyed(order: str) -> int:
+        orders.append(order)
+        return len(orders)
+
+    receiver = Receiver(["pitch", "a b", "inst", "temperature", "top_k"], set_values.append, obeyed, said.append)
     for _ in range(4):
         judged(lambda: receiver.datagram_received(content, ("127.0.0.1", 9000)))
     if len(said) > 3 or any(not text.strip() or len(text) > 500 for text in said):
@@ -152,6 +160,8 @@ def attempt_packet(content: bytes) -> str:
     for values in set_values:
         if not all(isinstance(value, str) or abs(value) < float("inf") for value in values.values()):
             raise Wrong(f"sets {values}", "sets what is none")
+    if not {*orders} <= {"start", "stop"}:
+        raise Wrong(f"orders {orders}", "orders what is none")
     return "ignored" if said else "understood"
 
 
@@ -168,6 +178,7 @@ def test_a_damaged_message_is_understood_or_refused(kind: Kind, tried: Callable[
 
 
 def test_the_parser_of_packets_does_not_speak_for_itself(caplog: pytest.LogCaptureFixture) -> None:
-    assert values_of(b"#bundle\0" + bytes(8) + b"\0\0\0\4none", ["p"]) == {}
+    with pytest.raises(NotUnderstood):
+        asked_by(b"#bundle\0" + bytes(8) + b"\0\0\0\4none", ["p"])
     logging.getLogger().warning("ours")
     assert [record.getMessage() for record in caplog.records] == ["ours"]

@@ -196,7 +196,9 @@ def serving(instrument: Instrument, max_voices: int = 4, host: str = "127.0.0.1"
         names = [*instrument.schema.names, "temperature", "top_k"]
 
         def started(studio: Studio) -> Any:
-            return listening(osc, names, lambda values: studio.set_all(values, "osc"), said.append)
+            hand_on = lambda values: studio.set_all(values, "osc")  # noqa: E731
+            obey = lambda order: studio.ask_all(order, "osc")  # noqa: E731
+            return listening(osc, names, hand_on, obey, said.append)
 
         config = uvicorn.Config(
             build_app(studio, host=host, started=started), log_config=None, ws_max_size=LARGEST_MESSAGE

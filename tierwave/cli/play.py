@@ -35,6 +35,12 @@ def parser() -> FlagParser:
     flags.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     flags.add_argument("--port", type=int, default=8765, help="port to listen on; 0: any free port (default: 8765)")
     flags.add_argument("--osc", type=optional(int), metavar="PORT", help="also receive OSC on this loopback UDP port")
+    flags.add_argument(
+        "--osc_to",
+        type=optional(str),
+        metavar="[HOST:]PORT",
+        help="also send levels, values and events by OSC to this UDP port (default host: 127.0.0.1, this machine)",
+    )
     flags.add_switch("--open", help="open the page in a browser")
     flags.add_argument(
         "--max_voices", type=optional(int), metavar="N", help="how many pages may play at once (default: as measured)"
@@ -67,7 +73,15 @@ def _play(arguments: Any) -> None:
         osc = None
         if arguments.osc is not None:
             osc = opened.enter_context(_bound("127.0.0.1", arguments.osc, "--osc", socket.SOCK_DGRAM))
-        _serve(arguments, listener, osc)
+        osc_out = None
+        if arguments.osc_to is not None:
+            osc_out = opened.enter_context(_connected(arguments.osc_to, "--osc_to"))
+            if osc is not None and osc.getsockname() == osc_out.getpeername():
+                raise UsageError(
+                    f"--osc_to {arguments.osc_to} is the port on which --osc receives: give the one on which your "
+                    "other program receives"
+                )
+        _serve(arguments, listener, osc, osc_out)
 
 
 def _bound(host: str, port: int, flag: str, kind: socket.SocketKind) -> socket.socket:
@@ -93,7 +107,39 @@ def _bound(host: str, port: int, flag: str, kind: socket.SocketKind) -> socket.s
     return found
 
 
-def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None) -> None:
+def _connected(receiver: str, flag: str) -> socket.socket:
+    """A UDP socket that sends to `[HOST:]PORT`; UsageError or RunError that says why there is none."""
+    host, colon, digits = receiver.rpartition(":")
+    if not (digits.isascii() and digits.isdigit()):
+        raise UsageError(
+            f"{flag} {receiver} names no port: give HOST:PORT, as in 192.168.1.20:9001, or a port of this machine alone"
+        )
+    if len(digits) > 5 or not 0 < int(digits) < 65536:
+        raise UsageError(f"{flag} {receiver}: {digits} is no port: give one from 1 to 65535")
+    bare = host.strip("[]")
+    if (colon and not bare) or (":" in bare and not host.startswith("[")):
+        raise UsageError(f"{flag} {receiver}: {host!r} is no host: give a name, an address such as 127.0.0.1, or [::1]")
+    try:
+        found = socket.getaddrinfo(bare or "127.0.0.1", int(digits), type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError) as error:  # UnicodeError: what can be no name
+        raise UsageError(
+            f"{flag} {receiver}: no host of the name {bare} is found ({getattr(error, 'strerror', None) or error}): "
+            "give a name that this machine knows, or an address such as 127.0.0.1"
+        ) from None
+    family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)  # where most programs receive
+    line = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        line.connect(address)
+    except OSError as error:
+        line.close()
+        raise RunError(
+            f"{flag} {receiver} cannot be sent to ({error.strerror}): give the address of one machine that this one "
+            "reaches"
+        ) from None
+    return line
+
+
+def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None, osc_out: socket.socket | None) -> None:
     import uvicorn
 
     from tierwave.controls.live import LIVE_NAMES
@@ -101,7 +147,8 @@ def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None) -
     from tierwave.generation.load import needs_tensorflow
     from tierwave.play.app import LOOPBACK, build_app
     from tierwave.play.instrument import Instrument
-    from tierwave.play.osc import listening
+    from tierwave.play.osc import ORDERS, address_of, listening
+    from tierwave.play.osc_out import sending
     from tierwave.play.protocol import LARGEST_MESSAGE
     from tierwave.play.session import Studio
 
@@ -142,10 +189,15 @@ def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None) -
     @contextlib.asynccontextmanager
     async def started(studio: Studio) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as open_ones:
+            if osc_out is not None:
+                controls = instrument.schema.parameters
+                studio.sender = await open_ones.enter_async_context(sending(osc_out, controls, say))
+                say(f"OSC to {studio.sender.receiver}: levels, values and events of voices")
             if osc is not None:
                 hand_on = lambda values: studio.set_all(values, "osc")  # noqa: E731
-                await open_ones.enter_async_context(listening(osc, names, hand_on, say))
-                say(f"OSC on 127.0.0.1:{osc.getsockname()[1]}: {', '.join(f'/{name}' for name in names)}")
+                obey = lambda order: studio.ask_all(order, "osc")  # noqa: E731
+                await open_ones.enter_async_context(listening(osc, names, hand_on, obey, say))
+                say(f"OSC on 127.0.0.1:{osc.getsockname()[1]}: {', '.join([*map(address_of, names), *ORDERS])}")
             if arguments.host.strip("[]") not in LOOPBACK:
                 say(
                     "Warning: pages and server talk without password or encryption: whoever reaches this address can "

@@ -6,7 +6,8 @@
     voice        one sound while it is played
     instrument   the run: its networks, the values they take, their speed on this machine
     offline      a sound, or curves, made whole
-    osc          values from Max, Pd, SuperCollider ...
+    osc          values and orders from Max, Pd, SuperCollider ...
+    osc_out      levels, values and events for them
     page/        what the browser shows
 
 Starlette, uvicorn, websockets and python-osc are the extra `[play]`; `tierwave/cli/play.py` starts the server.

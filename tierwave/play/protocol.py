@@ -31,6 +31,8 @@ From the server besides:
     {"type": "pace", "speed": 9.1, "late_blocks": 0}      about once a second; late: took longer to make than it lasts
     {"type": "values", "values": {...}, "source": "osc", "remarks": [...]}
         something else has set these; remarks: of what was outside of the range, once for each name
+    {"type": "asked", "order": "start", "source": "osc"}  something else asks the page to start or to "stop"; it answers
+                                                          as if its button had been pressed
     {"type": "error", "to": "set", "message": "..."}      one sentence; what was asked has changed nothing. to: the type
                                                           of the message that it answers, null: of none
 """

@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -24,6 +24,10 @@ from tierwave.errors import RunError, UsageError
 from tierwave.play import protocol
 from tierwave.play.instrument import BLOCK, Instrument
 from tierwave.play.voice import Voice
+
+if TYPE_CHECKING:
+    from tierwave.play.osc import Order
+    from tierwave.play.osc_out import Sender
 
 MOST_REFUSED = 50  # malformed messages in a row after which a page is sent away
 PACE_SECONDS = 1.0
@@ -41,6 +45,7 @@ class Studio:
         self.sessions: set[Session] = set()
         self.playing: set[Session] = set()
         self.ending = asyncio.Event()  # set when the server ends: long work stops
+        self.sender: Sender | None = None  # told what voices do
 
     def take(self, session: Session) -> None:
         """Give a session a voice, or say that there is none left (UsageError)."""
@@ -55,6 +60,12 @@ class Studio:
         """Set values in all voices that play, and report them to their pages."""
         for session in self.playing:
             session.set_soon(values, source)
+
+    def ask_all(self, order: Order, source: str) -> int:
+        """Ask all pages that are open to start or stop their voices. Returns how many there are."""
+        for session in self.sessions:
+            session.ask_soon(order, source)
+        return len(self.sessions)
 
 
 class Session:
@@ -73,6 +84,8 @@ class Session:
         self._source = ""
         self._remarked: set[str] = set()  # names whose values from outside were clipped: the page has a remark already
         self._setting: asyncio.Task[None] | None = None
+        self._order: Order | None = None  # from outside, and not told to the page yet
+        self._telling: asyncio.Task[None] | None = None
         self._refused = 0
 
     async def run(self) -> None:
@@ -170,12 +183,16 @@ class Session:
             raise
         self.voice, self.until = voice, 0
         self.runs += 1
+        if self.studio.sender is not None:
+            self.studio.sender.started(self, voice.random_seed, voice.checkpoint)
         await self._send(
             {"type": "started", "run": self.runs, "random_seed": voice.random_seed, "remarks": voice.remarks}
         )
         self._set_what_waits()
 
     def _free(self) -> None:
+        if self.voice is not None and self.studio.sender is not None:
+            self.studio.sender.stopped(self)
         self.voice, self.until = None, 0
         self._forget_curves()
         self._soon.clear()
@@ -198,8 +215,11 @@ class Session:
             first = voice.made
             count = min(BLOCK, self.until - first)
             try:
-                samples = await self._in_thread(voice.render, count)
+                sender = self.studio.sender
+                samples, values = await self._in_thread(_made, voice, count, sender is not None)
                 if voice is self.voice:
+                    if sender is not None:
+                        sender.made(self, samples, values, voice.pace.late_blocks)
                     await self._send(protocol.block(run, first, samples))
                 now = time.monotonic()
                 if now - reported >= PACE_SECONDS:
@@ -248,6 +268,18 @@ class Session:
         self._remarked.update(change.remarks)
         await self._send({"type": "values", "values": change.values, "source": self._source, "remarks": remarks})
 
+    def ask_soon(self, order: Order, source: str) -> None:
+        """Ask the page to start or stop its voice; of orders that come faster than they can be told, the newest."""
+        self._order, self._source = order, source
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.create_task(self._tell_order())
+
+    async def _tell_order(self) -> None:
+        with contextlib.suppress(WebSocketDisconnect):
+            while self._order is not None:
+                order, self._order = self._order, None
+                await self._send({"type": "asked", "order": order, "source": self._source})
+
     async def _in_thread(self, call: Callable[..., _T], *arguments: Any) -> _T:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="voice")
@@ -273,3 +305,9 @@ class Session:
         self._free()
         with contextlib.suppress(WebSocketDisconnect):
             await self._refuse("the voice has failed: the server's terminal says why", to)
+
+
+def _made(voice: Voice, count: int, reads_values: bool) -> tuple[np.ndarray, dict[str, float]]:
+    """The next samples and, if they are wanted, the values that steer the last of them."""
+    samples = voice.render(count)
+    return samples, voice.current() if reads_values else {}

@@ -80,6 +80,11 @@ class Voice:
             self._forget_at += REMEMBERED_SECONDS
         return sound
 
+    def current(self) -> dict[str, float]:
+        """The values of all controls, temperature and top-k, raw: those set last, or drawn for the last sample made."""
+        found: dict[str, float] = self._stream.live.current()
+        return found
+
     def set(self, values: dict[str, float | str]) -> Change:
         """Change values by name. Raises UsageError, and then nothing is changed."""
         meant = {name: self.instrument.allowed(name, value) for name, value in values.items()}

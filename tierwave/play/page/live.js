@@ -255,6 +255,7 @@ export class Live {
       this.controls.show(values);
       if (remarks.length) this.say(remarks.join(" "));
     });
+    on("asked", ({ order }) => this.#obey(order));
     on("remarks", ({ remarks }) => this.say(remarks.join(" ")));
     on("pace", (pace) => (this.pace = pace));
     on("error", ({ message }) => this.say(message));
@@ -270,6 +271,18 @@ export class Live {
     addEventListener("beforeunload", (event) => (this.recording || this.takes.unsaved) && event.preventDefault());
     addEventListener("pagehide", () => this.player.close());
     addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
+  }
+
+  /** Start or stop, as somebody has asked by OSC. @param {"start" | "stop"} order */
+  #obey(order) {
+    if ((order === "start") === this.player.playing) return;
+    if (order === "stop") {
+      this.stop();
+    } else if (navigator.userActivation?.hasBeenActive === false) {
+      this.say("OSC asks for a start: click anywhere on this page first, since browsers let no page sound before.");
+    } else {
+      this.start();
+    }
   }
 
   async #linked(up) {
