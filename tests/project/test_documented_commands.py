@@ -83,7 +83,7 @@ SMALLER = {
     "tierwave demo": "--seconds 0.3",
     "tierwave evaluate --controls": "--dur 0.2",
     "tierwave controls extract": "--jobs 1",
-    "tierwave play": "--port 0",
+    "tierwave play": "--port 0 --osc 0",  # ports that are free
     "tierwave export": "--dur 0.1",
     "tierwave report": "--seconds 0.2",
     "bench.presets": "--steps 1",
