@@ -12,7 +12,7 @@ import pytest
 from tierwave.audio.writer import write_wav
 from tierwave.cli.hear import main as hear
 from tierwave.errors import RunError, UsageError
-from tierwave.evaluation.hearing import MOST_SECONDS, held_out_gesture, pieces_of
+from tierwave.evaluation.hearing import MOST_SECONDS, TRAINED, held_out_gesture, pieces_of
 from tierwave.generation.load import load_run, seed_controls
 from tierwave.training.plan import TrainingRequest
 from tierwave.training.session import train
@@ -73,6 +73,22 @@ def test_a_run_follows_what_was_measured(tmp_path: Path, capsys: pytest.CaptureF
         path.unlink()
     with pytest.raises(RunError, match="which was held out, is not there any more"):
         held_out_gesture(run)
+
+
+def test_a_gesture_that_was_trained_on_is_played_where_what_was_held_out_is_silent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = recordings(tmp_path / "data", pitched=True)
+    trained(tmp_path, data)
+    run = load_run(tmp_path / "logdir" / "one", weights="auto")
+    split = run.run.read("split.json")
+    held_out = {name for name, _, _ in split["valid"]}
+    for name in held_out:
+        write_wav(data / name, np.zeros(2 * RATE, np.float32), RATE)
+    gesture = held_out_gesture(run)
+    assert gesture.name == TRAINED and gesture.recording is not None and np.abs(gesture.recording).max() > 0.1
+    assert hear([str(run.run.folder), "--output_dir", str(tmp_path / "sounds")]) == 0
+    assert "what was held out is silent" in capsys.readouterr().out
 
 
 def test_noise_is_followed_without_pitch(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def _hear(arguments: Any) -> None:
     from tierwave.analysis.control_accuracy import accuracy_picture
     from tierwave.analysis.issues import issues_of
     from tierwave.audio.writer import write_wav
-    from tierwave.evaluation.hearing import IN_TUNE_CENTS, pieces_of, play
+    from tierwave.evaluation.hearing import IN_TUNE_CENTS, TRAINED, pieces_of, play
     from tierwave.generation.load import load_run, needs_tensorflow
     from tierwave.nn.runtime import import_tensorflow, one_thread_per_call
 
@@ -62,7 +62,10 @@ def _hear(arguments: Any) -> None:
         if heard.piece.recording is not None:
             recording = folder / "recording.wav"
             write_wav(recording, heard.piece.recording, rate)
-            line.say(f"{recording}: the held-out recording whose gesture that is")
+            which = "the held-out recording whose gesture that is"
+            if heard.piece.name == TRAINED:
+                which = "a recording that it was trained on, whose gesture that is: what was held out is silent"
+            line.say(f"{recording}: {which}")
         notes += heard.in_tune
     if notes:
         line.say(

@@ -29,6 +29,8 @@ TONES = ("inst", "midi", "level")  # the controls by which a network plays melod
 IN_TUNE_CENTS = 30.0
 MOST_SECONDS = 8.0  # of a gesture
 PRIME_SECONDS = 0.5  # of the recording, from which its gesture goes on: recordings do not begin in silence
+TRAINED = "trained_gesture"  # the name of a gesture that was not held out
+_SILENT = 1e-3  # the peak of a recording in which there is nothing to follow
 _EDGE_SECONDS = 0.05  # at either end of a note, where windows hang over its neighbours
 
 
@@ -140,16 +142,24 @@ def _in_tune(pitch: ControlAccuracy, notes: Sequence[int]) -> list[bool]:
 
 
 def held_out_gesture(trained: Trained) -> Piece:
-    """The controls of what was held out from training, one stretch after another, and its sound. RunError where
-    nothing was held out, or a recording is not where it was."""
-    described, rate = trained.run.read("run.json"), trained.sample_rate
-    spans = trained.run.read("split.json")["valid"]
-    folder = described.get("data_dir")
-    if not spans or folder is None:
+    """The controls of what was held out from training, one stretch after another, and its sound; where all of that is
+    silent, as it may be of a short recording, those of what was trained on. RunError where nothing was held out, or a
+    recording is not where it was."""
+    split = trained.run.read("split.json")
+    folder = trained.run.read("run.json").get("data_dir")
+    if not split["valid"] or folder is None:
         raise RunError(
             f"{trained.run.folder} has held nothing out, so there is no gesture to play: train with --val_frac"
         )
-    root, at = Path(folder), 0.0
+    piece = _gesture(trained, "gesture", split["valid"], Path(folder))
+    if piece.recording is not None and np.abs(piece.recording).max() < _SILENT:
+        return _gesture(trained, TRAINED, split["train"], Path(folder))
+    return piece
+
+
+def _gesture(trained: Trained, title: str, spans: Sequence[tuple[str, int, int]], root: Path) -> Piece:
+    """The first seconds of spans (recording, first sample, end), one after another."""
+    rate, at = trained.sample_rate, 0.0
     parts: list[Controls] = []
     sounds = []
     for name, start, stop in spans:
@@ -180,7 +190,7 @@ def held_out_gesture(trained: Trained) -> Piece:
     prime = min(PRIME_SECONDS, at / 2)
     rest = {name: track.between(prime, at, trained.schema.of(name).interp) for name, track in joined.items()}
     first = round(prime * rate)
-    return Piece("gesture", shifted(rest, prime), at - prime, recording=sound[first:], before=(sound[:first], joined))
+    return Piece(title, shifted(rest, prime), at - prime, recording=sound[first:], before=(sound[:first], joined))
 
 
 def free_running(trained: Trained, seconds: float) -> Piece:
