@@ -10,8 +10,9 @@ def with_noise(
 ) -> tf.Tensor:
     """RNNControl's input noise, without its offset: uniform in +- width times half the range of each window.
 
-    shifted: each window is moved by a number of the same kind too, so that a network returns to zero by itself. sound: float32 `[batch, time, ...]`; seed: int32 `[2]`; real: bool of the same shape, False for padding, which does
-    not count for the range; None where all is real.
+    sound: float32 `[batch, time, ...]`; seed: int32 `[2]`; real: bool of the same shape, False for padding, which does
+    not count for the range; None where all is real. shifted: each window is also moved as a whole, by a number of the
+    same range, so that a network returns to zero by itself.
     """
     if real is None:
         real = tf.ones(tf.shape(sound), tf.bool)
