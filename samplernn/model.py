@@ -582,7 +582,7 @@ class SampleRNN(keras.Model):
         if dropout_seed is not None and input_noise > 0.0:
             sound = self.quantizer.decode_tensor(inputs["inputs"])
             seed = tf.random.experimental.stateless_fold_in(dropout_seed, 101)
-            inputs["inputs"] = self.quantizer.encode_tensor(with_noise(sound, input_noise, seed, shifted=True))
+            inputs["inputs"] = self.quantizer.encode_tensor(with_noise(sound, input_noise, seed))
         logits, state = self(inputs, state, training=dropout_seed is not None, dropout_seed=dropout_seed)
         targets = batch["targets"]
         nats = categorical_nats(logits, targets) * mask
