@@ -116,6 +116,7 @@ wasm:
 	$(CLANG) --target=wasm32 -msimd128 -mbulk-memory -nostdlib -O3 -ffp-contract=off -Wall -Wextra -Werror \
 	    -Wl,--no-entry -Wl,--strip-all -Wl,--export=__heap_base -Wl,--stack-first -Wl,-z,stack-size=65536 \
 	    -o $(WASM) tierwave/export/wasm/engine.c
+	@chmod a-x $(WASM)
 
 # The same commands make the same weights on processors of one kind.
 start: $(installed)
