@@ -28,10 +28,10 @@ def measure(
     config = CONFIGS[name]
     cores = usable_cores()
     rng = np.random.default_rng(0)
-    inputs = tf.constant(rng.integers(0, config.q_levels, [lanes, config.top_frame + config.seq_len]), tf.int32)
+    inputs = tf.constant(rng.integers(0, config.q_levels, [lanes, config.history + config.seq_len]), tf.int32)
     batch = {
         "inputs": inputs,
-        "targets": inputs[:, config.top_frame :],
+        "targets": inputs[:, config.history :],
         "mask": tf.ones([lanes, config.seq_len]),
         "reset": tf.zeros([lanes], tf.bool),
     }

@@ -364,7 +364,7 @@ class SampleRNN(keras.Model):
         self.unit, self.has_accuracy, self.steps_are = "bits", True, "samples"
         self.config, self.fused = config, fused
         self.quantizer = Quantizer(config.q_type, config.q_levels)
-        self.lag, self.reach = config.lag, 0 if config.lookback is None else config.lookback.limit
+        self.reach = 0 if config.lookback is None else config.lookback.limit
         self.product_dtype = compute_dtype
         descending = list(reversed(config.frame_sizes))
         self.tiers = [
@@ -545,8 +545,9 @@ class SampleRNN(keras.Model):
         found: lags `[batch, time]` in the sound, for where controls `[batch, time, controls]` in 0 ... 1 tell none.
         """
         lag = found
-        if self.lag is not None and controls is not None:
-            column, *line = self.lag
+        told_by = self.config.lag
+        if told_by is not None and controls is not None:
+            column, *line = told_by
             told = lags(controls[..., column], *line)
             lag = tf.where(told > 0.0, told, found)
         return past_codes(codes, at, lag, self.quantizer.table()), tf.cast(lag > 0.0, tf.float32)

@@ -27,6 +27,7 @@ import samplernn
 import train
 from commands import eagerly, load_once, undrawn
 from tierwave.config import TrainingOptions, read_document, resolve_training, validate
+from tierwave.controls.schema import Parameter, Schema
 from tierwave.errors import UsageError
 from tierwave.family import load_config, load_family
 from tierwave.files.folders import MARK
@@ -465,8 +466,12 @@ def test_a_preset_is_valid_and_its_network_runs_when_made_narrow(path: Path) -> 
         model = family.build(narrow, stage)
         assert model.count_params() > 0
         if path.parent.name == "configs" and config.model == "samplernn":  # its window is the one it trains with
-            codes = tf.zeros([1, config.top_frame + config.seq_len], tf.int32)
-            batch = {"inputs": codes, "targets": codes[:, config.top_frame :], "reset": tf.constant([True])}
+            steering = Schema(
+                parameters=tuple(Parameter(name=name, **about) for name, about in config.controls.items())
+            )
+            model = family.build(family.completed(narrow, steering, 16000), stage)
+            codes = tf.zeros([1, config.history + config.seq_len], tf.int32)
+            batch = {"inputs": codes, "targets": codes[:, config.history :], "reset": tf.constant([True])}
             batch["mask"] = tf.ones([1, config.seq_len])
             if config.conditioned_on:
                 batch["controls"] = tf.zeros([1, codes.shape[1], len(config.conditioned_on)])
