@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tierwave.audio.lookback import Lag, needed
+from tierwave.audio.lookback import LONGEST, Lag, needed
 from tierwave.config import Amount, GlobalNormClip, Layers, StrictModel, ValueClip, Width
 from tierwave.controls.schema import ControlInputs, Parameter, Schema, control_inputs
 from tierwave.errors import UsageError
@@ -25,7 +25,7 @@ class Lookback(StrictModel):
         None, description="in samples, at the control's lower end"
     )
     octaves: Annotated[float, Field(ge=-100, le=100)] | None = Field(None, description="from there to its upper end")
-    limit: Annotated[int, Field(ge=16, le=100_000)] = Field(480, description="the longest lag in samples")
+    limit: Annotated[int, Field(ge=16, le=LONGEST)] = Field(480, description="the longest lag in samples")
 
 
 class Config(StrictModel):

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from tierwave.audio.lookback import (
     BEFORE,
+    LONGEST,
     OFFSETS,
     REACH,
     SHORTEST,
     WHOLE,
+    compared,
     edges,
     found_lag,
     interpolation,
@@ -215,3 +217,20 @@ def kernel_codes(codes: np.ndarray, at: int, lag: np.float32, amplitudes: np.nda
     first = int(at) - int(np.floor(lag)) - BEFORE
     kernels._look_back(result, lag, table, levels, codes[first : first + taps + 2 * REACH - 1].copy())
     return result.astype(int).tolist()
+
+
+def test_sums_of_the_longest_lag_at_full_scale_are_exact():
+    """Where a Fourier transform of the loudest sound would not round to whole numbers, lags of tensors would differ."""
+    amplitudes, size = Quantizer("mu-law", 256).table(), needed(LONGEST)
+    rng = np.random.default_rng(8)
+    loud = np.where(np.arange(size + 64) % 1500 < 700, 255, 0) + rng.integers(0, 2, size + 64)
+    codes = np.stack([np.clip(loud, 0, 255), rng.integers(0, 256, size + 64)]).astype(np.int32)
+    at = np.array([size, size + 17, size + 64])
+    vectors = np.rint(amplitudes * np.float32(WHOLE)).astype(np.float32)
+    width = compared(LONGEST) + LONGEST + 1
+    expected = [
+        [kernels._find_lag(each[stop - width : stop].copy(), vectors, 0, LONGEST) for stop in at] for each in codes
+    ]
+    found = tensors.found_lags(tf.constant(codes), tf.constant(at, tf.int32), amplitudes, LONGEST)
+    np.testing.assert_array_equal(found.numpy(), expected)
+    assert expected[0][0] == pytest.approx(1500, abs=1)

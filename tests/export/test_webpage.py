@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from tierwave.audio.lookback import found_lag, lags, needed
+from tierwave.audio.lookback import LONGEST, found_lag, lags, needed
 from tierwave.audio.quantize import Quantizer
 from tierwave.cli.export import main
 from tierwave.config import dumps
@@ -25,7 +25,7 @@ from tierwave.engine import kernels
 from tierwave.engine.network import Builder, Matrix, Network
 from tierwave.engine.voices import Voices, encoded
 from tierwave.export import webpage
-from tierwave.export.webpage import ENGINE, FOLDERS, LONGEST_LAG, bundle, page
+from tierwave.export.webpage import ENGINE, FOLDERS, bundle, page
 from tierwave.family import load_config
 from tierwave.files.writing import write_text
 from tierwave.generation.load import network_of
@@ -187,7 +187,7 @@ def test_lags_are_those_of_the_engine() -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("limit", [16, 480, LONGEST_LAG])
+@pytest.mark.parametrize("limit", [16, 480, LONGEST])
 @pytest.mark.parametrize("q_type", ["mu-law", "linear"])
 def test_lags_that_are_found_are_those_of_the_engine(q_type: str, limit: int) -> None:
     quantizer = Quantizer(q_type, 256)
@@ -409,15 +409,10 @@ def test_names_end_no_element(root: Path) -> None:
     [
         ({"model": "melnet", "tiers": 2, "layers": [1, 1], "hidden_size": 4}, [], "a MelNet makes a spectrogram whole"),
         ({**VALUES, "generates": ["x"], "conditioned_on": ["p"]}, [], "this run makes values"),
-        (
-            {**FOUND, "lookback": {"limit": LONGEST_LAG + 1}},
-            [],
-            f"this network looks back up to {LONGEST_LAG + 1} samp",
-        ),
         (CASCADE, ["--onnx"], "--onnx writes files into a folder"),
         (CASCADE, ["--output", "notes.zip"], "let its name end in .html"),
     ],
-    ids=["melnet", "values", "lookback", "onnx", "suffix"],
+    ids=["melnet", "values", "onnx", "suffix"],
 )
 def test_what_no_page_can_play_is_refused(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,

@@ -56,6 +56,7 @@ def test_a_config_is_completed_from_the_schema_and_the_rate() -> None:
         ({"lookback": {"control": "midi"}}, "lookback names the control midi, which is not in conditioned_on"),
         ({"lookback": {}, "frame_sizes": []}, "lookback is for networks with frame tiers"),
         ({"lookback": {"limit": 3}}, "limit"),
+        ({"lookback": {"limit": 4097}}, "limit"),
     ],
 )
 def test_configs_that_cannot_be_are_refused(keys: dict[str, Any], said: str) -> None:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 OFFSETS = (-2, -1, 0, 1)  # from the point one period ago, in samples
 REACH = 4  # samples on either side that interpolate
 SHORTEST = 8.0  # samples; of a shorter period several make a lag, so that all that is read lies in the past
+LONGEST = 4096  # samples, that may be asked for: a piano's lowest note at 96 kHz has 3491
 BEFORE = REACH - OFFSETS[0]  # samples behind a lag that are read
 
 # How a period is found: the last samples are compared with as many that lie a lag before, for each lag.
@@ -75,7 +76,7 @@ def found_lag(sound: npt.ArrayLike, limit: int) -> np.float32:
     best = int(score.argmax())
     if score[best] <= -1.0:
         return np.float32(0.0)
-    bend = left[best] + right[best] - 2.0 * here[best]
+    bend = (left[best] - here[best]) + (right[best] - here[best])  # below 0, however they round
     return np.float32(inner[best] + 0.5 * (left[best] - right[best]) / bend)
 
 

@@ -645,7 +645,7 @@ def _find_lag(past, vectors, first, limit):
     if best == 0:
         return _F(0.0)
     left, right = alike[best - 1], alike[best + 1]
-    return np.float32(best + 0.5 * (left - right) / (left + right - 2.0 * alike[best]))
+    return np.float32(best + 0.5 * (left - right) / ((left - alike[best]) + (right - alike[best])))
 
 
 @inlined
@@ -730,7 +730,7 @@ def _operate(operation, memory, vectors, codes, values, controls, step, history,
                 table = _piece(vectors, first, (2 + _TAPS * count) * second)
                 _look_back(result, lag, table, second, past)
         elif code == FIND:
-            width = (8 * second + 14) // 15 + second + 1
+            width = source + second + 1  # what is compared, and as far back as that may lie
             result[0] = _find_lag(_row(codes, voice, history + step - width, width), vectors, first, second)
         elif code == VALUES:
             for index in range(count):

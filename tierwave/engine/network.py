@@ -283,8 +283,9 @@ class Builder:
     def find_lag(self, target: Place, amplitudes: Floats, limit: int) -> None:
         """target = the lag found in the last codes, 0 where there is none (see `tierwave.audio.lookback.found_lag`);
         amplitudes: of the codes."""
-        self._add(kernels.FIND, target, 0, self.keep(np.rint(amplitudes * np.float32(WHOLE))), limit)
-        self._multiplications += (limit + 2) * compared(limit) / self._parts[-1][0]
+        count, whole = compared(limit), np.rint(amplitudes * np.float32(WHOLE))
+        self._add(kernels.FIND, target, count, self.keep(whole), limit)
+        self._multiplications += (limit + 2) * count / self._parts[-1][0]
 
     def look_back(self, target: Place, lags: Place, amplitudes: Floats, table: Floats) -> None:
         """target += table[offset, code] of what stood one of two `lags` ago, the second where the first is 0, nothing

@@ -31,7 +31,6 @@ ENGINE = HERE / "wasm" / "engine.wasm"
 FOLDERS = (HERE / "page", HERE.parent / "play" / "page")  # the first that has a module gives it
 
 MEASURED = 6e9  # multiply-adds per second in Chromium on two slow and busy cores
-LONGEST_LAG = 4096  # samples, that the engine has room for: a piano's lowest note at 96 kHz has 3491
 LARGEST = 32e9  # more than a browser makes on one core of any machine: four floats at once, twice a cycle, at 4 GHz
 
 _POLICY = (
@@ -84,18 +83,6 @@ def slowness(instrument: Instrument) -> str | None:
     )
 
 
-def _refuse_long_lags(instrument: Instrument) -> None:
-    """Raises UsageError for a network that looks back further than the engine has room for."""
-    for _, network in _tiers(instrument):
-        finds = network.program[network.program[:, 0] == kernels.FIND]
-        longest = finds[:, 5].max(initial=0)
-        if longest > LONGEST_LAG:
-            raise UsageError(
-                f"this network looks back up to {longest} samples (limit, under lookback in its config), and a page "
-                f"up to {LONGEST_LAG}: train one with a lower limit, or play it with python -m tierwave play"
-            )
-
-
 def page(instrument: Instrument) -> str:
     """The file's text."""
     if not instrument.is_live:
@@ -104,7 +91,6 @@ def page(instrument: Instrument) -> str:
             "--format html"
         )
     slowness(instrument)
-    _refuse_long_lags(instrument)
     sound, weights = _sound(instrument)
     run = instrument.document()
     name = instrument.trained.path.name

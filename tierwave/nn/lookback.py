@@ -45,7 +45,7 @@ def found_lags(codes: tf.Tensor, at: tf.Tensor, amplitudes: np.ndarray, limit: i
     def chosen(values: tf.Tensor) -> tf.Tensor:
         return tf.gather(values, best, batch_dims=2)
 
-    bend = chosen(left) + chosen(right) - 2.0 * chosen(here)
+    bend = (chosen(left) - chosen(here)) + (chosen(right) - chosen(here))
     is_found = chosen(score) > -1.0
     between = 0.5 * (chosen(left) - chosen(right)) / tf.where(is_found, bend, 1.0)
     lag = tf.cast(best + first, tf.float64) + between

@@ -26,7 +26,7 @@ enum { CATEGORICAL, GAUSSIANS, MIXTURES };
 #define SHORTEST_LAG 8
 #define LEAST 0.3
 #define PRICE 0.1
-#define LONGEST_LAG 4096 /* that there is room for; as in `tierwave/export/webpage.py` */
+#define LONGEST_LAG 4096 /* that there is room for: LONGEST */
 #define COMPARED(limit) ((8 * (limit) + 14) / 15)
 #define LOWEST -87.0f
 #define HIGHEST 88.0f
@@ -451,7 +451,7 @@ static float find_lag(const int32_t *past, const float *amplitudes, int limit) {
   }
   if (best == 0) return 0;
   double left = alike[best - 1], right = alike[best + 1];
-  return (float)(best + 0.5 * (left - right) / (left + right - 2.0 * alike[best]));
+  return (float)(best + 0.5 * (left - right) / ((left - alike[best]) + (right - alike[best])));
 }
 
 static void operate(const Network *net, const int32_t *operation, int step, uint64_t time) {
