@@ -75,7 +75,7 @@ def _samplernn(document: dict[str, Any], path: Path) -> list[Work]:
         depth += config.num_rnn_layers * config.seq_len // frame
     # The sample tier's first layer is looked up in a table that is made once per update: no multiplications.
     sample_tier = model.sample_tier
-    looked_up = [part for part in (sample_tier.embedding, sample_tier.window) if part is not None]
+    looked_up = [part for part in (sample_tier.embedding, sample_tier.window, sample_tier.lookback) if part is not None]
     multiplications += sample_tier.count_params() - sum(part.numpy().size for part in looked_up)
     rate = RATES["samplernn"]
     return [Work(path.name, model.count_params(), multiplications, rate, config.seq_len, depth)]

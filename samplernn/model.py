@@ -3,7 +3,8 @@
 One set of weights in two forms: `SampleRNN.logits` runs whole windows (training, likelihoods), `samplernn.sampler` the
 same tiers step by step. Both use `effective_weights`, in which the sample tier's first map is a lookup table.
 
-Layout of a window with frame sizes F = [4, 16], seq_len 32 (overlap = top frame = 16; codes `[batch, 16 + 32]`):
+Layout of a window with frame sizes F = [4, 16], seq_len 32 (overlap = top frame = 16, more where the network looks back
+one period; codes `[batch, 16 + 32]`):
 
     index            0         16        32        48
     codes            |overlap  |targets            |

@@ -72,7 +72,7 @@ def test_a_run_follows_what_was_measured(tmp_path: Path, capsys: pytest.CaptureF
     ]  # fmt: skip
     for path in data.iterdir():
         path.unlink()
-    with pytest.raises(RunError, match="which was held out, is not there any more"):
+    with pytest.raises(RunError, match="the recording .*wav, of the training, is not there any more"):
         held_out_gesture(run)
 
 

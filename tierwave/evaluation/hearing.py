@@ -168,7 +168,7 @@ def _gesture(trained: Trained, title: str, spans: Sequence[tuple[str, int, int]]
             break
         path = root if root.is_file() else root / name
         if not path.is_file():
-            raise RunError(f"the recording {path}, which was held out, is not there any more: put it back")
+            raise RunError(f"the recording {path}, of the training, is not there any more: put it back")
         own = seed_controls(trained, path, 0) or {}
         missing = [each for each in trained.schema.names if each not in own]
         if missing:
