@@ -584,7 +584,10 @@ class SampleRNN(keras.Model):
         if dropout_seed is not None and input_noise > 0.0:
             sound = self.quantizer.decode_tensor(inputs["inputs"])
             seed = tf.random.experimental.stateless_fold_in(dropout_seed, 101)
-            inputs["inputs"] = self.quantizer.encode_tensor(with_noise(sound, input_noise, seed))
+            noisy = self.quantizer.encode_tensor(with_noise(sound, input_noise, seed))
+            # Silence stays what it is in generation: or sound would only be learned to begin from noise.
+            silent = tf.equal(inputs["inputs"], self.quantizer.silence)
+            inputs["inputs"] = tf.where(silent, inputs["inputs"], noisy)
         logits, state = self(inputs, state, training=dropout_seed is not None, dropout_seed=dropout_seed)
         targets = batch["targets"]
         nats = categorical_nats(logits, targets) * mask
