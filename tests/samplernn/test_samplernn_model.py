@@ -385,6 +385,20 @@ def test_noise_is_on_the_inputs_only_in_training_and_follows_the_seed():
     assert np.all(np.abs(one.nats - other.nats) > 1e-4)
 
 
+def test_noise_leaves_silence_as_it_is():
+    model, heard = make_model(frame_sizes=[4, 8]), []
+    codes = np.full([1, 8 + 16], model.quantizer.silence, np.int32)
+    codes[0, 16:] = np.random.default_rng(3).integers(0, LEVELS, 8)
+    logits = model.logits
+    model.logits = lambda codes, *rest, **more: heard.append(codes.numpy()) or logits(codes, *rest, **more)
+    batch = {"inputs": tf.constant(codes), "targets": tf.constant(codes[:, 8:]), "mask": tf.ones([1, 16])}
+    batch["reset"] = tf.constant([True])
+    model.loss_sums(batch, model.initial_state(1), dropout_seed=tf.constant([1, 2]), input_noise=0.9)
+    silent = codes == model.quantizer.silence
+    np.testing.assert_array_equal(heard[0][silent], codes[silent])
+    assert np.mean(heard[0][~silent] != codes[~silent]) > 0.5
+
+
 def test_paper_convention_initialises_as_the_paper():
     keras.utils.set_random_seed(0)
     model = samplernn.FAMILY.build(
