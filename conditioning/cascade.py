@@ -56,8 +56,6 @@ class TierStream(Stream):
         super().__init__(sample_rate, request.seconds)
         drawn = {name for controls in request.controls for name in controls}
         tiers = playing(config, only, drawn)
-        if only is None:
-            models = [model for tier, model in zip(config.tiers, models, strict=True) if tier in tiers]
         made = {name for tier in config.tiers for name in tier.generates if only is None}
         used = {name for tier in tiers for name in tier.conditioned_on}
         if tiers[-1].makes_audio:
@@ -70,8 +68,12 @@ class TierStream(Stream):
         curves = [{name: each[name] for name in each if name not in idle} for each in request.controls]
         self.live = request.live_controls(schema.select(names), sample_rate, curves)
         self.makes_audio = tiers[-1].makes_audio
-        pairs = zip(tiers, models, strict=True)
-        self._tiers = [_Tier(self, list(config.tiers).index(tier), tier, model) for tier, model in pairs]
+        self._is_alone = only is not None  # the one tier whose model is given
+        self._tiers = [
+            _Tier(self, index, tier, self._model_of(index, models))
+            for index, tier in enumerate(config.tiers)
+            if tier in tiers
+        ]
         self._maker = {name: tier for tier in self._tiers for name in tier.stage.generates}
         for tier in self._tiers:
             tier.prime()
@@ -84,6 +86,17 @@ class TierStream(Stream):
     def record(self, voice: int = 0) -> Controls:
         """What was drawn and set, to be drawn again."""
         return self.live.record(voice)
+
+    def replace(self, models: Sequence[Any]) -> None:
+        """Go on with other networks of all tiers."""
+        if not all(isinstance(tier.voices, EngineVoices) for tier in self._tiers):
+            super().replace(models)
+        for tier in self._tiers:
+            tier.voices.replace(self._model_of(tier.index, models))
+
+    def _model_of(self, index: int, models: Sequence[Any]) -> Any:
+        """The model of the tier at this place in the config."""
+        return models[0 if self._is_alone else index]
 
     def render(self, samples: int) -> np.ndarray:
         """The next samples, float32 `[voices, samples]`."""

@@ -136,6 +136,10 @@ class EngineVoices:
         self._voices.begin(values[:, :1])
         self._voices.prime(values[:, 1:], None if controls is None else controls[:, :-1])
 
+    def replace(self, network: Network) -> None:
+        """Go on with another network, which fits the one before."""
+        self._voices.replace(network)
+
     def run(self, settings: Settings) -> np.ndarray:
         """As many values as `settings` has steps: `[voices, steps]`, or with a last axis of features."""
         return self._voices.run(settings)

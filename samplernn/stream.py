@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -71,6 +72,13 @@ class SampleStream(Stream):
     def record(self, voice: int = 0) -> Controls:
         """What was drawn and set, to be drawn again."""
         return self.live.record(voice)
+
+    def replace(self, models: Sequence[Any]) -> None:
+        """Go on with another network."""
+        if not isinstance(self._voices, Voices):
+            super().replace(models)
+        else:
+            self._voices.replace(models[0])
 
     def render(self, samples: int) -> np.ndarray:
         """The next samples, float32 `[voices, samples]`."""

@@ -23,9 +23,11 @@ from conditioning.config import Cascade, Config
 from tierwave.controls.files import read_take, write_take
 from tierwave.controls.schema import ControlWarning, Parameter, Schema
 from tierwave.controls.tracks import Controls, Track
+from tierwave.engine.network import InMemory
 from tierwave.errors import UsageError
 from tierwave.generation.request import Request
 from tierwave.nn.distributions import counter_uniform, voice_seeds
+from tierwave.runs.checkpoints import named_weights
 
 RATE = 1000
 KNOT = 4  # samples, at that rate
@@ -740,3 +742,51 @@ def test_values_beyond_the_range_are_clipped_once_and_told() -> None:
     other = stream_of()
     other.set(u=10.0)
     np.testing.assert_array_equal(play(other), sound)
+
+
+# ---- other networks --------------------------------------------------------------------------------------------------
+
+
+def networks(negated: bool = False) -> list[Any]:
+    """The cascade's for the engine; negated: with the opposite of all weights."""
+    found = []
+    for model, stage in zip(models(False), conditioning.FAMILY.stages(CASCADE), strict=True):
+        weights = named_weights(model)
+        if negated:
+            weights = {name: -value for name, value in weights.items()}
+        found.append(conditioning.FAMILY.network(CASCADE, stage, InMemory(weights), "float32", "the test"))
+    return found
+
+
+def test_a_cascade_goes_on_with_other_networks_of_all_its_tiers() -> None:
+    first, second = networks(), networks(negated=True)
+    replaced = [first[:index] + second[index : index + 1] + first[index + 1 :] for index in range(3)]
+    plain = stream_of(made=first).render(TOTAL)
+    for others in (first, *replaced):
+        stream = stream_of(made=first)
+        assert np.array_equal(stream.render(50), plain[:, :50])
+        stream.replace(others)
+        assert np.array_equal(stream.render(TOTAL - 50), plain[:, 50:]) == (others is first)
+
+
+def test_tiers_that_are_not_run_are_passed_over() -> None:
+    first, second = networks(), networks(negated=True)
+    drawn = {**DRAWN, "s": Track.constant("s", 66)}  # which `slow` makes otherwise
+    streams = [stream_of(drawn=drawn, made=first) for _ in range(2)]
+    for stream, slow in zip(streams, (first[0], second[0]), strict=True):
+        stream.render(50)
+        stream.replace([slow, *second[1:]])
+    assert np.array_equal(*(stream.render(TOTAL - 50) for stream in streams))
+    given = {"u": DRAWN["u"]}
+    alone = stream_of(drawn=given, only="slow", made=first[:1])
+    before = alone.curves(0.1)["slow"]["s"].values
+    alone.replace(second[:1])
+    after = alone.curves(1.0)["slow"]["s"].values
+    plain = stream_of(drawn=given, only="slow", made=first[:1]).curves(1.0)["slow"]["s"].values
+    assert np.array_equal(after[: len(before)], before)
+    assert not np.array_equal(after, plain)
+
+
+def test_networks_of_tensorflow_are_not_exchanged() -> None:
+    with pytest.raises(UsageError, match="TensorFlow"):
+        stream_of().replace(networks())

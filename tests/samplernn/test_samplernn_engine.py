@@ -11,7 +11,7 @@ from samplernn.model import SampleRNN
 from samplernn.stream import SampleStream
 from tierwave.engine.network import InMemory, Network, WeightKind
 from tierwave.engine.voices import Voices
-from tierwave.errors import RunError
+from tierwave.errors import RunError, UsageError
 from tierwave.generation.request import Request
 from tierwave.runs.checkpoints import named_weights
 
@@ -91,3 +91,19 @@ def test_weights_of_another_network_are_refused() -> None:
         network(config.model_copy(update={"num_rnn_layers": 1}), weights)
     with pytest.raises(RunError, match=r"has the shape \[6, 6\], and \[12, 12\] is needed"):
         network(config.model_copy(update={"num_rnn_layers": 2, "dim": 12}), weights)
+
+
+def test_a_stream_goes_on_with_another_network() -> None:
+    model = make_model(frame_sizes=[4, 8])
+    first = engine(model)
+    for variable in model.trainable_variables:
+        variable.assign(-variable)
+    second, plain = engine(model), SampleStream(first, 8000, request()).render(300)
+    same, other = SampleStream(first, 8000, request()), SampleStream(first, 8000, request())
+    for stream, networks in ((same, [first]), (other, [second])):
+        assert (stream.render(101) == plain[:, :101]).all()
+        stream.replace(networks)
+    assert (same.render(199) == plain[:, 101:]).all()
+    assert (other.render(199) != plain[:, 101:]).any()
+    with pytest.raises(UsageError, match="TensorFlow"):
+        SampleStream(model, 8000, request()).replace([first])

@@ -182,6 +182,16 @@ class Network:
     multiplications: float
     about: Mapping[str, Any] = field(default_factory=dict)
 
+    def fits(self, other: Network) -> bool:
+        """Whether the two differ in nothing but the values of their weights, so that a voice of one may go on with the
+        other."""
+        arrays, plain = ("program", "parts", "head", "matrices"), ("kind", "floor", "history", "features", "inputs")
+        return (
+            all(np.array_equal(getattr(self, name), getattr(other, name)) for name in arrays)
+            and all(getattr(self, name) == getattr(other, name) for name in (*plain, "widest", "about"))
+            and all(getattr(self, name).shape == getattr(other, name).shape for name in ("vectors", "initial"))
+        )
+
     @property
     def choices(self) -> int:
         """Of how many alternatives one is drawn: levels or mixtures."""
@@ -440,11 +450,21 @@ def _stored(kernel: Floats, kind: WeightKind) -> tuple[npt.NDArray[Any], Floats 
     if kind == "float32":
         return np.asarray(kernel, np.float32), None
     if kind == "bfloat16":
-        bits = np.ascontiguousarray(kernel, np.float32).view(np.uint32)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16), None  # to the nearest, ties to even
+        return bfloat16(kernel), None
     largest = np.maximum(kernel.max(axis=0), -kernel.min(axis=0))
     scales = np.asarray(np.maximum(largest, np.float32(1e-30)) / np.float32(127), np.float32)
     result = np.empty(kernel.shape, np.int8)
     for first in range(0, len(kernel), _ROWS):  # so that there is no second copy of a large one
         result[first : first + _ROWS] = np.rint(kernel[first : first + _ROWS] / scales)
     return result, scales
+
+
+def bfloat16(values: Floats) -> npt.NDArray[np.uint16]:
+    """The upper halves of floats, which are rounded to the nearest of those that have no lower half, ties to even."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def from_bfloat16(halves: npt.NDArray[np.uint16]) -> Floats:
+    """The floats whose upper halves these are."""
+    return (halves.astype(np.uint32) << 16).view(np.float32)

@@ -54,6 +54,12 @@ class Voices:
         else:
             self._codes[:] = values
 
+    def replace(self, network: Network) -> None:
+        """Go on with another network, which fits the one before. Raises ValueError where it does not."""
+        if not self.network.fits(network):
+            raise ValueError("a voice goes on with a network that fits its own only")
+        self.network = network
+
     def prime(self, values: np.ndarray, controls: Floats | None) -> None:
         """Take in values that are given: codes `[voices, steps]` or numbers `[voices, steps, features]`; with the
         controls that lead to each of them, `[voices, steps, controls]`."""

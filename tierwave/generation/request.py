@@ -150,6 +150,11 @@ class Stream(abc.ABC):
         Returns the time in seconds by which all have arrived. Raises UsageError for a name that does not steer it."""
         raise UsageError(f"{', '.join(values)}: nothing steers this sound")
 
+    def replace(self, models: Sequence[Any]) -> None:
+        """Go on with other networks of the engine, as many as it was made with, each of which fits the one before it
+        (ValueError). Raises UsageError for sound that networks of the engine do not make."""
+        raise UsageError("the networks of this sound cannot be exchanged while it is made: TensorFlow makes it")
+
     def curves(self, seconds: float, voice: int = 0) -> Mapping[str, Controls]:
         """The controls that were generated on the way, by stage, in raw units; {} where there are none."""
         return {}
