@@ -10,6 +10,8 @@ import importlib.util
 import io
 import itertools
 import json
+import math
+import shutil
 import signal
 import socket
 import struct
@@ -61,6 +63,7 @@ from tierwave.play.protocol import LARGEST_MESSAGE
 from tierwave.play.session import MOST_REFUSED, Studio
 from tierwave.runs.checkpoints import make_checkpoint
 from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, create_run
+from tierwave.runs.history import BASELINES, LOSSES
 
 RATE = 8000
 SMALL = {"hidden_size": 6, "num_layers": 1}
@@ -1132,6 +1135,19 @@ def test_a_run_says_what_it_is(runs: dict[str, Path], instruments: dict[str, Ins
     assert (about["rate"], about["takes"]) == (RATE, ["top_k", "top_p"])
     curves = instruments["values"].document()
     assert (curves["rate"], curves["takes"], curves["top_k"]["high"]) == (50, [], None)
+
+
+def test_what_was_learned_is_told(tmp_path: Path, runs: dict[str, Path], instruments: dict[str, Instrument]) -> None:
+    assert instruments["steered"].document()["verdict"] == ""
+    folder = tmp_path / "steered"
+    shutil.copytree(runs["steered"], folder)
+    header, row = "step,epoch,loss,gradient_norm,bits,val_loss", f"3,1,2.0,,2.9,{math.log(2) * 3.5}"
+    (folder / LOSSES).write_text(f"{header}\n{row}\n")
+    (folder / BASELINES).write_text(json.dumps({"code histogram": 4.0, "linear prediction": 3.0 * math.log(2)}))
+    instrument = Instrument(folder)
+    assert "0.500 above linear prediction (3.000)" in instrument.document()["verdict"]
+    (folder / LOSSES).write_text(f"{header}\n3,1,nonsense,,2.9,1\n")
+    assert instrument.document()["verdict"] == ""  # and it is played all the same
 
 
 def test_speed_is_measured_and_too_little_of_it_is_told(

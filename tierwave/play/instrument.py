@@ -17,10 +17,12 @@ import numpy.typing as npt
 from tierwave.controls.live import LIVE_NAMES
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.tracks import Controls, Track
-from tierwave.errors import UsageError
+from tierwave.errors import RunError, UsageError
 from tierwave.generation.load import Trained, Weights, load_run
 from tierwave.generation.request import Request
+from tierwave.runs.diagnostics import verdict
 from tierwave.runs.folder import Run
+from tierwave.runs.history import read_history
 from tierwave.system.cores import usable_cores
 
 BLOCK = 256  # samples that are made at a time, between which something is set
@@ -200,6 +202,15 @@ class Instrument:
             "gaps: generate sounds instead, or train a smaller one."
         )
 
+    @property
+    def verdict(self) -> str:
+        """What was learned, in a sentence; "" where that is not known."""
+        try:
+            history = read_history(self._part())
+        except RunError:  # a damaged table of losses is no reason not to play
+            return ""
+        return verdict(*history.scaled("bits"), "bits") if history.in_bits else ""
+
     # ---- as a document ---------------------------------------------------------------------------------------------
 
     def document(self) -> dict[str, Any]:
@@ -228,6 +239,7 @@ class Instrument:
             "takes": [name for name in ("top_k", "top_p", "bias", "text") if name not in foreign],
             "speed": self.speed or None,
             "warning": self.warning,
+            "verdict": self.verdict,
         }
 
     def _parameter(self, parameter: Parameter) -> dict[str, Any]:

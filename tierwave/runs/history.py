@@ -70,18 +70,19 @@ class History:
     in_bits: bool
     baselines: dict[str, float] = field(default_factory=dict)
 
+    def scaled(self, unit: str) -> tuple[list[Epoch], dict[str, float]]:
+        """Epochs and baselines in `unit`."""
+        baselines = {name: in_unit(bar, unit) for name, bar in self.baselines.items()}
+        return [epoch.scaled(unit) for epoch in self.epochs], baselines
+
 
 def losses_figure(history: History, unit: str, title: str = "") -> Figure:
     """A chart of the losses in `unit`: every update and smoothed, held-out sound, the baselines to beat."""
     from tierwave.analysis.plots import losses_chart
 
-    held_out = [
-        (end, in_unit(epoch.valid, unit))
-        for end, epoch in zip(history.ends, history.epochs, strict=True)
-        if epoch.valid is not None
-    ]
+    epochs, baselines = history.scaled(unit)
+    held_out = [(end, epoch.valid) for end, epoch in zip(history.ends, epochs, strict=True) if epoch.valid is not None]
     ends, losses = np.array(held_out, np.float64).reshape(-1, 2).T
-    baselines = {name: in_unit(loss, unit) for name, loss in history.baselines.items()}
     up = f"{title}, {unit} per {'sample' if unit == 'bits' else 'value'}".removeprefix(", ")
     return losses_chart(history.steps, in_unit(history.losses, unit), (ends, losses), baselines, up)
 

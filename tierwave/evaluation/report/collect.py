@@ -38,7 +38,7 @@ from tierwave.generation.load import Trained, hardly_trained, load_run
 from tierwave.generation.request import Request
 from tierwave.runs.diagnostics import loss_issues, verdict
 from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run
-from tierwave.runs.history import Epoch, History, in_unit, read_history
+from tierwave.runs.history import Epoch, History, read_history
 from tierwave.system.progress import SayLine
 
 MOST_SECONDS = 60.0  # of recordings
@@ -81,8 +81,7 @@ class Stage:
     @property
     def verdict(self) -> str:
         """What was learned, in a sentence; "" where that cannot be said."""
-        baselines = {name: in_unit(bar, self.unit) for name, bar in self.history.baselines.items()}
-        return verdict([epoch.scaled(self.unit) for epoch in self.history.epochs], baselines, self.unit)
+        return verdict(*self.history.scaled(self.unit), self.unit)
 
     @property
     def best(self) -> str:
@@ -207,11 +206,10 @@ def collect(run: Run, options: ReportOptions, say_line: SayLine) -> Report:
 
 def _loss_issues(history: History, unit: str, *, norms: bool) -> list[Issue]:
     """norms: whether a gradient that is not finite has ended the training."""
-    epochs = [epoch.scaled(unit) for epoch in history.epochs]
+    epochs, baselines = history.scaled(unit)
     last = [*history.losses[-1:], *(history.gradient_norms[-1:] if norms else [])]
     if not all(map(math.isfinite, last)):
         epochs.append(Epoch(len(epochs) + 1, math.nan))
-    baselines = {name: in_unit(bar, unit) for name, bar in history.baselines.items()}
     return loss_issues(epochs, baselines, unit=unit, ended=True)
 
 

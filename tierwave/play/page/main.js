@@ -29,6 +29,8 @@ async function open() {
   byId("about").textContent = [FAMILIES[run.family] ?? run.family, `${run.rate} Hz`].join(", ");
   byId("warning").textContent = run.warning ?? "";
   byId("warning").hidden = !run.warning;
+  byId("verdict").textContent = run.verdict;
+  byId("verdict").hidden = !run.verdict;
   const isLive = run.kind === "steered" || run.kind === "sound";
   for (const part of document.querySelectorAll("[data-live]")) part.hidden = !isLive;
   byId("generate").open = run.kind !== "steered" || Boolean(run.warning); // too slow to be played
