@@ -36,6 +36,7 @@ START = {
     "temperature": 0.75,
     "top_k": None,
     "checkpoint": "model.ckpt-3",
+    "blend": 0.5,
     "values": {"pitch": 64, "inst": "reed"},
     "controls": {"pitch": [[0, 64], [1.5, 76]], "temperature": [[0, 1]]},
     "gestures": True,
@@ -45,6 +46,7 @@ MESSAGES: list[dict[str, Any]] = [
     START,
     {"type": "more", "until": 4096},
     {"type": "set", "event": 3, "values": {"pitch": 70, "temperature": 1}},
+    {"type": "take_over", "checkpoint": "model.ckpt-4"},
     {"type": "record"},
     {"type": "stop"},
 ]

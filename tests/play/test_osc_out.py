@@ -261,7 +261,7 @@ class FakeSocket:
 
 
 class FakeInstrument:
-    is_live = True
+    is_live, current = True, None
 
 
 async def played(receiver: socket.socket | None) -> tuple[FakeVoice, FakeSocket, list[tuple[Any, ...]]]:

@@ -21,7 +21,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ from tierwave.play.offline import Order
 from tierwave.play.osc import listening
 from tierwave.play.protocol import LARGEST_MESSAGE
 from tierwave.play.session import MOST_REFUSED, Studio
+from tierwave.play.watch import watching
 from tierwave.runs.checkpoints import make_checkpoint
 from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, create_run
 from tierwave.runs.history import BASELINES, LOSSES
@@ -111,15 +112,20 @@ def make_run(root: Path, name: str) -> Run:
         part.folder.mkdir(exist_ok=True)
         model = family.build(config, stage)
         for epoch in range(2 if stage == stages[-1] else 1):
-            rng = np.random.default_rng([number, epoch])
-            for variable in model.trainable_variables:
-                variable.assign(rng.normal(0, size, variable.shape))
-            entry = CheckpointEntry(f"model.ckpt-{epoch}", epoch, 10 * epoch, 2.0 - epoch, best=epoch == 0, kept=True)
-            progress = tf.Variable(json.dumps({"run": ""}))
-            make_checkpoint({"model": model, "progress": progress}).write(str(part.folder / entry.name))
-            part.record(entry, None)
+            add_checkpoint(part, model, epoch, seed=(number, epoch), size=size)
     write_text(run.folder / CONFIG_NAME, dumps(config))
     return run
+
+
+def add_checkpoint(part: Run, model: Any, epoch: int, *, seed: Sequence[int], size: float = 0.6) -> None:
+    """A checkpoint of random weights in a part of a run."""
+    rng = np.random.default_rng(seed)
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(0, size, variable.shape))
+    entry = CheckpointEntry(f"model.ckpt-{epoch}", epoch, 10 * epoch, 2.0 - epoch, best=epoch == 0, kept=True)
+    progress = tf.Variable(json.dumps({"run": ""}))
+    make_checkpoint({"model": model, "progress": progress}).write(str(part.folder / entry.name))
+    part.record(entry, None)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -189,19 +195,26 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(instrument: Instrument, max_voices: int = 4, host: str = "127.0.0.1") -> Iterator[Server]:
+def serving(
+    instrument: Instrument, max_voices: int = 4, host: str = "127.0.0.1", *, watched: bool = False
+) -> Iterator[Server]:
     studio = Studio(instrument, max_voices)
     said: list[str] = []
     with socket.socket() as listener, socket.socket(type=socket.SOCK_DGRAM) as osc:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         osc.bind(("127.0.0.1", 0))
-        names = [*instrument.schema.names, "temperature", "top_k"]
+        names = [*(each.name for each in instrument.live_parameters), "temperature", "top_k"]
 
-        def started(studio: Studio) -> Any:
+        @contextlib.asynccontextmanager
+        async def started(studio: Studio) -> AsyncIterator[None]:
             hand_on = lambda values: studio.set_all(values, "osc")  # noqa: E731
             obey = lambda order: studio.ask_all(order, "osc")  # noqa: E731
-            return listening(osc, names, hand_on, obey, said.append)
+            async with contextlib.AsyncExitStack() as open_ones:
+                await open_ones.enter_async_context(listening(osc, names, hand_on, obey, said.append))
+                if watched:
+                    await open_ones.enter_async_context(watching(studio, said.append))
+                yield
 
         config = uvicorn.Config(
             build_app(studio, host=host, started=started), log_config=None, ws_max_size=LARGEST_MESSAGE
@@ -271,7 +284,7 @@ class Page:
 
     def ask(self, **message: Any) -> dict[str, Any]:
         """Say something; its answer."""
-        kinds = {"start": "started", "set": "set", "record": "recorded", "stop": "stopped"}
+        kinds = {"start": "started", "set": "set", "record": "recorded", "stop": "stopped", "take_over": "plays"}
         self.say(**message)
         csv = ""
         while (answer := self.answer("error", "csv", kinds[message["type"]]))["type"] == "csv":
@@ -571,7 +584,7 @@ JSON = st.recursive(
 NUMBERS = st.floats() | st.integers(-(2**70), 2**70)
 NAMES = st.sampled_from(["p", "inst", "temperature", "top_k", "voice", "q"])
 LIKE_MESSAGES = st.fixed_dictionaries(
-    {"type": st.sampled_from(["start", "set", "more", "record", "stop", "none", 3])},
+    {"type": st.sampled_from(["start", "set", "more", "take_over", "record", "stop", "none", 3])},
     optional={
         "values": st.dictionaries(NAMES, NUMBERS | st.text(max_size=5), max_size=3) | JSON,
         "controls": st.dictionaries(NAMES, st.lists(st.tuples(NUMBERS, NUMBERS), max_size=3), max_size=2) | JSON,
@@ -580,6 +593,7 @@ LIKE_MESSAGES = st.fixed_dictionaries(
         "top_k": NUMBERS | JSON,
         "event": NUMBERS | JSON,
         "checkpoint": st.text(max_size=5) | st.none(),
+        "blend": NUMBERS | JSON,
         "gestures": st.booleans() | JSON,
     },
 )

@@ -39,7 +39,7 @@ from tierwave.play.protocol import LARGEST_MESSAGE
 from tierwave.play.session import Studio
 from tierwave.play.voice import Voice
 from tierwave.runs.checkpoints import make_checkpoint
-from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, create_run
+from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, create_run
 
 pytestmark = pytest.mark.slow
 
@@ -478,7 +478,7 @@ def test_a_stop_while_it_starts_anew_holds(tab: Tab, steered: Server, monkeypatc
 
     tab.start()
     monkeypatch.setattr(instrument, "at", late)
-    tab.page.evaluate("document.getElementById('checkpoint').dispatchEvent(new Event('change'))")
+    tab.page.click("#record")  # which starts anew
     until(lambda: asked)
     tab.stop()
     steered.until_playing(0)
@@ -493,10 +493,10 @@ def test_a_restart_that_is_refused_stops_what_played(tab: Tab, steered: Server) 
         """() => {
             const choice = document.getElementById("checkpoint");
             choice.append(new Option("none", "none", true, true));
-            choice.dispatchEvent(new Event("change"));
-            choice.lastChild.remove();
         }"""
     )
+    tab.page.click("#record")
+    tab.page.evaluate("document.getElementById('checkpoint').lastChild.remove()")
     tab.until_said("there is no checkpoint")
     assert not tab.state()["playing"]
     steered.until_playing(0)
@@ -526,6 +526,94 @@ def test_a_start_that_is_refused_is_told(tab: Tab, steered: Server) -> None:
         steered.studio.max_voices = 3
     assert not tab.state()["playing"]
     tab.start()
+
+
+# ---- other weights ---------------------------------------------------------------------------------------------------
+
+
+def heard_note(tab: Tab) -> float:
+    """The pitch of what is heard when all that was heard before has passed."""
+    tab.hear(tab.state()["position"] / RATE + 0.7)
+    return pitch(tab.received()[1][-RATE // 2 :])
+
+
+@pytest.fixture
+def growing(oscillating: Instrument, tmp_path: Path) -> Path:
+    """A copy of the run, in which a checkpoint may be written."""
+    folder = oscillating.trained.run.folder
+    return shutil.copytree(folder, tmp_path / "growing" / folder.name)
+
+
+def test_the_sound_goes_over_to_another_checkpoint(browser: Browser, growing: Path) -> None:
+    instrument = Instrument(growing)
+    instrument.speed = instrument.speed_of_all = 10.0
+    with serving(instrument) as server, opened(browser, server) as tab:
+        page = tab.page
+        assert page.locator("#checkpoint").input_value() == "model.ckpt-1"
+        assert not page.locator("#control-blend").count()
+        page.locator("#generate summary").click()
+        page.uncheck("#checkpoints input[value='model.ckpt-1']")
+        tab.start()
+        tab.until_heard("p", 0.0)
+        run = page.evaluate("tierwave.received()")["run"]
+        page.select_option("#checkpoint", "model.ckpt-0")
+        tab.until_said("Now plays epoch 0, step 0, best.")
+        assert abs(heard_note(tab) - LOWEST - 7) < 0.7
+        for part in ("index", "data-00000-of-00001"):
+            shutil.copy(growing / f"model.ckpt-1.{part}", growing / f"model.ckpt-2.{part}")
+        Run(growing).record(CheckpointEntry("model.ckpt-2", 2, 20, 3.0, best=False, kept=True), None)
+        page.click("#newest")
+        tab.until_said("Now plays epoch 2, step 20.")
+        assert page.locator("#checkpoint").input_value() == "model.ckpt-2"
+        assert abs(heard_note(tab) - LOWEST) < 0.7
+        received = page.evaluate("tierwave.received()")
+        assert received["run"] == run and received["first"] + len(received["samples"]) >= 1.5 * RATE  # never anew
+        boxes = page.locator("#checkpoints input")
+        assert [(box.input_value(), box.is_checked()) for box in boxes.all()] == [
+            ("model.ckpt-0", True),
+            ("model.ckpt-1", False),
+            ("model.ckpt-2", False),
+        ]
+        (growing / "model.ckpt-1.index").unlink()
+        page.select_option("#checkpoint", "model.ckpt-1")
+        tab.until_said("Now plays model.ckpt-1.")  # which the server still has in memory
+        page.click("#newest")
+        tab.until_said("Now plays epoch 2, step 20.")
+        page.evaluate("document.getElementById('checkpoint').append(new Option('none'))")
+        page.select_option("#checkpoint", "none")
+        tab.until_said("there is no checkpoint")
+        assert page.locator("#checkpoint").input_value() == "model.ckpt-2" and tab.state()["playing"]
+        tab.stop()
+        page.select_option("#checkpoint", "model.ckpt-0")
+        tab.start()
+        assert abs(heard_note(tab) - LOWEST - 7) < 0.7
+
+
+def test_a_slider_blends_two_runs(browser: Browser, oscillating: Instrument, tmp_path: Path) -> None:
+    other = make_run(tmp_path, "higher", STEERED, lambda epoch: oscillator(5.0))
+    instrument = Instrument(oscillating.trained.run.folder, other=other)
+    instrument.speed = instrument.speed_of_all = 10.0
+    with serving(instrument) as server, opened(browser, server) as tab:
+        assert tab.page.get_by_text("0: oscillator, 1: higher, model.ckpt-1").is_visible()
+        tab.start()
+        tab.until_heard("p", 0.0)
+        moves = len(tab.page.evaluate("tierwave.latencies()"))
+        tab.slide("blend", 1.0)
+        tab.hear(tab.state()["position"] / RATE + 1.0)
+        assert abs(heard_note(tab) - LOWEST - 5) < 0.7
+        assert len(tab.page.evaluate("tierwave.latencies()")) == moves  # of what moves at once
+        tab.page.click("#record")  # anew, where the slider stands
+        assert abs(heard_note(tab) - LOWEST - 5) < 0.7
+        tab.page.click("#record")
+        tab.page.wait_for_selector("#take-list li")
+        tab.slide("blend", 0.0)
+        tab.hear(tab.state()["position"] / RATE + 1.0)
+        assert abs(heard_note(tab) - LOWEST) < 0.7
+        tab.page.get_by_role("button", name="Replay take 1").click()
+        tab.page.wait_for_function("tierwave.state().replaying")
+        assert tab.page.locator("#control-blend").input_value() == "1"
+        tab.page.wait_for_selector("#start[aria-pressed=false]")
+        assert abs(pitch(tab.received()[1][-RATE // 2 :]) - LOWEST - 5) < 0.7
 
 
 # ---- what is drawn, pressed and turned -------------------------------------------------------------------------------
@@ -1075,6 +1163,7 @@ def alone(browser: Browser, oscillating: Instrument, tmp_path: Path) -> Iterator
 
 def test_a_file_plays_what_sliders_keys_and_midi_say(alone: Tab) -> None:
     page = alone.page
+    assert page.is_hidden("#checkpoint-choice") and not page.locator("#control-blend").count()
     assert page.is_hidden("#warning") and page.inner_text("#speed") != "–" and page.is_hidden("[data-server] >> nth=0")
     alone.start()
     for position in (0.0, 1.0):

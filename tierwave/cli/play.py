@@ -41,6 +41,13 @@ def parser() -> FlagParser:
         metavar="[HOST:]PORT",
         help="also send levels, values and events by OSC to this UDP port (default host: 127.0.0.1, this machine)",
     )
+    flags.add_switch("--watch", help="take over checkpoints that training writes meanwhile, while the sound goes on")
+    flags.add_argument(
+        "--blend",
+        type=optional(Path),
+        metavar="OTHER",
+        help="also blend this run's weights in, of the same architecture and controls, by a slider on the page",
+    )
     flags.add_switch("--open", help="open the page in a browser")
     flags.add_argument(
         "--max_voices", type=optional(int), metavar="N", help="how many pages may play at once (default: as measured)"
@@ -151,6 +158,7 @@ def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None, o
     from tierwave.play.osc_out import sending
     from tierwave.play.protocol import LARGEST_MESSAGE
     from tierwave.play.session import Studio
+    from tierwave.play.watch import watching
 
     class Server(uvicorn.Server):
         """One that a closed terminal ends as Ctrl-C does, and that lets go of what is being generated."""
@@ -169,14 +177,18 @@ def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None, o
     if needs_tensorflow(arguments.run, arguments.weights):
         import_tensorflow(debug=arguments.debug)
         one_thread_per_call()
-    instrument = Instrument(arguments.run, best=arguments.best, weights=arguments.weights)
+    instrument = Instrument(arguments.run, best=arguments.best, weights=arguments.weights, other=arguments.blend)
+    if arguments.watch:
+        instrument.refuse_fixed("--watch")
     instrument.trained.prepare(lambda line: print(line, flush=True))
     instrument.warm_up()
     took = time.perf_counter() - began
     studio = Studio(instrument, arguments.max_voices or instrument.voices)
-    names = list(dict.fromkeys([*instrument.schema.names, *LIVE_NAMES]))
+    names = list(dict.fromkeys([*(each.name for each in instrument.live_parameters), *LIVE_NAMES]))
     about = f", steered by {', '.join(instrument.schema.names)}" if instrument.schema.names else ""
     print(f"{instrument.trained.path}: {_MAKES[instrument.kind]}{about}")
+    if instrument.other is not None:
+        print(f"Blended with {instrument.other.path}")
     if instrument.is_live:
         carried = f"{instrument.speed:.1f} x real time, {studio.max_voices} voice(s) at once"
         print(f"Loaded and compiled in {took:.0f} s; {carried}")
@@ -190,14 +202,17 @@ def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None, o
     async def started(studio: Studio) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as open_ones:
             if osc_out is not None:
-                controls = instrument.schema.parameters
-                studio.sender = await open_ones.enter_async_context(sending(osc_out, controls, say))
+                sender = sending(osc_out, instrument.live_parameters, say)
+                studio.sender = await open_ones.enter_async_context(sender)
                 say(f"OSC to {studio.sender.receiver}: levels, values and events of voices")
             if osc is not None:
                 hand_on = lambda values: studio.set_all(values, "osc")  # noqa: E731
                 obey = lambda order: studio.ask_all(order, "osc")  # noqa: E731
                 await open_ones.enter_async_context(listening(osc, names, hand_on, obey, say))
                 say(f"OSC on 127.0.0.1:{osc.getsockname()[1]}: {', '.join([*map(address_of, names), *ORDERS])}")
+            if arguments.watch:
+                await open_ones.enter_async_context(watching(studio, say))
+                say(f"Newer checkpoints of {instrument.trained.run.folder} are taken over")
             if arguments.host.strip("[]") not in LOOPBACK:
                 say(
                     "Warning: pages and server talk without password or encryption: whoever reaches this address can "

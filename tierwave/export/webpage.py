@@ -96,6 +96,7 @@ def page(instrument: Instrument) -> str:
     name = instrument.trained.path.name
     run |= {
         "checkpoints": [entry for entry in run["checkpoints"] if entry["name"] == name],
+        "takes_over": None,
         "speed": None,
         "warning": None,  # the page measures on its own machine
         "max_voices": 1,

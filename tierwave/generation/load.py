@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -101,13 +101,14 @@ def load_run(
     *,
     best: bool = False,
     config_document: dict[str, Any] | None = None,
-    weights: Weights = "tensorflow",
+    weights: Weights | Sequence[WeightKind] = "tensorflow",
 ) -> Trained:
     """Everything that generation needs from a checkpoint, run folder, its zip, or id's folder (`runs.find_checkpoint`).
 
     Stages that `path` does not name take their newest checkpoint, or their best. config_document: for a checkpoint
-    without a config beside it. weights: how networks of the engine store theirs, for a run that only makes sound;
-    "tensorflow": models of Keras. Raises UsageError or RunError with what to do.
+    without a config beside it. weights: how networks of the engine store theirs, all or by stage (the last is
+    repeated), for a run that only makes sound; "tensorflow": models of Keras. Raises UsageError or RunError with what
+    to do.
     """
     path = opened(path)
     named, entry = find_checkpoint(path, best=best)
@@ -117,14 +118,15 @@ def load_run(
     described = run.read("run.json")
     models, entries = [], {}
     stages = family.stages(config)
-    for stage in stages:
+    for number, stage in enumerate(stages):
         part = run.stage(stage if len(stages) > 1 else None)
         chosen = entry if part.folder == named.folder else _chosen(part, stage, best)
         if len(stages) > 1:
             check_run_id(part.folder / chosen.name, run)
         checkpoint = part.folder / chosen.name
         if weights != "tensorflow" and family.has_networks:
-            models.append(load_network(family, config, stage, checkpoint, weights))
+            kind = weights if isinstance(weights, str) else weights[min(number, len(weights) - 1)]
+            models.append(load_network(family, config, stage, checkpoint, kind))
         else:
             models.append(load_model(family, config, stage, checkpoint))
         entries[stage] = chosen, part.folder / chosen.name

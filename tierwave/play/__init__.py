@@ -4,6 +4,8 @@
     session      one page's WebSocket
     protocol     the messages on it
     voice        one sound while it is played
+    morph        its networks on their way to others
+    watch        newer checkpoints, which all voices go over to
     instrument   the run: its networks, the values they take, their speed on this machine
     offline      a sound, or curves, made whole
     osc          values and orders from Max, Pd, SuperCollider ...

@@ -79,7 +79,8 @@ def build_app(
                 yield
         finally:
             gc.unfreeze()
-            workshop.shutdown(wait=False, cancel_futures=True)
+            for threads in (workshop, studio.blender):
+                threads.shutdown(wait=False, cancel_futures=True)
 
     async def index(_: Request) -> Response:
         return FileResponse(PAGE / "index.html")

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +15,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tierwave.config import difference
 from tierwave.controls.live import LIVE_NAMES
 from tierwave.controls.schema import Parameter, Schema
 from tierwave.controls.tracks import Controls, Track
+from tierwave.engine.network import Network
 from tierwave.errors import RunError, UsageError
 from tierwave.generation.load import Trained, Weights, load_run
 from tierwave.generation.request import Request
@@ -27,6 +30,8 @@ from tierwave.system.cores import usable_cores
 
 BLOCK = 256  # samples that are made at a time, between which something is set
 TEMPERATURE = 0.75
+
+BLEND = "blend"  # what is set live besides, where there is another run
 
 _UNPLAYABLE = {"self", "position", "voice"}  # other arguments of a stream's `set`
 
@@ -39,11 +44,27 @@ Kind = Literal["steered", "sound", "values", "spectrogram"]
 
 
 class Instrument:
-    """A run made ready to be played; arguments and errors as `load_run`."""
+    """A run made ready to be played. other: a run to blend with it, of the same architecture and controls; arguments
+    and errors besides as `load_run`.
 
-    def __init__(self, path: Path, *, best: bool = False, weights: Weights = "auto") -> None:
-        self.weights = weights
-        self.trained = load_run(path, best=best, weights=weights)
+    trained: the run as it was opened; current: with the checkpoints that new voices play.
+    """
+
+    def __init__(self, path: Path, *, best: bool = False, weights: Weights = "auto", other: Path | None = None) -> None:
+        self.best = best
+        self.trained = self.current = load_run(path, best=best, weights=weights)
+        # Of one kind for all checkpoints: what fits the machine's speed, and can be taken over from one another.
+        kinds = tuple(each.kind for each in self.trained.models if isinstance(each, Network))
+        self._weights = kinds or weights
+        self.other: Trained | None = None
+        if other is not None:
+            self.refuse_fixed("--blend")
+            self.other = load_run(other, weights=self._weights)
+            if differing := _differences(self.trained, self.other):
+                raise UsageError(
+                    f"--blend {other} and {path} have no blend, since they differ ({'; '.join(differing)}): give a run "
+                    "with the config and the controls of this one"
+                )
         self._loaded: OrderedDict[str, Trained] = OrderedDict()
         self._loading = threading.Lock()
         self.speed = 0.0  # seconds of sound per second of work, one voice
@@ -63,10 +84,30 @@ class Instrument:
             return "values"
         return "steered" if self.schema.names else "sound"
 
+    @cached_property
+    def live_parameters(self) -> tuple[Parameter, ...]:
+        """The controls, and the blend if there is another run: what is set live besides temperature and top-k."""
+        return (*self.schema.parameters, *([] if self.other is None else [Parameter(name=BLEND)]))
+
     @property
     def is_live(self) -> bool:
         """Whether it makes sound while it is steered."""
         return self.kind in ("steered", "sound")
+
+    @property
+    def takes_over(self) -> bool:
+        """Whether voices that play can go over to other weights."""
+        return self.is_live and isinstance(self.trained.models[-1], Network)
+
+    def refuse_fixed(self, asked: str) -> None:
+        """UsageError where the weights of voices cannot be exchanged while they play. asked: what needs that."""
+        if not self.is_live:
+            raise UsageError(f"{asked} is for voices that play, and this run makes {self.kind}, whole: leave it out")
+        if not self.takes_over:
+            raise UsageError(
+                f"{asked} exchanges weights while the sound goes on, and TensorFlow's cannot be exchanged: choose "
+                "other --weights"
+            )
 
     # ---- values ----------------------------------------------------------------------------------------------------
 
@@ -102,6 +143,11 @@ class Instrument:
         """The raw value that is meant. Raises UsageError for a name or a category that there is not."""
         if name in LIVE_NAMES and name not in self.trained.schema.names:
             return Parameter(name=name).number(value)
+        if name == BLEND and self.other is not None:
+            share = Parameter(name=name).number(value)
+            if not 0 <= share <= 1:
+                raise UsageError(f"{name} is {share:g}, and it must lie in 0 to 1")
+            return share
         parameter = self.trained.schema.of(name)
         number = parameter.number(value)
         parameter.refuse_unseen(number, self.trained.values.get(name))
@@ -128,10 +174,32 @@ class Instrument:
         stages = self.trained.family.stages(self.trained.config)
         return self.trained.run.stage(stages[-1] if len(stages) > 1 else None)
 
+    def newest_checkpoints(self) -> dict[str, Path]:
+        """The paths of the newest checkpoints by stage, or of the best ones if those were asked for. Raises RunError
+        where there is none."""
+        stages = self.trained.family.stages(self.trained.config)
+        parts = {stage: self.trained.run.stage(stage if len(stages) > 1 else None) for stage in stages}
+        return {
+            stage: part.folder / (part.best() if self.best else part.latest()).name for stage, part in parts.items()
+        }
+
+    def newest(self) -> Trained:
+        """The run with the newest checkpoints of all its stages (see `newest_checkpoints`), made ready. Raises
+        UsageError and RunError for what cannot be read."""
+        there = self.newest_checkpoints()
+        if there == self.current.checkpoints:
+            return self.current
+        last = list(there.values())[-1]
+        with self._loading:
+            known = self._loaded.get(last.name)
+            return known if known is not None and known.checkpoints == there else self._load(last)
+
     def at(self, checkpoint: str | None) -> Trained:
-        """The run with the weights of another checkpoint of its last stage, made ready; None: those it was opened with.
-        Raises UsageError for one that there is not."""
-        if checkpoint is None or checkpoint == self.trained.path.name:
+        """The run with the weights of another checkpoint of its last stage, made ready; None: the current ones.
+        Raises UsageError for one that there is not, RunError for one that cannot be read."""
+        if checkpoint is None or checkpoint == self.current.path.name:
+            return self.current
+        if checkpoint == self.trained.path.name:
             return self.trained
         with self._loading:
             if checkpoint not in self._loaded:
@@ -139,14 +207,23 @@ class Instrument:
                 there = [entry.name for entry in part.checkpoints]
                 if checkpoint not in there:
                     raise UsageError(f"there is no checkpoint {checkpoint[:60]!r}: there are {', '.join(there)}")
-                trained = load_run(part.folder / checkpoint, weights=self.weights)
-                if self.is_live:
-                    self._compile(trained)
-                self._loaded[checkpoint] = trained
-                while len(self._loaded) > _KEPT:
-                    self._loaded.popitem(last=False)
+                self._load(part.folder / checkpoint)
             self._loaded.move_to_end(checkpoint)
             return self._loaded[checkpoint]
+
+    def _load(self, checkpoint: Path) -> Trained:
+        trained = load_run(checkpoint, best=self.best, weights=self._weights)
+        if self.takes_over and (differing := _differences(self.trained, trained)):
+            raise RunError(
+                f"{checkpoint} does not fit what plays ({'; '.join(differing)}), since the config of its run has been "
+                "changed: start the server again"
+            )
+        if self.is_live:
+            self._compile(trained)
+        self._loaded[checkpoint.name] = trained
+        while len(self._loaded) > _KEPT:
+            self._loaded.popitem(last=False)
+        return trained
 
     def _compile(self, trained: Trained) -> None:
         for top_k in (None, 1):  # both loops that a player may come to need
@@ -159,7 +236,8 @@ class Instrument:
         Raises UsageError where a control cannot be played."""
         if not self.is_live:
             return
-        for name in sorted(_UNPLAYABLE.intersection(self.schema.names)):
+        unplayable = _UNPLAYABLE if self.other is None else {*_UNPLAYABLE, BLEND}
+        for name in sorted(unplayable.intersection(self.schema.names)):
             raise UsageError(
                 f"a control of this run is named {name}, which cannot be set while it plays: rename it and train "
                 "again, or make sounds with generate.py"
@@ -222,7 +300,7 @@ class Instrument:
         if self.kind == "values":  # numbers, of which no k are the likeliest
             foreign |= {"top_k", "top_p"}
         return {
-            "id": trained.run.read("run.json").get("id", trained.run.folder.parent.name),
+            "id": _id(trained),
             "family": trained.config.model,
             "kind": self.kind,
             "sample_rate": trained.sample_rate,
@@ -232,8 +310,10 @@ class Instrument:
             "parameters": [self._parameter(each) for each in self.schema.parameters],
             "temperature": {"initial": TEMPERATURE},
             "top_k": {"initial": 0, "high": None if "top_k" in foreign else levels},
-            "checkpoints": self._checkpoints(),
-            "checkpoint": trained.path.name,
+            "checkpoints": self.checkpoints(),
+            "checkpoint": self.current.path.name,
+            "takes_over": ("best" if self.best else "newest") if self.takes_over else None,
+            "blend": None if self.other is None else {"initial": 0.0, "other": _titled(self.other)},
             "stages": trained.family.stages(trained.config),
             "reads_text": trained.family.reads_text(trained.config),
             "takes": [name for name in ("top_k", "top_p", "bias", "text") if name not in foreign],
@@ -258,7 +338,8 @@ class Instrument:
             "initial": self.initial(parameter),
         }
 
-    def _checkpoints(self) -> list[dict[str, Any]]:
+    def checkpoints(self) -> list[dict[str, Any]]:
+        """Those of the last stage that there are, as JSON."""
         entries = self._part().checkpoints
         best = next((entry.name for entry in reversed(entries) if entry.best), None)
         return [
@@ -272,3 +353,40 @@ class Instrument:
             }
             for entry in entries
         ]
+
+
+def _id(trained: Trained) -> str:
+    return str(trained.run.read("run.json").get("id", trained.run.folder.parent.name))
+
+
+def _titled(trained: Trained) -> str:
+    return f"{_id(trained)}, {trained.path.name}"
+
+
+def _differences(ours: Trained, theirs: Trained) -> list[str]:
+    """What keeps two runs from being blended, a line for each; none where they can be."""
+    found = difference({"model": ours.config.model}, {"model": theirs.config.model})
+    found = found or difference(_essence(ours), _essence(theirs))
+    pairs = zip(ours.models, theirs.models, strict=False)
+    if not found and not all(one.fits(other) for one, other in pairs):  # what no weights are needed for
+        plain = (each.config.model_dump(mode="json", exclude={"training"}) for each in (ours, theirs))
+        found = difference(*plain) or ["the networks"]
+    return found
+
+
+def _essence(trained: Trained) -> dict[str, Any]:
+    """What runs that are blended have in common: which networks they are of, and what goes in and comes out."""
+    family, config = trained.family, trained.config
+    parameters = {each["name"]: each for each in trained.schema.to_document()}
+    declared = ("name", "minval", "maxval", "nvals")  # what maps no value
+    return {
+        "sample_rate": trained.sample_rate,
+        "stages": {
+            stage: {**family.architecture(config, stage), **asdict(family.product(config, stage))}
+            for stage in family.stages(config)
+        },
+        "controls": {
+            name: {key: value for key, value in each.items() if key not in declared}
+            for name, each in parameters.items()
+        },
+    }

@@ -4,6 +4,7 @@
     /category/inst "reed" 1                a category that has names
     /voice/level -18.2 1                   RMS in dBFS
     /voice/started "7" "model.ckpt-3" 1    random seed, as text: Pd's numbers hold 24 bits only; checkpoint
+    /voice/checkpoint "model.ckpt-4" 1     another checkpoint has been taken over
     /voice/stopped 1
     /voice/late 3 1                        blocks so far that took longer to make than they last
 
@@ -34,6 +35,7 @@ LEVEL_SECONDS = 0.05
 LOWEST_LEVEL = -120.0  # dBFS, of silence too
 
 LEVEL, STARTED, STOPPED, LATE = "/voice/level", "/voice/started", "/voice/stopped", "/voice/late"
+TAKEN_OVER = "/voice/checkpoint"
 
 _EARLY = 0.2 * TICK_SECONDS  # by which a tick may come, and a level be sent with it nevertheless
 
@@ -70,6 +72,10 @@ class Sender:
         number = there.number if there else next(n for n in range(1, len(taken) + 2) if n not in taken)
         self._voices[key] = _Heard(number)
         self._send(STARTED, str(random_seed), checkpoint, number)
+
+    def taken_over(self, key: Hashable, checkpoint: str) -> None:
+        """A voice plays another checkpoint."""
+        self._send(TAKEN_OVER, checkpoint, self._voices[key].number)
 
     def made(
         self, key: Hashable, samples: npt.NDArray[np.float32], values: Mapping[str, float], late_blocks: int

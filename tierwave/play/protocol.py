@@ -3,7 +3,7 @@
 From the page, JSON texts of at most `LARGEST_MESSAGE` bytes, so that none keeps the event loop from other pages'
 sounds; `values`, `controls` and `points` are in raw units:
 
-    {"type": "start", "random_seed": 7, "temperature": 0.75, "top_k": null, "checkpoint": null,
+    {"type": "start", "random_seed": 7, "temperature": 0.75, "top_k": null, "checkpoint": null, "blend": 0,
      "values": {"pitch": 64, "inst": "reed"}, "controls": {"pitch": [[0, 64], [1.5, 76]]}, "gestures": true}
         start again at sample 0; all fields may be missing. controls: curves, time 0 at the first sample, also of
         temperature and top_k, before values of the same name; gestures: they are played as they are, which gives the
@@ -17,12 +17,19 @@ sounds; `values`, `controls` and `points` are in raw units:
         make samples up to this one; nothing is made beyond. No answer but the blocks.
     {"type": "set", "event": 3, "values": {"pitch": 70, "temperature": 1}}
         -> {"type": "set", "event": 3, "sample": 640, "values": {...}, "remarks": [...]}
-        sample: the first by which all values have arrived; values: as they are from there on.
+        sample: the first by which all values have arrived, but for a blend, which moves for up to half a second;
+        values: as they are from there on.
+    {"type": "take_over", "checkpoint": "model.ckpt-7"}
+        go over to another checkpoint while the sound goes on, null: the newest. Answered when it has been read and all
+        of the sound is its own, or, where nothing plays, when it has been read.
+        -> {"type": "plays", "checkpoint": "model.ckpt-7", "checkpoints": [...], "source": "page"}
+        checkpoints: those that there are, as in `Instrument.document`.
     {"type": "record"}
         -> {"type": "csv", "text": "..."} as often as it takes, then
-           {"type": "recorded", "csv": "...", "random_seed": 7, "seconds": 2.5, "start": {...}}
+           {"type": "recorded", "csv": "...", "random_seed": 7, "seconds": 2.5, "start": {...}, "remarks": [...]}
         csv: the rest of a text as generate.py --controls takes it, with seed and checkpoint in its first line; start:
-        the message that gives the same samples again, with the curves in that text as its controls.
+        the message that gives the same samples again, with the curves in that text as its controls; remarks: why it
+        does not, where weights were exchanged meanwhile.
     {"type": "stop"} -> {"type": "stopped"}
 
 From the server besides:
@@ -31,6 +38,7 @@ From the server besides:
     {"type": "pace", "speed": 9.1, "late_blocks": 0}      about once a second; late: took longer to make than it lasts
     {"type": "values", "values": {...}, "source": "osc", "remarks": [...]}
         something else has set these; remarks: of what was outside of the range, once for each name
+    {"type": "plays", ..., "source": "watch"}             the server has taken over another checkpoint
     {"type": "asked", "order": "start", "source": "osc"}  something else asks the page to start or to "stop"; it answers
                                                           as if its button had been pressed
     {"type": "error", "to": "set", "message": "..."}      one sentence; what was asked has changed nothing. to: the type
@@ -70,6 +78,7 @@ class Start(StrictModel):
     temperature: float = Field(0.75, ge=0)
     top_k: int | None = Field(None, ge=0, le=2**31 - 1)
     checkpoint: str | None = None
+    blend: float = Field(0.0, ge=0, le=1)
     values: Values = {}
     controls: Curves = {}
     drawn: int = Field(0, ge=0, le=MOST_POINTS)
@@ -99,6 +108,13 @@ class Set(StrictModel):
     values: Values
 
 
+class TakeOver(StrictModel):
+    """Go over to another checkpoint."""
+
+    type: Literal["take_over"] = "take_over"
+    checkpoint: str | None = None
+
+
 class Record(StrictModel):
     """Send what has been played."""
 
@@ -111,7 +127,7 @@ class Stop(StrictModel):
     type: Literal["stop"] = "stop"
 
 
-Message = Start | Curve | More | Set | Record | Stop
+Message = Start | Curve | More | Set | TakeOver | Record | Stop
 _MESSAGES: dict[str, type[Message]] = {kind.model_fields["type"].default: kind for kind in get_args(Message)}
 
 

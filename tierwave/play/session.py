@@ -12,8 +12,9 @@ import json
 import time
 import traceback
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,9 +24,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from tierwave.errors import RunError, UsageError
 from tierwave.play import protocol
 from tierwave.play.instrument import BLOCK, Instrument
+from tierwave.play.morph import STEP_SECONDS
 from tierwave.play.voice import Voice
 
 if TYPE_CHECKING:
+    from tierwave.generation.load import Trained
     from tierwave.play.osc import Order
     from tierwave.play.osc_out import Sender
 
@@ -46,6 +49,7 @@ class Studio:
         self.playing: set[Session] = set()
         self.ending = asyncio.Event()  # set when the server ends: long work stops
         self.sender: Sender | None = None  # told what voices do
+        self.blender = ThreadPoolExecutor(1, thread_name_prefix="blend")  # computes steps between networks
 
     def take(self, session: Session) -> None:
         """Give a session a voice, or say that there is none left (UsageError)."""
@@ -60,6 +64,17 @@ class Studio:
         """Set values in all voices that play, and report them to their pages."""
         for session in self.playing:
             session.set_soon(values, source)
+
+    def take_over_all(self, trained: Trained, source: str) -> None:
+        """Let all voices go over to another checkpoint, which also those play that are started later."""
+        self.instrument.current = trained
+        for session in self.sessions:
+            session.take_over(trained, source)
+
+    def refuse_all(self, sentence: str) -> None:
+        """Tell all pages what could not be."""
+        for session in self.sessions:
+            session.refuse_soon(sentence)
 
     def ask_all(self, order: Order, source: str) -> int:
         """Ask all pages that are open to start or stop their voices. Returns how many there are."""
@@ -87,6 +102,11 @@ class Session:
         self._order: Order | None = None  # from outside, and not told to the page yet
         self._telling: asyncio.Task[None] | None = None
         self._refused = 0
+        self._wanted: list[str | None] = []  # the checkpoint that the page has asked for, as long as nobody reads it
+        self._reading: asyncio.Task[None] | None = None
+        self._moving: asyncio.Task[None] | None = None
+        self._reason: str | None = None  # who let the voice go over to another checkpoint, while it is on its way
+        self._others: set[asyncio.Task[None]] = set()  # that say something to the page
 
     async def run(self) -> None:
         """Answer until the page goes."""
@@ -106,7 +126,9 @@ class Session:
         except WebSocketDisconnect:
             pass
         finally:
-            player.cancel()
+            for task in (player, self._reading, self._moving, *self._others):
+                if task is not None:
+                    task.cancel()
             self._free()
             self.studio.sessions.discard(self)
 
@@ -136,6 +158,11 @@ class Session:
         elif isinstance(message, protocol.Stop):
             self._free()
             await self._send({"type": "stopped"})
+        elif isinstance(message, protocol.TakeOver):
+            self.studio.instrument.refuse_fixed("another checkpoint")
+            self._wanted = [message.checkpoint]
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self._read_what_is_wanted())
         elif voice is None:
             raise UsageError(f"nothing plays yet: send start before {message.type}")
         elif isinstance(message, protocol.More):
@@ -143,6 +170,7 @@ class Session:
             self._more.set()
         elif isinstance(message, protocol.Set):
             change = await self._in_thread(voice.set, message.values)
+            self._move()
             answer = {"sample": change.sample, "values": change.values, "remarks": list(change.remarks.values())}
             await self._send({"type": "set", "event": message.event, **answer})
         else:
@@ -173,6 +201,7 @@ class Session:
         curves = {name: np.array(points).reshape(-1, 2) for name, points in self._curves.items()}
         drawn = self._drawn
         self._forget_curves()
+        current = instrument.current
         try:
             if drawn != message.drawn:
                 raise UsageError(f"{drawn} points of curves came before this start, and it tells of {message.drawn}")
@@ -183,12 +212,15 @@ class Session:
             raise
         self.voice, self.until = voice, 0
         self.runs += 1
+        self._reason = None
         if self.studio.sender is not None:
             self.studio.sender.started(self, voice.random_seed, voice.checkpoint)
         await self._send(
             {"type": "started", "run": self.runs, "random_seed": voice.random_seed, "remarks": voice.remarks}
         )
         self._set_what_waits()
+        if instrument.current is not current:  # all voices went over while this one was started
+            self.take_over(instrument.current, "watch")
 
     def _free(self) -> None:
         if self.voice is not None and self.studio.sender is not None:
@@ -264,6 +296,7 @@ class Session:
             for name, value in values.items():  # those that can be are set
                 await self._hand_on(voice, {name: value})
             return
+        self._move()
         remarks = [remark for name, remark in change.remarks.items() if name not in self._remarked]
         self._remarked.update(change.remarks)
         await self._send({"type": "values", "values": change.values, "source": self._source, "remarks": remarks})
@@ -285,6 +318,71 @@ class Session:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="voice")
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
+    # ---- other weights ---------------------------------------------------------------------------------------------
+
+    async def _read_what_is_wanted(self) -> None:
+        """Read the checkpoint that the page has asked for last, and go over to it."""
+        instrument = self.studio.instrument
+        while self._wanted:
+            (wanted,) = self._wanted
+            self._wanted, run = [], self.runs
+            try:
+                read = instrument.newest if wanted is None else partial(instrument.at, wanted)
+                trained = await asyncio.to_thread(read)
+            except (UsageError, RunError) as error:
+                self.refuse_soon(error, "take_over")
+            except Exception:
+                traceback.print_exc()
+                self.refuse_soon("the checkpoint cannot be read: the server's terminal says why", "take_over")
+            else:
+                if run == self.runs:
+                    self.take_over(trained, "page")
+                elif self.voice is not None:  # one that has begun since then, with a checkpoint of its own
+                    self._tell(self._tell_what_plays, self.voice.checkpoint, "page")
+
+    def take_over(self, trained: Trained, source: str) -> None:
+        """Let the voice go over to another checkpoint, and tell the page when it has, or at once where none plays."""
+        voice = self.voice
+        if voice is None or voice.morph.base is trained.models:
+            self._tell(self._tell_what_plays, trained.path.name, source)
+            return
+        voice.take_over(trained)
+        self._reason = source
+        self._move()
+
+    def _move(self) -> None:
+        """Let the networks of the voice go where they are to go, if nothing does so already."""
+        if self._moving is None or self._moving.done():
+            self._moving = asyncio.create_task(self._move_on())
+
+    async def _move_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while (voice := self.voice) is not None and not voice.morph.has_arrived:
+                ready = loop.time() + STEP_SECONDS
+                networks = await loop.run_in_executor(self.studio.blender, voice.morph.advance)
+                if voice is not self.voice:
+                    continue
+                await self._in_thread(voice.replace, networks)
+                if voice is self.voice and voice.morph.has_arrived and self._reason is not None:
+                    source, self._reason = self._reason, None
+                    if self.studio.sender is not None:
+                        self.studio.sender.taken_over(self, voice.checkpoint)
+                    await self._tell_what_plays(voice.checkpoint, source)
+                await asyncio.sleep(ready - loop.time())
+        except WebSocketDisconnect:
+            pass
+        except Exception:
+            await self._fail()
+
+    async def _tell_what_plays(self, checkpoint: str, source: str) -> None:
+        try:
+            there = await asyncio.to_thread(self.studio.instrument.checkpoints)
+        except RunError as error:
+            await self._refuse(error)
+            return
+        await self._send({"type": "plays", "checkpoint": checkpoint, "checkpoints": there, "source": source})
+
     # ---- answers ---------------------------------------------------------------------------------------------------
 
     async def _send(self, content: dict[str, Any] | bytes) -> None:
@@ -298,6 +396,21 @@ class Session:
 
     async def _refuse(self, error: Exception | str, to: str | None = None) -> None:
         await self._send({"type": "error", "to": to, "message": str(error)})
+
+    def refuse_soon(self, error: Exception | str, to: str | None = None) -> None:
+        """Tell the page what could not be."""
+        self._tell(self._refuse, error, to)
+
+    def _tell(self, say: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
+        """Say something to the page that is no answer."""
+
+        async def tell() -> None:
+            with contextlib.suppress(WebSocketDisconnect):
+                await say(*arguments)
+
+        task = asyncio.create_task(tell())
+        self._others.add(task)
+        task.add_done_callback(self._others.discard)
 
     async def _fail(self, to: str | None = None) -> None:
         """A fault of ours: its traceback goes to the terminal, and the page goes on without its voice."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,9 +16,15 @@ from typing import Any
 import numpy as np
 
 from tierwave.controls.files import ControlFile, take_document
-from tierwave.play.instrument import Instrument
+from tierwave.errors import UsageError
+from tierwave.generation.load import Trained
+from tierwave.play.instrument import BLEND, Instrument
+from tierwave.play.morph import Morph, Networks
 from tierwave.play.protocol import Start
 
+_NOT_THE_SAME = (
+    "Weights were exchanged during this take: a replay keeps those of its beginning, and does not sound the same."
+)
 REMEMBERED_SECONDS = 3600  # at least, of what was set: a page's longest take is half an hour
 
 
@@ -40,6 +46,8 @@ class Voice:
         self, instrument: Instrument, start: Start, curves: Mapping[str, np.ndarray] = MappingProxyType({})
     ) -> None:
         self.instrument = instrument
+        if start.blend and instrument.other is None:
+            raise UsageError(f"blend is {start.blend:g}, and there is no other run: start the server with --blend")
         self.random_seed = secrets.randbelow(2**31) if start.random_seed is None else start.random_seed
         trained = instrument.at(start.checkpoint)
         # Drawn, not only fields of the request: a recording then holds them.
@@ -55,11 +63,14 @@ class Voice:
             random_seed=self.random_seed,
             averaged=not start.gestures,
         )
-        self.start = start.model_copy(update={"controls": {}, "drawn": 0})  # they are in the stream
+        self.checkpoint = trained.path.name
+        # The curves are in the stream, and what null means may be another checkpoint later.
+        self.start = start.model_copy(update={"controls": {}, "drawn": 0, "checkpoint": self.checkpoint})
         self.made = 0  # samples
         self._forget_at = 2 * REMEMBERED_SECONDS  # seconds
-        self.checkpoint = trained.path.name
-        self._stream: Any = trained.stream(request)
+        other = None if instrument.other is None else instrument.other.models
+        self.morph = Morph(trained.models, other, start.blend)
+        self._stream: Any = replace(trained, models=list(self.morph.networks)).stream(request)
 
     @property
     def sample_rate(self) -> int:
@@ -81,15 +92,29 @@ class Voice:
         return sound
 
     def current(self) -> dict[str, float]:
-        """The values of all controls, temperature and top-k, raw: those set last, or drawn for the last sample made."""
+        """The values of all controls, temperature, top-k and blend, raw: those set last, or drawn for the last sample
+        made."""
         found: dict[str, float] = self._stream.live.current()
-        return found
+        return found if self.morph.other is None else {**found, BLEND: self.morph.share}
+
+    def take_over(self, trained: Trained) -> None:
+        """Let `morph` go to the weights of another checkpoint; from any thread."""
+        self.checkpoint = trained.path.name
+        self.morph.aim(base=trained.models)
+
+    def replace(self, networks: Networks) -> None:
+        """Go on with these networks."""
+        self._stream.replace(networks)
 
     def set(self, values: dict[str, float | str]) -> Change:
         """Change values by name. Raises UsageError, and then nothing is changed."""
         meant = {name: self.instrument.allowed(name, value) for name, value in values.items()}
-        arrived = self._stream.set(**meant)
-        current = self._stream.live.current()
+        streamed = dict(meant)
+        share = None if self.morph.other is None else streamed.pop(BLEND, None)
+        arrived = self._stream.set(**streamed)
+        if share is not None:
+            self.morph.aim(share=share)
+        current = self.current()
         applied = {name: current[name] for name in meant}
         sample = math.ceil(arrived * self.sample_rate - 1e-6)
         return Change(sample, applied, self.instrument.clipped({name: [value] for name, value in meant.items()}))
@@ -103,16 +128,17 @@ class Voice:
         about = {
             "random_seed": self.random_seed,
             "seconds": seconds,
-            "checkpoint": self.checkpoint,
+            "checkpoint": self.start.checkpoint,
             "temperature": self.start.temperature,  # also that of tiers that no track steers
             "top_k": self.start.top_k,
         }
         averaged = not self.start.gestures
         take = take_document(self._stream.record(), self.sample_rate, averaged=averaged, about=about)
-        start = self.start.model_dump(include={"type", "temperature", "top_k", "checkpoint", "gestures"})
+        start = self.start.model_dump(include={"type", "temperature", "top_k", "checkpoint", "blend", "gestures"})
         return {
             "csv": ControlFile(Path("take.csv"), take).csv_text(),
             "random_seed": self.random_seed,
             "seconds": seconds,
             "start": {**start, "random_seed": self.random_seed},
+            "remarks": [_NOT_THE_SAME] if self.morph.has_moved else [],
         }

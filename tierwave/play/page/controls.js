@@ -161,10 +161,12 @@ export class Controls {
       this.curves.set(parameter.name, new CurveEditor(parameter, { ...page, outside }));
       byId("parameters").append(this.#card(parameter));
     }
-    for (const { name, label } of amounts) {
+    for (const { name, label, told } of amounts) {
       const control = this.controls.get(name);
-      byId("amounts").append(element("div", { class: "amount" },
-        element("label", { for: control.id }, label), control.element, control.reading, this.#learn(name)));
+      const row = element("div", { class: "amount" },
+        element("label", { for: control.id }, label), control.element, control.reading, this.#learn(name));
+      if (told) row.append(element("p", { class: "told" }, told));
+      byId("amounts").append(row);
     }
   }
 

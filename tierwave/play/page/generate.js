@@ -5,7 +5,7 @@
 import { byId, colour, download, element, fitted } from "./elements.js";
 import { askSound } from "./server.js";
 import { Axis, WINDOW, decibels, palette } from "./spectrum.js";
-import { clock } from "./units.js";
+import { clock, labelOf } from "./units.js";
 
 const AMOUNTS = ["seconds", "temperature", "top_k", "top_p", "bias"]; // fields of the form that are numbers
 
@@ -43,10 +43,25 @@ export class Generator {
   /** The newest is chosen, and the best beside it if it is another. */
   #checkpoints() {
     const { checkpoints, checkpoint } = this.run;
-    byId("checkpoints").append(...checkpoints.map(({ name, best, label }) => {
-      const box = element("input", { type: "checkbox", value: name, checked: name === checkpoint || best });
-      return element("label", {}, box, label);
+    this.#list((name) => name === checkpoint || checkpoints.some((each) => each.name === name && each.best));
+  }
+
+  /** The run has other checkpoints now; those that were chosen still are. */
+  list() {
+    const chosen = this.#chosen();
+    this.#list((name) => chosen.includes(name));
+  }
+
+  #list(isChosen) {
+    const [legend] = byId("checkpoints").children;
+    byId("checkpoints").replaceChildren(legend, ...this.run.checkpoints.map(({ name, label }) => {
+      return element("label", {}, element("input", { type: "checkbox", value: name, checked: isChosen(name) }), label);
     }));
+  }
+
+  /** @returns {string[]} names of checkpoints */
+  #chosen() {
+    return [...byId("checkpoints").querySelectorAll("input:checked")].map(({ value }) => value);
   }
 
   #order() {
@@ -63,7 +78,7 @@ export class Generator {
   }
 
   async #generate() {
-    const chosen = [...byId("checkpoints").querySelectorAll("input:checked")].map(({ value }) => value);
+    const chosen = this.#chosen();
     if (!chosen.length) {
       this.say("Choose a checkpoint first.");
       return;
@@ -75,7 +90,7 @@ export class Generator {
     byId("generate-go").textContent = "Cancel";
     try {
       for (const checkpoint of chosen) {
-        const { label } = this.run.checkpoints.find(({ name }) => name === checkpoint);
+        const label = labelOf(this.run.checkpoints, checkpoint);
         this.say(`Generating with ${label} …`);
         const result = await this.#made({ ...order, checkpoint }, label);
         result.append(this.#remove(result, label));

@@ -10,7 +10,7 @@ import { Player } from "./player.js";
 import { Scope } from "./scope.js";
 import { askRun } from "./server.js";
 import { Takes } from "./takes.js";
-import { clock, valueAt } from "./units.js";
+import { clock, labelOf, valueAt } from "./units.js";
 
 const STATUS_MS = 250; // between two changes of the status line
 const LARGEST_LEAD = 0.2; // seconds to which gaps may raise the buffer; the person at the page may raise it further
@@ -23,6 +23,7 @@ function amountsOf(run) {
   /** @type {any[]} */
   const all = [{ ...amount, name: "temperature", label: "Temperature", high: 2, scale: "linear", initial: run.temperature.initial }];
   if (run.top_k.high) all.push({ ...amount, name: "top_k", label: "Top-k", high: run.top_k.high, scale: "log1p", whole: true, initial: run.top_k.initial });
+  if (run.blend) all.push({ ...amount, name: "blend", label: "Blend", high: 1, scale: "linear", initial: run.blend.initial, told: `0: ${run.id}, 1: ${run.blend.other}` });
   const taken = run.parameters.map(({ name }) => name);
   return all.filter(({ name }) => !taken.includes(name));
 }
@@ -31,13 +32,18 @@ function amountsOf(run) {
 const isKept = ({ samples, seconds }) => !samples && seconds > 0 && seconds <= LONGEST_TAKE;
 
 /** @param {any} run @returns {string} what must not change while its page is open */
-const essence = ({ id, sample_rate, parameters, checkpoints }) => JSON.stringify([id, sample_rate, parameters, checkpoints]);
+const essence = ({ id, sample_rate, parameters, takes_over, blend }) => JSON.stringify([id, sample_rate, parameters, takes_over, blend]);
 
 export class Live {
-  /** @param {any} run what GET /api/run tells @param {(sentence: string) => void} say */
-  constructor(run, say) {
+  /**
+   * @param {any} run what GET /api/run tells; its checkpoints are kept up to date
+   * @param {{say: (sentence: string) => void, listed: () => void}} page listed: told that there are other checkpoints
+   */
+  constructor(run, { say, listed }) {
     this.run = run;
     this.say = say;
+    this.listed = listed;
+    this.plays = run.checkpoint; // that is played, or will be
     this.player = new Player(run);
     this.recording = false;
     this.up = false; // the server
@@ -63,9 +69,10 @@ export class Live {
     this.keys = new Keys(this.notes, { toggle: () => this.toggle(), record: () => this.record() });
     this.scope = new Scope(this.player);
     this.takes = new Takes(run.sample_rate, run.id, {
-      replay: (take) => this.replay(take), say, checkpoints: run.checkpoints.map(({ name }) => name),
+      replay: (take) => this.replay(take), say, isThere: (checkpoint) => this.run.checkpoints.some(({ name }) => name === checkpoint),
     });
     this.#transport();
+    this.#checkpoints();
     this.#choosePitch();
     this.#gate();
     this.#midi();
@@ -93,11 +100,44 @@ export class Live {
       for (const curve of this.controls.curves.values()) curve.write();
       this.#drawn();
     };
-    for (const { name, label } of this.run.checkpoints) {
-      byId("checkpoint").append(element("option", { value: name, selected: name === this.run.checkpoint }, label));
-    }
-    byId("checkpoint-choice").hidden = this.run.checkpoints.length < 2;
-    byId("checkpoint").onchange = () => this.player.playing && this.start();
+  }
+
+  #checkpoints() {
+    const { takes_over } = this.run;
+    const choice = byId("checkpoint");
+    this.#list();
+    choice.onchange = () => {
+      if (!this.player.playing) this.plays = choice.value;
+      else if (takes_over) this.#takeOver(choice.value, labelOf(this.run.checkpoints, choice.value));
+      else this.start();
+    };
+    byId("newest").hidden = !takes_over;
+    byId("newest").textContent = takes_over === "best" ? "Best" : "Newest";
+    byId("newest").title = `Go over to the ${takes_over} checkpoint that there is, while the sound goes on`;
+    byId("newest").onclick = () => this.#takeOver(null, `the ${takes_over} checkpoint`);
+  }
+
+  #takeOver(checkpoint, label) {
+    this.say(`Reading ${label} …`);
+    this.player.takeOver(checkpoint);
+  }
+
+  /** The checkpoints that there are, and the one that plays, of which the files may be gone. */
+  #list() {
+    const { checkpoints, takes_over } = this.run;
+    const names = new Set([...checkpoints.map(({ name }) => name), this.plays]);
+    const option = (name) => element("option", { value: name, selected: name === this.plays }, labelOf(checkpoints, name));
+    byId("checkpoint").replaceChildren(...[...names].map(option));
+    byId("checkpoint-choice").hidden = names.size < 2 && !takes_over;
+  }
+
+  /** Another checkpoint plays, or will. */
+  #taken({ checkpoint, checkpoints }) {
+    this.plays = checkpoint;
+    this.run.checkpoints = checkpoints;
+    this.#list();
+    this.listed();
+    this.say(`${this.player.playing ? "Now plays" : "Next plays"} ${labelOf(checkpoints, checkpoint)}.`);
   }
 
   #lead(seconds) {
@@ -140,7 +180,8 @@ export class Live {
 
   #changed(values, event) {
     for (const name of Object.keys(values)) this.following.delete(name);
-    this.player.set(values, event);
+    if (this.run.blend && "blend" in values) this.player.setBlend(values.blend);
+    else this.player.set(values, event);
   }
 
   /** A curve, their length or loop has changed. */
@@ -178,13 +219,20 @@ export class Live {
   /** @param {boolean} [recording] */
   async start(recording = false) {
     const { temperature, top_k, ...values } = this.controls.values();
+    const blend = this.#blend();
+    for (const name of Object.keys(blend)) delete values[name];
     const curves = this.curves ? this.#allCurves() : undefined;
     for (const { name, cells } of curves?.curves ?? []) values[name] = cells[0];
     const seed = byId("seed").valueAsNumber;
     await this.#begin(
-      { values, temperature, top_k, checkpoint: byId("checkpoint").value || null, random_seed: seed >= 0 ? Math.floor(seed) : null },
+      { values, temperature, top_k, ...blend, checkpoint: byId("checkpoint").value || null, random_seed: seed >= 0 ? Math.floor(seed) : null },
       { recording, curves },
     );
+  }
+
+  /** @returns {{blend?: number}} how the slider stands, if there is another run */
+  #blend() {
+    return this.run.blend ? { blend: this.controls.controls.get("blend").value } : {};
   }
 
   /** @param {import("./takes.js").Take} take */
@@ -192,7 +240,7 @@ export class Live {
     const { controls, random_seed } = take.start;
     const chosen = byId("checkpoint").value || null;
     const begun = await this.#begin(
-      { checkpoint: chosen, ...take.start, random_seed: random_seed ?? null },
+      { checkpoint: chosen, ...this.#blend(), ...take.start, random_seed: random_seed ?? null },
       { seconds: take.seconds, recording: isKept(take), following: new Map(Object.entries(controls)) },
     );
     if (begun) this.replayed = take;
@@ -206,6 +254,7 @@ export class Live {
       if (!how.curves) this.curves = false;
       this.following = following;
       const { remarks } = await this.player.start(asked, how);
+      if (this.run.blend) this.controls.show({ blend: asked.blend });
       this.recording = this.player.playing && Boolean(how.recording) && !following.size;
       if (remarks.length) this.say(remarks.join(" "));
       this.#status();
@@ -234,7 +283,9 @@ export class Live {
     this.recording = false;
     this.#status();
     try {
-      this.takes.add(await this.player.record());
+      const recorded = await this.player.record();
+      this.takes.add(recorded);
+      if (recorded.remarks?.length) this.say(recorded.remarks.join(" "));
     } catch (error) {
       this.say(error.message);
     }
@@ -255,10 +306,14 @@ export class Live {
       this.controls.show(values);
       if (remarks.length) this.say(remarks.join(" "));
     });
+    on("plays", (message) => this.#taken(message));
     on("asked", ({ order }) => this.#obey(order));
     on("remarks", ({ remarks }) => this.say(remarks.join(" ")));
     on("pace", (pace) => (this.pace = pace));
-    on("error", ({ message }) => this.say(message));
+    on("error", ({ to, message }) => {
+      if (to === "take_over") byId("checkpoint").value = this.plays;
+      this.say(message);
+    });
     on("curves", ({ origin, ended }) => {
       this.origin = origin ?? this.origin;
       if (ended) this.playCurves(false);
@@ -312,6 +367,8 @@ export class Live {
       return;
     }
     this.away = false;
+    const isThere = run.checkpoints.some(({ name }) => name === this.plays);
+    this.#taken({ checkpoint: isThere ? this.plays : run.checkpoint, checkpoints: run.checkpoints });
     this.#linked(true);
     this.say("The server is back.");
   }

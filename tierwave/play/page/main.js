@@ -34,9 +34,9 @@ async function open() {
   const isLive = run.kind === "steered" || run.kind === "sound";
   for (const part of document.querySelectorAll("[data-live]")) part.hidden = !isLive;
   byId("generate").open = run.kind !== "steered" || Boolean(run.warning); // too slow to be played
-  const live = isLive ? new Live(run, say) : null;
+  const live = isLive ? new Live(run, { say, listed: () => generator.list() }) : null;
   const controls = live?.controls ?? stillControls(run);
-  new Generator(run, say, () => controls.order());
+  const generator = new Generator(run, say, () => controls.order());
   window.tierwave = live
     ? {
         /** @returns {number[]} ms from each event to the first sample that carried it */

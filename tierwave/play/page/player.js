@@ -21,6 +21,7 @@ const SILENT = { position: 0, buffered: 0, underruns: 0 };
  * @property {number | null} [top_k]
  * @property {number | null} [random_seed]
  * @property {string | null} [checkpoint]
+ * @property {number} [blend] how much of the other run's weights is blended in, 0 to 1
  * @property {Record<string, [number, number][]>} [controls] curves, [seconds, value]
  * @property {boolean} [gestures] whether they were recorded, and give the same sound again
  */
@@ -39,10 +40,12 @@ const SILENT = { position: 0, buffered: 0, underruns: 0 };
  * @property {number} random_seed
  * @property {number} seconds
  * @property {Float32Array} samples
+ * @property {string[]} [remarks] why it does not play the same again
  */
 
 /**
- * Events, each with its message as `detail`: link, started, stopped, ended, values, remarks, pace, position, curves, error.
+ * Events, each with its message as `detail`: link, started, stopped, ended, values, remarks, plays, pace, position, curves,
+ * error.
  */
 export class Player extends EventTarget {
   /** @param {{sample_rate: number, block: number, lead_seconds: number, largest_message: number, most_points: number}} run */
@@ -179,6 +182,16 @@ export class Player extends EventTarget {
     this.events += 1;
     this.waiting.set(this.events, Date.now() - (event ? performance.now() - event.timeStamp : 0));
     this.#tell("set", { values, event: this.events });
+  }
+
+  /** @param {number} share of the other run's weights, to which those that play move for a while */
+  setBlend(share) {
+    if (this.playing) this.#tell("set", { values: { blend: share }, event: 0 });
+  }
+
+  /** @param {string | null} checkpoint that the sound goes over to, null: the newest; `plays` or `error` tells of it */
+  takeOver(checkpoint) {
+    this.#tell("takeOver", { checkpoint });
   }
 
   /** @param {Curves | null} drawn play these from now on, or go on with these; null: end */

@@ -201,6 +201,9 @@ const answer = {
     if (curves) curves.curves = curves.curves.filter(({ name }) => !(name in values)); // the hand wins at once
     if (voice.run) send({ type: "set", event, values });
   },
+  takeOver({ checkpoint }) {
+    send({ type: "take_over", checkpoint });
+  },
   record() {
     send({ type: "record" });
   },

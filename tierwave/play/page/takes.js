@@ -19,7 +19,7 @@ export class Takes {
   /**
    * @param {number} rate of the sounds, in Hz
    * @param {string} prefix of the files' names
-   * @param {{replay: (take: Take) => void, say: (sentence: string) => void, checkpoints: string[]}} page
+   * @param {{replay: (take: Take) => void, say: (sentence: string) => void, isThere: (checkpoint: string) => boolean}} page
    */
   constructor(rate, prefix, page) {
     this.rate = rate;
@@ -55,7 +55,7 @@ export class Takes {
     try {
       const csv = await file.text();
       const { seconds, checkpoint, ...start } = readGestures(csv);
-      const isThere = this.page.checkpoints.includes(checkpoint);
+      const isThere = this.page.isThere(checkpoint);
       const whole = isThere ? { ...start, checkpoint } : start;
       this.takes.push({ name: file.name, seconds, start: whole, csv, samples: null, saved: true });
       const other = checkpoint && !isThere ? ` Its ${checkpoint} is not here: it is played with the checkpoint that is chosen.` : "";

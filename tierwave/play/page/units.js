@@ -19,6 +19,7 @@
  * @property {number} initial
  * @property {string} [label] of what is no parameter of the network, such as the temperature: then nothing was trained
  * @property {boolean} [whole] whether it is a whole number
+ * @property {string} [told] what stands below its slider
  */
 
 const NOTES = ["C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B"];
@@ -159,3 +160,6 @@ export function clock(seconds) {
   const tenths = Math.floor(seconds * 10 + 1e-6);
   return `${Math.floor(tenths / 600)}:${String(Math.floor(tenths / 10) % 60).padStart(2, "0")}.${tenths % 10}`;
 }
+
+/** @param {{name: string, label: string}[]} checkpoints @param {string} name of one, which may be gone @returns {string} */
+export const labelOf = (checkpoints, name) => checkpoints.find((each) => each.name === name)?.label ?? name;
