@@ -22,8 +22,8 @@ class Watch:
 
     def __init__(self, instrument: Instrument) -> None:
         self.instrument = instrument
-        # The files that could not be read, at the last look and for good; in tuples, since their names may be what
-        # could not be read.
+        # Files that could not be read at the last look, and those that were told of; () where not even their names
+        # could be.
         self._failed: tuple[Any, ...] | None = None
         self._refused: tuple[Any, ...] | None = None
 
