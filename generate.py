@@ -15,7 +15,7 @@ from tierwave.cli.running import sentences
 from tierwave.config import read_document, resolve_training
 from tierwave.errors import UsageError
 from tierwave.files.folders import refuse_file
-from tierwave.nn.runtime import import_tensorflow, one_thread_per_call
+from tierwave.nn.runtime import import_tensorflow
 from tierwave.system.progress import ProgressLine, clock
 
 # Flags that only one family knows: `Request.options`.
@@ -127,7 +127,6 @@ def _generate(arguments: Any) -> None:
 
     if needs_tensorflow(arguments.checkpoint_path, arguments.weights, document):
         import_tensorflow(debug=arguments.debug)
-        one_thread_per_call()
     trained = load_run(
         arguments.checkpoint_path, best=arguments.best, config_document=document, weights=arguments.weights
     )

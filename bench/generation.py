@@ -1,86 +1,79 @@
-"""Audio samples per second of generation by the engine and by TensorFlow, in turns with the machine's limit."""
+"""What a sample costs by the engine and by TensorFlow, in turns: in processor time, since other programs may run."""
 
 from __future__ import annotations
 
 import resource
 import statistics
 import time
-from typing import Any
+from typing import Any, get_args
 
-from bench.cases import CONFIGS
-from bench.limits import generation_limit
+from bench.presets import presets
+
+RATE = 16000
 
 
 def measure(
-    name: str, streams: int, *, seconds: float = 2.0, repeats: int = 7, live: int = 256
+    name: str, voices: int, *, samples: int = 4096, live: int = 256, repeats: int = 7, **keys: Any
 ) -> list[dict[str, Any]]:
-    """One configuration on the engine, with each type of weights, and on TensorFlow; they and the limit take turns,
-    medians of all. live: samples of the short blocks that are timed too."""
-    import samplernn
-    from samplernn.stream import SampleStream
-    from tierwave.engine.network import InMemory
-    from tierwave.generation.request import Request, group_sizes
-    from tierwave.nn.runtime import one_thread_per_call
-    from tierwave.runs.checkpoints import named_weights
-    from tierwave.system.cores import usable_cores
+    """A preset with random weights, of which `keys` may differ: on the engine with each type of weights, and by
+    TensorFlow. samples: of a long block; live: of a short one."""
+    from tierwave.config import read_document
+    from tierwave.controls.schema import Parameter, Schema
+    from tierwave.controls.tracks import Track
+    from tierwave.engine.network import WeightKind
+    from tierwave.family import load_config
+    from tierwave.generation.load import network_of
+    from tierwave.generation.request import Request
 
-    one_thread_per_call()
-    config = CONFIGS[name]
-    cores = len(group_sizes(streams, usable_cores()))
-    model = samplernn.FAMILY.build(config)
-    weights = InMemory(named_weights(model))
-    players = {
-        kind: samplernn.FAMILY.network(config, "samplernn", weights, kind, name)
-        for kind in ("float32", "bfloat16", "int8")
+    family, config = load_config({**read_document(presets()[name]), **keys}, name)
+    schema = Schema(parameters=tuple(Parameter(name=each, lo=0.0, hi=1.0) for each in family.steerable(config)))
+    config = family.completed(config, schema, RATE)
+    (stage,) = family.stages(config)
+    model = family.build(config, stage)
+    kinds = get_args(WeightKind)
+    players = {"tensorflow": model, **{kind: network_of(family, config, stage, model, kind) for kind in kinds}}
+    drawn = {each: Track.constant(each, 0.5) for each in schema.names}
+    request = Request(sequences=voices, controls=(drawn,), temperature=[1.0])
+    streams = {
+        kind: family.stream([player], config, request, sample_rate=RATE, schema=schema)
+        for kind, player in players.items()
     }
-    made, first, blocks = {}, {}, {}
-    both: dict[str, Any] = {"tensorflow": model, **players}
-    for kind, player in both.items():
-        made[kind] = SampleStream(player, 16000, Request(sequences=streams, seconds=1.0))
-        first[kind] = _timed(made[kind], 4096)
-        made[kind].render(live)
-        blocks[kind] = 4096 * max(1, round(seconds / repeats / max(_timed(made[kind], 4096), 1e-6)))
-    speeds: dict[str, list[float]] = {kind: [] for kind in made}
-    live_speeds: dict[str, list[float]] = {kind: [] for kind in made}
-    limits, text = [], ""
+    blocks = dict.fromkeys((live, samples))
+    spent: dict[tuple[str, int], list[tuple[float, float]]] = {(kind, size): [] for kind in streams for size in blocks}
+    for kind, size in spent:
+        streams[kind].render(size)  # compiles
     for _ in range(repeats):
-        limit = generation_limit(config, streams, cores, repeats=1)
-        limits.append(limit.samples_per_second)
-        text = limit.text
-        for kind, stream in made.items():
-            speeds[kind].append(streams * blocks[kind] / _timed(stream, blocks[kind]))
-            live_speeds[kind].append(streams * live / min(_timed(stream, live) for _ in range(8)))
-    before = statistics.median(speeds["tensorflow"])
-    found = []
-    for kind in made:
-        speed = statistics.median(speeds[kind])
-        found.append(
+        for (kind, size), found in spent.items():
+            count = max(1, samples // size // 4)
+            found += [_cost(streams[kind], size) for _ in range(count)]
+    before = {size: _quick([processor for processor, _ in spent["tensorflow", size]]) for size in blocks}
+    rows = []
+    for (kind, size), found in spent.items():
+        processor, clock = (_quick(column) for column in zip(*found, strict=True))
+        rows.append(
             {
                 "benchmark": "generation",
                 "config": name,
+                "voices": voices,
+                "block": size,
                 "weights": kind,
-                "streams": streams,
-                "cores": cores,
-                "samples_per_second": speed,
-                "real_time_at_16kHz": speed / streams / 16000,
-                "live_real_time_at_16kHz": statistics.median(live_speeds[kind]) / streams / 16000,
-                "against_tensorflow": speed / before,
-                "live_against_tensorflow": statistics.median(
-                    ours / theirs for ours, theirs in zip(live_speeds[kind], live_speeds["tensorflow"], strict=True)
-                ),
-                "limit": statistics.median(limits),
-                "share": statistics.median(s / limit for s, limit in zip(speeds[kind], limits, strict=True)),
-                "limit_text": text,
-                "compile_seconds": first[kind],
-                "million_products_per_sample": next(iter(players.values())).multiplications / 1e6,
-                "weights_MB": None if kind == "tensorflow" else players[kind].weights.nbytes / 1e6,
+                "microseconds": processor / size / voices * 1e6,
+                "ratio": before[size] / processor,
+                "real_time_of_all": voices * size / RATE / clock,
                 "peak_memory_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             }
         )
-    return found
+    return rows
 
 
-def _timed(stream: Any, samples: int) -> float:
-    started = time.perf_counter()
+def _cost(stream: Any, samples: int) -> tuple[float, float]:
+    """Seconds of processor time, of all threads, and by the clock, of a block."""
+    processor, clock = time.process_time(), time.perf_counter()
     stream.render(samples)
-    return time.perf_counter() - started
+    return time.process_time() - processor, time.perf_counter() - clock
+
+
+def _quick(seconds: Any) -> float:
+    """Of the quicker quarter of the blocks, in the middle: the others were disturbed."""
+    ordered = sorted(seconds)
+    return statistics.median(ordered[: max(1, len(ordered) // 4)])

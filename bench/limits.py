@@ -1,9 +1,6 @@
-"""What this machine could do at most: measured bandwidth and arithmetic, and how much of both a SampleRNN needs.
+"""What this machine could do at most: the arithmetic that training a SampleRNN needs, over the rate of large products.
 
-Generation of few streams reads every weight once per use, so its limit is bytes over bandwidth; many streams and
-training multiply, so theirs is arithmetic over the rate of large products. Both are measured on the cores that the
-benchmark uses, in the process and the minute in which it runs: bandwidth with NumPy's BLAS, which multiplies vectors
-as fast as XLA does, the rate of products with whichever library is fastest.
+The rate is measured in the process and the minute in which the benchmark runs, with whichever library is fastest.
 """
 
 from __future__ import annotations
@@ -12,16 +9,13 @@ import functools
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from conditioning.config import Stage
 from samplernn.config import Config
-
-BYTES = 4  # of a float32
 
 
 @dataclass(frozen=True)
@@ -85,24 +79,6 @@ def _median_seconds(run: Callable[[], object], repeats: int) -> float:
     return statistics.median(seconds)
 
 
-def read_bandwidth(set_bytes: int, cores: int, repeats: int = 7) -> float:
-    """Bytes per second at which matrix-vector products read weights, all cores together, where each core goes round
-    and round through its share of `set_bytes`."""
-    side = max(64, min(1024, int((set_bytes / cores / BYTES) ** 0.5)))
-    count = max(1, round(set_bytes / cores / (side * side * BYTES)))
-    rounds = max(1, int(2e8 / (count * side * side * BYTES)))
-    kernels = [[np.full((side, side), 0.01, np.float32) for _ in range(count)] for _ in range(cores)]
-    vector = np.full(side, 0.01, np.float32)
-
-    def read(core: int) -> None:
-        out = np.empty(side, np.float32)
-        for _ in range(rounds):
-            for kernel in kernels[core]:
-                np.dot(kernel, vector, out=out)
-
-    return cores * rounds * count * side * side * BYTES / _on_cores(read, cores, repeats)
-
-
 LARGE_PRODUCTS = ((1024, 256, 768), (1024, 1024, 1024))  # rows, inner, columns: as in training B and A
 
 
@@ -110,15 +86,12 @@ def product_rate(cores: int, repeats: int = 7) -> float:
     """Floating-point operations per second of large products, all cores together, by the fastest library on the
     fastest shape: a limit that any of them exceeds would be none.
 
-    TensorFlow uses its own threads if it may, else it is called on every core at once, as NumPy is.
+    NumPy, whose BLAS is held to one thread, is called on every core at once; TensorFlow uses its own threads.
     """
-    import tensorflow as tf
-
-    callers = cores if tf.config.threading.get_intra_op_parallelism_threads() == 1 else 1
     rates = []
     for shape in LARGE_PRODUCTS:
         rounds = max(1, int(4e9 / (2 * math.prod(shape))))
-        for make, threads in ((_numpy_products, cores), (_tensorflow_products, callers), (_xla_products, callers)):
+        for make, threads in ((_numpy_products, cores), (_tensorflow_products, 1), (_xla_products, 1)):
             seconds = _on_cores(make(shape, rounds), threads, repeats)
             rates.append(threads * rounds * 2 * math.prod(shape) / seconds)
     return max(rates)
@@ -184,52 +157,10 @@ def _on_cores(run: Callable[[int], None], cores: int, repeats: int) -> float:
 
 @dataclass(frozen=True)
 class Limit:
-    """samples per second of all streams together, and the sentence that says how it was reckoned."""
+    """samples per second, and the sentence that says how it was reckoned."""
 
     samples_per_second: float
     text: str
-
-
-def tier_matrices(stage: Stage) -> list[Matrix]:
-    """The same for a conditioning stage that makes audio from scalar input: the controls' part is multiplied for
-    a whole block at once, but it is multiplied."""
-    width = stage.hidden_size
-    return [
-        Matrix("first", 1 + len(stage.conditioned_on), width, 1.0),
-        Matrix("rnn", 2 * width * stage.num_layers, 3 * width, 1.0),
-        Matrix("logits", width, stage.q_levels, 1.0),
-    ]
-
-
-def generation_limit(config: Config, streams: int, cores: int, *, repeats: int = 7) -> Limit:
-    """The limit of a SampleRNN."""
-    return limit_of(generation_matrices(config), streams, cores, repeats=repeats)
-
-
-def limit_of(matrices: Sequence[Matrix], streams: int, cores: int, *, repeats: int = 7) -> Limit:
-    """For every matrix the larger of the time to read it and the time to multiply it, summed over a sample.
-
-    With several cores the streams are shared out and each core reads all weights for its share.
-    """
-    share = streams / cores
-    often = sum(matrix.size for matrix in matrices if matrix.uses == 1.0) * BYTES
-    seldom = sum(matrix.size for matrix in matrices if matrix.uses < 1.0) * BYTES
-    bandwidth = {
-        "often": read_bandwidth(often * cores, cores, repeats) / cores,
-        "seldom": read_bandwidth((often + seldom) * cores, cores, repeats) / cores if seldom else 1.0,
-    }
-    rate = product_rate(cores, repeats) / cores
-    seconds = 0.0
-    for matrix in matrices:
-        read = matrix.size * BYTES / bandwidth["often" if matrix.uses == 1.0 else "seldom"]
-        seconds += matrix.uses * max(read, 2 * share * matrix.size / rate)
-    flops = 2 * sum(matrix.size * matrix.uses for matrix in matrices)
-    text = (
-        f"{often / 1e6:.2f} MB of weights every sample at {bandwidth['often'] / 1e9:.0f} GB/s a core, "
-        f"{seldom / 1e6:.2f} MB less often at {bandwidth['seldom'] / 1e9:.0f} GB/s, {flops / 1e6:.2f} MFLOP a sample "
-        f"at {rate / 1e9:.0f} GFLOP/s a core; {share:g} streams on each of {cores} core(s)"
-    )
-    return Limit(streams / seconds, text)
 
 
 def training_limit(config: Config, lanes: int, cores: int, *, repeats: int = 7) -> Limit:

@@ -32,8 +32,13 @@ def cases(benchmark: str, small: bool, recordings: Sequence[str] = ()) -> list[d
         return [{"seconds": 2, "hidden": 8, "layers": 1}] if small else [{}]
     if benchmark == "generation":
         if small:
-            return [{"name": "tiny", "streams": streams, "seconds": 0.2, "repeats": 2} for streams in (1, 8)]
-        return [{"name": name, "streams": streams} for name in "BAR" for streams in (1, 10)]
+            return [
+                {"name": name, "voices": 2, "samples": 64, "live": 16, "repeats": 1}
+                for name in ("tiny", "rnncontrol_small")
+            ]
+        # A long block of prism takes seconds.
+        sizes = {"small": 4096, "rnncontrol": 4096, "prism": 512}
+        return [{"name": name, "voices": voices, "samples": sizes[name]} for name in sizes for voices in (1, 10)]
     if benchmark == "training":
         if small:
             return [{"name": "tiny", "lanes": 2, "repeats": 2}]
@@ -45,12 +50,8 @@ def cases(benchmark: str, small: bool, recordings: Sequence[str] = ()) -> list[d
         ]
     if benchmark == "steered":
         if small:
-            return [
-                {"what": "generation", "streams": 2, "hidden": 8, "layers": 1, "repeats": 2},
-                {"what": "training", "lanes": 2, "window": 16, "hidden": 8, "layers": 1, "repeats": 2},
-            ]
-        found: list[dict[str, Any]] = [{"what": "generation", "streams": streams} for streams in (1, 10)]
-        return [*found, {"what": "training", "lanes": 64}, {"what": "training", "lanes": 256, "repeats": 5}]
+            return [{"lanes": 2, "window": 16, "hidden": 8, "layers": 1, "repeats": 2}]
+        return [{"lanes": 64}, {"lanes": 256, "repeats": 5}]
     if benchmark == "spectrograms":
         if small:
             return [

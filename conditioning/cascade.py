@@ -284,9 +284,10 @@ def _voices(model: Any, voices: int, seed: int, top_p: float | None) -> Any:
     """The voices of a network of the engine, or of a model of Keras."""
     if isinstance(model, Network):
         return EngineVoices(model, voices, seed, top_p=top_p)
-    from conditioning.sampler import TierVoices
+    from conditioning.sampler import sampler_of
+    from tierwave.generation.voices import SampledVoices
 
-    return TierVoices(model, voices, seed, top_p=top_p)
+    return SampledVoices(sampler_of(model), voices, seed, top_p=top_p)
 
 
 def _clipped(values: np.ndarray, parameter: Parameter) -> np.ndarray:

@@ -125,7 +125,7 @@ def _table(stage: Stage, arrays: Arrays, kernel: Floats) -> Floats:
 
 
 class EngineVoices:
-    """The voices of one tier on the engine; as `conditioning.sampler.TierVoices`."""
+    """The voices of one tier on the engine; primed as by `conditioning.sampler.TierSampler`."""
 
     def __init__(self, network: Network, voices: int, seed: int, *, top_p: float | None = None):
         self._voices = Voices(network, voices, seed, top_p=top_p)

@@ -45,13 +45,13 @@ ModelState = tuple[StackState, ...]  # one stack state per recurrent tier, top t
 class FrameWeights(NamedTuple):
     """Effective weights of a frame tier.
 
-    upsample: kernels `[dim, ...]` side by side, together `[dim, ratio * dim]`; their bias `[ratio * dim]` or None.
+    upsample: a kernel `[dim, ratio * dim]`; its bias `[ratio * dim]` or None.
     steer: the map of the controls, or None.
     """
 
     project: tuple[tf.Tensor, tf.Tensor | None] | None
     stack: StackWeights
-    upsample: tuple[tf.Tensor, ...]
+    upsample: tf.Tensor
     upsample_bias: tf.Tensor | None
     steer: tuple[tf.Tensor, tf.Tensor | None] | None = None
 
@@ -164,7 +164,7 @@ class FrameTier(NormalisableLayer):
         return FrameWeights(
             weights_of(self.project),
             weights_of(self.stack),
-            (self.effective("upsample"),),
+            self.effective("upsample"),
             weights_of(self.upsample_bias),
             weights_of(self.steer),
         )
@@ -197,7 +197,7 @@ class FrameTier(NormalisableLayer):
 
     def upsampled(self, outputs: tf.Tensor, weights: FrameWeights) -> tf.Tensor:
         """RNN outputs `[..., dim]` -> conditioning of the steps below `[..., ratio, width]`."""
-        wide = tf.concat([matmul(outputs, kernel, self.product_dtype) for kernel in weights.upsample], axis=-1)
+        wide = matmul(outputs, weights.upsample, self.product_dtype)
         if weights.upsample_bias is not None:
             wide = wide + weights.upsample_bias
         lead = [-1 if size is None else size for size in outputs.shape[:-1]]
@@ -443,13 +443,12 @@ class SampleRNN(keras.Model):
             kernel, bias = sample.hidden[0]
             lowest, ratio, dim = tiers[-1], self.tiers[-1].ratio, self.config.dim
             dtype = self.product_dtype
-            (upsample,) = lowest.upsample
-            upsample = tf.reshape(upsample, [dim, ratio, dim])
+            upsample = tf.reshape(lowest.upsample, [dim, ratio, dim])
             upsample_bias = lowest.upsample_bias
             if upsample_bias is not None:
                 upsample_bias = tf.reshape(matmul(tf.reshape(upsample_bias, [ratio, dim]), kernel, dtype), [-1])
             lowest = lowest._replace(
-                upsample=(tf.reshape(matmul(upsample, kernel, dtype), [dim, ratio * dim]),),
+                upsample=tf.reshape(matmul(upsample, kernel, dtype), [dim, ratio * dim]),
                 upsample_bias=upsample_bias,
             )
             tiers = (*tiers[:-1], lowest)

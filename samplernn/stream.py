@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tierwave.controls.live import Settings
 from tierwave.controls.schema import Schema
 from tierwave.controls.tracks import Controls
 from tierwave.engine.network import Network
@@ -16,16 +15,6 @@ from tierwave.generation.request import Request, Stream
 
 if TYPE_CHECKING:
     from samplernn.model import SampleRNN
-
-
-class _Voices(Protocol):
-    """Voices that go on by whole frames of `frame` samples."""
-
-    frame: int
-
-    def prime(self, values: np.ndarray, controls: np.ndarray | None) -> None: ...
-
-    def run(self, settings: Settings) -> np.ndarray: ...
 
 
 class SampleStream(Stream):
@@ -49,7 +38,6 @@ class SampleStream(Stream):
             if controls is not None:
                 controls = np.pad(controls, [(0, 0), (missing, 0), (0, 0)], mode="edge")
             self._voices.prime(np.repeat(codes[None], request.sequences, axis=0), controls)
-        self._left = np.zeros([request.sequences, 0], np.int32)  # codes that `render` has yet to return
         self._generated = 0  # samples per voice
 
     def _seed_inputs(self, request: Request) -> np.ndarray | None:
@@ -65,9 +53,8 @@ class SampleStream(Stream):
         return np.repeat(self.live.inputs(0, 1), samples, axis=1)
 
     def set(self, *, voice: int | None = None, **values: float | str) -> float:
-        """Controls in raw units, temperature and top_k (0: off), from the next control point on; in TensorFlow's
-        sampler a frame that has begun is finished first."""
-        return self.live.set(self._generated - self._left.shape[1], voice=voice, **values)
+        """Controls in raw units, temperature and top_k (0: off), from the next control point on."""
+        return self.live.set(self._generated, voice=voice, **values)
 
     def record(self, voice: int = 0) -> Controls:
         """What was drawn and set, to be drawn again."""
@@ -83,20 +70,17 @@ class SampleStream(Stream):
     def render(self, samples: int) -> np.ndarray:
         """The next samples, float32 `[voices, samples]`."""
         with self.pace.block(samples):
-            frame, codes = self._voices.frame, self._left
-            missing = -(-(samples - codes.shape[1]) // frame) * frame
-            if missing > 0:
-                settings = self.live.settings(self._generated, missing)
-                codes = np.concatenate([codes, self._voices.run(settings)], axis=1)
-                self._generated += missing
-            self._left = codes[:, samples:]
-            found: np.ndarray = self._amplitudes[codes[:, :samples]]
+            codes = self._voices.run(self.live.settings(self._generated, samples))
+            self._generated += samples
+            found: np.ndarray = self._amplitudes[codes]
             return found
 
 
-def _voices(model: Any, request: Request) -> _Voices:
+def _voices(model: Any, request: Request) -> Any:
+    """The voices of a network of the engine, or of a model of Keras."""
     if isinstance(model, Network):
         return Voices(model, request.sequences, request.random_seed, top_p=request.top_p)
-    from samplernn.sampler import SampledVoices
+    from samplernn.sampler import sampler_of
+    from tierwave.generation.voices import SampledVoices
 
-    return SampledVoices(model, request.sequences, request.random_seed, top_p=request.top_p)
+    return SampledVoices(sampler_of(model), request.sequences, request.random_seed, top_p=request.top_p)

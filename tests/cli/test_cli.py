@@ -360,7 +360,7 @@ def test_a_seed_warms_the_state_with_all_of_it(studio: Studio) -> None:
     states = []
     for heard in (seed, seed[-2 * TOP :]):
         stream = stream_of(studio, seed_audio=heard)
-        states.append([part.numpy() for part in tf.nest.flatten(stream._voices.groups.states[0].recurrent)])
+        states.append([part.numpy() for part in tf.nest.flatten(stream._voices.state.recurrent)])
     for part, whole, last in zip(tf.nest.flatten(expected), *states, strict=True):
         np.testing.assert_allclose(whole, part, atol=1e-5)
         assert np.abs(last - part).max() > 1e-3
@@ -378,8 +378,7 @@ def stream_of(studio: Studio, **asked: Any) -> Any:
 def test_a_stream_does_not_depend_on_the_size_of_its_blocks(
     studio: Studio, sequences: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tierwave.generation.request.SMALLEST_GROUP", 1)
-    monkeypatch.setattr("tierwave.generation.voices.usable_cores", lambda: 2)  # groups of 2 and 1, in threads
+    monkeypatch.setattr("tierwave.generation.voices.BLOCK", 256)  # of compiled calls, of which 301 samples take two
     asked = {"sequences": sequences, "temperature": [1.0], "random_seed": 3}
     whole = stream_of(studio, **asked).render(301)
     assert whole.shape == (sequences, 301) and whole.dtype == np.float32
@@ -407,9 +406,8 @@ def test_a_stream_holds_no_more_however_long_it_runs(studio: Studio) -> None:
     sizes = []
     for samples in (5, 700, 700, 3):
         stream.render(samples)
-        assert stream._left.shape[1] < TOP  # less than one turn is made ahead
-        parts = {**vars(stream), **vars(stream._voices)}
-        sizes.append(sum(size for name, part in parts.items() if name != "_left" for size in held(part)))
+        parts = [*vars(stream).values(), *vars(stream._voices).values()]
+        sizes.append(sum(size for part in parts for size in held(part)))
     assert sizes[0] > 0 and len(set(sizes)) == 1
 
 

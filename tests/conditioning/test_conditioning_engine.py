@@ -10,10 +10,11 @@ from test_conditioning_model import LEVELS, ONES, PAIRS, Case, config_of, made, 
 from conditioning.config import Config
 from conditioning.engine import EngineVoices, network
 from conditioning.model import ConditionalTier
-from conditioning.sampler import TierVoices
+from conditioning.sampler import sampler_of
 from tierwave.controls.live import Settings
 from tierwave.engine.network import InMemory, Network, WeightKind
 from tierwave.engine.voices import Voices
+from tierwave.generation.voices import SampledVoices
 from tierwave.runs.checkpoints import named_weights
 
 VOICES = 3
@@ -64,6 +65,11 @@ def test_predictions_are_those_of_the_model_for_every_pair_of_options(case: Case
     compare(case, 2000, num_layers=2)
 
 
+def both(model: ConditionalTier) -> tuple[EngineVoices, SampledVoices]:
+    """The same voices on the engine and by TensorFlow."""
+    return EngineVoices(engine(model), VOICES, 5), SampledVoices(sampler_of(model), VOICES, 5)
+
+
 @pytest.mark.parametrize("primed", [False, True])
 @pytest.mark.parametrize(
     ("net", "kind", "cell"),
@@ -73,7 +79,7 @@ def test_codes_are_those_of_the_sampler(net: str, kind: str, cell: str, primed: 
     model = made(net, kind, cell, 2)
     values, controls = inputs_of(model, 60)
     for asked in ({}, {"temperature": 0.6, "top_k": 4}, {"temperature": 0.0}):
-        ours, theirs = EngineVoices(engine(model), VOICES, 5), TierVoices(model, VOICES, 5)
+        ours, theirs = both(model)
         for voices in (ours, theirs):
             if primed:
                 voices.prime(values, controls)
@@ -86,7 +92,7 @@ def test_codes_are_those_of_the_sampler(net: str, kind: str, cell: str, primed: 
 def test_values_are_those_of_the_sampler(net: str, temperature: float) -> None:
     model = made(net, "three", "gru", 1, scale_floor=0.05)
     values, controls = inputs_of(model, 20)
-    ours, theirs = EngineVoices(engine(model), VOICES, 5), TierVoices(model, VOICES, 5)
+    ours, theirs = both(model)
     for voices in (ours, theirs):
         voices.prime(values, controls)
     found, expected = (voices.run(settings(controls, temperature)) for voices in (ours, theirs))
@@ -101,7 +107,7 @@ def test_controls_are_encoded() -> None:
     model = model_of(config)
     values, controls = inputs_of(model, 30)
     controls[..., 1] = np.random.default_rng(1).integers(0, 3, [VOICES, 30]) / 2
-    ours, theirs = EngineVoices(engine(model), VOICES, 5), TierVoices(model, VOICES, 5)
+    ours, theirs = both(model)
     assert (ours.run(settings(controls)) == theirs.run(settings(controls))).all()
 
 

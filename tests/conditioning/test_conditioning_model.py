@@ -192,7 +192,6 @@ def check_generation(model: ConditionalTier) -> None:
     """What is generated is what its own predictions, given all of it as a window, draw from the same numbers."""
     weights, steps = model.effective_weights(), 4
     sampler = TierSampler(model, jit=False)
-    sampler._block = lambda kind, *given: sampler.block(*given)  # as it is written: to trace it would take longest
     rng = np.random.default_rng(4)
     for streams in (1, 3):
         controls = rng.random([streams, steps, len(model.stage.conditioned_on)]).astype(np.float32)
@@ -200,7 +199,8 @@ def check_generation(model: ConditionalTier) -> None:
         settings = Settings(controls, temperature, np.zeros([streams, steps], np.int32))
         seeds = voice_seeds(5, streams)
         start = sampler.start(streams)
-        values, after = sampler.run(weights, start, steps, settings, seeds)
+        # As it is written: to trace it would take longest.
+        values, after = sampler.block(weights, start, tf.constant(steps), seeds, settings)
         assert values.shape == (streams, steps) if model.stage.makes_audio else (streams, steps, model.features)
         inputs = tf.concat([start.values[:, None], values[:, :-1]], axis=1)
         given = tf.constant(controls) if model.stage.conditioned_on else None
@@ -264,7 +264,8 @@ def test_xla_draws_the_same_values(kind: str) -> None:
     settings = Settings(controls, np.ones([2, steps], np.float32), np.zeros([2, steps], np.int32))
     for jit in (False, True):
         sampler = TierSampler(model, jit=jit)
-        values.append(sampler.run(model.effective_weights(), sampler.start(2), steps, settings, seeds)[0])
+        given = model.effective_weights(), sampler.start(2), tf.constant(steps), seeds, settings
+        values.append(sampler.run(*given)[0])
     np.testing.assert_allclose(*values, atol=1e-4)
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import conditioning
 import conditioning.sampler as sampler_module
+import tierwave.generation.voices as voices_module
 from conditioning.cascade import TierStream
 from conditioning.config import Cascade, Config
 from tierwave.controls.files import read_take, write_take
@@ -32,7 +33,7 @@ from tierwave.runs.checkpoints import named_weights
 RATE = 1000
 KNOT = 4  # samples, at that rate
 TOTAL = 240  # samples: within the capacity of one compiled call
-CAPACITIES = (256, 512)  # of compiled calls; in use the longer ones are of thousands of steps
+BLOCK = 128  # steps of one compiled call
 LEVELS = 16
 SCHEMA = Schema(
     parameters=(
@@ -86,7 +87,7 @@ def models(single: bool = False) -> list[Any]:
 @pytest.fixture(scope="module", autouse=True)
 def short_calls() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampler_module, "CAPACITIES", CAPACITIES)
+        patch.setattr(voices_module, "BLOCK", BLOCK)
         yield
 
 
@@ -144,14 +145,14 @@ class Heard(NamedTuple):
 @pytest.fixture
 def noted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every tier notes what it is run with, and what it makes of it."""
-    run = sampler_module.TierVoices.run
+    run = voices_module.SampledVoices.run
 
     def noting(self: Any, given: Any) -> np.ndarray:
         values = run(self, given)
         self.__dict__.setdefault("noted", []).append((given.controls, given.temperature, values))
         return values
 
-    monkeypatch.setattr(sampler_module.TierVoices, "run", noting)
+    monkeypatch.setattr(voices_module.SampledVoices, "run", noting)
 
 
 def heard_by(stream: TierStream) -> dict[str, Heard]:
@@ -190,7 +191,7 @@ CUTS = st.lists(st.integers(1, TOTAL), max_size=12)
 @settings(max_examples=8)
 @given(moves=performances(["u", "v", "temperature", "top_k"]), cuts=CUTS)
 def test_one_tier_sounds_the_same_in_any_blocks(moves: list[Move], cuts: list[int]) -> None:
-    """Blocks of up to 256 and of more samples, and with or without top-k, are different compiled functions."""
+    """Longer ones take several compiled calls; with and without top-k these are different functions."""
     whole = play(stream_of(SINGLE), moves, total=300)
     assert whole.shape == (2, 300) and whole.dtype == np.float32
     np.testing.assert_array_equal(play(stream_of(SINGLE), moves, cuts, total=300), whole)
@@ -463,7 +464,7 @@ def test_tiers_below_one_that_is_replaced_draw_as_before(noted: None) -> None:
     assert [tier.name for tier in replaced._tiers] == ["fast", "sound"]
     np.testing.assert_array_equal(replaced._tiers[0]._before, whole._tiers[1]._before)
     for tier, same in zip(replaced._tiers, whole._tiers[1:], strict=True):
-        np.testing.assert_array_equal(tier.voices.groups.seeds, same.voices.groups.seeds)
+        np.testing.assert_array_equal(tier.voices.seeds, same.voices.seeds)
     again = stream_of(drawn={**DRAWN, **whole.curves(0.4)["slow"]}, **primer)
     play(again)
     play(whole)
@@ -506,7 +507,7 @@ def test_reading_does_not_depend_on_blocks_at_any_rates(
     class MadeUp:
         """Values that are a function of the step alone."""
 
-        def __init__(self, model: Any, streams: int, seed: int, **_: Any):
+        def __init__(self, model: Any, streams: int, *_: Any):
             self.features, self.streams, self.position, self.seen = model.features, streams, 0, []
 
         def prime(self, *_: Any) -> None:
@@ -520,7 +521,7 @@ def test_reading_does_not_depend_on_blocks_at_any_rates(
             values = np.repeat(np.float32(rows)[None], self.streams, axis=0)
             return values[..., : self.features] if self.features else np.zeros([self.streams, steps], int)
 
-    monkeypatch.setattr(sampler_module, "TierVoices", MadeUp)
+    monkeypatch.setattr("conditioning.cascade._voices", MadeUp)
 
     codec = SimpleNamespace(table=lambda: np.zeros(1, np.float32), encode=lambda sound: np.zeros(len(sound), int))
     made = [SimpleNamespace(features=1), SimpleNamespace(features=1), SimpleNamespace(features=0, quantizer=codec)]
@@ -630,16 +631,16 @@ def test_a_primed_sound_does_not_depend_on_blocks_and_long_seeds_are_cut_up(monk
     whole = play(stream_of(**given), [Move(0, None, {"u": 8.0})])
     np.testing.assert_array_equal(play(stream_of(**given), [Move(0, None, {"u": 8.0})], [1, 2, 90, 200]), whole)
     assert np.any(whole[:, :90] != play(stream_of(), [Move(0, None, {"u": 8.0})], total=90))
-    monkeypatch.setattr(sampler_module, "CAPACITIES", (256, 64))  # warming in pieces of 64
-    pieces = sampler_module.TierVoices(models(True)[0], 1, 0)
+    monkeypatch.setattr(sampler_module, "BLOCK", 64)
+    pieces = voices_module.SampledVoices(sampler_module.sampler_of(models(True)[0]), 1, 0)
     codes = np.random.default_rng(0).integers(0, LEVELS, [1, 200]).astype(np.int32)
     controls = np.random.default_rng(0).random([1, 200, 2]).astype(np.float32)
     pieces.prime(codes, controls)
     model = models(True)[0]
     _, state = compiled(model)(tf.constant(codes[:, :-1]), tf.constant(controls[:, :-1]), model.initial_state(1))
-    for ours, theirs in zip(tf.nest.flatten(pieces.groups.states[0].recurrent), tf.nest.flatten(state), strict=True):
+    for ours, theirs in zip(tf.nest.flatten(pieces.state.recurrent), tf.nest.flatten(state), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    np.testing.assert_array_equal(pieces.groups.states[0].values, codes[:, -1])
+    np.testing.assert_array_equal(pieces.state.values, codes[:, -1])
 
 
 def test_parameters_may_start_from_noise() -> None:
@@ -702,23 +703,16 @@ def test_temperature_and_seed_of_one_tier(noted: None) -> None:
     np.testing.assert_array_equal(play(everywhere), play(stream_of(SINGLE, temperature=(0.0,))))
 
 
-@pytest.fixture
-def two_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("tierwave.generation.voices.usable_cores", lambda: 2)
-    yield
-
-
-def test_voices_are_what_they_are_alone(two_cores: None) -> None:
-    """Nine run in two groups side by side; each is what a stream of one gives with its random numbers."""
+def test_voices_are_what_they_are_alone() -> None:
+    """Each of nine is what a stream of one gives with its random numbers."""
     drawn = tuple({"u": Track.constant("u", voice), "v": DRAWN["v"]} for voice in range(9))
     temperatures = tuple(0.5 + 0.1 * voice for voice in range(9))
     together = stream_of(sequences=9, controls=drawn, temperature=temperatures)
-    assert [len(tier.voices.groups.states) for tier in together._tiers] == [2, 2, 2]
     sound = play(together, [Move(60, 6, {"u": 1.0})], [17], total=120)
-    for voice in (4, 6):  # the last of the first group; one within the second, that is moved
+    for voice in (4, 6):  # one that is left alone, and one that is moved
         alone = stream_of(sequences=1, controls=(drawn[voice],), temperature=(temperatures[voice],))
         for tier, seed in zip(alone._tiers, (5 * 1_000_003 + 1, 5 * 1_000_003 + 2, 5), strict=True):
-            tier.voices.groups.seeds = [voice_seeds(seed, 9)[voice : voice + 1]]
+            tier.voices.seeds = voice_seeds(seed, 9)[voice : voice + 1]
         moves = [Move(60, None, {"u": 1.0})] if voice == 6 else []
         np.testing.assert_array_equal(play(alone, moves, total=120)[0], sound[voice])
     assert len({row.tobytes() for row in sound}) == 9

@@ -46,7 +46,7 @@ def test_small_benchmarks_run(benchmark):
     measure = run.run_case if benchmark == "pipeline" else run.measured
     rows = [row for case in run.cases(benchmark, small=True) for row in measure(benchmark, case)]
     json.dumps(rows)
-    shares = [row.get("share", row.get("share_waiting", row.get("share_or_ratio", row.get("ratio")))) for row in rows]
+    shares = [row.get("share", row.get("share_waiting", row.get("ratio"))) for row in rows]
     assert all(0 <= share < 50 for share in shares)
     shown = run.table(rows)
     assert all(name in shown for name in rows[0] if name not in ("benchmark", "limit_text"))

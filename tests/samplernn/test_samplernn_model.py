@@ -9,7 +9,6 @@ import tensorflow as tf
 from combinations import covering
 
 import samplernn
-import samplernn.sampler as sampler_module
 from commands import undrawn
 from samplernn.config import Config
 from samplernn.model import SampleRNN, embed_window
@@ -69,19 +68,12 @@ def steered(model: SampleRNN, streams: int, steps: int) -> tuple[np.ndarray | No
     return controls if parameters else None, settings
 
 
-@pytest.fixture
-def short_frames(monkeypatch):
-    """A network without frame tiers takes as long frames as the others here, where each step is taken in Python."""
-    monkeypatch.setattr(sampler_module, "PLAIN_FRAME", 8)
-
-
 def check_step_equals_sequence(keys: dict) -> None:
-    """Feed the generation loops forced codes, collect their logits, and compare with the teacher-forced pass."""
+    """Feed the generation loop forced codes, collect its logits, and compare with the teacher-forced pass."""
     model = make_model(**keys)
     overlap, streams = model.config.history, 3
     rng = np.random.default_rng(7)
-    frame = Sampler(model, jit=False).frame
-    codes = rng.integers(0, LEVELS, [streams, 2 * frame]).astype(np.int32)
+    codes = rng.integers(0, LEVELS, [streams, 16]).astype(np.int32)
     seen: list[np.ndarray] = []
 
     def forced(logits, uniform, temperature, top_k, top_p):
@@ -91,50 +83,34 @@ def check_step_equals_sequence(keys: dict) -> None:
     sampler = Sampler(model, sample=forced, jit=False)
     weights = model.effective_weights(folded=True)
     start = sampler.start(streams)
-    controls, settings = steered(model, streams, 2 * frame)
-    made, last = sampler.block(weights, start, tf.constant(2), tf.zeros([streams, 2], tf.int32), *settings)
+    controls, settings = steered(model, streams, 16)
+    made, last = sampler.block(weights, start, tf.constant(16), tf.zeros([streams, 2], tf.int32), settings)
     stepped = np.stack(seen, axis=1)
     window = tf.concat([start.window, codes], axis=1)
     whole, state = model.logits(window, model.initial_state(streams), controls=controls)
-    np.testing.assert_array_equal(made[:, : codes.shape[1]], codes)
+    np.testing.assert_array_equal(made, codes)
     np.testing.assert_allclose(stepped, whole, atol=1e-5)
-    # After its frame of samples the carried window is the newest one, which the tiers have not read yet.
+    # The carried window is the newest one, which the tiers have not read yet.
     np.testing.assert_array_equal(last.window, window[:, -overlap:])
     for ours, theirs in zip(tf.nest.flatten(last.recurrent), tf.nest.flatten(state), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-@pytest.mark.usefixtures("short_frames")
 @pytest.mark.parametrize("keys", chosen(2), ids=str)
 def test_step_form_equals_sequence_form(keys):
     check_step_equals_sequence(keys)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("short_frames")
 @pytest.mark.parametrize("keys", chosen(3), ids=str)
 def test_step_form_equals_sequence_form_in_every_three(keys):
     check_step_equals_sequence(keys)
 
 
 @pytest.mark.exhaustive
-@pytest.mark.usefixtures("short_frames")
 @pytest.mark.parametrize("keys", full_product(), ids=str)
 def test_step_form_equals_sequence_form_in_every_combination(keys):
     check_step_equals_sequence(keys)
-
-
-def test_upsampling_in_blocks_is_the_same_generation(monkeypatch):
-    codes = []
-    for threshold in (1, 1000):
-        monkeypatch.setattr(sampler_module, "LARGE_DIM", threshold)
-        sampler = Sampler(make_model(frame_sizes=[4, 8], convention="paper"))
-        seeds = tf.constant([[0, 0], [0, 1]])
-        settings = steered(sampler.model, 2, 4 * sampler.frame)[1]
-        weights = sampler.weights()
-        assert [len(tier.upsample) for tier in weights.tiers] == ([2, 4] if threshold == 1 else [1, 1])
-        codes.append(sampler.run(weights, sampler.start(2), 4, seeds, settings)[0])
-    np.testing.assert_array_equal(*codes)
 
 
 @pytest.mark.slow
@@ -143,8 +119,8 @@ def test_xla_draws_the_same_codes(keys):
     model, codes = make_model(**keys, conditioned_on=["a"]), []
     for jit in (False, True):
         sampler = Sampler(model, jit=jit)
-        settings = steered(model, 2, 4 * sampler.frame)[1]
-        codes.append(sampler.run(sampler.weights(), sampler.start(2), 4, tf.constant([[0, 0], [0, 1]]), settings)[0])
+        given = tf.constant(32), tf.constant([[0, 0], [0, 1]]), steered(model, 2, 32)[1]
+        codes.append(sampler.run(sampler.weights(), sampler.start(2), *given)[0])
     np.testing.assert_array_equal(*codes)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from tierwave.cli.flags import REPEATABLE, FlagParser
 from tierwave.cli.running import sentences
 from tierwave.errors import UsageError
-from tierwave.nn.runtime import import_tensorflow, one_thread_per_call
+from tierwave.nn.runtime import import_tensorflow
 
 
 def parser() -> FlagParser:
@@ -72,7 +72,6 @@ def _export(arguments: Any) -> None:
         )
         sample = Sample(plain, arguments.control)
     import_tensorflow(debug=arguments.debug)
-    one_thread_per_call()
     trained = load_run(arguments.run, best=arguments.best)
     formats = [name for name in ("onnx", "litert") if getattr(arguments, name)]
     with sentences(print):

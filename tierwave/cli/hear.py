@@ -42,12 +42,11 @@ def _hear(arguments: Any) -> None:
     from tierwave.audio.writer import write_wav
     from tierwave.evaluation.hearing import IN_TUNE_CENTS, TRAINED, pieces_of, play
     from tierwave.generation.load import load_run, needs_tensorflow
-    from tierwave.nn.runtime import import_tensorflow, one_thread_per_call
+    from tierwave.nn.runtime import import_tensorflow
 
     line = ProgressLine()
     if needs_tensorflow(arguments.run, "auto"):
         import_tensorflow(debug=arguments.debug)
-        one_thread_per_call()
     trained = load_run(arguments.run, best=arguments.best, weights="auto")
     trained.prepare(line.say)
     pieces = pieces_of(trained)

@@ -19,7 +19,7 @@ from typing import Any
 
 from tierwave.cli.flags import FlagParser, optional
 from tierwave.errors import RunError, UsageError
-from tierwave.nn.runtime import import_tensorflow, one_thread_per_call
+from tierwave.nn.runtime import import_tensorflow
 from tierwave.system.signals import ENDING, handled
 
 NEEDED = {"starlette": "Starlette", "uvicorn": "uvicorn", "websockets": "websockets", "pythonosc": "python-osc"}
@@ -176,7 +176,6 @@ def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None, o
     began = time.perf_counter()
     if needs_tensorflow(arguments.run, arguments.weights):
         import_tensorflow(debug=arguments.debug)
-        one_thread_per_call()
     instrument = Instrument(arguments.run, best=arguments.best, weights=arguments.weights, other=arguments.blend)
     if arguments.watch:
         instrument.refuse_fixed("--watch")

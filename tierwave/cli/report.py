@@ -17,7 +17,7 @@ from tierwave.cli.flags import FlagParser
 from tierwave.cli.running import sentences
 from tierwave.errors import UsageError
 from tierwave.files.folders import refuse_file
-from tierwave.nn.runtime import import_tensorflow, one_thread_per_call
+from tierwave.nn.runtime import import_tensorflow
 from tierwave.system.progress import ProgressLine
 
 
@@ -59,8 +59,6 @@ def _report(arguments: Any) -> None:
     import_tensorflow(debug=arguments.debug)
     from tierwave.evaluation.report.collect import ReportOptions, collect
     from tierwave.evaluation.report.page import html_page
-
-    one_thread_per_call()
 
     # A zip is unpacked for as long as this takes.
     target = arguments.output or (path.with_suffix(".html") if path.is_file() else found.folder / "report.html")

@@ -42,15 +42,6 @@ class Settings(NamedTuple):
     temperature: npt.NDArray[np.float32]
     top_k: npt.NDArray[np.int32]
 
-    def part(self, first: int, last: int, start: int, stop: int, length: int) -> Settings:
-        """Voices [first, last) and steps [start, stop), padded to `length` steps."""
-
-        def cut(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            width = [(0, 0), (0, length - (stop - start)), *[(0, 0)] * (array.ndim - 2)]
-            return np.pad(array[first:last, start:stop], width)
-
-        return Settings(*map(cut, self))
-
 
 class LiveControls:
     """All controls of `voices` sounds at `sample_rate` Hz: the controls of `schema`, temperature and top-k.

@@ -24,10 +24,8 @@ class Voices:
 
     controls: the inputs that each control takes (see `encoded`). seed: a voice's random numbers depend on it, on the
     voice's number and on the step alone. first: the value before the first step, a code or 0. threads: None for as many
-    as there are cores. frame: they go on by single steps.
+    as there are cores.
     """
-
-    frame = 1
 
     def __init__(
         self, network: Network, voices: int, seed: int, *, top_p: float | None = None, threads: int | None = None

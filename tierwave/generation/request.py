@@ -21,8 +21,6 @@ from tierwave.errors import UsageError
 from tierwave.files.folders import make_own
 from tierwave.system.progress import Count, uncounted
 
-SMALLEST_GROUP = 4  # streams per thread below which two threads no longer pay
-
 
 @dataclass(frozen=True)
 class Request:
@@ -244,9 +242,3 @@ def write_sounds(
             left -= min(left, len(sounds))
     speed = total / stream.sample_rate / max(time.perf_counter() - started, 1e-9)
     return Written(speed, [np.concatenate(written).astype(np.float32) for written in pieces])
-
-
-def group_sizes(streams: int, cores: int) -> list[int]:
-    """How many streams each thread runs: equal shares, none below `SMALLEST_GROUP` (larger products beat threads)."""
-    groups = max(1, min(cores, streams // SMALLEST_GROUP))
-    return [streams // groups + (index < streams % groups) for index in range(groups)]

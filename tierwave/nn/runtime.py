@@ -1,4 +1,4 @@
-"""How TensorFlow is imported and works in this process: log lines, memory of GPUs, order of sums, threads.
+"""How TensorFlow is imported and works in this process: log lines, memory of GPUs, order of sums.
 
 TensorFlow is imported by what is called here, not with this module, so that flags are answered without it.
 """
@@ -53,15 +53,3 @@ def add_in_order() -> None:
     import tensorflow as tf
 
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
-
-
-def one_thread_per_call() -> None:
-    """Give every TensorFlow call one core, for a process that only generates; before TensorFlow does anything.
-
-    XLA cuts products up for TensorFlow's threads, and in a loop over single samples that costs more than it gives: with
-    one stream of a small model half the speed. Streams are shared out to threads of our own instead.
-    """
-    import tensorflow as tf
-
-    with contextlib.suppress(RuntimeError):  # already started: slower, but right
-        tf.config.threading.set_intra_op_parallelism_threads(1)
