@@ -121,15 +121,14 @@ def _generate(arguments: Any) -> None:
     refuse_file("--output_path", arguments.output_path)
     line = ProgressLine()
     from tierwave.analysis.issues import issues_of
-    from tierwave.generation.load import hardly_trained, load_run, needs_tensorflow
+    from tierwave.generation.load import hardly_trained, load_run, needs_tensorflow, weights_for
     from tierwave.generation.outputs import draw_sound, draw_stages, write_curves, write_spectrogram
     from tierwave.runs.folder import Run
 
-    if needs_tensorflow(arguments.checkpoint_path, arguments.weights, document):
+    weights = weights_for(arguments.weights, arguments.num_seqs)
+    if needs_tensorflow(arguments.checkpoint_path, weights, document):
         import_tensorflow(debug=arguments.debug)
-    trained = load_run(
-        arguments.checkpoint_path, best=arguments.best, config_document=document, weights=arguments.weights
-    )
+    trained = load_run(arguments.checkpoint_path, best=arguments.best, config_document=document, weights=weights)
     trained.prepare(line.say)
     trained, request, remarks = build_request(trained, plain, prompt)
     parts = {stage: Run(path.parent) for stage, path in trained.checkpoints.items()}

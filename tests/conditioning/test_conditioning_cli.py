@@ -183,10 +183,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @functools.lru_cache
-def _load_run(path: Path, best: bool = False, config_document: None = None, weights: Weights = "tensorflow") -> Trained:
-    if weights != "tensorflow":
+def _load_run(path: Path, best: bool = False, config_document: None = None, weights: Weights | None = None) -> Trained:
+    if weights not in (None, "tensorflow"):
         return _load_run(path, best, config_document).on_engine()
-    trained = load_run(path, best=best, config_document=config_document)
+    trained = load_run(path, best=best, config_document=config_document, weights=weights)
     if trained.models[-1].has_accuracy:
         for variable in trained.models[-1].weights:  # a few steps make a network that hardly listens: this one does
             variable.assign((1.5 if trained.family is samplernn.FAMILY else 4.0) * variable)

@@ -16,6 +16,12 @@ import generate
 import samplernn
 from commands import call, told
 from samplernn.config import Config
+from samplernn.stream import SampleStream
+from tierwave.engine.voices import Voices
+from tierwave.generation.load import MANY, load_run, weights_for
+from tierwave.generation.request import Request
+from tierwave.generation.voices import SampledVoices
+from tierwave.nn.runtime import has_gpu
 from tierwave.runs.imported import write_imported
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,6 +118,39 @@ def test_two_processes_share_a_cache(run: Path, tmp_path: Path) -> None:
     assert [process.wait() for process in processes] == [0, 0]
     sounds = [soundfile.read(tmp_path / f"{number}.wav")[0] for number in range(2)]
     assert (sounds[0] == sounds[1]).all()
+
+
+def test_the_engine_plays_what_keras_holds_unless_tensorflow_is_asked_for(run: Path) -> None:
+    sounds = []
+    for weights, kind in ((None, Voices), ("tensorflow", SampledVoices)):
+        stream = load_run(run, weights=weights).stream(Request(random_seed=3))
+        assert isinstance(stream, SampleStream) and isinstance(stream._voices, kind)
+        sounds.append(stream.render(200))
+    np.testing.assert_array_equal(*sounds)
+
+
+def test_many_sounds_are_made_on_a_gpu() -> None:
+    looked: list[int] = []
+
+    def there() -> bool:
+        looked.append(1)
+        return True
+
+    assert weights_for("auto", MANY, there) == "tensorflow" and looked == [1]
+    assert weights_for("auto", MANY, lambda: False) == "auto"
+    assert (weights_for("auto", MANY - 1, there), weights_for("int8", MANY, there)) == ("auto", "int8")
+    assert looked == [1]  # TensorFlow, which takes seconds, was not asked in vain
+
+
+def test_tensorflow_is_asked_for_a_gpu_only_where_a_driver_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = ["GPU:0"]
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind=None: devices)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert not has_gpu()
+    monkeypatch.setattr("shutil.which", lambda _: "nvidia-smi")
+    assert has_gpu()
+    devices.clear()
+    assert not has_gpu()
 
 
 def damaged(run: Path, folder: Path) -> Path:

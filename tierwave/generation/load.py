@@ -21,6 +21,7 @@ from tierwave.engine.voices import prepare
 from tierwave.errors import RunError, UsageError
 from tierwave.family import Family, load_config, load_family
 from tierwave.generation.request import Request, Stream
+from tierwave.nn.runtime import has_gpu
 from tierwave.runs.archive import opened
 from tierwave.runs.folder import CONFIG_NAME, CheckpointEntry, Run, find_checkpoint
 from tierwave.runs.start import StartingWeights, read_start
@@ -30,6 +31,7 @@ DATASET_STATE = "prepared.json"
 Weights = Literal["auto", "float32", "bfloat16", "int8", "tensorflow"]
 WEIGHTS_CHOSEN = "weights.json"
 WEIGHTS: tuple[Weights, ...] = get_args(Weights)
+MANY = 16  # sounds at once for which a GPU is taken where there is one
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Trained:
     run: the whole run; entry: the checkpoint that was asked for, of the last stage if none was; path: where it lies;
     checkpoints: the paths of those of all stages, by stage; schema: of the controls, empty if there are none; values:
     which raw values of each were trained on; dataset_state: what the family stored of the corpus (see
-    `Family.prepare`), or None.
+    `Family.prepare`), or None; by_tensorflow: whether models of Keras make sound themselves, and not the engine with
+    their weights.
     """
 
     run: Run
@@ -55,6 +58,7 @@ class Trained:
     schema: Schema
     values: dict[str, list[float]]
     dataset_state: dict[str, Any] | None = None
+    by_tensorflow: bool = False
 
     def prepare(self, say: Callable[[str], None]) -> None:
         """Compile what the engine needs for these networks, and say so before, if no earlier process has."""
@@ -65,7 +69,7 @@ class Trained:
     def on_engine(self, kind: WeightKind = "float32") -> Trained:
         """The same with networks of the engine, as far as the family has them, with the weights that its models have
         now."""
-        if not self.family.has_networks:
+        if not self.family.has_networks or any(isinstance(model, Network) for model in self.models):
             return self
         stages = self.family.stages(self.config)
         pairs = zip(stages, self.models, strict=True)
@@ -79,9 +83,9 @@ class Trained:
         return stream.render(round(stream.duration() * self.sample_rate))
 
     def stream(self, request: Request) -> Stream:
-        """New sound while it is made: the family's stream of this run's models."""
+        """New sound while it is made: the family's stream of this run's models, by the engine where it can."""
         return self.family.stream(
-            self.models,
+            (self if self.by_tensorflow else self.on_engine()).models,
             self.config,
             request,
             sample_rate=self.sample_rate,
@@ -101,14 +105,14 @@ def load_run(
     *,
     best: bool = False,
     config_document: dict[str, Any] | None = None,
-    weights: Weights | Sequence[WeightKind] = "tensorflow",
+    weights: Weights | Sequence[WeightKind] | None = None,
 ) -> Trained:
     """Everything that generation needs from a checkpoint, run folder, its zip, or id's folder (`runs.find_checkpoint`).
 
     Stages that `path` does not name take their newest checkpoint, or their best. config_document: for a checkpoint
     without a config beside it. weights: how networks of the engine store theirs, all or by stage (the last is
-    repeated), for a run that only makes sound; "tensorflow": models of Keras. Raises UsageError or RunError with what
-    to do.
+    repeated), for a run that only makes sound, and without TensorFlow; "tensorflow": it makes the sound; None: models
+    of Keras, for anything, with whose weights the engine makes sound. Raises UsageError or RunError with what to do.
     """
     path = opened(path)
     named, entry = find_checkpoint(path, best=best)
@@ -124,11 +128,11 @@ def load_run(
         if len(stages) > 1:
             check_run_id(part.folder / chosen.name, run)
         checkpoint = part.folder / chosen.name
-        if weights != "tensorflow" and family.has_networks:
+        if weights is None or weights == "tensorflow" or not family.has_networks:
+            models.append(load_model(family, config, stage, checkpoint))
+        else:
             kind = weights if isinstance(weights, str) else weights[min(number, len(weights) - 1)]
             models.append(load_network(family, config, stage, checkpoint, kind))
-        else:
-            models.append(load_model(family, config, stage, checkpoint))
         entries[stage] = chosen, part.folder / chosen.name
     gain = float(run.read("statistics.json")["gain"]) if config.normalize == "corpus" else 1.0
     schema, values = Schema(), {}
@@ -138,7 +142,15 @@ def load_run(
     asked, place = (entry, named.folder / entry.name) if not Path(path).is_dir() else entries[stages[-1]]
     checkpoints = {stage: found for stage, (_, found) in entries.items()}
     rate = int(described["sample_rate"])
-    return Trained(run, asked, place, checkpoints, family, config, models, rate, gain, schema, values, dataset_state)
+    return Trained(
+        run, asked, place, checkpoints, family, config, models, rate, gain, schema, values, dataset_state,
+        by_tensorflow=weights == "tensorflow",
+    )  # fmt: skip
+
+
+def weights_for(weights: Weights, sequences: int, has_gpu: Callable[[], bool] = has_gpu) -> Weights:
+    """What `auto` means for so many sounds at once: TensorFlow where they are many and it sees a GPU."""
+    return "tensorflow" if weights == "auto" and sequences >= MANY and has_gpu() else weights
 
 
 def needs_tensorflow(path: str | Path, weights: Weights, config_document: dict[str, Any] | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""How TensorFlow is imported and works in this process: log lines, memory of GPUs, order of sums.
+"""How TensorFlow is imported and works in this process: log lines, GPUs, order of sums.
 
 TensorFlow is imported by what is called here, not with this module, so that flags are answered without it.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 
 
@@ -33,6 +34,16 @@ def import_tensorflow(*, debug: bool) -> None:
         os.dup2(kept, 2)
         os.close(nowhere)
         os.close(kept)
+
+
+def has_gpu() -> bool:
+    """Whether TensorFlow sees a GPU; it is not imported where there is no driver for one."""
+    if shutil.which("nvidia-smi") is None:
+        return False
+    import_tensorflow(debug=False)
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def grow_gpu_memory() -> None:
