@@ -34,7 +34,7 @@ from tierwave.errors import UsageError
 from tierwave.nn.distributions import LossSums, categorical_nats
 from tierwave.nn.linear import Linear, NormalisableLayer, encoded, fan_in_uniform, linear, matmul, weights_of, width_of
 from tierwave.nn.lookback import found_lags, lags, past_codes
-from tierwave.nn.noise import with_noise
+from tierwave.nn.noise import with_drift
 from tierwave.nn.recurrent import RecurrentStack, StackState, StackWeights, reset_lanes
 
 _STEERED = "the run to start from is steered by controls: name at least one in conditioned_on"
@@ -575,7 +575,7 @@ class SampleRNN(keras.Model):
         batch: `inputs` int32 `[batch, overlap + time]`, `targets` int32 `[batch, time]`, `mask` float32 `[batch, time]`
         (0 for padding), `reset` bool `[batch]` (true where a new recording starts), and `controls` float32 `[batch,
         overlap + time, controls]` if there are any. In training only: dropout_seed, the seed of all random numbers;
-        input_noise, the width of `with_noise`. Loss in nats.
+        input_noise, the width of `with_drift`. Loss in nats.
         """
         mask = batch["mask"]
         state = reset_lanes(state, self.initial_state(tf.shape(mask)[0]), batch["reset"])
@@ -583,7 +583,7 @@ class SampleRNN(keras.Model):
         if dropout_seed is not None and input_noise > 0.0:
             sound = self.quantizer.decode_tensor(inputs["inputs"])
             seed = tf.random.experimental.stateless_fold_in(dropout_seed, 101)
-            noisy = self.quantizer.encode_tensor(with_noise(sound, input_noise, seed))
+            noisy = self.quantizer.encode_tensor(with_drift(sound, input_noise, seed))
             # Silence stays what it is in generation: or sound would only be learned to begin from noise.
             silent = tf.equal(inputs["inputs"], self.quantizer.silence)
             inputs["inputs"] = tf.where(silent, inputs["inputs"], noisy)

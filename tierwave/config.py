@@ -319,7 +319,7 @@ class TrainingOptions(StrictModel):
     memory_check: bool = Field(True, description="refuse to train what clearly does not fit into memory")
     tfr: Rate = Field(1.0, description="teacher forcing rate")
     ss: Rate | None = Field(None, description="scheduled sampling: the teacher forcing rate at the end of training")
-    input_noise: float = Field(0, ge=0, le=1e6, description="noise added to the inputs, as in RNNControl")
+    input_noise: float = Field(0, ge=0, le=1e6, description="noise added to the inputs in training")
     loss_cutoff: float | None = Field(None, description="stop when the loss falls below this")
 
     @model_validator(mode="after")

@@ -369,7 +369,7 @@ def test_noise_leaves_silence_as_it_is():
     model.logits = lambda codes, *rest, **more: heard.append(codes.numpy()) or logits(codes, *rest, **more)
     batch = {"inputs": tf.constant(codes), "targets": tf.constant(codes[:, 8:]), "mask": tf.ones([1, 16])}
     batch["reset"] = tf.constant([True])
-    model.loss_sums(batch, model.initial_state(1), dropout_seed=tf.constant([1, 2]), input_noise=0.9)
+    model.loss_sums(batch, model.initial_state(1), dropout_seed=tf.constant([1, 2]), input_noise=4.0)
     silent = codes == model.quantizer.silence
     np.testing.assert_array_equal(heard[0][silent], codes[silent])
     assert np.mean(heard[0][~silent] != codes[~silent]) > 0.5
