@@ -212,11 +212,13 @@ def kernel_codes(codes: np.ndarray, at: int, lag: np.float32, amplitudes: np.nda
     rows = np.zeros([taps, levels, taps], np.float32)
     for tap in range(taps):
         rows[tap, :, tap] = np.arange(levels)
-    table = np.concatenate([amplitudes, edges(amplitudes), amplitudes[-1:], rows.ravel()]).astype(np.float32)
-    result = np.zeros(taps, np.float32)
+    weights = kernels.packed(rows.reshape(-1, taps), is_table=True)
+    result = np.zeros(kernels.LANES, np.float32)
     first = int(at) - int(np.floor(lag)) - BEFORE
-    kernels._look_back(result, lag, table, levels, codes[first : first + taps + 2 * REACH - 1].copy())
-    return result.astype(int).tolist()
+    past = codes[first : first + taps + 2 * REACH - 1].copy()
+    table = np.array([0, taps * levels, taps, -1])
+    kernels._look_back(result, lag, amplitudes, edges(amplitudes), past, table, weights, np.zeros(1, np.float32))
+    return result[:taps].astype(int).tolist()
 
 
 def test_sums_of_the_longest_lag_at_full_scale_are_exact():

@@ -13,6 +13,7 @@ from tierwave.engine.voices import Voices
 
 KINDS: tuple[WeightKind, ...] = ("float32", "bfloat16", "int8")
 LEVELS = 5
+WIDTH = 70  # of what is looked up: more than a tile of a matrix
 
 
 def made(kind: WeightKind, seed: int, sizes: tuple[int, ...] = (3, 17)) -> Network:
@@ -24,9 +25,9 @@ def made(kind: WeightKind, seed: int, sizes: tuple[int, ...] = (3, 17)) -> Netwo
 
     builder = Builder(kind, origin="the test")
     builder.part(1)
-    below = builder.place(LEVELS)
+    below = builder.place(WIDTH)
     builder.set(below, None)
-    builder.look_up(below, drawn(1, LEVELS, LEVELS))
+    builder.look_up(below, drawn(1, LEVELS, WIDTH))
     for size in sizes:
         state, gates, scratch = builder.place(size, drawn(size)), builder.place(3 * size), builder.place(3 * size)
         kernel, recurrent = drawn(below.size, 3 * size), drawn(size, 3 * size)
@@ -38,16 +39,25 @@ def made(kind: WeightKind, seed: int, sizes: tuple[int, ...] = (3, 17)) -> Netwo
     return builder.build(kernels.CATEGORICAL, logits, LEVELS, controls=())
 
 
+def scales(network: Network) -> list[np.ndarray]:
+    """What the numbers of its matrices and tables are multiplied by."""
+    if network.kind != "int8":
+        return [np.ones(1, np.float32)] * len(network.matrices)
+    return [
+        network.vectors[at : at + (rows if is_table else columns)].reshape((-1, 1) if is_table else (1, -1))
+        for (_, rows, columns, at), is_table in zip(network.matrices.tolist(), network.are_tables, strict=True)
+    ]
+
+
 def matrices(network: Network) -> list[np.ndarray]:
-    """What its matrices hold, float32."""
+    """What its matrices and tables hold, float32."""
     found = []
-    for at, inputs, outputs, scales in network.matrices.tolist():
-        stored = kernels.unpacked(network.weights[at:], inputs, outputs)[:, :outputs]
+    for number, (at, inputs, outputs, _) in enumerate(network.matrices.tolist()):
+        is_table = bool(network.are_tables[number])
+        stored = kernels.unpacked(network.weights[at:], inputs, outputs, is_table=is_table)[:, :outputs]
         if network.kind == "bfloat16":
             stored = (stored.astype(np.uint32) << 16).view(np.float32)
-        elif network.kind == "int8":
-            stored = stored * network.vectors[scales : scales + outputs]
-        found.append(stored)
+        found.append(stored * scales(network)[number])
     return found
 
 
@@ -75,14 +85,15 @@ def test_weights_lie_on_the_line_between_two(kind: WeightKind, seed: int, sizes:
     assert found.fits(first)
     for name in ("vectors", "initial"):
         assert np.array_equal(getattr(found, name), between(getattr(first, name), getattr(second, name)))
-    for row, mixed, x, y in zip(first.matrices.tolist(), *map(matrices, (found, first, second)), strict=True):
+    assert found.are_tables.sum() == 1
+    for scale, mixed, x, y in zip(scales(found), *map(matrices, (found, first, second)), strict=True):
         expected = between(x, y)
         if kind == "float32":
             assert np.array_equal(mixed, expected)
             continue
         error = 2**-8 * np.abs(expected)
         if kind == "int8":  # half of what its numbers are multiplied by, and a little for the division
-            error = np.broadcast_to(0.5001 * found.vectors[row[3] : row[3] + row[2]], x.shape)
+            error = np.broadcast_to(0.5001 * scale, x.shape)
         assert (np.abs(mixed - expected) <= error).all()
 
 

@@ -13,6 +13,7 @@ from tierwave.errors import RunError
 from tierwave.nn.distributions import counter_uniform, sample_categorical, voice_seeds
 
 VOICES = 3
+KINDS: tuple[WeightKind, ...] = ("float32", "bfloat16", "int8")
 
 
 def settings(voices: int, steps: int, *, temperature: float = 1.0, top_k: int = 0) -> Settings:
@@ -61,7 +62,7 @@ def test_draws_are_those_of_tensorflow(levels: int, temperature: float, top_k: i
 
 def test_blocks_voices_and_threads_change_nothing() -> None:
     table = np.random.default_rng(1).normal(0, 1, [64, 64]).astype(np.float32)
-    for kind in ("float32", "bfloat16", "int8"):
+    for kind in KINDS:
         network = bigram(table, kind)
         whole = Voices(network, 7, 5, threads=1).run(settings(7, 90))
         pieces = Voices(network, 7, 5, threads=3)
@@ -103,10 +104,50 @@ def test_int8_keeps_the_largest_weight_of_every_output() -> None:
     np.testing.assert_allclose(found[0, 0], np.diag(kernel), rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+def looked_up(table: np.ndarray, kind: WeightKind) -> Network:
+    """A network whose logits are the sums of rows of `table [positions, levels, levels]`."""
+    positions, levels, _ = table.shape
+    builder = Builder(kind, origin="the test", history=positions)
+    builder.part(1)
+    logits, beside = builder.place(levels), builder.place(levels)
+    builder.set(logits, None)
+    builder.set(beside, np.ones(levels, np.float32))
+    builder.look_up(logits, table)
+    builder.multiply(logits, beside, Matrix(levels, levels, lambda: np.eye(levels, dtype=np.float32)))
+    return builder.build(kernels.CATEGORICAL, logits, levels, silence=0, controls=())
+
+
+@pytest.mark.parametrize("levels", [4, 16, 70])
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_tables_in_every_type_of_weights(kind: WeightKind, levels: int) -> None:
+    positions, rng = 3, np.random.default_rng(levels)
+    sizes = 10.0 ** rng.uniform(-3, 3, [positions, levels, 1])  # each row is as exact as its own largest number allows
+    table = (sizes * rng.uniform(-1, 1, [positions, levels, levels])).astype(np.float32)
+    codes = rng.integers(0, levels, [VOICES, 40]).astype(np.int32)
+    found = Voices(looked_up(table, kind), VOICES, 0, threads=1).predictions(codes)
+    past = np.pad(codes, [(0, 0), (positions, 0)])
+    windows = np.stack([past[:, first : first + 40] for first in range(positions)], axis=-1)
+    rows = table[np.arange(positions), windows]
+    expected = 1.0 + rows.sum(axis=2)
+    step = {"float32": 1e-6, "bfloat16": 2.0**-8, "int8": 1 / 254}[kind]
+    allowed = step * np.abs(rows).max(axis=3).sum(axis=2)[..., None] + 1e-6
+    assert (np.abs(found - expected) <= 1.01 * allowed).all()
+    assert kind == "float32" or np.abs(found - expected).max() > 0.1 * allowed.min()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tables_take_the_room_of_their_type(kind: WeightKind) -> None:
+    table = np.ones([8, 16, 16], np.float32)
+    built = looked_up(table, kind)
+    assert built.weights.size == table.size + 16 * 16
+    assert built.vectors.size < 200
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_refused(kind: WeightKind, value: float) -> None:
     table = np.zeros([4, 4], np.float32)
     table[2, 1] = value
-    with pytest.raises(RunError, match="the test holds weights that are not finite"):
-        bigram(table, kind)
+    for make in (bigram, lambda table, kind: looked_up(table[None], kind)):
+        with pytest.raises(RunError, match="the test holds weights that are not finite"):
+            make(table, kind)

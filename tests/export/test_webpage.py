@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import re
 import shutil
@@ -392,6 +393,11 @@ def test_a_page_holds_all_and_asks_for_nothing(
     assert str(cascade.parent.parent) not in text
     run = json.loads(text.split('id="data-run">')[1].split("</script>")[0])
     assert [each["name"] for each in run["checkpoints"]] == ["model.ckpt-0"]
+    sound, weights = webpage._sound(Instrument(cascade, weights="int8"))
+    assert json.loads(text.split('id="data-sound">')[1].split("</script>")[0]) == sound
+    for name, held in (("weights", weights), ("engine", ENGINE.read_bytes())):
+        found = gzip.decompress(base64.b64decode(text.split(f'id="data-{name}">')[1].split("</script>")[0]))
+        assert found == held, name
     assert main([str(cascade), "--output", str(target)]) == 2  # it is there already
     assert "is there already" in capsys.readouterr().err
 

@@ -35,12 +35,16 @@ def blended(first: Network, second: Network, share: float) -> Network:
         weights = bfloat16(between(from_bfloat16(first.weights), from_bfloat16(second.weights)))
     else:
         weights = np.zeros_like(first.weights)
-        for at, inputs, outputs, scales in first.matrices.tolist():
-            kept = slice(scales, scales + outputs)
-            x, y = (
-                kernels.unpacked(each.weights[at:], inputs, outputs)[:, :outputs] * each.vectors[kept]
-                for each in (first, second)
+        tables = first.are_tables.tolist()
+        for (at, inputs, outputs, scales), is_table in zip(first.matrices.tolist(), tables, strict=True):
+            shape = (inputs, 1) if is_table else (1, outputs)
+            mine, others, new = (
+                each[scales : scales + max(shape)].reshape(shape) for each in (first.vectors, second.vectors, vectors)
             )
-            packed = kernels.packed(np.rint(between(x, y) / vectors[kept]).astype(np.int8))
+            x, y = (
+                kernels.unpacked(each.weights[at:], inputs, outputs, is_table=is_table)[:, :outputs] * own
+                for each, own in ((first, mine), (second, others))
+            )
+            packed = kernels.packed(np.rint(between(x, y) / new).astype(np.int8), is_table=is_table)
             weights[at : at + packed.size] = packed
     return replace(first, weights=weights, vectors=vectors, initial=between(first.initial, second.initial))

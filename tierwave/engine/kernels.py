@@ -87,12 +87,27 @@ def _uncounted(context, builder, kind, data, count):
 # --- products -----------------------------------------------------------------------------------------------------
 
 
+def _loaded(context, builder, address, element):
+    """LANES weights from an address, as floats. element: float32, uint16 (the upper halves of floats, bfloat16) or
+    int8."""
+    floats, whole = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(ir.IntType(32), LANES)
+    stored = ir.VectorType(context.get_data_type(element), LANES)
+    found = builder.load(builder.bitcast(address, stored.as_pointer()))
+    found.align = element.bitwidth // 8
+    if element == types.int8:
+        return builder.sitofp(found, floats)
+    if element == types.uint16:
+        raised = builder.shl(builder.zext(found, whole), ir.Constant(whole, [16] * LANES))
+        return builder.bitcast(raised, floats)
+    return found
+
+
 def _tile(vectors: int, voices: int) -> Any:
     """`outputs[row + v, 0 : vectors * LANES] = sum over j of inputs[row + v, column + j] * weights[at + j ...]`, for
     `voices` rows v, j below `count`.
 
     It is written in LLVM's language, because sums that stay in vector registers are several times as fast as what
-    numba makes of loops. weights: float32, uint16 (the upper halves of floats, bfloat16) or int8.
+    numba makes of loops. weights: of the types of `_loaded`.
     """
 
     @intrinsic
@@ -106,7 +121,6 @@ def _tile(vectors: int, voices: int) -> Any:
             element = types_of[0].dtype
             number, index, float32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
             floats = ir.VectorType(float32, LANES)
-            stored = ir.VectorType(context.get_data_type(element), LANES)
 
             def constant(value):
                 return ir.Constant(index, value)
@@ -147,14 +161,7 @@ def _tile(vectors: int, voices: int) -> Any:
                 if vector * LANES * size % CACHE_LINE == 0:
                     far = builder.gep(address, [constant(AHEAD * vectors * LANES)])
                     builder.call(prefetch, [builder.bitcast(far, byte), *for_reading])
-                loaded = builder.load(builder.bitcast(address, stored.as_pointer()))
-                loaded.align = size
-                if element == types.int8:
-                    loaded = builder.sitofp(loaded, floats)
-                elif element == types.uint16:
-                    whole = ir.VectorType(number, LANES)
-                    raised = builder.shl(builder.zext(loaded, whole), ir.Constant(whole, [16] * LANES))
-                    loaded = builder.bitcast(raised, floats)
+                loaded = _loaded(context, builder, address, element)
                 for voice in range(voices):
                     total = builder.call(multiply_add, [factors[voice], loaded, sums[voice][vector]])
                     totals[voice].append(total)
@@ -222,27 +229,31 @@ def _tile_of_all(vectors, weights, at, inputs, column, count, outputs, place):
             row += 1
 
 
-def packed(kernel: np.ndarray) -> np.ndarray:
+def packed(kernel: np.ndarray, *, is_table: bool = False) -> np.ndarray:
     """A matrix `[inputs, outputs]` as `_linear` reads it: tiles of up to VECTORS * LANES outputs, one after another,
-    each `[inputs, outputs of the tile]`; outputs are filled up with zeros to a multiple of LANES."""
+    each `[inputs, outputs of the tile]`; a table, as `_add_row` reads it, is a single tile. Outputs are filled up with
+    zeros to a multiple of LANES."""
     inputs, outputs = kernel.shape
-    vectors = -(-outputs // LANES)
-    tiles = -(-vectors // VECTORS)
-    result = np.zeros(inputs * vectors * LANES, kernel.dtype)
-    for tile in range(tiles):
-        first, last = (LANES * (vectors * edge // tiles) for edge in (tile, tile + 1))
+    edges = _edges(outputs, is_table)
+    result = np.zeros(inputs * edges[-1], kernel.dtype)
+    for first, last in itertools.pairwise(edges):
         there = result[inputs * first : inputs * last].reshape(inputs, last - first)
         there[:, : max(0, min(last, outputs) - first)] = kernel[:, first:last]
     return result
 
 
-def unpacked(weights: np.ndarray, inputs: int, outputs: int) -> np.ndarray:
+def unpacked(weights: np.ndarray, inputs: int, outputs: int, *, is_table: bool = False) -> np.ndarray:
     """The matrix at the beginning of `weights` that `packed` has made, `[inputs, outputs and what fills them up]`."""
-    vectors = -(-outputs // LANES)
-    tiles = -(-vectors // VECTORS)
-    edges = [inputs * LANES * (vectors * edge // tiles) for edge in range(tiles + 1)]
+    edges = [inputs * edge for edge in _edges(outputs, is_table)]
     parts = [weights[first:last].reshape(inputs, -1) for first, last in itertools.pairwise(edges)]
     return np.concatenate(parts, axis=1)
+
+
+def _edges(outputs: int, is_table: bool) -> list[int]:
+    """Between which outputs the tiles of a matrix lie."""
+    vectors = -(-outputs // LANES)
+    tiles = 1 if is_table else -(-vectors // VECTORS)
+    return [LANES * (vectors * tile // tiles) for tile in range(tiles + 1)]
 
 
 @inlined
@@ -272,6 +283,42 @@ def _linear(matrix, bias, weights, vectors, memory, sums, target, source):
             added = _piece(vectors, bias, outputs)
             for index in range(outputs):
                 result[index] = added[index] + summed[index]
+
+
+# --- rows of tables -----------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def _add_lanes(context, result, place, scale, weights, at):
+    """`result[place : place + LANES] += scale * weights[at : at + LANES]`."""
+
+    def generate(context, builder, signature, arguments):
+        result, place, scale, weights, at = arguments
+        result = context.make_array(signature.args[0])(context, builder, result)
+        weights = context.make_array(signature.args[3])(context, builder, weights)
+        loaded = _loaded(context, builder, builder.gep(weights.data, [at]), signature.args[3].dtype)
+        target = builder.bitcast(builder.gep(result.data, [place]), loaded.type.as_pointer())
+        before = builder.load(target)
+        before.align = 4
+        undefined, number = ir.Constant(loaded.type, ir.Undefined), ir.IntType(32)
+        alone = builder.insert_element(undefined, scale, ir.Constant(number, 0))
+        spread = ir.Constant(ir.VectorType(number, LANES), [0] * LANES)
+        factor = builder.shuffle_vector(alone, undefined, spread)
+        builder.store(builder.fadd(before, builder.fmul(factor, loaded)), target).align = 4
+        return context.get_dummy_value()
+
+    return types.void(result, types.int64, types.float32, weights, types.int64), generate
+
+
+@inlined
+def _add_row(result, table, row, weights, vectors):
+    """`result += table[row]`. table: where it lies in `weights`, its rows, how many numbers each has, and where the
+    rows' scales lie in `vectors` (-1: they have none). result: filled up to a multiple of LANES, as the rows are."""
+    width = (table[2] + LANES - 1) // LANES * LANES
+    at = table[0] + row * width
+    scale = vectors[table[3] + row] if table[3] >= 0 else _ONE
+    for place in range(0, width, LANES):
+        _add_lanes(result, place, scale, weights, at + place)
 
 
 # --- functions of single numbers ----------------------------------------------------------------------------------
@@ -649,28 +696,25 @@ def _find_lag(past, vectors, first, limit):
 
 
 @inlined
-def _look_back(result, lag, table, levels, past):
-    """Add what stood one period ago. table: amplitudes of codes `[levels]`, edges between them `[levels]`, and rows
-    `[offsets, levels, numbers]`; past: codes from 6 samples behind the lag on, `[11]`."""
-    count = len(result)
-    amplitudes = _piece(table, 0, levels)
+def _look_back(result, lag, amplitudes, edges, past, table, weights, vectors):
+    """Add what stood one period ago. amplitudes: of codes `[levels]`; edges: between them `[levels - 1]`; past:
+    codes from 6 samples behind the lag on, `[11]`; table: of rows `[offsets, levels]` (see `_add_row`)."""
+    levels = len(amplitudes)
     share = 1.0 - (np.float64(lag) - math.floor(np.float64(lag)))
     for tap in range(_TAPS):
         sound = _between(share, amplitudes, _piece(past, tap, 8))
         low, high = 0, levels - 1  # the code is how many edges lie at or below
         while low < high:
             middle = (low + high) // 2
-            if np.float64(table[levels + middle]) <= sound:
+            if np.float64(edges[middle]) <= sound:
                 low = middle + 1
             else:
                 high = middle
-        given = _piece(table, 2 * levels + (tap * levels + low) * count, count)
-        for index in range(count):
-            result[index] += given[index]
+        _add_row(result, table, tap * levels + low, weights, vectors)
 
 
 @inlined
-def _operate(operation, memory, vectors, codes, values, controls, step, history, time):
+def _operate(operation, matrices, weights, vectors, memory, codes, values, controls, step, history, time):
     """An operation, other than a product, on all voices."""
     code, target, source, count = operation[0], operation[1], operation[2], operation[3]
     first, second = operation[4], operation[5]
@@ -719,16 +763,18 @@ def _operate(operation, memory, vectors, codes, values, controls, step, history,
                 result[index] = vectors[first + past[index]]
         elif code == LOOKUP:
             past = _row(codes, voice, history + step - source, source)
+            table = _row(matrices, first, 0, 4)
+            levels = table[1] // source
             for tap in range(source):
-                given = _piece(vectors, first + (tap * second + past[tap]) * count, count)
-                for index in range(count):
-                    result[index] += given[index]
+                _add_row(result, table, tap * levels + past[tap], weights, vectors)
         elif code == LOOKBACK:
             lag = memory[voice, source] if memory[voice, source] > 0.0 else memory[voice, source + 1]
             if lag > 0.0:
                 past = _row(codes, voice, history + step - int(math.floor(lag)) - _BEFORE, _TAPS + 7)
-                table = _piece(vectors, first, (2 + _TAPS * count) * second)
-                _look_back(result, lag, table, second, past)
+                table = _row(matrices, second, 0, 4)
+                levels = table[1] // _TAPS
+                amplitudes, edges = _piece(vectors, first, levels), _piece(vectors, first + levels, levels - 1)
+                _look_back(result, lag, amplitudes, edges, past, table, weights, vectors)
         elif code == FIND:
             width = source + second + 1  # what is compared, and as far back as that may lie
             result[0] = _find_lag(_row(codes, voice, history + step - width, width), vectors, first, second)
@@ -750,8 +796,8 @@ def run(
     program: int64 `[operations, 6]`; parts: int64 `[parts, 3]`, of each its period in steps and its first and last
     operation + 1, the slowest first and the head last. head: int64 `[5]`, what is drawn, of how many levels or
     features, with how many mixtures, and from where in `memory`, how many numbers; floor: of deviations.
-    matrices: int64 `[matrices, 4]` (see `_linear`); weights: all of them, packed; vectors: float32, all else that was
-    learnt. memory: float32 `[voices, places]`; sums, shares: room for intermediate results.
+    matrices: int64 `[matrices, 4]` (see `_linear` and `_add_row`); weights: all of them, packed; vectors: float32, all
+    else that was learnt. memory: float32 `[voices, places]`; sums, shares: room for intermediate results.
     codes: int32 `[voices, history + steps]` or values: float32 `[voices, 1 + steps, features]`: what came before, and
     room for what is drawn; given: it is there already. controls: float32 `[voices, steps, inputs]`; temperature, top_k:
     `[voices, steps]`; top_p: 1: off. predictions: float32 `[voices, steps, numbers]` takes what the head gives, or
@@ -772,7 +818,10 @@ def run(
                     bias, target, source = program[index, 4], program[index, 1], program[index, 2]
                     _linear(matrix, bias, weights, vectors, memory, sums, target, source)
                 else:
-                    _operate(_row(program, index, 0, 6), memory, vectors, codes, values, controls, step, history, time)
+                    _operate(
+                        _row(program, index, 0, 6), matrices, weights, vectors, memory, codes, values, controls, step,
+                        history, time,
+                    )  # fmt: skip
         for voice in range(voices):
             if wanted:
                 for index in range(head[4]):

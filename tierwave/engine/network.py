@@ -46,11 +46,13 @@ class InMemory(dict[str, Floats]):
 
 
 class Matrix(NamedTuple):
-    """A kernel `[inputs, outputs]` that is read, or computed, when its place is known; float32."""
+    """A kernel `[inputs, outputs]` that is read, or computed, when its place is known; float32. is_table: its rows are
+    looked up, one for each input, instead of multiplied."""
 
     inputs: int
     outputs: int
     read: Callable[[], Floats]
+    is_table: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -193,6 +195,12 @@ class Network:
         )
 
     @property
+    def are_tables(self) -> npt.NDArray[np.bool_]:
+        """Of each matrix, whether its rows are looked up: nothing is multiplied by it."""
+        multiplied = self.program[self.program[:, 0] == kernels.LINEAR, 3]
+        return ~np.isin(np.arange(len(self.matrices)), multiplied)
+
+    @property
     def choices(self) -> int:
         """Of how many alternatives one is drawn: levels or mixtures."""
         return int(self.head[1] if self.head[0] == kernels.CATEGORICAL else self.head[2])
@@ -201,8 +209,8 @@ class Network:
 class Builder:
     """Describes a network, part by part, the slowest first and last the head (`part`).
 
-    kind: how the weights of products are stored; int8: each output has a scale, all else stays float32. origin: what
-    errors call the weights. history: how many earlier values a step may see.
+    kind: how matrices and tables are stored; int8: each output of a matrix and each row of a table has a scale; all
+    else stays float32. origin: what errors call the weights. history: how many earlier values a step may see.
     """
 
     def __init__(self, kind: WeightKind, *, origin: str, history: int = 1):
@@ -227,7 +235,7 @@ class Builder:
         return found
 
     def keep(self, array: Floats) -> int:
-        """Where a vector, or a table, lies among all."""
+        """Where a vector lies among all."""
         flat = np.ascontiguousarray(array, np.float32).reshape(-1)
         self._refuse_nan(flat)
         at = self._numbers
@@ -287,8 +295,13 @@ class Builder:
 
     def look_up(self, target: Place, table: Floats) -> None:
         """target += table[position, code] of the last codes, oldest first; table: `[positions, levels, numbers]`."""
-        positions, levels, _ = table.shape
-        self._add(kernels.LOOKUP, target, positions, self.keep(table), levels)
+        self._add(kernels.LOOKUP, target, len(table), self._table(table))
+
+    def _table(self, table: Floats) -> int:
+        """The number of a table `[positions, levels, numbers]` among the matrices."""
+        rows = table.reshape(-1, table.shape[-1])
+        self._matrices.append(Matrix(*rows.shape, lambda: rows, is_table=True))
+        return len(self._matrices) - 1
 
     def find_lag(self, target: Place, amplitudes: Floats, limit: int) -> None:
         """target = the lag found in the last codes, 0 where there is none (see `tierwave.audio.lookback.found_lag`);
@@ -301,9 +314,8 @@ class Builder:
         """target += table[offset, code] of what stood one of two `lags` ago, the second where the first is 0, nothing
         where both are (see `tierwave.audio.lookback`); amplitudes: of the codes; table: `[offsets, levels, numbers]`.
         """
-        parts = (amplitudes, edges(amplitudes), amplitudes[-1:], np.ravel(table))  # as many edges as levels
-        kept = self.keep(np.concatenate(parts))
-        self._add(kernels.LOOKBACK, target, lags.at, kept, len(amplitudes))
+        kept = self.keep(np.concatenate([amplitudes, edges(amplitudes)]))
+        self._add(kernels.LOOKBACK, target, lags.at, kept, self._table(table))
 
     def values(self, target: Place) -> None:
         """target = the values of the step before."""
@@ -412,8 +424,8 @@ class Builder:
         for matrix, size in zip(self._matrices, sizes, strict=True):  # one at a time, since they may be large
             kernel = matrix.read()
             self._refuse_nan(kernel)
-            stored, scales = _stored(kernel, self.kind)
-            weights[at : at + size] = kernels.packed(stored)
+            stored, scales = _stored(kernel, self.kind, by_rows=matrix.is_table)
+            weights[at : at + size] = kernels.packed(stored, is_table=matrix.is_table)
             rows.append([at, matrix.inputs, matrix.outputs, -1 if scales is None else self.keep(scales)])
             at += size
         initial = np.zeros(max(self._places, kernels.LANES), np.float32)
@@ -445,18 +457,20 @@ class Builder:
             )
 
 
-def _stored(kernel: Floats, kind: WeightKind) -> tuple[npt.NDArray[Any], Floats | None]:
-    """A kernel `[inputs, outputs]` in a type of weights, and for int8 the scale of each output."""
+def _stored(kernel: Floats, kind: WeightKind, *, by_rows: bool) -> tuple[npt.NDArray[Any], Floats | None]:
+    """A kernel `[inputs, outputs]` in a type of weights, and for int8 the scale of each output, or of each row."""
     if kind == "float32":
         return np.asarray(kernel, np.float32), None
     if kind == "bfloat16":
         return bfloat16(kernel), None
-    largest = np.maximum(kernel.max(axis=0), -kernel.min(axis=0))
+    axis = 1 if by_rows else 0
+    largest = np.maximum(kernel.max(axis, keepdims=True), -kernel.min(axis, keepdims=True))
     scales = np.asarray(np.maximum(largest, np.float32(1e-30)) / np.float32(127), np.float32)
     result = np.empty(kernel.shape, np.int8)
     for first in range(0, len(kernel), _ROWS):  # so that there is no second copy of a large one
-        result[first : first + _ROWS] = np.rint(kernel[first : first + _ROWS] / scales)
-    return result, scales
+        rows = slice(first, first + _ROWS)
+        result[rows] = np.rint(kernel[rows] / (scales[rows] if by_rows else scales))
+    return result, scales.ravel()
 
 
 def bfloat16(values: Floats) -> npt.NDArray[np.uint16]:

@@ -1,13 +1,14 @@
 """A run as one HTML file that plays without a server: the page of `tierwave.play`, with the engine as WebAssembly.
 
 Whatever the page asks its server for lies in elements of its own: the run and the sound's description as JSON, weights
-and engine in base64, the scripts of its threads as text. Its modules are those of `tierwave/play/page`, but for those
-of the same name in `tierwave/export/page`. Its policy (Content-Security-Policy) forbids any request.
+and engine compressed and in base64, the scripts of its threads as text. Its modules are those of `tierwave/play/page`,
+but for those of the same name in `tierwave/export/page`. Its policy (Content-Security-Policy) forbids any request.
 """
 
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -106,8 +107,8 @@ def page(instrument: Instrument) -> str:
     elements = [
         _element("data-run", "application/json", _json(run)),
         _element("data-sound", "application/json", _json(sound)),
-        _element("data-engine", "text/plain", base64.b64encode(ENGINE.read_bytes()).decode()),
-        _element("data-weights", "text/plain", base64.b64encode(weights).decode()),
+        _element("data-engine", "text/plain", _compressed(ENGINE.read_bytes())),
+        _element("data-weights", "text/plain", _compressed(weights)),
         *(
             _element(f"code-{part}", "text/plain", bundle(entry))
             for part, entry in (("worker", "socket-worker.js"), ("worklet", "player-worklet.js"), ("maker", "maker.js"))
@@ -183,14 +184,14 @@ def _network(network: Network, weights: bytearray) -> dict[str, Any]:
 
 
 def _side_by_side(network: Network) -> np.ndarray:
-    """All weights in the order of `tierwave/export/wasm/engine.c`: 32 outputs at a time, `[inputs, 32]`, 16 at last."""
-    pieces = []
-    for at, inputs, outputs, _ in network.matrices.tolist():
+    """All weights in the order of `tierwave/export/wasm/engine.c`: of a matrix, 32 outputs at a time, `[inputs, 32]`,
+    16 at last; of a table, as they are."""
+    weights, wide = network.weights.copy(), 2 * kernels.LANES
+    for at, inputs, outputs, _ in network.matrices[~network.are_tables].tolist():
         kernel = kernels.unpacked(network.weights[at:], inputs, outputs)
-        pieces += [
-            kernel[:, first : first + 2 * kernels.LANES] for first in range(0, kernel.shape[1], 2 * kernels.LANES)
-        ]
-    return np.concatenate([piece.ravel() for piece in pieces])
+        pieces = [kernel[:, first : first + wide].ravel() for first in range(0, kernel.shape[1], wide)]
+        weights[at : at + kernel.size] = np.concatenate(pieces)
+    return weights
 
 
 def _parameter(instrument: Instrument, parameter: Parameter) -> dict[str, Any]:
@@ -245,6 +246,11 @@ def bundle(entry: str, folders: Sequence[Path] = FOLDERS) -> str:
 
 def _element(identity: str, kind: str, text: str) -> str:
     return f'<script type="{kind}" id="{identity}">{text}</script>'
+
+
+def _compressed(data: bytes) -> str:
+    """Bytes in gzip's format, in base64; the same for the same bytes, whenever they are written."""
+    return base64.b64encode(gzip.compress(data, mtime=0)).decode()
 
 
 def _json(document: Any) -> str:

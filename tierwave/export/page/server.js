@@ -12,15 +12,21 @@ const ENOUGH = 4; // times real time: more need not be measured
 let instrument;
 
 const text = (id) => document.getElementById(id).textContent;
-const bytes = (id) => Uint8Array.from(atob(text(id)), (each) => each.charCodeAt(0)).buffer;
 const urlOf = (id) => URL.createObjectURL(new Blob([text(id)], { type: "text/javascript" }));
+
+/** @param {string} id @returns {Promise<ArrayBuffer>} what an element holds compressed, in base64 */
+async function bytes(id) {
+  const compressed = new Blob([Uint8Array.from(atob(text(id)), (each) => each.charCodeAt(0))]);
+  return new Response(compressed.stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+}
 
 /** Compiled once for all workers, since what one of them has made fast is then fast for the next. */
 async function opened() {
-  const engine = await WebAssembly.compile(bytes("data-engine")).catch(() => {
-    throw new Error("This browser does not run the page's engine: it needs WebAssembly with SIMD, as all browsers of 2023 have it.");
+  const compiled = bytes("data-engine").then((binary) => WebAssembly.compile(binary));
+  const engine = await compiled.catch(() => {
+    throw new Error("This browser does not run the page's engine: it needs WebAssembly with SIMD and DecompressionStream, as all browsers of 2023 have them.");
   });
-  return { sound: JSON.parse(text("data-sound")), weights: bytes("data-weights"), engine };
+  return { sound: JSON.parse(text("data-sound")), weights: await bytes("data-weights"), engine };
 }
 
 /** @param {object} asked @param {AbortSignal} [signal] @returns {Promise<any>} what a worker of its own answers */

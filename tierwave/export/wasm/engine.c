@@ -6,7 +6,7 @@
  * Python's names are kept where both have them, and what they mean is said there. Weights come as the whole numbers of
  * int8, and each output has its scale, so that sums are the engine's but for the rounding of a fused multiplication. Two
  * groups of LANES outputs lie side by side, [inputs, 2 * LANES], and behind these the next two: as many sums as a
- * processor has registers for.
+ * processor has registers for. Rows of tables lie one behind another, as there, and each has its scale.
  */
 
 #include <stdint.h>
@@ -86,6 +86,13 @@ static void linear(const Network *net, const int32_t *matrix, int bias, float *t
     const float *added = net->vectors + bias;
     for (int index = 0; index < outputs; index++) target[index] = added[index] + sums[index] * scales[index];
   }
+}
+
+/* result += a row of a table. */
+static void add_row(const Network *net, const int32_t *table, int row, float *result) {
+  const float *given = net->weights + table[0] + row * ((table[2] + LANES - 1) / LANES * LANES);
+  float scale = net->vectors[table[3] + row];
+  for (int index = 0; index < table[2]; index++) result[index] += scale * given[index];
 }
 
 /* ---- functions of four numbers at once ---- */
@@ -387,22 +394,22 @@ static double between(double share, const float *levels, const int32_t *past) {
 }
 
 /*
- * Add what stood one period ago. table: amplitudes of codes [levels], edges between them [levels], and rows [TAPS, levels,
- * count]; past: codes from BEFORE samples behind the lag on.
+ * Add what stood one period ago. amplitudes: of codes [levels], behind which lie the edges between them [levels - 1];
+ * past: codes from BEFORE samples behind the lag on; table: of rows [TAPS, levels].
  */
-static void look_back(float *result, int count, double lag, const float *table, int levels, const int32_t *past) {
-  const float *edges = table + levels, *rows = edges + levels;
+static void look_back(const Network *net, float *result, double lag, const float *amplitudes, const int32_t *past, const int32_t *table) {
+  int levels = table[1] / TAPS;
+  const float *edges = amplitudes + levels;
   double share = 1.0 - (lag - __builtin_floor(lag));
   for (int tap = 0; tap < TAPS; tap++) {
-    double sound = between(share, table, past + tap);
+    double sound = between(share, amplitudes, past + tap);
     int low = 0, high = levels - 1; /* the code is how many edges lie at or below */
     while (low < high) {
       int middle = (low + high) / 2;
       if (edges[middle] <= sound) low = middle + 1;
       else high = middle;
     }
-    const float *given = rows + (tap * levels + low) * count;
-    for (int index = 0; index < count; index++) result[index] += given[index];
+    add_row(net, table, tap * levels + low, result);
   }
 }
 
@@ -503,11 +510,8 @@ static void operate(const Network *net, const int32_t *operation, int step, uint
     }
     case LOOKUP: {
       int taps = operation[2];
-      const int32_t *past = net->codes + net->history + step - taps;
-      for (int tap = 0; tap < taps; tap++) {
-        const float *given = vector + (tap * second + past[tap]) * count;
-        for (int index = 0; index < count; index++) result[index] += given[index];
-      }
+      const int32_t *past = net->codes + net->history + step - taps, *table = net->matrices + 4 * first;
+      for (int tap = 0; tap < taps; tap++) add_row(net, table, tap * (table[1] / taps) + past[tap], result);
       break;
     }
     case VALUES:
@@ -520,7 +524,7 @@ static void operate(const Network *net, const int32_t *operation, int step, uint
       float lag = source[0] > 0 ? source[0] : source[1]; /* that of a control, or the one that was found */
       if (lag > 0) {
         const int32_t *past = net->codes + net->history + step - (int)__builtin_floor(lag) - BEFORE;
-        look_back(result, count, lag, vector, second, past);
+        look_back(net, result, lag, vector, past, net->matrices + 4 * second);
       }
       break;
     }
