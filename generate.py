@@ -129,12 +129,12 @@ def _generate(arguments: Any) -> None:
     if needs_tensorflow(arguments.checkpoint_path, weights, document):
         import_tensorflow(debug=arguments.debug)
     trained = load_run(arguments.checkpoint_path, best=arguments.best, config_document=document, weights=weights)
-    trained.prepare(line.say)
     trained, request, remarks = build_request(trained, plain, prompt)
     parts = {stage: Run(path.parent) for stage, path in trained.checkpoints.items()}
     hardly = hardly_trained(parts) if len(parts) > 1 else []
     for remark in [*remarks, *(f"Warning: {text}" for text in hardly)]:
         line.say(remark)
+    trained.prepare(line.say)  # last, since it may take long: what is refused is refused at once
     with sentences(line.say):
         stream = trained.stream(request)
     stream.progress = line.count

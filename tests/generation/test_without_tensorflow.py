@@ -17,8 +17,9 @@ import samplernn
 from commands import call, told
 from samplernn.config import Config
 from samplernn.stream import SampleStream
+from tierwave.cli import hear
 from tierwave.engine.voices import Voices
-from tierwave.generation.load import MANY, load_run, weights_for
+from tierwave.generation.load import MANY, Trained, load_run, weights_for
 from tierwave.generation.request import Request
 from tierwave.generation.voices import SampledVoices
 from tierwave.nn.runtime import has_gpu
@@ -104,6 +105,21 @@ def test_a_machine_without_a_cache_compiles_each_time_and_says_so(run: Path, tmp
     assert ["Compiling" in text for text in said] == [True, False, True]
     assert "at each start" not in said[0]
     assert "at each start" in said[2]
+
+
+@pytest.mark.parametrize("command", ["generate", "hear"])
+def test_nothing_is_compiled_for_what_is_refused(
+    command: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared: list[Trained] = []
+    monkeypatch.setattr(Trained, "prepare", lambda trained, say: prepared.append(trained))
+    if command == "generate":
+        assert "nothing to steer" in told(capsys, generate.main, words(run, tmp_path / "a.wav", "--control", "p=1"), 2)
+        assert prepared == []
+        assert call(generate.main, words(run, tmp_path / "a.wav")) == 0 and len(prepared) == 1
+    else:
+        assert "nothing to ask it for" in told(capsys, hear.main, [run, "--output_dir", tmp_path / "a"], 2)
+        assert prepared == []
 
 
 @pytest.mark.slow

@@ -48,8 +48,8 @@ def _hear(arguments: Any) -> None:
     if needs_tensorflow(arguments.run, "auto"):
         import_tensorflow(debug=arguments.debug)
     trained = load_run(arguments.run, best=arguments.best, weights="auto")
-    trained.prepare(line.say)
     pieces = pieces_of(trained)
+    trained.prepare(line.say)
     folder: Path = arguments.output_dir
     folder.mkdir(parents=True, exist_ok=True)
     notes: list[bool] = []
