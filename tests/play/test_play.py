@@ -1152,9 +1152,9 @@ def test_a_run_says_what_it_is(runs: dict[str, Path], instruments: dict[str, Ins
 
 
 def test_what_was_learned_is_told(tmp_path: Path, runs: dict[str, Path], instruments: dict[str, Instrument]) -> None:
-    assert instruments["steered"].document()["verdict"] == ""
-    folder = tmp_path / "steered"
-    shutil.copytree(runs["steered"], folder)
+    assert instruments["sound"].document()["verdict"] == ""
+    folder = tmp_path / "sound"
+    shutil.copytree(runs["sound"], folder)
     header, row = "step,epoch,loss,gradient_norm,bits,val_loss", f"3,1,2.0,,2.9,{math.log(2) * 3.5}"
     (folder / LOSSES).write_text(f"{header}\n{row}\n")
     (folder / BASELINES).write_text(json.dumps({"code histogram": 4.0, "linear prediction": 3.0 * math.log(2)}))
@@ -1162,6 +1162,10 @@ def test_what_was_learned_is_told(tmp_path: Path, runs: dict[str, Path], instrum
     assert "0.500 above linear prediction (3.000)" in instrument.document()["verdict"]
     (folder / LOSSES).write_text(f"{header}\n3,1,nonsense,,2.9,1\n")
     assert instrument.document()["verdict"] == ""  # and it is played all the same
+    shutil.copytree(runs["steered"], tmp_path / "steered")
+    shutil.copy(folder / BASELINES, tmp_path / "steered" / BASELINES)
+    (tmp_path / "steered" / LOSSES).write_text(f"{header}\n{row}\n")
+    assert Instrument(tmp_path / "steered").document()["verdict"] == ""  # whether it follows says more
 
 
 def test_speed_is_measured_and_too_little_of_it_is_told(

@@ -282,7 +282,10 @@ class Instrument:
 
     @property
     def verdict(self) -> str:
-        """What was learned, in a sentence; "" where that is not known."""
+        """What was learned, in a sentence; "" where that is not known, and where the sound follows controls, which says
+        more."""
+        if self.schema.names:
+            return ""
         try:
             history = read_history(self._part())
         except RunError:  # a damaged table of losses is no reason not to play
