@@ -31,6 +31,7 @@ from tierwave.generation.request import Request, Stream
 
 if TYPE_CHECKING:
     from conditioning.model import ConditionalTier
+    from tierwave.generation.voices import SampledVoices
 
 _EARLIER = 4  # steps of a tier before those that a lower tier reads, for interpolation
 
@@ -89,10 +90,11 @@ class TierStream(Stream):
 
     def replace(self, models: Sequence[Any]) -> None:
         """Go on with other networks of all tiers."""
-        if not all(isinstance(tier.voices, EngineVoices) for tier in self._tiers):
-            super().replace(models)
         for tier in self._tiers:
-            tier.voices.replace(self._model_of(tier.index, models))
+            if not isinstance(tier.voices, EngineVoices):  # all tiers are of one kind
+                super().replace(models)
+            else:
+                tier.voices.replace(self._model_of(tier.index, models))
 
     def _model_of(self, index: int, models: Sequence[Any]) -> Any:
         """The model of the tier at this place in the config."""
@@ -280,7 +282,9 @@ class _Tier:
         return found
 
 
-def _voices(model: Any, voices: int, seed: int, top_p: float | None) -> Any:
+def _voices(
+    model: ConditionalTier | Network, voices: int, seed: int, top_p: float | None
+) -> EngineVoices | SampledVoices:
     """The voices of a network of the engine, or of a model of Keras."""
     if isinstance(model, Network):
         return EngineVoices(model, voices, seed, top_p=top_p)

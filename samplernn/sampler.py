@@ -161,6 +161,7 @@ class Sampler:
         tier, tier_weights = self.model.tiers[level], weights.tiers[level]
 
         def begin():
+            """What a new frame gives."""
             frame = self.model.scaled(state.window[:, -tier.frame_size :])
             rnn_input = tier.rnn_input(frame, condition, tier_weights, tier.control_term(inputs, tier_weights))
             output, after = tier.stack.step(rnn_input, state.recurrent[level], tier_weights.stack)

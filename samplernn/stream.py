@@ -15,6 +15,7 @@ from tierwave.generation.request import Request, Stream
 
 if TYPE_CHECKING:
     from samplernn.model import SampleRNN
+    from tierwave.generation.voices import SampledVoices
 
 
 class SampleStream(Stream):
@@ -76,7 +77,7 @@ class SampleStream(Stream):
             return found
 
 
-def _voices(model: Any, request: Request) -> Any:
+def _voices(model: SampleRNN | Network, request: Request) -> Voices | SampledVoices:
     """The voices of a network of the engine, or of a model of Keras."""
     if isinstance(model, Network):
         return Voices(model, request.sequences, request.random_seed, top_p=request.top_p)

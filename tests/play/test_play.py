@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import functools
 import gc
 import importlib.util
@@ -22,7 +23,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -1149,6 +1150,16 @@ def test_a_run_says_what_it_is(runs: dict[str, Path], instruments: dict[str, Ins
     assert (about["rate"], about["takes"]) == (RATE, ["top_k", "top_p"])
     curves = instruments["values"].document()
     assert (curves["rate"], curves["takes"], curves["top_k"]["high"]) == (50, [], None)
+
+
+def test_a_control_begins_at_the_middle_one_of_its_values_not_in_the_middle_of_its_range(
+    instruments: dict[str, Instrument],
+) -> None:
+    instrument = copy.copy(instruments["steered"])
+    pitch = instrument.schema.of("p")
+    for values, first in (([72.0, 60.0, 70.0, 71.0, 71.5], 71.0), ([], 66.0), ([90.0], 72.0)):
+        instrument.trained = replace(instrument.trained, values={"p": values})
+        assert instrument.initial(pitch) == first
 
 
 def test_what_was_learned_is_told(tmp_path: Path, runs: dict[str, Path], instruments: dict[str, Instrument]) -> None:

@@ -87,7 +87,8 @@ def build_app(
 
     async def run(_: Request) -> Response:
         limits = {"largest_message": LARGEST_MESSAGE, "most_points": MOST_POINTS}
-        return JSONResponse({**studio.instrument.document(), "max_voices": studio.max_voices, **limits})
+        document = await asyncio.to_thread(studio.instrument.document)  # which reads files, and no voice waits for it
+        return JSONResponse({**document, "max_voices": studio.max_voices, **limits})
 
     async def generate(request: Request) -> Response:
         try:

@@ -112,12 +112,11 @@ class Instrument:
     # ---- values ----------------------------------------------------------------------------------------------------
 
     def initial(self, parameter: Parameter) -> float:
-        """The first value of a control: the middle one of those that it was trained on."""
+        """The first value of a control: the middle one of those that it was trained on, which unlike the middle of its
+        range is one at which there is something to hear."""
         low, high = sorted(parameter.span)
         known = sorted(self.trained.values.get(parameter.name) or [(low + high) / 2])
-        middle = (low + high) / 2
-        nearest = known[len(known) // 2] if parameter.is_category else min(known, key=lambda value: abs(value - middle))
-        return min(max(nearest, low), high)
+        return min(max(known[len(known) // 2], low), high)
 
     def request(self, controls: Controls | None = None, **fields: Any) -> Request:
         """A request in which controls that `controls` does not draw have their first values."""
