@@ -71,7 +71,7 @@ def network(config: Config, weights: Named, kind: WeightKind = "float32", *, ori
     builder.linear(after, features, second.matrix("kernel", dim, dim), second.vector("bias", dim))
     builder.relu(after)
     kernel = to_logits.matrix("kernel", dim, config.q_levels)
-    builder.linear(logits, after, kernel, to_logits.vector("bias", config.q_levels))
+    builder.logits(logits, after, kernel, to_logits.vector("bias", config.q_levels))
     if config.logit_cap is not None:
         builder.cap(logits, config.logit_cap)
     arrays.refuse_others()

@@ -104,6 +104,19 @@ def test_int8_keeps_the_largest_weight_of_every_output() -> None:
     np.testing.assert_allclose(found[0, 0], np.diag(kernel), rtol=1e-6)
 
 
+def test_logits_lose_next_to_nothing_as_int8() -> None:
+    kernel = (np.random.default_rng(3).normal(size=[48, 70]) * np.geomspace(1, 100, 70)).astype(np.float32)
+    builder = Builder("int8", origin="the test")
+    builder.part(1)
+    source, target = builder.place(48), builder.place(70)
+    builder.controls(source)
+    builder.logits(target, source, Matrix(48, 70, lambda: kernel), np.zeros(70, np.float32))
+    network = builder.build(kernels.CATEGORICAL, target, 70, controls=(ControlInputs(),) * 48)
+    found = Voices(network, 48, 0).predictions(np.zeros([48, 1], np.int32), np.eye(48, dtype=np.float32)[:, None])[:, 0]
+    step = np.abs(kernel).max(axis=0) / 127  # of the first matrix; the second has steps of a 254th of it or less
+    assert (np.abs(found - kernel) <= step / 254 / 2 * 1.01).all()
+
+
 def looked_up(table: np.ndarray, kind: WeightKind) -> Network:
     """A network whose logits are the sums of rows of `table [positions, levels, levels]`."""
     positions, levels, _ = table.shape

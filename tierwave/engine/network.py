@@ -273,6 +273,13 @@ class Builder:
         self._matrices.append(matrix)
         self._multiplications += matrix.inputs * matrix.outputs / self._parts[-1][0]
 
+    def logits(self, target: Place, source: Place, matrix: Matrix, bias: Floats) -> None:
+        """target = source @ matrix + bias, from which a code is drawn. As int8, what rounding took from the matrix is
+        a second one: here it would cost 0.03 bits per sample, anywhere else hardly 0.001."""
+        self.linear(target, source, matrix, bias)
+        if self.kind == "int8":
+            self.multiply(target, source, matrix._replace(read=lambda: _lost(matrix.read())))
+
     def add(self, target: Place, source: Place, period: int = 1) -> None:
         """target += a piece of source, the next one after every `period` steps, and after its last the first."""
         self._add(kernels.ADD, target, source.at, period, source.size // target.size)
@@ -471,6 +478,12 @@ def _stored(kernel: Floats, kind: WeightKind, *, by_rows: bool) -> tuple[npt.NDA
         rows = slice(first, first + _ROWS)
         result[rows] = np.rint(kernel[rows] / (scales[rows] if by_rows else scales))
     return result, scales.ravel()
+
+
+def _lost(kernel: Floats) -> Floats:
+    """What a kernel loses as int8."""
+    stored, scales = _stored(kernel, "int8", by_rows=False)
+    return np.asarray(kernel - stored * scales, np.float32)
 
 
 def bfloat16(values: Floats) -> npt.NDArray[np.uint16]:
