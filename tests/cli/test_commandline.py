@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import io
 import os
 import signal
@@ -28,7 +29,7 @@ from tierwave import cli
 from tierwave.audio.writer import SoundWriter
 from tierwave.cli import distances, evaluate, export, fetch, memory
 from tierwave.cli.flags import FlagParser, add_model_flags, boolean, optional, typed_values
-from tierwave.cli.running import run, typed_here
+from tierwave.cli.running import loading, run, typed_here
 from tierwave.config import StrictModel, TrainingOptions, resolve_training
 from tierwave.errors import AudioWarning, RunError, UsageError
 from tierwave.system.progress import ProgressLine
@@ -438,3 +439,17 @@ def test_a_help_that_nobody_reads_to_its_end_is_no_fault(words: list[str]) -> No
     )
     os.close(writing)
     assert done.stderr == ""
+
+
+def test_garbage_is_looked_for_again_after_loading() -> None:
+    with pytest.raises(RunError), loading():
+        assert not gc.isenabled()
+        raise RunError("a damaged checkpoint")
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with loading():
+            pass
+        assert not gc.isenabled()  # who has turned it off wants it so
+    finally:
+        gc.enable()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tierwave.cli.flags import FlagParser, optional
+from tierwave.cli.running import loading
 from tierwave.errors import RunError, UsageError
 from tierwave.nn.runtime import import_tensorflow
 from tierwave.system.signals import ENDING, handled
@@ -147,40 +148,29 @@ def _connected(receiver: str, flag: str) -> socket.socket:
 
 
 def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None, osc_out: socket.socket | None) -> None:
-    import uvicorn
+    with loading():
+        import uvicorn
 
-    from tierwave.controls.live import LIVE_NAMES
-    from tierwave.controls.schema import ControlWarning
-    from tierwave.generation.load import needs_tensorflow
-    from tierwave.play.app import LOOPBACK, build_app
-    from tierwave.play.instrument import Instrument
-    from tierwave.play.osc import ORDERS, address_of, listening
-    from tierwave.play.osc_out import sending
-    from tierwave.play.protocol import LARGEST_MESSAGE
-    from tierwave.play.session import Studio
-    from tierwave.play.watch import watching
+        from tierwave.controls.live import LIVE_NAMES
+        from tierwave.controls.schema import ControlWarning
+        from tierwave.generation.load import needs_tensorflow
+        from tierwave.play.app import LOOPBACK, build_app
+        from tierwave.play.instrument import Instrument
+        from tierwave.play.osc import ORDERS, address_of, listening
+        from tierwave.play.osc_out import sending
+        from tierwave.play.protocol import LARGEST_MESSAGE
+        from tierwave.play.session import Studio
+        from tierwave.play.watch import watching
 
-    class Server(uvicorn.Server):
-        """One that a closed terminal ends as Ctrl-C does, and that lets go of what is being generated."""
-
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            with super().capture_signals(), handled(ENDING, self.handle_exit):
-                yield
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            studio.ending.set()
-            await super().shutdown(sockets)
-
-    warnings.filterwarnings("ignore", category=ControlWarning)  # pages are told, by a remark
-    began = time.perf_counter()
-    if needs_tensorflow(arguments.run, arguments.weights):
-        import_tensorflow(debug=arguments.debug)
-    instrument = Instrument(arguments.run, best=arguments.best, weights=arguments.weights, other=arguments.blend)
-    if arguments.watch:
-        instrument.refuse_fixed("--watch")
-    instrument.trained.prepare(lambda line: print(line, flush=True))
-    instrument.warm_up()
+        warnings.filterwarnings("ignore", category=ControlWarning)  # pages are told, by a remark
+        began = time.perf_counter()
+        if needs_tensorflow(arguments.run, arguments.weights):
+            import_tensorflow(debug=arguments.debug)
+        instrument = Instrument(arguments.run, best=arguments.best, weights=arguments.weights, other=arguments.blend)
+        if arguments.watch:
+            instrument.refuse_fixed("--watch")
+        instrument.trained.prepare(lambda line: print(line, flush=True))
+        instrument.warm_up()
     took = time.perf_counter() - began
     studio = Studio(instrument, arguments.max_voices or instrument.voices)
     names = list(dict.fromkeys([*(each.name for each in instrument.live_parameters), *LIVE_NAMES]))
@@ -222,6 +212,18 @@ def _serve(arguments: Any, listener: socket.socket, osc: socket.socket | None, o
             if arguments.open:
                 webbrowser.open(url)
             yield
+
+    class Server(uvicorn.Server):
+        """One that a closed terminal ends as Ctrl-C does, and that lets go of what is being generated."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            with super().capture_signals(), handled(ENDING, self.handle_exit):
+                yield
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            studio.ending.set()
+            await super().shutdown(sockets)
 
     config = uvicorn.Config(
         build_app(studio, host=arguments.host, started=started),

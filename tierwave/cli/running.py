@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import gc
 import io
 import os
 import re
@@ -31,6 +32,19 @@ def sentences(say: Callable[[str], None]) -> Iterator[None]:
         yield
     for text in dict.fromkeys(str(each.message) for each in caught if issubclass(each.category, UserWarning)):
         say(f"Warning: {text}")
+
+
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """No garbage is looked for in the block: it imports and reads what stays, and looking through that again and again
+    took a tenth of a command's start."""
+    was_looked_for = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_looked_for:
+            gc.enable()
 
 
 _REMEDIES = {
