@@ -26,7 +26,7 @@ from tierwave.nn.runtime import has_gpu
 from tierwave.runs.imported import write_imported
 
 ROOT = Path(__file__).resolve().parents[2]
-WATCHED = ("tensorflow", "keras", "librosa", "matplotlib")
+WATCHED = ("tensorflow", "keras", "librosa", "matplotlib", "natsort", "tierwave.analysis.plots")
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
-from natsort import natsorted, ns
-
 from tierwave.errors import UsageError
 from tierwave.files.folders import LeftOut, walk
 from tierwave.files.names import located
@@ -43,6 +41,8 @@ def search_audio(
     Raises:
         UsageError: a path does not exist, or is a URL.
     """
+    from natsort import natsorted, ns  # a command that looks for no recordings starts without it
+
     found: list[Path] = []
     left_out: LeftOut = []
     for given in [paths] if isinstance(paths, str | Path) else paths:
@@ -68,6 +68,8 @@ def find_audio_at(url: Url) -> list[RemoteFile]:
 
     Raises UsageError where there is no such folder or file.
     """
+    from natsort import natsorted, ns
+
     found = files_below(url)
     if not found:
         raise UsageError(f"There is no file or folder {url}: check the address and your access to it")

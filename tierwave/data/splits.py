@@ -16,7 +16,6 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
-from natsort import natsorted
 
 from tierwave.data.corpus import SILENCE_AMPLITUDE, Corpus
 from tierwave.errors import RunError
@@ -110,6 +109,8 @@ def find_sources(corpus: Corpus, read: Read) -> list[Source]:
 
     read(index) gives a recording as float32 `[samples]`; it is needed to measure how far neighbouring chunks overlap.
     """
+    from natsort import natsorted  # a command that splits no corpus starts without it
+
     paths = [PurePosixPath(unicodedata.normalize("NFC", recording.name)) for recording in corpus.recordings]
     by_text = sorted(range(len(paths)), key=lambda index: str(paths[index]))
     order = natsorted(by_text, key=lambda index: str(paths[index]))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tierwave.analysis.plots import alignment_picture, controls_picture, stages_picture
 from tierwave.controls.files import write_controls, write_take
 from tierwave.controls.schema import Schema
 from tierwave.files.writing import write_array
@@ -29,6 +28,8 @@ def draw_sound(
     path: Path, sound: np.ndarray, rate: int, stream: Stream, request: Request, schema: Schema, voice: int = 0
 ) -> Path:
     """A picture beside the sound `path`, float32 `[samples]` at `rate` Hz, with the curves of `schema` below it."""
+    from tierwave.analysis.plots import controls_picture  # most sounds have no picture
+
     curves = {name: track for name, track in stream.record(voice).items() if name in schema.names}
     for made in stream.curves(request.seconds, voice).values():
         curves = {**curves, **{name: track for name, track in made.items() if name not in curves}}
@@ -41,6 +42,8 @@ def draw_stages(stream: Stream, path: Path, voice: int = 0) -> list[Path]:
     """A picture beside the sound `path` of every spectrogram that was made on the way, and of where a text was read."""
     if not (stages := stream.stages(voice)):
         return []
+    from tierwave.analysis.plots import alignment_picture, stages_picture
+
     pictures = [path.with_name(f"{path.stem}_stages.png")]
     stages_picture(pictures[0], stages, stream.duration(), title=path.stem)
     if (read := stream.alignment(voice)) is not None:
