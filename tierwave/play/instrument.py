@@ -37,7 +37,7 @@ _UNPLAYABLE = {"self", "position", "voice"}  # other arguments of a stream's `se
 
 _KEPT = 4  # checkpoints whose networks stay loaded
 _SHARE = 0.7  # of the machine's speed for voices; the rest is the browser's
-_TRIED_SECONDS = 0.5  # duration of a measurement of speed
+_TRIED_SECONDS = 0.2  # duration of a measurement of speed, of which a start waits for two
 _LEAD_SECONDS = 0.08  # sound that the page buffers
 
 Kind = Literal["steered", "sound", "values", "spectrogram"]
