@@ -27,7 +27,7 @@ def cases(benchmark: str, small: bool, recordings: Sequence[str] = ()) -> list[d
             return [{"sound": "strings", "seconds": 0.3, "iterations": 4, "refinement": 2}]
         return [{"sound": sound} for sound in recordings or ("strings", "bells", "speech")]
     if benchmark == "play":
-        return [{"seconds": 2, "hidden": 8, "layers": 1}] if small else [{"pages": pages} for pages in (1, 2)]
+        return [{"seconds": 2, "hidden": 8, "layers": 1}] if small else [{"pages": pages} for pages in (1, 4)]
     if benchmark == "page":
         return [{"seconds": 2, "hidden": 8, "layers": 1}] if small else [{}]
     if benchmark == "generation":
