@@ -177,9 +177,7 @@ class LiveControls:
         for voice, control in enumerate(controls):
             twin = voice if control.ramps else followed.setdefault(control.drawn, voice)
             control.read_until = max(control.read_until, (first + count - 1) / rate)
-            result[voice] = (
-                kind.seen(np.atleast_1d(control.values(first, count, rate))) if twin == voice else result[twin]
-            )
+            result[voice] = control.seen(first, count, rate) if twin == voice else result[twin]
         return result
 
     def current(self, voice: int = 0) -> dict[str, float]:
@@ -285,6 +283,7 @@ class LiveControl:
         self.read_until = -math.inf
         self._is_whole = True  # nothing was forgotten
         self._constant = float(drawn.values[0]) if drawn.is_constant else None
+        self._held: tuple[float, npt.NDArray[Any]] | None = None  # a raw value, and what the network sees of it
 
     @property
     def current(self) -> float:
@@ -315,6 +314,15 @@ class LiveControl:
             here = int(np.searchsorted(times, self.ramps[0].start, side="right"))
             moved[:here] = self._drawn(first, here, rate)
         return moved
+
+    def seen(self, first: int, count: int, rate: float) -> npt.NDArray[Any]:
+        """What the network sees of `values`, `[count]`, or `[1]` where all are the same."""
+        raw = self.values(first, count, rate)
+        if not isinstance(raw, float):
+            return self.kind.seen(raw)
+        if self._held is None or self._held[0] != raw:
+            self._held = raw, self.kind.seen(np.array([raw]))
+        return self._held[1]
 
     def _drawn(self, first: int, count: int, rate: float) -> npt.NDArray[Any]:
         if self.averaged:
