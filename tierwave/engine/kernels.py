@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,10 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
 from tierwave.audio.lookback import BEFORE, LEAST, OFFSETS, PRICE, SHORTEST
-from tierwave.system.compiling import compiled, inlined
+from tierwave.system.compiling import compiled, contracted, inlined
 
 LANES = 16  # floats that are multiplied at once
-VECTORS = 4  # such groups, side by side, in a tile of a matrix
+WIDEST = 5  # such groups, side by side, in a tile of a matrix
 CACHE_LINE = 64  # bytes
 AHEAD = 32  # inputs of which the weights are fetched beforehand: from memory, int8 is then three times as fast
 
@@ -84,6 +85,14 @@ def _uncounted(context, builder, kind, data, count):
     return view._getvalue()
 
 
+def aligned(shape: Sequence[int], kind: Any) -> np.ndarray:
+    """Zeros that begin where a cache line does, so that a load of as many numbers is not one of two lines."""
+    count = math.prod(shape)
+    room = np.zeros(count + CACHE_LINE // np.dtype(kind).itemsize, kind)
+    first = -room.ctypes.data % CACHE_LINE // room.itemsize
+    return room[first : first + count].reshape(shape)
+
+
 # --- products -----------------------------------------------------------------------------------------------------
 
 
@@ -102,187 +111,205 @@ def _loaded(context, builder, address, element):
     return found
 
 
-def _tile(vectors: int, voices: int) -> Any:
-    """`outputs[row + v, 0 : vectors * LANES] = sum over j of inputs[row + v, column + j] * weights[at + j ...]`, for
-    `voices` rows v, j below `count`.
+def _loaded_pair(builder, address):
+    """Two groups of LANES bfloat16 that alternate (see `packed`), as floats: half as many instructions as `_loaded`
+    takes for both."""
+    floats, whole = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(ir.IntType(32), LANES)
+    both = builder.load(builder.bitcast(address, whole.as_pointer()))
+    both.align = 2
+    halves = (
+        builder.shl(both, ir.Constant(whole, [16] * LANES)),
+        builder.and_(both, ir.Constant(whole, [0xFFFF0000] * LANES)),
+    )
+    return [builder.bitcast(half, floats) for half in halves]
 
-    It is written in LLVM's language, because sums that stay in vector registers are several times as fast as what
-    numba makes of loops. weights: of the types of `_loaded`.
+
+def _tile(voices: int) -> Any:
+    """`memory[row + v, target + i] = added + scale * (sum over j below count of memory[row + v, source + j] *
+    weights[at + j ...])` for `voices` rows v and the first `left` outputs i of a tile, `width * LANES` wide.
+
+    scale: only int8 has it, learnt[scales + i]; added: learnt[bias + i] or, where bias is -1, what is in the target. It
+    is written in LLVM's language, because sums that stay in vector registers are several times as fast as what numba
+    makes of loops. weights: of the types of `_loaded`.
     """
 
     @intrinsic
-    def tile(context, weights, at, inputs, row, column, count, outputs, place):
+    def tile(context, width, weights, at, memory, row, source, count, learnt, scales, bias, target, left):
         def generate(context, builder, signature, arguments):
-            types_of = signature.args
-            weights, at, inputs, row, column, count, outputs, place = arguments
-            weights = context.make_array(types_of[0])(context, builder, weights)
-            inputs = context.make_array(types_of[2])(context, builder, inputs)
-            outputs = context.make_array(types_of[6])(context, builder, outputs)
-            element = types_of[0].dtype
-            number, index, float32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
-            floats = ir.VectorType(float32, LANES)
-
-            def constant(value):
-                return ir.Constant(index, value)
-
-            def pointer(array, rows, columns):
-                stride = builder.sdiv(cgutils.unpack_tuple(builder, array.strides, 2)[0], constant(4))
-                return builder.gep(array.data, [builder.add(builder.mul(stride, rows), columns)])
-
-            multiply_add = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(floats, [floats] * 3), f"llvm.fmuladd.v{LANES}f32"
-            )
-            byte, size = ir.IntType(8).as_pointer(), element.bitwidth // 8
-            prefetch = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(ir.VoidType(), [byte, number, number, number]), "llvm.prefetch.p0"
-            )
-            for_reading = [ir.Constant(number, 0), ir.Constant(number, 3), ir.Constant(number, 1)]  # into every cache
-            first = builder.gep(weights.data, [at])
-            from_inputs = [pointer(inputs, builder.add(row, constant(voice)), column) for voice in range(voices)]
-            before, loop = builder.block, builder.append_basic_block("sum")
-            after = builder.append_basic_block("summed")
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            step = builder.phi(index)
-            step.add_incoming(constant(0), before)
-            zero = ir.Constant(floats, [0.0] * LANES)
-            sums = [[builder.phi(floats) for _ in range(vectors)] for _ in range(voices)]
-            spread = ir.Constant(ir.VectorType(number, LANES), [0] * LANES)
-            undefined = ir.Constant(floats, ir.Undefined)
-            factors = []
-            for voice in range(voices):
-                value = builder.load(builder.gep(from_inputs[voice], [step]))
-                alone = builder.insert_element(undefined, value, ir.Constant(number, 0))
-                factors.append(builder.shuffle_vector(alone, undefined, spread))
-            offset = builder.mul(step, constant(vectors * LANES))
-            totals: list[list[Any]] = [[] for _ in range(voices)]
-            for vector in range(vectors):
-                address = builder.gep(first, [builder.add(offset, constant(vector * LANES))])
-                if vector * LANES * size % CACHE_LINE == 0:
-                    far = builder.gep(address, [constant(AHEAD * vectors * LANES)])
-                    builder.call(prefetch, [builder.bitcast(far, byte), *for_reading])
-                loaded = _loaded(context, builder, address, element)
-                for voice in range(voices):
-                    total = builder.call(multiply_add, [factors[voice], loaded, sums[voice][vector]])
-                    totals[voice].append(total)
-            following = builder.add(step, constant(1))
-            step.add_incoming(following, loop)
-            for voice in range(voices):
-                for vector in range(vectors):
-                    sums[voice][vector].add_incoming(zero, before)
-                    sums[voice][vector].add_incoming(totals[voice][vector], loop)
-            builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
-            builder.position_at_end(after)
-            for voice in range(voices):
-                for vector in range(vectors):
-                    columns = builder.add(place, constant(vector * LANES))
-                    address = pointer(outputs, builder.add(row, constant(voice)), columns)
-                    stored_to = builder.store(totals[voice][vector], builder.bitcast(address, floats.as_pointer()))
-                    stored_to.align = 4
+            width, *arrays_and_numbers = arguments
+            done = builder.append_basic_block("done")
+            switch = builder.switch(width, done)
+            for groups in range(1, WIDEST + 1):
+                switch.add_case(groups, builder.append_basic_block(f"width {groups}"))
+                builder.position_at_end(switch.cases[-1][1])
+                _tile_of(groups, voices, context, builder, signature.args[1:], arrays_and_numbers)
+                builder.branch(done)
+            builder.position_at_end(done)
             return context.get_dummy_value()
 
-        return types.void(weights, at, inputs, row, column, count, outputs, place), generate
+        given = (width, weights, at, memory, row, source, count, learnt, scales, bias, target, left)
+        return types.void(*given), generate
 
     return tile
 
 
-_one_1, _one_2, _one_3, _one_4 = (_tile(vectors, 1) for vectors in range(1, 5))
-_two_1, _two_2, _two_3, _two_4 = (_tile(vectors, 2) for vectors in range(1, 5))
-_four_1, _four_2, _four_3, _four_4 = (_tile(vectors, 4) for vectors in range(1, 5))
+def _tile_of(groups, voices, context, builder, types_of, arguments):
+    """The instructions of a `_tile` of so many groups of LANES outputs."""
+    weights, at, memory, row, source, count, learnt, scales, bias, target, left = arguments
+    weights = context.make_array(types_of[0])(context, builder, weights)
+    memory = context.make_array(types_of[2])(context, builder, memory)
+    learnt = context.make_array(types_of[6])(context, builder, learnt)
+    element = types_of[0].dtype
+    number, index, bit, void = ir.IntType(32), ir.IntType(64), ir.IntType(1), ir.VoidType()
+    floats, wholes, chosen = (ir.VectorType(kind, LANES) for kind in (ir.FloatType(), number, bit))
+    wide, byte, size = floats.as_pointer(), ir.IntType(8).as_pointer(), element.bitwidth // 8
+    nothing = ir.Constant(floats, [0.0] * LANES)
+
+    def function(name, result, *given):
+        return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, given), f"llvm.{name}")
+
+    def spread(value, kind):
+        """A vector whose every number is this one."""
+        undefined = ir.Constant(kind, ir.Undefined)
+        alone = builder.insert_element(undefined, value, number(0))
+        return builder.shuffle_vector(alone, undefined, ir.Constant(wholes, [0] * LANES))
+
+    multiply_add = function(f"fmuladd.v{LANES}f32", floats, floats, floats, floats)
+    prefetch = function("prefetch.p0", void, byte, number, number, number)
+    first = builder.gep(weights.data, [at])
+    columns = cgutils.unpack_tuple(builder, memory.shape, 2)[1]
+    rows = [builder.gep(memory.data, [builder.mul(columns, builder.add(row, index(each)))]) for each in range(voices)]
+    given = [builder.gep(each, [source]) for each in rows]
+    before, loop, after = builder.block, builder.append_basic_block("sum"), builder.append_basic_block("summed")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    step = builder.phi(index)
+    step.add_incoming(index(0), before)
+    sums = [[builder.phi(floats) for _ in range(groups)] for _ in range(voices)]
+    factors = [spread(builder.load(builder.gep(each, [step])), floats) for each in given]
+    offset = builder.mul(step, index(groups * LANES))
+    loaded: list[Any] = []
+    for group in range(groups):
+        address = builder.gep(first, [builder.add(offset, index(group * LANES))])
+        if group * LANES * size % CACHE_LINE == 0:
+            far = builder.bitcast(builder.gep(address, [index(AHEAD * groups * LANES)]), byte)
+            builder.call(prefetch, [far, number(0), number(3), number(1)])  # for reading, into every cache
+        if element != types.uint16 or group == len(loaded) == groups - 1:
+            loaded.append(_loaded(context, builder, address, element))
+        elif group == len(loaded):
+            loaded += _loaded_pair(builder, address)
+    totals = [
+        [builder.call(multiply_add, [factor, *both]) for both in zip(loaded, own, strict=True)]
+        for factor, own in zip(factors, sums, strict=True)
+    ]
+    following = builder.add(step, index(1))
+    step.add_incoming(following, loop)
+    for own, total in zip(itertools.chain(*sums), itertools.chain(*totals), strict=True):
+        own.add_incoming(nothing, before)
+        own.add_incoming(total, loop)
+    builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+    builder.position_at_end(after)
+
+    # Of the last group, what fills it up must not be written: another value may lie there.
+    load = function(f"masked.load.v{LANES}f32.p0", floats, wide, number, chosen, floats)
+    store = function(f"masked.store.v{LANES}f32.p0", void, floats, wide, number, chosen)
+    limit = spread(builder.trunc(left, number), wholes)
+    is_increased = builder.icmp_signed("<", bias, index(0))
+    for group in range(groups):
+        lanes = ir.Constant(wholes, [group * LANES + lane for lane in range(LANES)])
+        wanted = builder.icmp_signed("<", lanes, limit)
+
+        def place(data, at, group=group):
+            return builder.bitcast(builder.gep(data, [builder.add(at, index(group * LANES))]), wide)
+
+        def read(address, wanted=wanted):
+            return builder.call(load, [address, number(4), wanted, nothing])
+
+        for each, total in zip(rows, totals, strict=True):
+            result, to = total[group], place(each, target)
+            if element == types.int8:
+                result = builder.fmul(result, read(place(learnt.data, scales)))
+            added = read(builder.select(is_increased, to, place(learnt.data, bias)))
+            builder.call(store, [builder.fadd(added, result), to, number(4), wanted])
 
 
-@inlined
-def _tile_of_all(vectors, weights, at, inputs, column, count, outputs, place):
-    """One tile for all voices; four, and then two, read the weights once."""
-    voices, row = inputs.shape[0], 0
-    while row < voices:
-        left = voices - row
-        if left >= 4:
-            if vectors == 4:
-                _four_4(weights, at, inputs, row, column, count, outputs, place)
-            elif vectors == 3:
-                _four_3(weights, at, inputs, row, column, count, outputs, place)
-            elif vectors == 2:
-                _four_2(weights, at, inputs, row, column, count, outputs, place)
-            else:
-                _four_1(weights, at, inputs, row, column, count, outputs, place)
-            row += 4
-        elif left >= 2:
-            if vectors == 4:
-                _two_4(weights, at, inputs, row, column, count, outputs, place)
-            elif vectors == 3:
-                _two_3(weights, at, inputs, row, column, count, outputs, place)
-            elif vectors == 2:
-                _two_2(weights, at, inputs, row, column, count, outputs, place)
-            else:
-                _two_1(weights, at, inputs, row, column, count, outputs, place)
-            row += 2
-        else:
-            if vectors == 4:
-                _one_4(weights, at, inputs, row, column, count, outputs, place)
-            elif vectors == 3:
-                _one_3(weights, at, inputs, row, column, count, outputs, place)
-            elif vectors == 2:
-                _one_2(weights, at, inputs, row, column, count, outputs, place)
-            else:
-                _one_1(weights, at, inputs, row, column, count, outputs, place)
-            row += 1
+_one, _two, _four = _tile(1), _tile(2), _tile(4)
+
+
+def _width(left: int) -> int:
+    """How many groups of LANES the next tile has, where so many are left: four, which suit pairs, or what leaves no
+    group alone behind others, whose every sum would wait for the one before."""
+    if left == WIDEST:
+        return WIDEST
+    return 3 if left == 6 else min(left, 4)
+
+
+_width_of = inlined(_width)
 
 
 def packed(kernel: np.ndarray, *, is_table: bool = False) -> np.ndarray:
-    """A matrix `[inputs, outputs]` as `_linear` reads it: tiles of up to VECTORS * LANES outputs, one after another,
-    each `[inputs, outputs of the tile]`; a table, as `_add_row` reads it, is a single tile. Outputs are filled up with
-    zeros to a multiple of LANES."""
+    """A matrix `[inputs, outputs]` as `_linear` reads it: tiles of up to WIDEST * LANES outputs, one after another,
+    each `[inputs, outputs of the tile]`, and of bfloat16 two groups of LANES outputs each alternate; a table, as
+    `_add_row` reads it, is a single tile. Outputs are filled up with zeros to a multiple of LANES."""
     inputs, outputs = kernel.shape
     edges = _edges(outputs, is_table)
     result = np.zeros(inputs * edges[-1], kernel.dtype)
     for first, last in itertools.pairwise(edges):
         there = result[inputs * first : inputs * last].reshape(inputs, last - first)
         there[:, : max(0, min(last, outputs) - first)] = kernel[:, first:last]
+        if kernel.dtype == np.uint16 and not is_table:
+            _turn_pairs(there, 2, LANES)
     return result
 
 
 def unpacked(weights: np.ndarray, inputs: int, outputs: int, *, is_table: bool = False) -> np.ndarray:
     """The matrix at the beginning of `weights` that `packed` has made, `[inputs, outputs and what fills them up]`."""
     edges = [inputs * edge for edge in _edges(outputs, is_table)]
-    parts = [weights[first:last].reshape(inputs, -1) for first, last in itertools.pairwise(edges)]
+    parts = [weights[first:last].reshape(inputs, -1).copy() for first, last in itertools.pairwise(edges)]
+    if weights.dtype == np.uint16 and not is_table:
+        for part in parts:
+            _turn_pairs(part, LANES, 2)
     return np.concatenate(parts, axis=1)
+
+
+def _turn_pairs(tile: np.ndarray, rows: int, columns: int) -> None:
+    """Turn each `[rows, columns]` of a row of a tile, in place; what is left over stays."""
+    whole = tile.shape[1] // (rows * columns) * rows * columns
+    pairs = tile[:, :whole].reshape(len(tile), -1, rows, columns)
+    tile[:, :whole] = pairs.swapaxes(2, 3).reshape(len(tile), whole)
 
 
 def _edges(outputs: int, is_table: bool) -> list[int]:
     """Between which outputs the tiles of a matrix lie."""
-    vectors = -(-outputs // LANES)
-    tiles = 1 if is_table else -(-vectors // VECTORS)
-    return [LANES * (vectors * tile // tiles) for tile in range(tiles + 1)]
+    groups, edges = -(-outputs // LANES), [0]
+    while edges[-1] < groups:
+        left = groups - edges[-1]
+        edges.append(edges[-1] + (left if is_table else _width(left)))
+    return [LANES * edge for edge in edges]
 
 
 @inlined
-def _linear(matrix, bias, weights, vectors, memory, sums, target, source):
+def _linear(matrix, bias, weights, vectors, memory, target, source):
     """`memory[:, target ...] = memory[:, source ...] @ matrix + bias`, or is increased by the product where there is no
     bias (-1). matrix: where it lies in `weights`, its inputs and outputs, and where its scales lie in `vectors` (-1: it
-    has none)."""
-    at, inputs, outputs, scales = matrix[0], matrix[1], matrix[2], matrix[3]
-    blocks = (outputs + LANES - 1) // LANES
-    tiles = (blocks + VECTORS - 1) // VECTORS
-    first = 0
-    for tile in range(tiles):
-        last = blocks * (tile + 1) // tiles
-        _tile_of_all(last - first, weights, at, memory, source, inputs, sums, first * LANES)
-        at += (last - first) * LANES * inputs
-        first = last
-    for voice in range(memory.shape[0]):
-        result, summed = _row(memory, voice, target, outputs), _row(sums, voice, 0, outputs)
-        if scales >= 0:
-            scale = _piece(vectors, scales, outputs)
-            for index in range(outputs):
-                summed[index] *= scale[index]
-        if bias < 0:
-            for index in range(outputs):
-                result[index] += summed[index]
-        else:
-            added = _piece(vectors, bias, outputs)
-            for index in range(outputs):
-                result[index] = added[index] + summed[index]
+    has none). Four voices, and then two, read the weights of a tile once."""
+    at, inputs, left, scales = matrix[0], matrix[1], matrix[2], matrix[3]
+    voices = memory.shape[0]
+    while left > 0:
+        width, row = _width_of((left + LANES - 1) // LANES), 0
+        while row < voices:
+            if voices - row >= 4:
+                _four(width, weights, at, memory, row, source, inputs, vectors, scales, bias, target, left)
+                row += 4
+            elif voices - row >= 2:
+                _two(width, weights, at, memory, row, source, inputs, vectors, scales, bias, target, left)
+                row += 2
+            else:
+                _one(width, weights, at, memory, row, source, inputs, vectors, scales, bias, target, left)
+                row += 1
+        done = width * LANES
+        at, left, target, scales = at + done * inputs, left - done, target + done, scales + done
+        bias = bias + done if bias >= 0 else bias
 
 
 # --- rows of tables -----------------------------------------------------------------------------------------------
@@ -353,7 +380,7 @@ _P3, _P4 = _F(4.1665795894e-2), _F(1.6666665459e-1)
 _ROUNDING_BITS = np.int32(0x4B400000)  # of 12582912
 
 
-@inlined
+@contracted
 def _exp(x):
     """e^x, float32, to about 1e-7 of itself (Cephes' expf); below -87 as there. It compiles to vector instructions."""
     x = min(max(x, _LOWEST), _HIGHEST)
@@ -366,12 +393,12 @@ def _exp(x):
     return series * _as_float(power)
 
 
-@inlined
+@contracted
 def _sigmoid(x):
     return _ONE / (_ONE + _exp(-x))
 
 
-@inlined
+@contracted
 def _tanh(x):
     return _ONE - _TWO / (_exp(_TWO * x) + _ONE)
 
@@ -598,7 +625,7 @@ def _draw(head, floor, memory, voice, step, codes, values, seeds, position, temp
 # --- operations ---------------------------------------------------------------------------------------------------
 
 
-@inlined
+@contracted
 def _gru(h, gates, inner):
     """Reset after the product: gates and inner `[3 units]` are sums over inputs and over h, in the order z, r, h."""
     units = len(h)
@@ -609,7 +636,7 @@ def _gru(h, gates, inner):
         h[unit] = z * (h[unit] - candidate) + candidate
 
 
-@inlined
+@contracted
 def _lstm(h, c, gates):
     """gates `[4 units]`: sums over inputs and over h, in the order i, f, c, o."""
     units = len(h)
@@ -788,7 +815,7 @@ def _operate(operation, matrices, weights, vectors, memory, codes, values, contr
 
 @compiled
 def run(
-    program, parts, head, floor, matrices, weights, vectors, memory, sums, shares, codes, values, controls, seeds,
+    program, parts, head, floor, matrices, weights, vectors, memory, shares, codes, values, controls, seeds,
     temperature, top_k, top_p, predictions, age, position, given,
 ):  # fmt: skip
     """As many steps as `controls` has, for all voices.
@@ -797,7 +824,7 @@ def run(
     operation + 1, the slowest first and the head last. head: int64 `[5]`, what is drawn, of how many levels or
     features, with how many mixtures, and from where in `memory`, how many numbers; floor: of deviations.
     matrices: int64 `[matrices, 4]` (see `_linear` and `_add_row`); weights: all of them, packed; vectors: float32, all
-    else that was learnt. memory: float32 `[voices, places]`; sums, shares: room for intermediate results.
+    else that was learnt. memory: float32 `[voices, places]`; shares: room for intermediate results.
     codes: int32 `[voices, history + steps]` or values: float32 `[voices, 1 + steps, features]`: what came before, and
     room for what is drawn; given: it is there already. controls: float32 `[voices, steps, inputs]`; temperature, top_k:
     `[voices, steps]`; top_p: 1: off. predictions: float32 `[voices, steps, numbers]` takes what the head gives, or
@@ -816,7 +843,7 @@ def run(
                 if program[index, 0] == LINEAR:
                     matrix = _row(matrices, program[index, 3], 0, 4)
                     bias, target, source = program[index, 4], program[index, 1], program[index, 2]
-                    _linear(matrix, bias, weights, vectors, memory, sums, target, source)
+                    _linear(matrix, bias, weights, vectors, memory, target, source)
                 else:
                     _operate(
                         _row(program, index, 0, 6), matrices, weights, vectors, memory, codes, values, controls, step,

@@ -426,7 +426,7 @@ class Builder:
         """The network. head: what is drawn from `output`, a constant of `kernels`; count: levels, or features."""
         blocks = [-(-matrix.outputs // kernels.LANES) * kernels.LANES for matrix in self._matrices]
         sizes = [matrix.inputs * block for matrix, block in zip(self._matrices, blocks, strict=True)]
-        weights = np.zeros(sum(sizes), _TYPES[self.kind])
+        weights = kernels.aligned([sum(sizes)], _TYPES[self.kind])
         rows, at = [], 0
         for matrix, size in zip(self._matrices, sizes, strict=True):  # one at a time, since they may be large
             kernel = matrix.read()

@@ -36,8 +36,8 @@ class Voices:
         self._threads = ThreadPoolExecutor(groups) if groups > 1 else None
         self._seeds = kernels.voice_seeds(np.uint64(seed & 0xFFFFFFFFFFFFFFFF), voices)
         self._top_p = np.float32(1.0 if top_p is None else top_p)
-        self._memory = np.repeat(network.initial[None], voices, axis=0)
-        self._sums = np.zeros([voices, network.widest], np.float32)
+        self._memory = kernels.aligned([voices, network.initial.size], np.float32)
+        self._memory[:] = network.initial
         self._shares = np.zeros([groups, 2 * network.choices + 4], np.float32)
         # The last values, at the beginning silence or zeros: codes, or numbers of features.
         silence = int(network.about.get("silence", 0))
@@ -87,8 +87,7 @@ class Voices:
         say: Callable[[str], None] | None = None,
     ) -> np.ndarray:
         network, voices = self.network, self.voices
-        codes = np.pad(self._codes, [(0, 0), (0, steps)])
-        values = np.pad(self._values, [(0, 0), (0, steps), (0, 0)])
+        codes, values = _continued(self._codes, steps), _continued(self._values, steps)
         made = values[:, 1:] if network.features else codes[:, network.history :]
         if given is not None:
             made[:] = given
@@ -106,7 +105,7 @@ class Voices:
             part = slice(self._edges[group], self._edges[group + 1])
             return (
                 network.program, network.parts, network.head, network.floor, network.matrices, network.weights,
-                network.vectors, self._memory[part], self._sums[part], self._shares[group], codes[part],
+                network.vectors, self._memory[part], self._shares[group], codes[part],
                 values[part], inputs[part], self._seeds[part], temperature[part], top_k[part], self._top_p,
                 predictions[part], self._age, self._position, given is not None,
             )  # fmt: skip
@@ -130,9 +129,18 @@ def prepare(network: Network, say: Callable[[str], None]) -> None:
     Voices(network, 1, 0, threads=1)._go_on(0, None, None, say=say)
 
 
+def _continued(before: np.ndarray, steps: int) -> np.ndarray:
+    """`before`, `[voices, steps before, ...]`, with room for more steps; np.pad would take four times as long."""
+    room = np.zeros([before.shape[0], before.shape[1] + steps, *before.shape[2:]], before.dtype)
+    room[:, : before.shape[1]] = before
+    return room
+
+
 def encoded(controls: Floats, inputs: Sequence[ControlInputs], lookback: Lag | None = None) -> Floats:
     """Controls `[..., controls]` in 0 ... 1 as inputs of the network, by `ControlInputs.encode`, and last the lag of a
     network that looks back."""
+    if lookback is None and all(each.encoding == "number" for each in inputs):
+        return np.ascontiguousarray(controls, np.float32)
     parts = [each.encode(controls[..., column]) for column, each in enumerate(inputs)]
     if lookback is not None:
         column, *line = lookback
