@@ -1,5 +1,7 @@
 """The engine's kernels against TensorFlow's distributions and exact sums."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -73,7 +75,7 @@ def test_blocks_voices_and_threads_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("inputs", [1, 5, 48])
-@pytest.mark.parametrize("outputs", [1, 16, 17, 65, 144])
+@pytest.mark.parametrize("outputs", [1, 16, 17, 65, 90, 144])
 def test_products_of_every_shape(inputs: int, outputs: int) -> None:
     rng = np.random.default_rng(inputs + outputs)
     kernel, given = rng.normal(size=[inputs, outputs]), rng.normal(size=[5, 9, inputs])
@@ -90,6 +92,29 @@ def test_products_of_every_shape(inputs: int, outputs: int) -> None:
         assert np.abs(found - exact).max() < error * scale, kind
         if kind != "float32":
             assert np.abs(found - exact).max() > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_may_lie_anywhere(kind: WeightKind) -> None:
+    network = bigram(np.random.default_rng(2).normal(0, 1, [90, 90]).astype(np.float32), kind)
+    weights = network.weights
+    room = np.zeros(weights.size + 64, weights.dtype)
+    first = -room.ctypes.data % 64 // room.itemsize + 1
+    room[first : first + weights.size] = weights
+    moved = replace(network, weights=room[first : first + weights.size])
+    for voices in (1, 2, 5):
+        found = [Voices(each, voices, 5, threads=1).run(settings(voices, 90)) for each in (network, moved)]
+        assert (found[0] == found[1]).all()
+
+
+def test_a_product_of_its_own_target_is_refused() -> None:
+    builder = Builder("float32", origin="the test")
+    builder.part(1)
+    place = builder.place(20)
+    kernel = np.zeros([10, 10], np.float32)
+    builder.multiply(place.part(10, 20), place.part(0, 10), Matrix(10, 10, lambda: kernel))
+    with pytest.raises(ValueError, match="cannot replace"):
+        builder.multiply(place.part(5, 15), place.part(0, 10), Matrix(10, 10, lambda: kernel))
 
 
 def test_int8_keeps_the_largest_weight_of_every_output() -> None:

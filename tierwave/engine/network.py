@@ -268,6 +268,8 @@ class Builder:
     def _product(self, target: Place, source: Place, matrix: Matrix, bias: int) -> None:
         if matrix.shape != (source.size, target.size):
             raise ValueError(f"a matrix {matrix.shape} is no map from {source.size} to {target.size}")
+        if target.at < source.at + source.size and source.at < target.at + target.size:
+            raise ValueError("a product cannot replace what it is made of: a part of it is written before all is read")
         self._program.append([kernels.LINEAR, target.at, source.at, len(self._matrices), bias, 0])
         self._parts[-1][2] = len(self._program)
         self._matrices.append(matrix)
