@@ -65,6 +65,9 @@ class Config(StrictModel):
     )
     lookback: Lookback | None = Field(None, description="the control by whose period the sample tier looks back")
     logit_cap: Amount | None = Field(None, description="logits become cap * tanh(logits / cap)")
+    zero_mean: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        None, description="samples of a running mean that is taken from generated sound before the network hears it"
+    )
     recompute: bool = Field(False, description="compute layers again in the backward pass, without frame tiers")
     training: dict[str, Any] = Field(default_factory=dict, description="any flag of train.py")
 

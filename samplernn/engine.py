@@ -74,6 +74,8 @@ def network(config: Config, weights: Named, kind: WeightKind = "float32", *, ori
     builder.logits(logits, after, kernel, to_logits.vector("bias", config.q_levels))
     if config.logit_cap is not None:
         builder.cap(logits, config.logit_cap)
+    if config.zero_mean is not None:
+        builder.take_mean(quantizer.table(), config.zero_mean)
     arrays.refuse_others()
     return builder.build(
         kernels.CATEGORICAL,

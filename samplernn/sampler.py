@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from samplernn.model import ModelState, ModelWeights, SampleRNN
+from tierwave.audio.lookback import edges, share_of
 from tierwave.controls.live import Settings
 from tierwave.generation.voices import BLOCK
 from tierwave.nn.distributions import counter_uniform, sample_categorical
@@ -28,7 +29,7 @@ class GenerationState(NamedTuple):
 
     window: the last codes, int32 `[voices, history]`. conditions: of each frame tier, what it gives to the steps below
     it in its frame, `[voices, ratio, dim]`. lag: found in the sound before the top frame, float32 `[voices]`, 0: none.
-    position: samples drawn so far.
+    position: samples drawn so far. mean: the running mean of these, float32 `[voices]`, where it is taken away.
     """
 
     window: tf.Tensor
@@ -36,6 +37,7 @@ class GenerationState(NamedTuple):
     conditions: tuple[tf.Tensor, ...]
     lag: tf.Tensor
     position: tf.Tensor
+    mean: tf.Tensor
 
 
 class Sampler:
@@ -61,6 +63,7 @@ class Sampler:
             tuple(tf.zeros([voices, tier.ratio, self.config.dim]) for tier in self.model.tiers),
             tf.zeros([voices]),
             tf.constant(0, tf.int64),
+            tf.zeros([voices]),
         )
 
     def prime(
@@ -105,11 +108,22 @@ class Sampler:
             logits, state = self._step(weights, state, controls[index])
             limit = top_k[index] if limited else None
             code = self.sample(logits, uniform[index], temperature[index], limit, top_p)
+            code, mean = self._without_mean(code, state.mean)
             window = tf.concat([state.window[:, 1:], code[:, None]], axis=1)
-            return index + 1, state._replace(window=window, position=state.position + 1), written.write(index, code)
+            state = state._replace(window=window, position=state.position + 1, mean=mean)
+            return index + 1, state, written.write(index, code)
 
         _, state, written = tf.while_loop(lambda index, *_: index < steps, sample, (tf.constant(0), state, written))
         return tf.transpose(written.stack()), state
+
+    def _without_mean(self, code: tf.Tensor, mean: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """What is left of codes `[voices]` when their running mean is taken away, and the mean after them."""
+        if self.config.zero_mean is None:
+            return code, mean
+        amplitudes = self.model.quantizer.table()
+        sound = tf.gather(tf.constant(amplitudes), code)
+        mean = mean + share_of(self.config.zero_mean) * (sound - mean)
+        return tf.searchsorted(tf.constant(edges(amplitudes)), sound - mean, side="right"), mean
 
     def _step(
         self, weights: ModelWeights, state: GenerationState, controls: tf.Tensor

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tierwave.audio.quantize import Quantizer
 from tierwave.controls.live import Settings
 from tierwave.controls.schema import ControlInputs
 from tierwave.engine import kernels
@@ -140,6 +141,26 @@ def test_logits_lose_next_to_nothing_as_int8() -> None:
     found = Voices(network, 48, 0).predictions(np.zeros([48, 1], np.int32), np.eye(48, dtype=np.float32)[:, None])[:, 0]
     step = np.abs(kernel).max(axis=0) / 127  # of the first matrix; the second has steps of a 254th of it or less
     assert (np.abs(found - kernel) <= step / 254 / 2 * 1.01).all()
+
+
+@pytest.mark.parametrize("samples", [1.0, 20.0, 500.0])
+def test_the_running_mean_of_what_is_drawn_is_taken_away(samples: float) -> None:
+    quantizer = Quantizer("mu-law", 256)
+    table = quantizer.table()
+    always = np.zeros(256, np.float32)
+    always[200] = 1.0
+    builder = Builder("float32", origin="the test")
+    builder.part(1)
+    liked, logits = builder.place(256), builder.place(256)
+    builder.set(liked, always)
+    builder.linear(logits, liked, Matrix(256, 256, lambda: np.eye(256, dtype=np.float32)), None)
+    builder.take_mean(table, samples)
+    network = builder.build(kernels.CATEGORICAL, logits, 256, silence=quantizer.silence, controls=())
+    voices = Voices(network, 2, 0)
+    found = np.concatenate([voices.run(settings(2, steps, temperature=0.0)) for steps in (1, 30, 69)], axis=1)
+    left = table[200] * np.exp(-np.arange(1, 101) / samples)  # of a constant, by a mean that begins at 0
+    assert (found[0] == found[1]).all()
+    assert np.abs(found[0] - quantizer.encode(left.astype(np.float32)).astype(int)).max() <= 1  # rounding at an edge
 
 
 def looked_up(table: np.ndarray, kind: WeightKind) -> Network:

@@ -82,7 +82,9 @@ CASCADE: dict[str, Any] = {
     ],
 }
 FOUND: dict[str, Any] = {**SAMPLERNN, "q_levels": 256, "lookback": {"limit": 100}}
-STEERED: dict[str, Any] = {**SAMPLERNN, "q_levels": 256, "conditioned_on": ["fill", "p"], "lookback": LOOKBACK}
+STEERED: dict[str, Any] = {
+    **SAMPLERNN, "q_levels": 256, "conditioned_on": ["fill", "p"], "lookback": LOOKBACK, "zero_mean": 20,
+}  # fmt: skip
 PARAMETERS = {
     "p": Parameter(name="p", units="midiPitch", lo=60, hi=72),
     "inst": Parameter(name="inst", categories=("reed", "</script><b>", "flute"), lo=0, hi=2),

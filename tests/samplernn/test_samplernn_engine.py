@@ -54,7 +54,9 @@ def request(**keys) -> Request:
     return Request(sequences=3, seconds=1.0, temperature=(1.0, 0.7, 0.0), random_seed=9, **keys)
 
 
-@pytest.mark.parametrize("keys", [{}, {"frame_sizes": []}, {"rnn_type": "lstm", "convention": "paper"}])
+@pytest.mark.parametrize(
+    "keys", [{}, {"frame_sizes": []}, {"rnn_type": "lstm", "convention": "paper"}, {"zero_mean": 20}]
+)
 @pytest.mark.parametrize("asked", [{}, {"top_k": 3}, {"top_p": 0.8}, {"seed_audio": np.linspace(-0.5, 0.5, 21)}])
 def test_codes_are_those_of_the_sampler(keys: dict, asked: dict) -> None:
     model = make_model(**{"frame_sizes": [4, 8], **keys})
@@ -63,8 +65,19 @@ def test_codes_are_those_of_the_sampler(keys: dict, asked: dict) -> None:
     assert (ours == theirs).all()
 
 
+def test_sound_that_would_drift_stays_around_zero() -> None:
+    """A network that likes loud positive sound: it hears what is left without the mean, and goes on from there."""
+    drifting, kept = make_model(frame_sizes=[4, 8]), make_model(frame_sizes=[4, 8], zero_mean=20)
+    for model in (drifting, kept):
+        bias = model.sample_tier.to_logits.bias
+        bias.assign(bias + np.linspace(-6, 6, bias.shape[0]))
+    far, near = (SampleStream(engine(model), 8000, request()).render(2000) for model in (drifting, kept))
+    assert (far.mean(axis=1) > 0.5).all()
+    assert (np.abs(near.mean(axis=1)) < 0.05).all()
+
+
 def test_blocks_and_voices_change_no_sample() -> None:
-    for keys in ({"frame_sizes": [4, 8]}, {"frame_sizes": []}):
+    for keys in ({"frame_sizes": [4, 8]}, {"frame_sizes": []}, {"frame_sizes": [4, 8], "zero_mean": 20}):
         ready = engine(make_model(**keys), "int8")
         whole = SampleStream(ready, 8000, request()).render(201)
         stream = SampleStream(ready, 8000, request())

@@ -596,7 +596,30 @@ def _draw_mixture(logits, means, raw, floor, which, where, temperature, shares):
 
 
 @inlined
-def _draw(head, floor, memory, voice, step, codes, values, seeds, position, temperature, top_k, top_p, shares):
+def _code_of(sound, edges):
+    """The code of a sound: how many of the `edges` between codes lie at or below it."""
+    low, high = 0, len(edges)
+    while low < high:
+        middle = (low + high) // 2
+        if np.float64(edges[middle]) <= np.float64(sound):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@inlined
+def _without_mean(code, mean, kept):
+    """The code that is left of a drawn one when the running mean, which `mean` `[1]` carries on, is taken from it.
+    kept: the share of the newest sample in the mean, the amplitudes of codes, and the edges between these."""
+    levels = len(kept) // 2
+    sound = kept[1 + code]
+    mean[0] += kept[0] * (sound - mean[0])
+    return _code_of(sound - mean[0], _piece(kept, 1 + levels, levels - 1))
+
+
+@inlined
+def _draw(head, floor, vectors, memory, voice, step, codes, values, seeds, position, temperature, top_k, top_p, shares):
     """Draw the values of a step, behind those before it in `codes` or `values`."""
     kind, count, mixtures = head[0], head[1], head[2]
     at = _row(memory, voice, head[3], head[4])
@@ -604,7 +627,10 @@ def _draw(head, floor, memory, voice, step, codes, values, seeds, position, temp
         history = codes.shape[1] - temperature.shape[1]
         uniform = _uniform(seeds, voice, position)
         limit, warmth = top_k[voice, step], temperature[voice, step]
-        codes[voice, history + step] = _draw_code(at, uniform, warmth, limit, top_p, shares)
+        code = _draw_code(at, uniform, warmth, limit, top_p, shares)
+        if head[5] >= 0:
+            code = _without_mean(code, _row(memory, voice, head[6], 1), _piece(vectors, head[5], 2 * count))
+        codes[voice, history + step] = code
     elif kind == GAUSSIANS:
         for feature in range(count):
             normal = _standard_normal(_uniform(seeds, voice, position * count + feature))
@@ -730,14 +756,7 @@ def _look_back(result, lag, amplitudes, edges, past, table, weights, vectors):
     share = 1.0 - (np.float64(lag) - math.floor(np.float64(lag)))
     for tap in range(_TAPS):
         sound = _between(share, amplitudes, _piece(past, tap, 8))
-        low, high = 0, levels - 1  # the code is how many edges lie at or below
-        while low < high:
-            middle = (low + high) // 2
-            if np.float64(edges[middle]) <= sound:
-                low = middle + 1
-            else:
-                high = middle
-        _add_row(result, table, tap * levels + low, weights, vectors)
+        _add_row(result, table, tap * levels + _code_of(sound, edges), weights, vectors)
 
 
 @inlined
@@ -821,8 +840,9 @@ def run(
     """As many steps as `controls` has, for all voices.
 
     program: int64 `[operations, 6]`; parts: int64 `[parts, 3]`, of each its period in steps and its first and last
-    operation + 1, the slowest first and the head last. head: int64 `[5]`, what is drawn, of how many levels or
-    features, with how many mixtures, and from where in `memory`, how many numbers; floor: of deviations.
+    operation + 1, the slowest first and the head last. head: int64 `[7]`, what is drawn, of how many levels or
+    features, with how many mixtures, and from where in `memory`, how many numbers; then where in `vectors` lies what a
+    running mean is taken by (-1: none is), and where in `memory` the mean; floor: of deviations.
     matrices: int64 `[matrices, 4]` (see `_linear` and `_add_row`); weights: all of them, packed; vectors: float32, all
     else that was learnt. memory: float32 `[voices, places]`; shares: room for intermediate results.
     codes: int32 `[voices, history + steps]` or values: float32 `[voices, 1 + steps, features]`: what came before, and
@@ -855,6 +875,6 @@ def run(
                     predictions[voice, step, index] = memory[voice, head[3] + index]
             if not given:
                 _draw(
-                    head, floor, memory, voice, step, codes, values, seeds, position + step, temperature, top_k, top_p,
-                    shares,
+                    head, floor, vectors, memory, voice, step, codes, values, seeds, position + step, temperature,
+                    top_k, top_p, shares,
                 )  # fmt: skip

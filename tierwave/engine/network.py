@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tierwave.audio.lookback import WHOLE, compared, edges
+from tierwave.audio.lookback import WHOLE, compared, edges, share_of
 from tierwave.engine import kernels
 from tierwave.errors import RunError
 
@@ -222,6 +222,7 @@ class Builder:
         self._initial: dict[int, Floats] = {}
         self._places = self._numbers = self._inputs = 0
         self._features = 0
+        self._mean = [-1, 0]  # what it takes, among vectors, and where it lies
         self._multiplications = 0.0
 
     # ---- what values and weights are kept in -------------------------------------------------------------------------
@@ -325,6 +326,12 @@ class Builder:
         """
         kept = self.keep(np.concatenate([amplitudes, edges(amplitudes)]))
         self._add(kernels.LOOKBACK, target, lags.at, kept, self._table(table))
+
+    def take_mean(self, amplitudes: Floats, samples: float) -> None:
+        """Take their running mean over so many `samples` from what is drawn, and draw the nearest code of what is left;
+        amplitudes: of the codes."""
+        kept = self.keep(np.concatenate([[share_of(samples)], amplitudes, edges(amplitudes)]))
+        self._mean = [kept, self.place(1).at]
 
     def values(self, target: Place) -> None:
         """target = the values of the step before."""
@@ -444,7 +451,7 @@ class Builder:
             kind=self.kind,
             program=np.array(self._program, np.int64),
             parts=np.array(self._parts, np.int64),
-            head=np.array([head, count, mixtures, output.at, output.size], np.int64),
+            head=np.array([head, count, mixtures, output.at, output.size, *self._mean], np.int64),
             floor=floor,
             matrices=np.array(rows, np.int64),
             weights=weights,

@@ -41,7 +41,7 @@ typedef struct {
   int32_t operations, parts_count, history, features, inputs;
   const int32_t *program;  /* [operations, 6] */
   const int32_t *parts;    /* [parts, 3] */
-  const int32_t *head;     /* [5] */
+  const int32_t *head;     /* [7] */
   const int32_t *matrices; /* [matrices, 4] */
   const float *weights, *vectors;
   float *memory, *sums, *shares;
@@ -298,13 +298,32 @@ static float draw_mixture(const Network *net, const float *at, int mixtures, int
   return (float)(means[chosen] + temperature * deviation * standard_normal(uniform(net, place + 1)));
 }
 
+/* The code of a sound: how many of the edges between codes lie at or below it. */
+static int code_of(double sound, const float *edges, int levels) {
+  int low = 0, high = levels - 1;
+  while (low < high) {
+    int middle = (low + high) / 2;
+    if (edges[middle] <= sound) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/* The code that is left of a drawn one when the running mean is taken from it; kept: as of the engine. */
+static int without_mean(int code, float *mean, const float *kept, int levels) {
+  float sound = kept[1 + code];
+  *mean += kept[0] * (sound - *mean);
+  return code_of(sound - *mean, kept + 1 + levels, levels);
+}
+
 static void draw(const Network *net, int step, uint64_t position) {
   int kind = net->head[0], count = net->head[1], mixtures = net->head[2];
   const float *at = net->memory + net->head[3];
   float temperature = net->temperature[step];
   if (kind == CATEGORICAL) {
-    net->codes[net->history + step] =
-        draw_code(at, count, uniform(net, position), temperature, net->top_k[step], net->top_p, net->shares);
+    int code = draw_code(at, count, uniform(net, position), temperature, net->top_k[step], net->top_p, net->shares);
+    if (net->head[5] >= 0) code = without_mean(code, net->memory + net->head[6], net->vectors + net->head[5], count);
+    net->codes[net->history + step] = code;
     return;
   }
   float *values = net->values + (1 + step) * count;
@@ -403,13 +422,7 @@ static void look_back(const Network *net, float *result, double lag, const float
   double share = 1.0 - (lag - __builtin_floor(lag));
   for (int tap = 0; tap < TAPS; tap++) {
     double sound = between(share, amplitudes, past + tap);
-    int low = 0, high = levels - 1; /* the code is how many edges lie at or below */
-    while (low < high) {
-      int middle = (low + high) / 2;
-      if (edges[middle] <= sound) low = middle + 1;
-      else high = middle;
-    }
-    add_row(net, table, tap * levels + low, result);
+    add_row(net, table, tap * levels + code_of(sound, edges, levels), result);
   }
 }
 
