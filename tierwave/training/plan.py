@@ -154,7 +154,8 @@ class Plan:
             )
         self.say_line(
             f"Warning: the starting weights do not fit this network ({'; '.join(changes)}): it begins from random "
-            f"ones. --init_from {NO_START} does so without this warning.",
+            f"ones, which may learn faster at a higher rate (--learning_rate 0.002). --init_from {NO_START} does so "
+            "without this warning.",
             False,
         )
         return None
