@@ -25,6 +25,11 @@ def step_graphs(model: SampleRNN) -> list[StepGraph]:
             "this network looks back one period, and the graphs of its steps see the last samples only: export it as a "
             "page with --format html, or train one without lookback"
         )
+    if config.zero_mean is not None:
+        raise UsageError(
+            "this network's sound has its running mean taken away between two samples, which the graphs of its steps do "
+            "not hold: export it as a page with --format html, or train one without zero_mean"
+        )
     weights = frozen(model.effective_weights(folded=True))
     initial = model.initial_state(1)
     parameters = {"controls": tf.TensorSpec([len(config.conditioned_on)], tf.float32)} if config.conditioned_on else {}

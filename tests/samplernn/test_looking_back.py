@@ -106,6 +106,8 @@ def test_a_network_that_finds_periods_takes_over_one_that_is_told_them() -> None
 def test_graphs_of_single_steps_are_refused() -> None:
     with pytest.raises(UsageError, match="this network looks back one period"):
         step_graphs(network(STEERED, 1))
+    with pytest.raises(UsageError, match="running mean taken away between two samples.* without zero_mean"):
+        step_graphs(network({**SIZES, "zero_mean": 20}, 1))
 
 
 @pytest.mark.usefixtures("eager")
