@@ -27,8 +27,8 @@ def step_graphs(model: SampleRNN) -> list[StepGraph]:
         )
     if config.zero_mean is not None:
         raise UsageError(
-            "this network's sound has its running mean taken away between two samples, which the graphs of its steps do "
-            "not hold: export it as a page with --format html, or train one without zero_mean"
+            "this network's sound has its running mean taken away between two samples, which the graphs of its steps "
+            "do not hold: export it as a page with --format html, or train one without zero_mean"
         )
     weights = frozen(model.effective_weights(folded=True))
     initial = model.initial_state(1)
