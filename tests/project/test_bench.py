@@ -1,6 +1,7 @@
 """The benchmarks run at a tiny size, and what they reckon is right."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -47,6 +48,6 @@ def test_small_benchmarks_run(benchmark):
     rows = [row for case in run.cases(benchmark, small=True) for row in measure(benchmark, case)]
     json.dumps(rows)
     shares = [row.get("share", row.get("share_waiting", row.get("ratio"))) for row in rows]
-    assert all(0 <= share < 50 for share in shares)
+    assert all(math.isfinite(share) and share >= 0 for share in shares)  # how fast anything is, is no test's to say
     shown = run.table(rows)
     assert all(name in shown for name in rows[0] if name not in ("benchmark", "limit_text"))
