@@ -48,6 +48,7 @@ def test_small_benchmarks_run(benchmark):
     rows = [row for case in run.cases(benchmark, small=True) for row in measure(benchmark, case)]
     json.dumps(rows)
     shares = [row.get("share", row.get("share_waiting", row.get("ratio"))) for row in rows]
-    assert all(math.isfinite(share) and share >= 0 for share in shares)  # how fast anything is, is no test's to say
+    most = math.inf if benchmark == "generation" else 50  # how much faster the engine is depends on the machine
+    assert all(0 <= share < most for share in shares)
     shown = run.table(rows)
     assert all(name in shown for name in rows[0] if name not in ("benchmark", "limit_text"))
