@@ -1,4 +1,5 @@
-"""What a sample costs by the engine and by TensorFlow, in turns: in processor time, since other programs may run."""
+"""What a sample costs by the engine and by TensorFlow, in turns: in processor time, since other programs may run; and
+beside it, for each type of weights, the least that its multiply-adds and bytes would take (`bench.limits`)."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import statistics
 import time
 from typing import Any, get_args
 
+from bench.limits import generation_limit, weight_bytes
 from bench.presets import presets
 
 RATE = 16000
@@ -30,8 +32,8 @@ def measure(
     config = family.completed(config, schema, RATE)
     (stage,) = family.stages(config)
     model = family.build(config, stage)
-    kinds = get_args(WeightKind)
-    players = {"tensorflow": model, **{kind: network_of(family, config, stage, model, kind) for kind in kinds}}
+    networks = {kind: network_of(family, config, stage, model, kind) for kind in get_args(WeightKind)}
+    players = {"tensorflow": model, **networks}
     drawn = {each: Track.constant(each, 0.5) for each in schema.names}
     request = Request(sequences=voices, controls=(drawn,), temperature=[1.0])
     streams = {
@@ -47,6 +49,7 @@ def measure(
             count = max(1, samples // size // 4)
             found += [_cost(streams[kind], size) for _ in range(count)]
     before = {size: _quick([processor for processor, _ in spent["tensorflow", size]]) for size in blocks}
+    limits = {kind: generation_limit(network, voices, repeats=repeats) for kind, network in networks.items()}
     rows = []
     for (kind, size), found in spent.items():
         processor, clock = (_quick(column) for column in zip(*found, strict=True))
@@ -63,6 +66,15 @@ def measure(
                 "peak_memory_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             }
         )
+        if kind in limits:
+            limit = limits[kind]
+            rows[-1] |= {
+                "multiply_adds": networks[kind].multiplications,
+                "bytes": weight_bytes(networks[kind]),
+                "limit_microseconds": 1e6 / limit.samples_per_second,
+                "share": size * voices / processor / limit.samples_per_second,
+                "limit_text": limit.text,
+            }
     return rows
 
 

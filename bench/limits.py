@@ -1,6 +1,7 @@
-"""What this machine could do at most: the arithmetic that training a SampleRNN needs, over the rate of large products.
+"""What this machine could do at most: of training a SampleRNN, the arithmetic over the rate of large products; of a
+sample of generation, the same, or the weights over the rate at which memory is read, whichever takes longer.
 
-The rate is measured in the process and the minute in which the benchmark runs, with whichever library is fastest.
+The rates are measured in the process and the minute in which the benchmark runs, with whichever library is fastest.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 
 from samplernn.config import Config
+from tierwave.audio.lookback import OFFSETS
+from tierwave.engine import kernels
+from tierwave.engine.network import Network
 
 
 @dataclass(frozen=True)
@@ -155,6 +160,41 @@ def _on_cores(run: Callable[[int], None], cores: int, repeats: int) -> float:
         return _median_seconds(lambda: list(pool.map(run, range(cores))), repeats)
 
 
+def reading_rate(size: int, repeats: int = 7) -> float:
+    """Bytes per second at which one core reads an array of so many bytes again and again: from a cache, if it fits."""
+    array = np.full(max(64, size // 4), 0.01, np.float32)
+    rounds = max(1, int(1e8 / array.nbytes))
+    return rounds * array.nbytes / _median_seconds(lambda: _read(array, rounds), repeats)
+
+
+@numba.njit(fastmath=True)
+def _read(array: np.ndarray, rounds: int) -> float:
+    total = 0.0
+    for turn in range(rounds):
+        array[0] = turn  # or one round would be as good as all
+        total += array.sum()
+    return total
+
+
+def weight_bytes(network: Network) -> float:
+    """Bytes of weights that a sample of one voice reads, on average: all of a matrix, and of a table a row for each
+    code that is looked up."""
+    size = network.weights.itemsize
+    total = 0.0
+    for period, first, stop in network.parts:
+        for code, _, source, number, table, looked_back in network.program[first:stop]:
+            if code == kernels.LINEAR:
+                _, rows, columns, scales = network.matrices[number]
+                scaled = columns
+            elif code in (kernels.LOOKUP, kernels.LOOKBACK):
+                _, _, columns, scales = network.matrices[table if code == kernels.LOOKUP else looked_back]
+                rows = scaled = source if code == kernels.LOOKUP else len(OFFSETS)
+            else:
+                continue
+            total += (rows * columns * size + (scaled * 4 if scales >= 0 else 0)) / period
+    return float(total)
+
+
 @dataclass(frozen=True)
 class Limit:
     """samples per second, and the sentence that says how it was reckoned."""
@@ -168,3 +208,17 @@ def training_limit(config: Config, lanes: int, cores: int, *, repeats: int = 7) 
     flops = training_flops(config, lanes * config.seq_len)
     rate = product_rate(cores, repeats)
     return Limit(rate / flops, f"{flops / 1e6:.2f} MFLOP a sample at {rate / 1e9:.0f} GFLOP/s on {cores} core(s)")
+
+
+def generation_limit(network: Network, voices: int, *, repeats: int = 7) -> Limit:
+    """One core, whose voices share what is read of the weights: the longer of arithmetic and reading, this as fast as
+    an array of no more than a sample needs is read again and again."""
+    needed = weight_bytes(network)
+    rate, read = product_rate(1, repeats) / 2, reading_rate(round(needed), repeats)
+    multiplying, reading = network.multiplications / rate, needed / read / voices
+    text = (
+        f"{network.multiplications:,.0f} multiply-adds a sample at {rate / 1e9:.0f} G/s take "
+        f"{multiplying * 1e6:.2f} us; {needed:,.0f} bytes of {network.kind} at {read / 1e9:.0f} GB/s "
+        f"by {voices} voice(s) {reading * 1e6:.2f} us"
+    )
+    return Limit(1.0 / max(multiplying, reading), text)

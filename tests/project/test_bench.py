@@ -4,11 +4,14 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 
 import samplernn
 from bench import limits, run
 from bench.cases import CONFIGS
+from tierwave.engine.kernels import CATEGORICAL
+from tierwave.engine.network import Builder, Matrix
 
 
 def test_weights_of_generation_are_the_models():
@@ -52,3 +55,20 @@ def test_small_benchmarks_run(benchmark):
     assert all(0 <= share < most for share in shares)
     shown = run.table(rows)
     assert all(name in shown for name in rows[0] if name not in ("benchmark", "limit_text"))
+
+
+@pytest.mark.parametrize(("kind", "size", "scale"), [("float32", 4, 0), ("bfloat16", 2, 0), ("int8", 1, 4)])
+def test_bytes_of_weights_by_hand(kind, size, scale):
+    """A part that runs every other step with a matrix 8 x 32, and one of every step with three rows of a table."""
+    rng = np.random.default_rng(0)
+    builder = Builder(kind, origin="here", history=3)
+    wide, narrow = builder.place(32), builder.place(8)
+    builder.part(2)
+    builder.multiply(wide, narrow, Matrix(8, 32, lambda: rng.normal(size=[8, 32]).astype(np.float32)))
+    builder.part(1)
+    builder.look_up(wide, rng.normal(size=[3, 16, 32]).astype(np.float32))
+    network = builder.build(CATEGORICAL, wide, 32)
+    assert network.multiplications == 8 * 32 / 2
+    assert limits.weight_bytes(network) == (8 * 32 * size + 32 * scale) / 2 + 3 * (32 * size + scale)
+    limit = limits.generation_limit(network, 2, repeats=1)
+    assert math.isfinite(limit.samples_per_second) and limit.samples_per_second > 0 and kind in limit.text
