@@ -15,8 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from samplernn.model import ModelState, ModelWeights, SampleRNN
-from tierwave.audio.lookback import edges, share_of
+from tierwave.audio.quantize import edges
 from tierwave.controls.live import Settings
+from tierwave.engine.network import share_of
 from tierwave.generation.voices import BLOCK
 from tierwave.nn.distributions import counter_uniform, sample_categorical
 from tierwave.nn.linear import encoded, linear

@@ -16,13 +16,12 @@ from tierwave.audio.lookback import (
     SHORTEST,
     WHOLE,
     compared,
-    edges,
     found_lag,
     interpolation,
     lags,
     needed,
 )
-from tierwave.audio.quantize import Quantizer
+from tierwave.audio.quantize import Quantizer, edges
 from tierwave.engine import kernels
 from tierwave.nn import lookback as tensors
 

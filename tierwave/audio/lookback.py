@@ -94,13 +94,3 @@ def interpolation(share: npt.ArrayLike) -> npt.NDArray[np.float64]:
         np.prod([(at - other) / (point - other) for other in points if other != point], axis=0) for point in points
     ]
     return np.concatenate(weights, axis=-1)
-
-
-def share_of(samples: float) -> np.float32:
-    """The share of the newest sample in a running mean whose time constant is so many `samples`."""
-    return np.float32(1.0 - np.exp(-1.0 / samples))
-
-
-def edges(amplitudes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Half way between the rising amplitudes of the codes, `[levels - 1]`: the code of x is how many are <= x."""
-    return np.asarray((amplitudes[1:].astype(np.float64) + amplitudes[:-1]) / 2, np.float32)

@@ -168,3 +168,8 @@ class Quantizer:
             table = (np.sign(y) * size).astype(np.float32)
         table.flags.writeable = False
         return table
+
+
+def edges(amplitudes: np.ndarray) -> np.ndarray:
+    """Half way between the rising amplitudes of the codes, `[levels - 1]`: the code of x is how many are <= x."""
+    return np.asarray((amplitudes[1:].astype(np.float64) + amplitudes[:-1]) / 2, np.float32)

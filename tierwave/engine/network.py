@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tierwave.audio.lookback import WHOLE, compared, edges, share_of
+from tierwave.audio.lookback import WHOLE, compared
+from tierwave.audio.quantize import edges
 from tierwave.engine import kernels
 from tierwave.errors import RunError
 
@@ -22,6 +23,11 @@ Floats = npt.NDArray[np.float32]
 _TYPES: dict[str, Any] = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
 _EMPTY = np.zeros(0, np.float32)
 _ROWS = 64  # inputs that are rounded at a time
+
+
+def share_of(samples: float) -> np.float32:
+    """The share of the newest sample in a running mean whose time constant is so many `samples`."""
+    return np.float32(1.0 - np.exp(-1.0 / samples))
 
 
 class Named(Protocol):

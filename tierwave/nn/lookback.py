@@ -7,7 +7,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tierwave.audio.lookback import LEAST, OFFSETS, REACH, SHORTEST, WHOLE, compared, edges, prices
+from tierwave.audio.lookback import LEAST, OFFSETS, REACH, SHORTEST, WHOLE, compared, prices
+from tierwave.audio.quantize import edges
 
 _POINTS = tuple(range(1 - REACH, 1 + REACH))
 
