@@ -32,7 +32,7 @@ class GenerationState(NamedTuple):
     window: the last codes, int32 `[voices, history]`. conditions: of each frame tier, what it gives to the steps below
     it in its frame, `[voices, ratio, dim]`. lag: found in the sound before the top frame, float32 `[voices]`, 0: none.
     position: samples drawn so far. mean: the running mean of these, float32 `[voices]`, where it is taken away.
-    prediction: of the next sample, where the network is told it.
+    prediction: of the next sample, where the network is told it, else ().
     """
 
     window: tf.Tensor
@@ -41,7 +41,7 @@ class GenerationState(NamedTuple):
     lag: tf.Tensor
     position: tf.Tensor
     mean: tf.Tensor
-    prediction: Prediction | None
+    prediction: Prediction | tuple[()]
 
 
 class Sampler:
@@ -72,10 +72,10 @@ class Sampler:
             self._prediction(window),
         )
 
-    def _prediction(self, window: tf.Tensor) -> Prediction | None:
+    def _prediction(self, window: tf.Tensor) -> Prediction | tuple[()]:
         """What the sample after the last codes `[voices, history]`, whole top frames, is predicted by."""
         if not self.config.linear_prediction:
-            return None
+            return ()
         return after_window(window, self.config.top_frame, self.model.quantizer.table())
 
     def prime(
@@ -163,7 +163,7 @@ class Sampler:
             stood, known = model.past(window, here, lag[:, None], controls[:, None])
             features = features + known * _looked_up(sample_weights.lookback, stood[..., 0])
         prediction = state.prediction
-        if prediction is not None:
+        if prediction:
             told, prediction = of_step(window, tf.equal(phase, 0), prediction, model.quantizer.table())
             features = features + _looked_up(sample_weights.prediction, told[..., 0])
         if inputs is not None and sample_weights.steer is not None:
