@@ -136,6 +136,21 @@ def test_some_windows_begin_from_silence_and_all_samples_stay_targets(epoch: int
     np.testing.assert_array_equal(again, [batch["reset"].numpy() for batch in fresh.epoch(epoch)])
 
 
+def test_lanes_can_begin_with_silence_behind_them_in_the_middle_of_a_recording() -> None:
+    corpus = positions([4000])
+    plain, silent = (
+        windows_of(corpus, whole(corpus), shuffled=False, silent_starts=silent) for silent in (False, True)
+    )
+    for step, (before, after) in enumerate(zip(plain.epoch(0), silent.epoch(0), strict=True)):
+        inputs = before["inputs"].numpy().copy()
+        if step == 0:
+            assert after["reset"].numpy().all() and (inputs[1:, :4] != SILENCE).all()
+            inputs[:, :4] = SILENCE
+        np.testing.assert_array_equal(after["inputs"], inputs)
+        for name in ("targets", "mask", "reset"):
+            np.testing.assert_array_equal(after[name], before[name])
+
+
 def test_some_recordings_go_on_from_another_ones_state() -> None:
     corpus = positions([100] * 50)
     plain, joined = (windows_of(corpus, whole(corpus), joined=share) for share in (0.0, 0.5))

@@ -92,7 +92,9 @@ class LaneWindows:
     often as it takes to have so many steps, so that what is done after every epoch does not cost more than the epoch.
     fresh_starts: the share of windows that begin as a recording does, with silence behind them and a state that is
     reset, wherever they stand: so generation begins from nothing with sound. joined: the share of spans that begin
-    with the state at the end of another one, as if one sound followed the other.
+    with the state at the end of another one, as if one sound followed the other. silent_starts: silence stands behind a
+    window whose state is reset, wherever it stands, as it does with fresh_starts: a network that was trained with them
+    knows no other beginning, and is lost for seconds where its state is new and its context is not.
     """
 
     def __init__(
@@ -111,10 +113,12 @@ class LaneWindows:
         least_steps: int = 1,
         fresh_starts: float = 0.0,
         joined: float = 0.0,
+        silent_starts: bool = False,
     ):
         self.sources, self.window, self.overlap = dict(sources), window, overlap
         self.seed, self.shuffled, self.whole_spans = seed, shuffled, whole_spans
         self.fresh_starts, self.joined = fresh_starts, joined
+        self.silent_starts = silent_starts or fresh_starts > 0.0
         self._recording = np.array([span.recording for span in spans], np.int64)
         self._first = np.array([span.start for span in spans], np.int64)
         self._last = np.array([span.stop for span in spans], np.int64)
@@ -204,7 +208,7 @@ class LaneWindows:
         first, last = self._first[span][:, None], self._last[span][:, None]
         at = first + place[:, None] * self.window - self.overlap + np.arange(self.overlap + self.window)
         inside = (at >= first) & (at < last) & (span != IDLE)[:, None]
-        if self.fresh_starts:
+        if self.silent_starts:
             inside[reset, : self.overlap] = False
         where = Where(self._recording[span], at, inside, epoch)
         read = {name: source.read(where) for name, source in self.sources.items()}

@@ -94,7 +94,8 @@ def stage_of(plan: Plan, name: str, material: Material, devices: Devices) -> Sta
     split = material.split
     starts = {"fresh_starts": options.fresh_starts, "joined": options.joined}
     data = windows("train", split.train, seed=options.random_seed, **starts)
-    valid = windows("validate", split.valid, shuffled=False) if split.valid else None
+    silent = options.fresh_starts > 0.0
+    valid = windows("validate", split.valid, shuffled=False, silent_starts=silent) if split.valid else None
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     jit = family.uses_xla(config, name, options, on_gpu) and devices.local == 1
     shared = {"replicas": devices.replicas, "local": devices.local}
