@@ -182,13 +182,13 @@ def weight_bytes(network: Network) -> float:
     size = network.weights.itemsize
     total = 0.0
     for period, first, stop in network.parts:
-        for code, _, source, number, one, other in network.program[first:stop]:
+        for code, _, source, number, table, looked_back in network.program[first:stop]:
             if code == kernels.LINEAR:
                 _, rows, columns, scales = network.matrices[number]
                 scaled = columns
-            elif code in (kernels.LOOKUP, kernels.LOOKBACK, kernels.TELL):
-                _, _, columns, scales = network.matrices[one if code == kernels.LOOKUP else other]
-                rows = scaled = {kernels.LOOKUP: source, kernels.TELL: one}.get(code, len(OFFSETS))
+            elif code in (kernels.LOOKUP, kernels.LOOKBACK):
+                _, _, columns, scales = network.matrices[table if code == kernels.LOOKUP else looked_back]
+                rows = scaled = source if code == kernels.LOOKUP else len(OFFSETS)
             else:
                 continue
             total += (rows * columns * size + (scaled * 4 if scales >= 0 else 0)) / period

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tierwave.audio import prediction
 from tierwave.audio.lookback import LONGEST, Lag, needed
 from tierwave.config import Amount, GlobalNormClip, Layers, StrictModel, ValueClip, Width
 from tierwave.controls.schema import ControlInputs, Parameter, Schema, control_inputs
@@ -66,9 +65,6 @@ class Config(StrictModel):
     )
     lookback: Lookback | None = Field(None, description="the control by whose period the sample tier looks back")
     logit_cap: Amount | None = Field(None, description="logits become cap * tanh(logits / cap)")
-    linear_prediction: bool = Field(
-        False, description="tell the sample tier what linear prediction expects, and how far off it was"
-    )
     zero_mean: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         None, description="samples of a running mean that is taken from generated sound before the network hears it"
     )
@@ -109,8 +105,6 @@ class Config(StrictModel):
             raise ValueError(f"controls names {unknown[0]}, which is not in conditioned_on")
         control_inputs(self.conditioned_on, self.controls)
         self._lookback_fits()
-        if self.linear_prediction and not self.frame_sizes:
-            raise ValueError("linear_prediction is for networks with frame tiers; give frame_sizes, or leave it out")
         return self
 
     def _lookback_fits(self) -> None:
@@ -157,12 +151,9 @@ class Config(StrictModel):
     @property
     def history(self) -> int:
         """How many earlier samples a window needs (its overlap): whole top frames."""
-        samples = self.top_frame
-        if self.lookback is not None:
-            samples = max(samples, needed(self.lookback.limit))
-        if self.linear_prediction:
-            samples = max(samples, prediction.WINDOW + prediction.early(self.top_frame))
-        return -(-samples // self.top_frame) * self.top_frame
+        if self.lookback is None:
+            return self.top_frame
+        return -(-needed(self.lookback.limit) // self.top_frame) * self.top_frame
 
     @property
     def sample_frame(self) -> int:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 import numpy as np
 
 from samplernn.config import Config
-from tierwave.audio import prediction
 from tierwave.audio.lookback import OFFSETS
 from tierwave.audio.quantize import Quantizer
 from tierwave.engine import kernels
@@ -35,10 +34,6 @@ def network(config: Config, weights: Named, kind: WeightKind = "float32", *, ori
     first = sample.at("hidden", 0)
     hidden, bias = first.kernel("kernel", dim, dim), first.vector("bias", dim)
     condition, ratio = None, 0
-    predictor = None
-    if config.linear_prediction:
-        silent = prediction.after_silence(quantizer.table()[quantizer.silence])
-        predictor = builder.place(len(silent), silent)
     descending = list(reversed(config.frame_sizes))
     for index, size in enumerate(descending):
         lowest = index + 1 == len(descending)
@@ -47,15 +42,8 @@ def network(config: Config, weights: Named, kind: WeightKind = "float32", *, ori
         builder.part(size)
         if index == 0 and config.lookback is not None:
             builder.find_lag(entering.part(width + 1, width + 2), quantizer.table(), config.lookback.limit)
-        if index == 0 and predictor is not None:
-            builder.fit(predictor.part(0, prediction.ORDER), quantizer.table())
         condition = _frame_tier(builder, arrays.at("tiers", index), config, size, ratio, condition, controls, folded)
 
-    expected = None
-    if predictor is not None:  # in a part of its own, which is carried out where samples are given, too
-        builder.part(1)
-        expected = builder.place(2)
-        builder.expect(expected, predictor, quantizer.table())
     builder.part(1)
     if condition is not None:
         features = builder.place(dim)
@@ -68,9 +56,6 @@ def network(config: Config, weights: Named, kind: WeightKind = "float32", *, ori
         if config.lookback is not None:
             past = _embedded(sample, config, sample.vector("lookback", len(OFFSETS), _width(config), dim))
             builder.look_back(features, entering.part(width, width + 2), quantizer.table(), past @ product)
-        if expected is not None:
-            table = _embedded(sample, config, sample.vector("prediction", 2, _width(config), dim))
-            builder.tell(features, expected, table @ product)
         if controls is not None:
             steer = sample.at("steer").plain().kernel("kernel", controls.size, dim)
             builder.multiply(features, controls, Matrix(controls.size, dim, lambda: steer() @ product))

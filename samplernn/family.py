@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Keys that may differ from those of the run whose weights are taken over.
 _WEIGHTLESS = (
     "seq_len", "rnn_dropout", "gradient_clip", "normalize", "logit_cap", "q_type", "conditioned_on", "controls",
-    "training", "recompute", "start", "emb_init", "lookback", "zero_mean", "linear_prediction",
+    "training", "recompute", "start", "emb_init", "lookback", "zero_mean",
 )  # fmt: skip
 
 

@@ -31,7 +31,6 @@ from tierwave.config import validate
 from tierwave.controls.schema import Schema
 from tierwave.controls.transfer import copy_weights
 from tierwave.errors import UsageError
-from tierwave.nn import prediction
 from tierwave.nn.distributions import LossSums, categorical_nats
 from tierwave.nn.linear import Linear, NormalisableLayer, encoded, fan_in_uniform, linear, matmul, weights_of, width_of
 from tierwave.nn.lookback import found_lags, lags, past_codes
@@ -61,10 +60,9 @@ class SampleWeights(NamedTuple):
     """Effective weights of the sample tier.
 
     table `[frame, levels, dim]`: the embedding of each of the last `frame` samples, oldest first; lookback `[offsets,
-    levels, dim]`: the same of what stood one period ago (see `tierwave.audio.lookback`); prediction `[2, levels, dim]`:
-    of what linear prediction tells (see `tierwave.audio.prediction`). Folded: all tables, `steer` and the lowest frame
-    tier's upsampling include the first hidden map, of which only the bias remains; not folded: `hidden[0]` is still to
-    be applied. steer: the map of the controls, or None.
+    levels, dim]`: the same of what stood one period ago (see `tierwave.audio.lookback`). Folded: both tables, `steer`
+    and the lowest frame tier's upsampling include the first hidden map, of which only the bias remains; not
+    folded: `hidden[0]` is still to be applied. steer: the map of the controls, or None.
     """
 
     table: tf.Tensor
@@ -74,7 +72,6 @@ class SampleWeights(NamedTuple):
     folded_bias: tf.Tensor | None
     steer: tuple[tf.Tensor, tf.Tensor | None] | None = None
     lookback: tf.Tensor | None = None
-    prediction: tf.Tensor | None = None
 
 
 class ModelWeights(NamedTuple):
@@ -261,9 +258,6 @@ class SampleTier(NormalisableLayer):
         if config.lookback is not None:  # without effect at first
             shape = (len(OFFSETS), width, config.dim)
             self.lookback = self.add_weight(name="lookback", shape=shape, initializer="zeros")
-        self.prediction = None
-        if config.linear_prediction:  # without effect at first
-            self.prediction = self.add_weight(name="prediction", shape=(2, width, config.dim), initializer="zeros")
         self.stack = None if config.frame_sizes else _make_stack(config, config.dim, compute_dtype, fused)
         self.steer = _make_steer(config, config.dim)
         self.hidden = [
@@ -296,7 +290,6 @@ class SampleTier(NormalisableLayer):
             None,
             weights_of(self.steer),
             None if self.lookback is None else self._embedded(tf.convert_to_tensor(self.lookback)),
-            None if self.prediction is None else self._embedded(tf.convert_to_tensor(self.prediction)),
         )
 
     def _embedded(self, kernel: tf.Tensor) -> tf.Tensor:
@@ -462,7 +455,6 @@ class SampleRNN(keras.Model):
             sample = sample._replace(
                 table=matmul(sample.table, kernel, dtype),
                 lookback=None if sample.lookback is None else matmul(sample.lookback, kernel, dtype),
-                prediction=None if sample.prediction is None else matmul(sample.prediction, kernel, dtype),
                 hidden=sample.hidden[1:],
                 folded_bias=bias,
             )
@@ -536,9 +528,6 @@ class SampleRNN(keras.Model):
         if past is not None:
             stood, known = past
             features = features + known[..., None] * embed_taps(weights.sample.lookback, stood)
-        if weights.sample.prediction is not None:
-            told = prediction.of_window(codes, overlap, step, self.quantizer.table())
-            features = features + embed_taps(weights.sample.prediction, told)
         if controls is not None and weights.sample.steer is not None:
             features = features + linear(controls, weights.sample.steer)
         stack, stack_weights = self.sample_tier.stack, weights.sample.stack
@@ -611,20 +600,17 @@ def transplant(
 ) -> None:
     """Copy all weights; the maps of controls by name.
 
-    A control that only the target has starts without effect, and so do the sample tier's looking back and what it is
-    told by linear prediction. A control that
+    A control that only the target has starts without effect, and so does the sample tier's looking back. A control that
     only the source has is held at `absent`, within its range of 0 ... 1; what it adds there goes to the biases where
     the target has no controls at all.
     """
     tiers = zip([*source.tiers, source.sample_tier], [*target.tiers, target.sample_tier], strict=True)
     maps = [(theirs.steer, ours.steer) for theirs, ours in tiers]
-    apart = []
-    for name in ("lookback", "prediction"):
-        theirs, ours = getattr(source.sample_tier, name), getattr(target.sample_tier, name)
-        if theirs is not None and ours is not None:
-            ours.assign(theirs)
-        apart += [weight for weight in (theirs, ours) if weight is not None]
+    theirs, ours = source.sample_tier.lookback, target.sample_tier.lookback
+    if theirs is not None and ours is not None:
+        ours.assign(theirs)
     names = source.config.conditioned_on, target.config.conditioned_on
+    apart = [weight for weight in (theirs, ours) if weight is not None]
     constants = copy_weights(source, target, maps, names, source_schema, schema, absent, apart=apart)
     for tier, constant in zip([*target.tiers, target.sample_tier], constants, strict=True):
         if constant is not None:

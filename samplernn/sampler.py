@@ -22,7 +22,6 @@ from tierwave.generation.voices import BLOCK
 from tierwave.nn.distributions import counter_uniform, sample_categorical
 from tierwave.nn.linear import encoded, linear
 from tierwave.nn.lookback import found_lags
-from tierwave.nn.prediction import Prediction, after_window, of_step
 from tierwave.nn.recurrent import StackState
 
 
@@ -32,7 +31,6 @@ class GenerationState(NamedTuple):
     window: the last codes, int32 `[voices, history]`. conditions: of each frame tier, what it gives to the steps below
     it in its frame, `[voices, ratio, dim]`. lag: found in the sound before the top frame, float32 `[voices]`, 0: none.
     position: samples drawn so far. mean: the running mean of these, float32 `[voices]`, where it is taken away.
-    prediction: of the next sample, where the network is told it, else ().
     """
 
     window: tf.Tensor
@@ -41,7 +39,6 @@ class GenerationState(NamedTuple):
     lag: tf.Tensor
     position: tf.Tensor
     mean: tf.Tensor
-    prediction: Prediction | tuple[()]
 
 
 class Sampler:
@@ -61,22 +58,14 @@ class Sampler:
 
     def start(self, voices: int) -> GenerationState:
         """The state before the first sample: silence behind, zero or learned recurrent state."""
-        window = tf.fill([voices, self.config.history], self.model.quantizer.silence)
         return GenerationState(
-            window,
+            tf.fill([voices, self.config.history], self.model.quantizer.silence),
             self.model.initial_state(voices),
             tuple(tf.zeros([voices, tier.ratio, self.config.dim]) for tier in self.model.tiers),
             tf.zeros([voices]),
             tf.constant(0, tf.int64),
             tf.zeros([voices]),
-            self._prediction(window),
         )
-
-    def _prediction(self, window: tf.Tensor) -> Prediction | tuple[()]:
-        """What the sample after the last codes `[voices, history]`, whole top frames, is predicted by."""
-        if not self.config.linear_prediction:
-            return ()
-        return after_window(window, self.config.top_frame, self.model.quantizer.table())
 
     def prime(
         self, state: GenerationState, codes: np.ndarray, controls: np.ndarray | None, weights: ModelWeights
@@ -93,7 +82,7 @@ class Sampler:
             heard = tf.concat([window, piece], axis=1)
             recurrent = self._prime(heard, beside, recurrent, weights)
             window = heard[:, -self.config.history :]
-        return state._replace(window=window, recurrent=recurrent, prediction=self._prediction(window))
+        return state._replace(window=window, recurrent=recurrent)
 
     def block(
         self,
@@ -162,10 +151,6 @@ class Sampler:
         if model.reach:
             stood, known = model.past(window, here, lag[:, None], controls[:, None])
             features = features + known * _looked_up(sample_weights.lookback, stood[..., 0])
-        prediction = state.prediction
-        if prediction:
-            told, prediction = of_step(window, tf.equal(phase, 0), prediction, model.quantizer.table())
-            features = features + _looked_up(sample_weights.prediction, told[..., 0])
         if inputs is not None and sample_weights.steer is not None:
             features = features + linear(inputs, sample_weights.steer)
         if condition is not None:
@@ -174,7 +159,7 @@ class Sampler:
         if stack is not None and sample_weights.stack is not None:
             features, stack_state = stack.step(features, state.recurrent[0], sample_weights.stack)
             recurrent.append(stack_state)
-        after = state._replace(recurrent=tuple(recurrent), conditions=tuple(conditions), lag=lag, prediction=prediction)
+        after = state._replace(recurrent=tuple(recurrent), conditions=tuple(conditions), lag=lag)
         return model.perceptron(features, sample_weights), after
 
     def _frame(

@@ -25,11 +25,6 @@ def step_graphs(model: SampleRNN) -> list[StepGraph]:
             "this network looks back one period, and the graphs of its steps see the last samples only: export it as a "
             "page with --format html, or train one without lookback"
         )
-    if config.linear_prediction:
-        raise UsageError(
-            "this network is told what linear prediction expects, and the graphs of its steps do not hold it: export "
-            "it as a page with --format html, or train one without linear_prediction"
-        )
     if config.zero_mean is not None:
         raise UsageError(
             "this network's sound has its running mean taken away between two samples, which the graphs of its steps "

@@ -54,7 +54,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "samplernn-paper": {**SAMPLERNN, "gru_reset": "before", "weight_norm": True, "convention": "paper"},
     "samplernn-lstm": {**SAMPLERNN, "rnn_type": "lstm", "skip_conn": True, "conditioned_on": ["p"], "logit_cap": 9.0},
     "samplernn-plain": {**SAMPLERNN, "frame_sizes": [], "conditioned_on": ["p", "inst"], "controls": HOT},
-    "samplernn-prediction": {**SAMPLERNN, "q_levels": 256, "emb_size": 8, "linear_prediction": True},
     "samplernn-lookback": {
         **SAMPLERNN, "q_levels": 256, "conditioned_on": ["p", "inst"], "controls": HOT, "lookback": LOOKBACK,
     },
@@ -146,8 +145,6 @@ def test_logits_and_draws_are_those_of_the_engine(name: str) -> None:
     if "lookback" in NETWORKS[name]:
         forced = net.about["quantizer"].encode(sound(STEPS))[None]
         controls[:, 600:1200, :1] = 0  # of which the lag is too long, so that one is found
-    if NETWORKS[name].get("linear_prediction"):
-        forced = net.about["quantizer"].encode(sound(STEPS))[None]
     expected = Voices(net, 1, 5).predictions(forced, controls)[0]
     temperature = np.linspace(0, 1.5, STEPS, dtype=np.float32)[None]
     top_k = (np.arange(STEPS, dtype=np.int32) // 500)[None] * 3

@@ -1,5 +1,4 @@
-"""By what period a network looks back: what train.py fills in, what is refused, and how weights are taken over (those
-of linear prediction too)."""
+"""By what period a network looks back: what train.py fills in, what is refused, and how weights are taken over."""
 
 from __future__ import annotations
 
@@ -58,7 +57,6 @@ def test_a_config_is_completed_from_the_schema_and_the_rate() -> None:
         ({"lookback": {}, "frame_sizes": []}, "lookback is for networks with frame tiers"),
         ({"lookback": {"limit": 3}}, "limit"),
         ({"lookback": {"limit": 4097}}, "limit"),
-        ({"linear_prediction": True, "frame_sizes": []}, "linear_prediction is for networks with frame tiers"),
     ],
 )
 def test_configs_that_cannot_be_are_refused(keys: dict[str, Any], said: str) -> None:
@@ -77,7 +75,7 @@ def network(keys: dict[str, Any], seed: int) -> SampleRNN:
 
 def logits(model: SampleRNN, midi: float | None = None) -> np.ndarray:
     overlap = model.config.history
-    codes = np.random.default_rng(1).integers(0, 256, [2, 1000 + 32]).astype(np.int32)[:, 1000 - overlap :]
+    codes = np.random.default_rng(1).integers(0, 256, [2, 104 + 32]).astype(np.int32)[:, 104 - overlap :]
     if midi is None:
         return np.asarray(model(codes))
     return np.asarray(model({"inputs": codes, "controls": np.full([2, overlap + 32, 1], midi, np.float32)}))
@@ -95,16 +93,6 @@ def test_looking_back_is_taken_over_and_begins_without_effect() -> None:
     np.testing.assert_allclose(logits(target, 0.5), logits(other, 0.5), atol=1e-5)
 
 
-def test_predictions_are_taken_over_and_begin_without_effect() -> None:
-    told = {**SIZES, "linear_prediction": True}
-    source, target, other = network(SIZES, 1), network(told, 2), network(told, 3)
-    target.sample_tier.prediction.assign(np.zeros(target.sample_tier.prediction.shape))
-    transplant(source, target, Schema(), Schema())
-    np.testing.assert_allclose(logits(target), logits(source), atol=1e-5)
-    transplant(other, target, Schema(), Schema())
-    np.testing.assert_allclose(logits(target), logits(other), atol=1e-5)
-
-
 def test_a_network_that_finds_periods_takes_over_one_that_is_told_them() -> None:
     low = Schema(parameters=(MIDI.model_copy(update={"lo": 0.0}),))  # at 0 the period is beyond the limit
     model = SampleRNN(FAMILY.completed(Config(**STEERED), low, RATE))
@@ -120,8 +108,6 @@ def test_graphs_of_single_steps_are_refused() -> None:
         step_graphs(network(STEERED, 1))
     with pytest.raises(UsageError, match="running mean taken away between two samples.* without zero_mean"):
         step_graphs(network({**SIZES, "zero_mean": 20}, 1))
-    with pytest.raises(UsageError, match="told what linear prediction expects.* without linear_prediction"):
-        step_graphs(network({**SIZES, "linear_prediction": True}, 1))
 
 
 @pytest.mark.usefixtures("eager")

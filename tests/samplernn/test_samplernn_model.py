@@ -29,7 +29,6 @@ AXES = {
     "convention": ("prism", "paper"),
     "logit_cap": (None, 3.0),
     "lookback": (None, LOOKBACK),
-    "linear_prediction": (False, True),
 }
 
 
@@ -41,7 +40,6 @@ def full_product() -> list[dict]:
         for c in combinations
         if not (c["rnn_type"] == "lstm" and c["gru_reset"] == "before")
         and (c["lookback"] is None or (c["frame_sizes"] and c["conditioned_on"]))
-        and (c["frame_sizes"] or not c["linear_prediction"])
     ]
 
 

@@ -22,7 +22,6 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-from tierwave.audio import prediction
 from tierwave.audio.lookback import BEFORE, LEAST, OFFSETS, PRICE, SHORTEST
 from tierwave.system.compiling import compiled, contracted, inlined
 
@@ -34,11 +33,9 @@ AHEAD = 32  # inputs of which the weights are fetched beforehand: from memory, i
 # Operations: [code, target, source, count, first, second], of which `Builder` says what they mean.
 SET, LINEAR, ADD, RELU, TANH, CAP = range(6)
 GRU_AFTER, GRU_GATES, GRU_BLEND, LSTM, PHASED = range(6, 11)
-CODES, LOOKUP, VALUES, CONTROLS, LOOKBACK, FIND, FIT, EXPECT, TELL = range(11, 20)
+CODES, LOOKUP, VALUES, CONTROLS, LOOKBACK, FIND = range(11, 17)
 
 _TAPS, _BEFORE, _SHORTEST_LAG = len(OFFSETS), BEFORE, int(SHORTEST)
-_ORDER, _WINDOW, _ERRORS = prediction.ORDER, prediction.WINDOW, prediction.ERRORS
-_NOISE, _FAINT, _WIDENING = prediction.NOISE, prediction.LEAST, prediction.WIDENING
 
 # Heads: what is drawn.
 CATEGORICAL, GAUSSIANS, MIXTURES = range(3)
@@ -763,57 +760,6 @@ def _look_back(result, lag, amplitudes, edges, past, table, weights, vectors):
 
 
 @inlined
-def _fit(result, past, kept):
-    """Coefficients of linear prediction `[ORDER]`, that of the newest sample first. past: codes `[WINDOW]`; kept: the
-    window, then the amplitudes of codes (see `tierwave.audio.prediction`)."""
-    sound, correlation = np.zeros(_ORDER + _WINDOW, np.float64), np.zeros(_ORDER + 1, np.float64)
-    found, before = np.zeros(_ORDER, np.float64), np.zeros(_ORDER, np.float64)
-    for index in range(_WINDOW):  # the newest first, so that several lags grow at once
-        newest = _WINDOW - 1 - index
-        sound[index] = np.float64(kept[newest]) * np.float64(kept[_WINDOW + past[newest]])
-    for index in range(_WINDOW):
-        last = sound[index]
-        for lag in range(_ORDER + 1):
-            correlation[lag] += last * sound[index + lag]
-    error = correlation[0] * (1.0 + _NOISE) + _FAINT
-    for step in range(_ORDER):
-        total = 0.0
-        for index in range(step):
-            total += found[index] * correlation[step - index]
-        reflection = (correlation[step + 1] - total) / error
-        for index in range(step):
-            before[index] = found[index]
-        for index in range(step):
-            found[index] = before[index] - reflection * before[step - 1 - index]
-        found[step] = reflection
-        error *= 1.0 - reflection * reflection
-    factor = 1.0
-    for index in range(_ORDER):
-        factor *= _WIDENING
-        result[index] = np.float32(found[index] * factor)
-
-
-@inlined
-def _expect(result, state, past, kept):
-    """What is told of the next sample: the code of its prediction, and that of the errors before. state: the
-    coefficients, the last errors, the last prediction; past: codes `[ORDER]`; kept: the amplitudes of codes `[levels]`,
-    and the edges between these and between the codes of errors."""
-    levels = (len(kept) + 2) // 3
-    errors, squares, expected = _piece(state, _ORDER, _ERRORS), 0.0, 0.0
-    for index in range(_ERRORS - 1):
-        errors[index] = errors[index + 1]
-    errors[_ERRORS - 1] = kept[past[_ORDER - 1]] - state[_ORDER + _ERRORS]
-    for index in range(_ERRORS):
-        squares += np.float64(errors[index]) * np.float64(errors[index])
-    for index in range(_ORDER):
-        expected += np.float64(state[index]) * np.float64(kept[past[_ORDER - 1 - index]])
-    sample = np.float32(min(1.0, max(-1.0, expected)))
-    state[_ORDER + _ERRORS] = sample
-    result[0] = _code_of(sample, _piece(kept, levels, levels - 1))
-    result[1] = _code_of(np.float32(squares / _ERRORS), _piece(kept, 2 * levels - 1, levels - 1))
-
-
-@inlined
 def _operate(operation, matrices, weights, vectors, memory, codes, values, controls, step, history, time):
     """An operation, other than a product, on all voices."""
     code, target, source, count = operation[0], operation[1], operation[2], operation[3]
@@ -878,18 +824,6 @@ def _operate(operation, matrices, weights, vectors, memory, codes, values, contr
         elif code == FIND:
             width = source + second + 1  # what is compared, and as far back as that may lie
             result[0] = _find_lag(_row(codes, voice, history + step - width, width), vectors, first, second)
-        elif code == FIT:
-            past = _row(codes, voice, history + step - _WINDOW, _WINDOW)
-            _fit(result, past, _piece(vectors, first, len(vectors) - first))
-        elif code == EXPECT:
-            state = _row(memory, voice, source, _ORDER + _ERRORS + 1)
-            past = _row(codes, voice, history + step - _ORDER, _ORDER)
-            _expect(result, state, past, _piece(vectors, first, 3 * second - 2))
-        elif code == TELL:
-            table = _row(matrices, second, 0, 4)
-            told, levels = _row(memory, voice, source, first), table[1] // first
-            for tap in range(first):
-                _add_row(result, table, tap * levels + int(told[tap]), weights, vectors)
         elif code == VALUES:
             for index in range(count):
                 result[index] = values[voice, step, index]

@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tierwave.audio import prediction
 from tierwave.audio.lookback import WHOLE, compared
 from tierwave.audio.quantize import edges
 from tierwave.engine import kernels
@@ -333,23 +332,6 @@ class Builder:
         """
         kept = self.keep(np.concatenate([amplitudes, edges(amplitudes)]))
         self._add(kernels.LOOKBACK, target, lags.at, kept, self._table(table))
-
-    def fit(self, target: Place, amplitudes: Floats) -> None:
-        """target = coefficients of linear prediction, from the last codes (see `tierwave.audio.prediction`);
-        amplitudes: of the codes."""
-        kept = np.concatenate([prediction.window(), amplitudes])
-        self._add(kernels.FIT, target, first=self.keep(kept))
-        self._multiplications += (prediction.ORDER + 1) * prediction.WINDOW / self._parts[-1][0]
-
-    def expect(self, target: Place, state: Place, amplitudes: Floats) -> None:
-        """target = two codes: of the next sample as it is predicted, and of the errors before it. state: the
-        coefficients, the last errors, the last prediction; amplitudes: of the codes."""
-        kept = self.keep(np.concatenate([amplitudes, edges(amplitudes), prediction.scale_edges(len(amplitudes))]))
-        self._add(kernels.EXPECT, target, state.at, kept, len(amplitudes))
-
-    def tell(self, target: Place, codes: Place, table: Floats) -> None:
-        """target += table[position, code] of the `codes`; table: `[positions, levels, numbers]`."""
-        self._add(kernels.TELL, target, codes.at, codes.size, self._table(table))
 
     def take_mean(self, amplitudes: Floats, samples: float) -> None:
         """Take their running mean over so many `samples` from what is drawn, and draw the nearest code of what is left;

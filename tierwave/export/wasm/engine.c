@@ -15,7 +15,7 @@
 #define LANES 16 /* outputs of a matrix are filled up to a multiple of these */
 
 enum { SET, LINEAR, ADD, RELU, TANH, CAP, GRU_AFTER, GRU_GATES, GRU_BLEND, LSTM, PHASED, CODES, LOOKUP, VALUES,
-       CONTROLS, LOOKBACK, FIND, FIT, EXPECT, TELL };
+       CONTROLS, LOOKBACK, FIND };
 enum { CATEGORICAL, GAUSSIANS, MIXTURES };
 
 #define GREEDY 1e-30f /* temperatures below this mean 0 */
@@ -28,12 +28,6 @@ enum { CATEGORICAL, GAUSSIANS, MIXTURES };
 #define PRICE 0.1
 #define LONGEST_LAG 4096 /* that there is room for: LONGEST */
 #define COMPARED(limit) ((8 * (limit) + 14) / 15)
-#define ORDER 32 /* of linear prediction; these are those of `tierwave.audio.prediction` */
-#define WINDOW 640
-#define ERRORS 32
-#define NOISE 1e-3
-#define FAINT 1e-9
-#define WIDENING 0.995
 #define LOWEST -87.0f
 #define HIGHEST 88.0f
 
@@ -480,53 +474,6 @@ static float find_lag(const int32_t *past, const float *amplitudes, int limit) {
   return (float)(best + 0.5 * (left - right) / ((left - alike[best]) + (right - alike[best])));
 }
 
-/*
- * Coefficients of linear prediction [ORDER], that of the newest sample first. past: codes [WINDOW]; kept: the window, then
- * the amplitudes of codes.
- */
-static void fit(float *result, const int32_t *past, const float *kept) {
-  static double sound[ORDER + WINDOW], correlation[ORDER + 1], found[ORDER], before[ORDER]; /* zeros behind the sound */
-  for (int index = 0; index < WINDOW; index++) {
-    int newest = WINDOW - 1 - index;
-    sound[index] = (double)kept[newest] * (double)kept[WINDOW + past[newest]];
-  }
-  for (int lag = 0; lag <= ORDER; lag++) correlation[lag] = 0;
-  for (int index = 0; index < WINDOW; index++)
-    for (int lag = 0; lag <= ORDER; lag++) correlation[lag] += sound[index] * sound[index + lag];
-  double error = correlation[0] * (1.0 + NOISE) + FAINT;
-  for (int step = 0; step < ORDER; step++) {
-    double total = 0;
-    for (int index = 0; index < step; index++) total += found[index] * correlation[step - index];
-    double reflection = (correlation[step + 1] - total) / error;
-    for (int index = 0; index < step; index++) before[index] = found[index];
-    for (int index = 0; index < step; index++) found[index] = before[index] - reflection * before[step - 1 - index];
-    found[step] = reflection;
-    error *= 1.0 - reflection * reflection;
-  }
-  double factor = 1;
-  for (int index = 0; index < ORDER; index++) {
-    factor *= WIDENING;
-    result[index] = (float)(found[index] * factor);
-  }
-}
-
-/*
- * What is told of the next sample: the code of its prediction, and that of the errors before. state: the coefficients, the
- * last errors, the last prediction; past: codes [ORDER]; kept: the amplitudes of codes [levels], and the edges between
- * these and between the codes of errors.
- */
-static void expect(float *result, float *state, const int32_t *past, const float *kept, int levels) {
-  float *errors = state + ORDER, *last = errors + ERRORS;
-  double squares = 0, expected = 0;
-  for (int index = 0; index < ERRORS - 1; index++) errors[index] = errors[index + 1];
-  errors[ERRORS - 1] = kept[past[ORDER - 1]] - *last;
-  for (int index = 0; index < ERRORS; index++) squares += (double)errors[index] * (double)errors[index];
-  for (int index = 0; index < ORDER; index++) expected += (double)state[index] * (double)kept[past[ORDER - 1 - index]];
-  *last = (float)(expected > 1 ? 1 : expected < -1 ? -1 : expected);
-  result[0] = code_of(*last, kept + levels, levels);
-  result[1] = code_of((float)(squares / ERRORS), kept + 2 * levels - 1, levels);
-}
-
 static void operate(const Network *net, const int32_t *operation, int step, uint64_t time) {
   int count = operation[3], first = operation[4], second = operation[5];
   float *result = net->memory + operation[1], *source = net->memory + operation[2];
@@ -597,17 +544,6 @@ static void operate(const Network *net, const int32_t *operation, int step, uint
     case FIND:
       *result = find_lag(net->codes + net->history + step - COMPARED(second) - second - 1, vector, second);
       break;
-    case FIT:
-      fit(result, net->codes + net->history + step - WINDOW, vector);
-      break;
-    case EXPECT:
-      expect(result, source, net->codes + net->history + step - ORDER, vector, second);
-      break;
-    case TELL: {
-      const int32_t *table = net->matrices + 4 * second;
-      for (int tap = 0; tap < first; tap++) add_row(net, table, tap * (table[1] / first) + (int)source[tap], result);
-      break;
-    }
   }
 }
 
