@@ -1084,6 +1084,20 @@ def test_faults_are_said_once_as_soon_as_they_show_and_not_again_after_a_resume(
     assert len(said) == 1
 
 
+def test_of_steered_networks_it_is_said_where_more_is_to_be_seen(tmp_path: Path) -> None:
+    baselines = {"code histogram": 40.0, "linear prediction": 30.0}
+    for steered in (False, True):
+        said: list[str] = []
+
+        def watching(monitor: Monitor, said: list[str] = said, steered: bool = steered) -> list[Callback]:
+            watch = LossWatch(baselines, said.append, steered=steered)
+            return [Scripted("val_loss", [5.0]), watch, *saving(monitor)]
+
+        trainer(tmp_path / str(steered), watching, spans=SHORT, num_epochs=1).fit()
+        assert "below linear prediction" in said[-1]
+        assert ("evaluate RUN --controls" in said[-1]) == steered
+
+
 def test_a_broken_step_is_the_last_row_of_the_table(tmp_path: Path) -> None:
     made = trainer(tmp_path / "run", lambda m: [LossTable(), *saving(m), Break(STEPS + 2)])
     with pytest.raises(RunError, match="nan"):

@@ -246,10 +246,11 @@ class LossWatch(Callback):
     """Warns early, and once, where the losses show that training goes wrong, and says in the end what was learned.
 
     baselines: what simple models reach on held-out sound, in nats per element, the simplest first; kept as bars.json.
+    steered: the network follows controls, and how well is not to be seen from the losses.
     """
 
-    def __init__(self, baselines: Mapping[str, float], say: Print):
-        self.baselines, self.say = dict(baselines), say
+    def __init__(self, baselines: Mapping[str, float], say: Print, *, steered: bool = False):
+        self.baselines, self.say, self.steered = dict(baselines), say, steered
         self.epochs: list[Epoch] = []
         self.told: set[str] = set()
 
@@ -274,7 +275,8 @@ class LossWatch(Callback):
     def on_train_end(self, trainer: Trainer) -> None:
         unit = trainer.learner.model.unit
         if found := verdict(*self._scaled(unit), unit):
-            self.say(found)
+            more = " How well it follows its controls: python -m tierwave evaluate RUN --controls."
+            self.say(found + (more if self.steered else ""))
 
     def _scaled(self, unit: str) -> tuple[list[Epoch], dict[str, float]]:
         """Epochs and baselines in `unit`."""
@@ -347,20 +349,21 @@ def standard_callbacks(
     rewrite: bool,
     is_chief: bool = True,
     baselines: Mapping[str, float] = MappingProxyType({}),
+    steered: bool = False,
     held_against: HeldAgainst | None = None,
     limits: Limits | None = None,
 ) -> list[Callback]:
     """All callbacks of train.py, in their order; of a worker that is not the chief those that decide, as it does.
 
-    limits: what ends training, that of a whole command if None. baselines: see `LossWatch`. held_against: what
-    TensorBoard compares generated sounds with.
+    limits: what ends training, that of a whole command if None. baselines, steered: see `LossWatch`. held_against:
+    what TensorBoard compares generated sounds with.
     """
     monitor = Monitor()
     limits = limits or Limits()
     callbacks: list[Callback] = [limits, LearningRateSchedule(limits), monitor]
     if not is_chief:
         return [*callbacks, CheckpointPolicy(monitor)]
-    watch = LossWatch(baselines, lambda text: say_line(text, False))
+    watch = LossWatch(baselines, lambda text: say_line(text, False), steered=steered)
     callbacks += [StatisticsLines(say_line, rewrite=rewrite), watch, LossTable(), CheckpointPolicy(monitor)]
     if generation is not None:
         callbacks.append(generation)

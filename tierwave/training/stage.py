@@ -203,6 +203,7 @@ def _callbacks(
         is_chief=is_chief,
         limits=limits,
         baselines=baselines,
+        steered=bool(material.schema.names),
         held_against=HeldAgainst(
             lambda: sounds_of(material.corpus, split.valid or split.train, encoder, MOST_SECONDS),
             material.corpus.sample_rate,
